@@ -1,0 +1,153 @@
+"""The command line, `mrcnn-tf`: each command is a few lines over the API.
+
+TensorFlow is imported inside the commands, so that help and mistakes in the arguments are answered at once.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import time
+from typing import Annotated, Optional
+
+import click
+import typer
+from rich.console import Console
+
+from mrcnn_tf.errors import UserError
+
+app = typer.Typer(
+    help="Mask R-CNN for TensorFlow and Keras 3: train, evaluate, predict.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+ConfigName = Annotated[str, typer.Argument(help="A config's name, such as mask_rcnn_r50_fpn, or the path of a YAML file.")]
+Overrides = Annotated[Optional[list[str]], typer.Argument(help="Settings such as train.steps=1000.")]  # noqa: UP045
+Weights = Annotated[Optional[pathlib.Path], typer.Option(help="A model.keras that training wrote.")]  # noqa: UP045
+AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as json and nothing else.")]
+
+
+def main():
+    """Entry point: exit status 2 and one sentence for a user's mistake."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes on its build help nobody here
+    try:
+        sys.exit(app(standalone_mode=False))
+    except UserError as error:
+        print(f"mrcnn-tf: {error}", file=sys.stderr)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        print("mrcnn-tf: stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    out: Annotated[pathlib.Path, typer.Option(help="The folder for the model, figures and pictures.")] = pathlib.Path(
+        "runs/demo"
+    ),
+    as_json: AsJson = False,
+):
+    """Train a small Mask R-CNN on microscopy tiles that come with the package, evaluate it and draw what it sees."""
+    started = time.perf_counter()
+    from mrcnn_tf.config import load_config
+    from mrcnn_tf.demo import run_demo
+
+    result = run_demo(load_config("nuclei_r18_fpn", overrides or []), out, verbose=0 if as_json else "auto")
+    seconds = {"training": result.run.seconds, "total": time.perf_counter() - started}
+    if as_json:
+        print(json.dumps(result.results.to_json() | {"seconds": seconds}))
+        return
+    console.print(result.results.table())
+    console.print(f"Trained in {seconds['training']:.0f} s, everything took {seconds['total']:.0f} s.")
+    for picture in result.pictures:
+        console.print(f"Picture: {picture}", soft_wrap=True)
+    model = result.run.folder / "model.keras"
+    console.print(f"Model:   {model}\nTry it:  mrcnn-tf predict YOUR_IMAGE.png --weights {model}", soft_wrap=True)
+
+
+@app.command()
+def train(
+    config: ConfigName,
+    overrides: Overrides = None,
+    weights: Weights = None,
+    out: Annotated[Optional[pathlib.Path], typer.Option(help="Default: runs/CONFIG.")] = None,  # noqa: UP045
+):
+    """Train a model by a config; evaluates and saves after each epoch."""
+    from mrcnn_tf.config import load_config
+    from mrcnn_tf.training.trainer import train as run_training
+
+    settings = load_config(config, overrides or [])
+    run = run_training(settings, out or pathlib.Path("runs") / pathlib.Path(config).stem, weights)
+    console.print(f"Trained in {run.seconds:.0f} s. Model, config and history: {run.folder}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    config: ConfigName,
+    overrides: Overrides = None,
+    weights: Annotated[Optional[pathlib.Path], typer.Option(help="The model.keras to evaluate.")] = None,  # noqa: UP045
+    out: Annotated[Optional[pathlib.Path], typer.Option(help="Also write results.json and detections.json here.")] = None,  # noqa: UP045
+    as_json: AsJson = False,
+):
+    """COCO's box and mask figures of a trained model on the config's data.val."""
+    from mrcnn_tf.config import load_config
+    from mrcnn_tf.evaluation.coco import write_results
+    from mrcnn_tf.evaluation.runner import evaluate as run_evaluation
+    from mrcnn_tf.files import replaced
+    from mrcnn_tf.training.trainer import load_model
+
+    if weights is None:
+        raise UserError("There is nothing to evaluate: give --weights MODEL.keras.")
+    settings = load_config(config, overrides or [])
+    if not settings.data.val.annotations:
+        raise UserError(f"{config} names no data to evaluate on: set data.val.annotations and data.val.images.")
+    model = load_model(weights)
+    settings.data.val.categories, settings.data.val.resize = model.config.categories, model.config.resize
+    results, detections = run_evaluation(model, settings.data.val, progress=not as_json)
+    if out:
+        with replaced(out / "results.json") as file:
+            file.write_text(json.dumps(results.to_json(), indent=1), encoding="utf-8")
+        write_results(detections, out / "detections.json")
+    if as_json:
+        print(json.dumps(results.to_json()))
+        return
+    console.print(results.table())
+    if out:
+        console.print(f"Figures and detections: {out}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[str], typer.Argument(help="Files, folders or quoted glob patterns.")],
+    weights: Annotated[Optional[pathlib.Path], typer.Option(help="The model.keras to use.")] = None,  # noqa: UP045
+    out: Annotated[pathlib.Path, typer.Option(help="The folder for a json and a picture of each image.")] = pathlib.Path(
+        "runs/predict"
+    ),
+    min_score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw detections of at least this score.")] = 0.5,
+    as_json: AsJson = False,
+):
+    """Detect objects in images: a json and a picture of each."""
+    from mrcnn_tf.images import find_images
+    from mrcnn_tf.prediction import predict_files
+    from mrcnn_tf.training.trainer import load_model
+
+    if weights is None:
+        raise UserError("There is no model to predict with: give --weights MODEL.keras.")
+    paths = find_images(images)
+    report = None if as_json else lambda path, found: console.print(f"{path}: {found!r}", soft_wrap=True, markup=False)
+    drawn, unreadable = predict_files(load_model(weights), paths, out, min_score, report)
+    for sentence in unreadable:
+        print(f"mrcnn-tf: {sentence}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"out": str(out), "images": [{"file": str(p), "drawn": n} for p, n in drawn], "unreadable": unreadable}))
+    else:
+        console.print(f"{len(drawn)} of {len(paths)} images, json and picture each: {out}", soft_wrap=True)
+    if unreadable:
+        raise typer.Exit(2)

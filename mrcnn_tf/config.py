@@ -1,0 +1,364 @@
+"""The settings of a run as one tree of typed dataclasses.
+
+`load_config` reads a YAML file of `configs/`, applies `key.path=value` overrides and returns a `Config`. Unknown keys
+and values of the wrong type are errors, so a misspelt setting can't be ignored in silence.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mrcnn_tf.errors import UserError
+
+CONFIG_FOLDERS = (
+    pathlib.Path(__file__).parent / "configs",  # installed
+    pathlib.Path(__file__).parent.parent / "configs",  # a checkout
+)
+
+
+@dataclasses.dataclass
+class Category:
+    """A foreground class as the dataset knows it."""
+
+    id: int
+    name: str
+
+
+@dataclasses.dataclass
+class ResizeConfig:
+    """Shorter side to `min_size` unless the longer would pass `max_size` (section 3.1 of the paper: 800 pixels)."""
+
+    min_size: int = 800
+    max_size: int = 1333
+    # torchvision floors the scaled size and interpolates floats; detectron2 rounds it and uses PIL's antialiased filter.
+    rule: str = "torchvision"
+
+
+@dataclasses.dataclass
+class Conventions:
+    """Where the reference systems disagree. The defaults are torchvision's, except for the aligned RoIAlign.
+
+    In YAML a preset's name may stand for the whole section, or `preset:` beside the keys that differ from it.
+    """
+
+    anchor_rounding: bool = True  # torchvision rounds the cell anchors to whole pixels
+    level_assignment: str = "torchvision"  # epsilon added to the log2 (torchvision), to its argument (detectron2), none (paper)
+    roi_aligned: bool = True  # the half-pixel shift in RoIAlign
+    roi_sampling_ratio: int = 2  # samples per bin side; 0 = ceil(bin size), as detectron2
+    batch_norm_epsilon: float = 1e-5
+    min_proposal_size: float = 1e-3  # pixels; a proposal with a shorter side is dropped
+    min_detection_size: float = 1e-2
+    rpn_box_beta: float = 1 / 9  # smooth L1 turns from quadratic to linear here; 0 is plain L1
+    box_beta: float = 1 / 9
+    rpn_normalizer: str = "sampled"  # divide the RPN losses by the anchors sampled, or by batch_per_image ("batch_size")
+    mask_target: str = "soft"  # area fraction of each cell (torchvision), or thresholded at one half ("binary")
+    mask_paste: str = "torchvision"  # whole-pixel boxes (torchvision) or exact float boxes (detectron2)
+
+
+CONVENTIONS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "torchvision": {"roi_aligned": False},
+    "detectron2": {
+        "anchor_rounding": False,
+        "level_assignment": "detectron2",
+        "roi_aligned": True,
+        "roi_sampling_ratio": 0,
+        "min_proposal_size": 0.0,
+        "min_detection_size": 0.0,
+        "rpn_box_beta": 0.0,
+        "box_beta": 0.0,
+        "rpn_normalizer": "batch_size",
+        "mask_target": "binary",
+        "mask_paste": "detectron2",
+    },
+    "paper": {
+        "anchor_rounding": False,
+        "level_assignment": "paper",
+        "roi_aligned": False,
+        "roi_sampling_ratio": 2,
+        "min_proposal_size": 0.0,
+        "min_detection_size": 0.0,
+        "rpn_box_beta": 1 / 9,
+        "box_beta": 1.0,
+        "rpn_normalizer": "batch_size",
+        "mask_target": "binary",
+        "mask_paste": "detectron2",
+    },
+}
+
+
+@dataclasses.dataclass
+class BackboneConfig:
+    depth: int = 50  # 18, 34, 50 or 101
+    norm: str = "frozen_bn"  # frozen_bn, bn, sync_bn or gn (32 groups)
+    stride_in_1x1: bool = False  # the original ResNet strides in the 1x1 convolution of a bottleneck, torchvision in the 3x3
+    freeze_at: int = 2  # 0: train everything; 1: the stem keeps its weights; 2: stem and res2; ... up to 5
+
+
+@dataclasses.dataclass
+class FPNConfig:
+    channels: int = 256
+
+
+@dataclasses.dataclass
+class RPNConfig:
+    anchor_sizes: list[float] = dataclasses.field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
+    aspect_ratios: list[float] = dataclasses.field(default_factory=lambda: [0.5, 1.0, 2.0])
+    foreground_iou: float = 0.7
+    background_iou: float = 0.3
+    batch_per_image: int = 256
+    positive_fraction: float = 0.5
+    pre_nms_train: int = 2000  # per level
+    pre_nms_test: int = 1000
+    post_nms_train: int = 2000  # per image
+    post_nms_test: int = 1000
+    nms_iou: float = 0.7
+
+
+@dataclasses.dataclass
+class RoIConfig:
+    """The sample of RoIs that the heads learn from."""
+
+    batch_per_image: int = 512
+    positive_fraction: float = 0.25
+    foreground_iou: float = 0.5
+
+
+@dataclasses.dataclass
+class BoxHeadConfig:
+    pool_size: int = 7
+    channels: int = 1024
+
+
+@dataclasses.dataclass
+class MaskHeadConfig:
+    pool_size: int = 14
+    convs: int = 4
+    channels: int = 256
+
+
+@dataclasses.dataclass
+class DetectionConfig:
+    score_threshold: float = 0.05
+    nms_iou: float = 0.5
+    max_per_image: int = 100
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    categories: list[Category] = dataclasses.field(default_factory=list)  # empty: taken from data.train.annotations
+    pixel_mean: list[float] = dataclasses.field(default_factory=lambda: [123.675, 116.28, 103.53])  # RGB, 0..255
+    pixel_std: list[float] = dataclasses.field(default_factory=lambda: [58.395, 57.12, 57.375])
+    resize: ResizeConfig = dataclasses.field(default_factory=ResizeConfig)
+    conventions: Conventions = dataclasses.field(default_factory=Conventions)
+    backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
+    fpn: FPNConfig = dataclasses.field(default_factory=FPNConfig)
+    rpn: RPNConfig = dataclasses.field(default_factory=RPNConfig)
+    rois: RoIConfig = dataclasses.field(default_factory=RoIConfig)
+    box_head: BoxHeadConfig = dataclasses.field(default_factory=BoxHeadConfig)
+    mask_head: MaskHeadConfig = dataclasses.field(default_factory=MaskHeadConfig)
+    detections: DetectionConfig = dataclasses.field(default_factory=DetectionConfig)
+
+
+@dataclasses.dataclass
+class AugmentConfig:
+    horizontal_flip: float = 0.5  # probability
+    vertical_flip: float = 0.0
+    quarter_turns: bool = False  # 0, 90, 180 or 270 degrees, each as likely
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """One split of a dataset in COCO format."""
+
+    annotations: str = ""  # the COCO json
+    images: str = ""  # the folder that its file names are relative to
+    images_per_batch: int | None = None  # from load_config: train.images_per_batch
+    resize: ResizeConfig | None = None  # from load_config: model.resize
+    categories: list[Category] = dataclasses.field(default_factory=list)  # from load_config: model.categories
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    max_instances: int = 100  # G, to which each image's instances are padded
+    mask_size: int = 112  # S, the side of the crop that holds an instance's mask
+    pad_to: list[int] | None = None  # [height, width] of every batch; None: the largest image of the batch
+    seed: int = 0  # of the order of images and of augmentation
+
+
+@dataclasses.dataclass
+class DataSplits:
+    train: DataConfig = dataclasses.field(default_factory=DataConfig)
+    val: DataConfig = dataclasses.field(default_factory=DataConfig)
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    images_per_batch: int = 16
+    learning_rate: float = 0.02  # for `learning_rate_batch` images; scaled in proportion to images_per_batch
+    learning_rate_batch: int = 16
+    momentum: float = 0.9
+    weight_decay: float = 1e-4  # not on normalisation weights
+    clip_norm: float | None = None  # of the whole gradient; off in the paper
+    steps: int = 90000
+    warmup_steps: int = 1000
+    warmup_factor: float = 0.001
+    decay_steps: list[int] = dataclasses.field(default_factory=lambda: [60000, 80000])
+    decay_factor: float = 0.1
+    precision: str = "float32"  # float32, bfloat16, or auto: bfloat16 where the processor multiplies it natively
+    epoch_steps: int | None = None  # steps between evaluations; None: once through the data
+    seed: int = 0
+
+
+@dataclasses.dataclass
+class Config:
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataSplits = dataclasses.field(default_factory=DataSplits)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+
+def load_config(name: str | pathlib.Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Reads a config by the name of a file in `configs/` or by path, then applies overrides.
+
+    Args:
+      name: such as "mask_rcnn_r50_fpn", or the path of a YAML file. A file may start from another one with `base: NAME`.
+      overrides: "key.path=value" strings, such as "train.images_per_batch=2"; the value is read as YAML.
+
+    Returns:
+      The `Config`. What one setting decides for several places is filled in: the data's resize rule and batch, and the
+      categories (from the training annotations when `model.categories` is empty).
+
+    Raises:
+      UserError: for an unknown config, key or preset, a value of the wrong type or an unreadable annotation file.
+    """
+    tree, source = _read_yaml(name), str(name)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"Override '{override}' isn't of the form key.path=value, such as train.steps=1000.")
+        tree = _merged(tree, _nested(key, _parse(value, override)))
+    config = _typed(tree, source)
+    _fill_in(config)
+    return config
+
+
+def model_config(tree: dict[str, Any]) -> ModelConfig:
+    """The `ModelConfig` of a plain dictionary, as `dataclasses.asdict` makes it (a saved model carries one)."""
+    return _typed({"model": tree}, "the saved model").model
+
+
+def config_names() -> list[str]:
+    """The names that `load_config` knows."""
+    return sorted(file.stem for folder in CONFIG_FOLDERS if folder.is_dir() for file in folder.glob("*.yaml"))
+
+
+def _read_yaml(name: str | pathlib.Path) -> dict[str, Any]:
+    candidates = [pathlib.Path(name), *(folder / f"{name}.yaml" for folder in CONFIG_FOLDERS)]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        raise UserError(f"There is no config '{name}': give the path of a YAML file or one of {', '.join(config_names())}.")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} isn't valid YAML ({' '.join(str(error).split())}): mend it.") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds no settings: it must start with keys such as 'model:' and 'train:'.")
+    base = tree.pop("base", None)
+    return _merged(_read_yaml(base), tree) if base else tree
+
+
+def _parse(value: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"The value of override '{override}' isn't valid YAML: quote it.") from error
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _merged(tree: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """`tree` with the values of `other` over it. A conventions preset replaces what was there, a single key adds to it."""
+    result = dict(tree)
+    for key, value in other.items():
+        old = result.get(key)
+        if key == "conventions":
+            value, old = _as_section(value), _as_section(old)
+            old = {} if "preset" in value else old
+        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _as_section(conventions: Any) -> dict[str, Any]:
+    if conventions is None:
+        return {}
+    return {"preset": conventions} if isinstance(conventions, str) else conventions
+
+
+def _typed(tree: dict[str, Any], source: str) -> Config:
+    schema: DictConfig = OmegaConf.structured(Config)
+    expanded = _expanded(tree)
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(schema, expanded))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "?"
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{source}: setting '{key}' is wrong ({reason}): see mrcnn_tf/config.py for the settings.") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}: {' '.join(str(error).split())}: see mrcnn_tf/config.py for the settings.") from error
+    _check_choices(config, source)
+    return config
+
+
+def _expanded(tree: dict[str, Any]) -> dict[str, Any]:
+    """Replaces a conventions preset by the keys that it stands for."""
+    model = tree.get("model")
+    if not isinstance(model, dict) or "conventions" not in model:
+        return tree
+    section = dict(_as_section(model["conventions"]))
+    preset = section.pop("preset", "default")
+    if preset not in CONVENTIONS:
+        raise UserError(f"There is no conventions preset '{preset}': choose one of {', '.join(CONVENTIONS)}.")
+    return {**tree, "model": {**model, "conventions": {**CONVENTIONS[preset], **section}}}
+
+
+def _check_choices(config: Config, source: str) -> None:
+    model = config.model
+    choices = [
+        ("model.backbone.depth", model.backbone.depth, (18, 34, 50, 101)),
+        ("model.backbone.norm", model.backbone.norm, ("frozen_bn", "bn", "sync_bn", "gn")),
+        ("model.backbone.freeze_at", model.backbone.freeze_at, tuple(range(6))),
+        ("model.resize.rule", model.resize.rule, ("torchvision", "detectron2")),
+        ("model.conventions.level_assignment", model.conventions.level_assignment, ("torchvision", "detectron2", "paper")),
+        ("model.conventions.rpn_normalizer", model.conventions.rpn_normalizer, ("sampled", "batch_size")),
+        ("model.conventions.mask_target", model.conventions.mask_target, ("soft", "binary")),
+        ("model.conventions.mask_paste", model.conventions.mask_paste, ("torchvision", "detectron2")),
+        ("train.precision", config.train.precision, ("float32", "bfloat16", "auto")),
+    ]
+    for key, value, allowed in choices:
+        if value not in allowed:
+            raise UserError(f"{source}: setting '{key}' is {value!r}: choose one of {', '.join(map(str, allowed))}.")
+
+
+def _shipped(path: str) -> str:
+    """Paths that start with "package:" lie in the installed package's data folder."""
+    start = "package:"
+    return str(pathlib.Path(__file__).parent / "data" / path.removeprefix(start)) if path.startswith(start) else path
+
+
+def _fill_in(config: Config) -> None:
+    from mrcnn_tf.data.coco import read_categories  # here, since data reads DataConfig from this module
+
+    for split in (config.data.train, config.data.val):
+        split.annotations, split.images = _shipped(split.annotations), _shipped(split.images)
+    if not config.model.categories and config.data.train.annotations:
+        config.model.categories = read_categories(config.data.train.annotations)
+    for split in (config.data.train, config.data.val):
+        split.resize = split.resize or config.model.resize
+        split.categories = split.categories or config.model.categories
+    config.data.train.images_per_batch = config.data.train.images_per_batch or config.train.images_per_batch
+    config.data.val.images_per_batch = config.data.val.images_per_batch or 1

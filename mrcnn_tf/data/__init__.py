@@ -1,0 +1,1 @@
+"""COCO json and image files -> tf.data batches."""

@@ -1,0 +1,225 @@
+"""COCO json + image folder -> `CocoIndex`, compiled once and cached.
+
+A large json is streamed, its image files are opened for their headers, and every bad record ends up in a report.
+"""
+
+import json
+import mmap
+import os
+import re
+
+import numpy as np
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mrcnn_tf.config import Category
+from mrcnn_tf.data.checks import Checker
+from mrcnn_tf.data.image_files import file_sizes, inspect_files
+from mrcnn_tf.data.index import CocoIndex, cache_path, read_index, save_index
+from mrcnn_tf.data.json_stream import stream_arrays
+from mrcnn_tf.data.problems import CONSOLE, Problem, report
+from mrcnn_tf.data.records import Annotations
+from mrcnn_tf.errors import UserError
+
+SECTIONS = ("images", "annotations", "categories")
+
+
+def load_index(config):
+    """The usable records of a dataset.
+
+    The first call reads the json and the images' headers and keeps the result in the user's cache folder
+    ($MRCNN_TF_CACHE, or mrcnn_tf in $XDG_CACHE_HOME or ~/.cache); later calls only compare the sizes of files with what
+    was seen then. Bad records are left out and listed: one line per kind on stderr, all in a json report beside the
+    cached file. Images without objects are kept.
+
+    Args:
+        config: config.DataConfig; `annotations`, `images`, `categories` and `max_instances` are read.
+
+    Returns:
+        CocoIndex.
+
+    Raises:
+        UserError: the json or the folder is missing, the json isn't COCO's, or no image is usable.
+    """
+    _check_paths(config)
+    path = cache_path(config.annotations, config.images, config.categories)
+    index = _cached(path)
+    if index is None:
+        index, seen = _compile(config)
+        try:
+            save_index(path, index, seen)
+        except OSError as error:
+            CONSOLE.print(f"The index can't be kept in {path} ({error.strerror}): set MRCNN_TF_CACHE.", markup=False)
+    index.problems = index.problems + _crowded(index, config)
+    report(index.problems, os.path.splitext(path)[0] + ".problems.json", config.annotations)
+    if not index.image_ids.size:
+        reason = index.problems[0].message if index.problems else "its list of images is empty."
+        raise UserError(f"No image of {config.annotations} can be used, the first because: {reason}")
+    return index
+
+
+def read_categories(path):
+    """The categories of a COCO json, sorted by id.
+
+    Args:
+        path: the json. A large one isn't parsed as a whole.
+
+    Returns:
+        list of Category.
+
+    Raises:
+        UserError: the file is missing, isn't COCO's, or lists no or malformed categories.
+    """
+    records = _find_categories(path)
+    if records is None:
+        records = [record for _, record in stream_arrays(path, ("categories",))]
+    return _categories(records, path)
+
+
+def _check_paths(config):
+    if not os.path.isfile(config.annotations):
+        raise UserError(f"There is no file {config.annotations!r}: set data.*.annotations to a COCO json.")
+    if not os.path.isdir(config.images):
+        raise UserError(f"There is no folder {config.images!r}: set data.*.images to the images of {config.annotations}.")
+
+
+def _cached(path):
+    found = read_index(path)
+    if found is None:
+        return None
+    index, seen = found
+    return index if file_sizes(seen) == list(seen.values()) else None
+
+
+def _compile(config):
+    """(CocoIndex, {image path: bytes}) from the json and the folder."""
+    annotations = Annotations(config.annotations)
+    images, categories = [], []
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, console=CONSOLE, transient=True) as progress:
+        reading = progress.add_task(f"Reading {config.annotations}", total=os.path.getsize(config.annotations))
+        takers = {"images": images.append, "annotations": annotations.add, "categories": categories.append}
+        for section, record in stream_arrays(
+            config.annotations, SECTIONS, lambda done: progress.update(reading, completed=done)
+        ):
+            takers[section](record)
+        annotations.finish()
+        categories = config.categories or _categories(categories, config.annotations)
+        files = _image_paths(images, config.images)
+        checking = progress.add_task("Checking images", total=len(files))
+        headers = inspect_files(list(files), lambda number: progress.advance(checking, number))
+        headers = dict(zip(files, headers, strict=True))
+        fields, skipped, problems = _usable_images(images, headers, config)
+        checker = Checker(
+            annotations,
+            fields["image_ids"],
+            fields["heights"],
+            fields["widths"],
+            skipped,
+            [category.id for category in categories],
+        )
+        instances = checker.instances(fields["image_ids"].size)
+    problems = problems + annotations.problems + checker.problems
+    index = CocoIndex(**fields, **instances, categories=list(categories), problems=problems)
+    return index, {path: header.size for path, header in headers.items()}
+
+
+def _image_paths(images, folder):
+    """The distinct files that image records name, in order: {path: None}."""
+    names = (record.get("file_name") for record in images if isinstance(record, dict))
+    return dict.fromkeys(os.path.join(folder, name) for name in names if isinstance(name, str))
+
+
+def _usable_images(images, headers, config):
+    """(the image arrays of a CocoIndex as a dict, ids of images that can't be used, problems)."""
+    rows, problems, seen, skipped = [], [], set(), set()
+    for record in images:
+        row, problem = _image_row(record, headers, config, seen)
+        if problem:
+            problems.append(problem)
+            if problem.kind != "duplicate_image" and type(problem.record) is int:
+                skipped.add(problem.record)
+        else:
+            rows.append(row)
+        if isinstance(record, dict) and type(record.get("id")) is int:
+            seen.add(record["id"])
+    ids, files, heights, widths, orientations = zip(*rows, strict=True) if rows else ((),) * 5
+    fields = {
+        "image_ids": np.array(ids, np.int64),
+        "image_files": np.array([os.fsencode(path) for path in files], np.bytes_),
+        "heights": np.array(heights, np.int32),
+        "widths": np.array(widths, np.int32),
+        "orientations": np.array(orientations, np.int32),
+    }
+    return fields, skipped, problems
+
+
+def _image_row(record, headers, config, seen):
+    """((id, path, height, width, orientation), None), or (None, Problem)."""
+
+    def problem(kind, what, remedy, file=config.annotations):
+        name = record.get("id") if isinstance(record, dict) else None
+        where = config.annotations if file == config.annotations else f"{config.annotations} ({file})"
+        return None, Problem(kind, name, file, f"Image {name} in {where} {what} and was skipped: {remedy}.")
+
+    if not isinstance(record, dict) or type(record.get("id")) is not int or type(record.get("file_name")) is not str:
+        return problem("image_fields", "lacks a whole number as id or a file_name", "add it")
+    if record["id"] in seen:
+        return problem("duplicate_image", "has an id that was used before", "give it one of its own")
+    path = os.path.join(config.images, record["file_name"])
+    header = headers[path]
+    if header.problem:
+        kind, what, remedy = header.problem
+        return problem(kind, what, remedy, path)
+    stored = (header.height, header.width)
+    turned = stored[::-1] if header.orientation >= 5 else stored
+    described = (record.get("height", turned[0]), record.get("width", turned[1]))
+    if described == turned:
+        return (record["id"], path, *turned, header.orientation), None
+    if described == stored:
+        return (record["id"], path, *stored, 1), None
+    what = f"is {described[1]} x {described[0]} there and {turned[1]} x {turned[0]} in the file"
+    return problem("image_size", what, "correct width and height, or the file", path)
+
+
+def _crowded(index, config):
+    """A Problem for each image with more instances than a batch has room for."""
+    counts = np.diff(index.instance_offsets)
+    problems = []
+    for row in np.flatnonzero(counts > config.max_instances).tolist():
+        name = int(index.image_ids[row])
+        message = (
+            f"Image {name} in {config.annotations} has {counts[row]} instances, of which the {config.max_instances} "
+            "largest are used: raise data.*.max_instances."
+        )
+        problems.append(Problem("too_many_instances", name, config.annotations, message))
+    return problems
+
+
+def _categories(records, path):
+    for record in records:
+        if not isinstance(record, dict) or type(record.get("id")) is not int or type(record.get("name")) is not str:
+            raise UserError(f"Category {record} in {path} lacks a whole number as id or a name: add it.")
+    categories = sorted((Category(record["id"], record["name"]) for record in records), key=lambda one: one.id)
+    if not categories:
+        raise UserError(f'"categories" in {path} is empty: list the categories of its annotations.')
+    for one, other in zip(categories, categories[1:], strict=False):
+        if one.id == other.id:
+            raise UserError(f"Category id {one.id} is used twice in {path}: give each category an id of its own.")
+    return categories
+
+
+def _find_categories(path):
+    """The list after the only "categories" in the file's text, or None if it takes a parser to find it."""
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            place = text.rfind(b'"categories"')
+            if place < 0 or text.find(b'"categories"') != place:
+                return None
+            match = re.compile(rb'"categories"\s*:\s*(?=\[)').match(text, place)
+            if not match:
+                return None
+            rest = text[match.end() : match.end() + (1 << 24)].decode("utf-8", "ignore")
+            records = json.JSONDecoder().raw_decode(rest)[0]
+            return records if all(isinstance(record, dict) for record in records) else None
+    except (OSError, ValueError):  # missing, empty or not json: the parser says so properly
+        return None

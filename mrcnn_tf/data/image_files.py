@@ -1,0 +1,120 @@
+"""What image files say about themselves, read once per dataset, and how they are decoded in the graph."""
+
+import concurrent.futures
+import dataclasses
+import os
+
+import tensorflow as tf
+from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF")  # what TensorFlow decodes
+WORKERS = 16
+FULL_CHECK_BYTES = 32 << 20  # decoding this much takes seconds; larger sets are only checked at both ends of each file
+
+_ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
+_ORIENTATION = 0x0112
+
+
+@dataclasses.dataclass
+class ImageFile:
+    """A file's header. `problem` is None or a (kind, what is wrong, remedy)."""
+
+    size: int = -1  # bytes; -1 where there is none
+    width: int = 0  # pixels as stored
+    height: int = 0
+    orientation: int = 1  # EXIF, 1 to 8
+    suspect: bool = False  # doesn't end as its format should
+    problem: tuple[str, str, str] | None = None
+
+
+def inspect_files(paths, on_progress):
+    """The headers of image files, in their order; TensorFlow decodes those without a `problem`.
+
+    Args:
+        paths: list of str.
+        on_progress: called with the number of files done since the last call.
+
+    Returns:
+        list of ImageFile.
+    """
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        headers = []
+        for header in pool.map(_read_header, paths, chunksize=64):
+            headers.append(header)
+            on_progress(1)
+        everything = sum(header.size for header in headers) <= FULL_CHECK_BYTES
+        doubtful = [
+            (path, header)
+            for path, header in zip(paths, headers, strict=True)
+            if header.problem is None and (everything or header.suspect)
+        ]
+        list(pool.map(lambda pair: _decode_once(*pair), doubtful))
+    return headers
+
+
+def file_sizes(paths):
+    """Bytes of each file, -1 where there is none; list of int."""
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(_size, paths, chunksize=256))
+
+
+def _size(path):
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def _read_header(path):
+    header = ImageFile(size=_size(path))
+    if header.size < 0:
+        header.problem = ("missing_image", "isn't there", "put it into the folder or correct file_name")
+        return header
+    try:
+        with open(path, "rb") as file, Image.open(file) as image:
+            header.width, header.height = image.size
+            if image.format not in FORMATS:
+                problem = f"is {image.format}, which TensorFlow doesn't decode"
+                header.problem = ("image_format", problem, "convert it to JPEG or PNG")
+                return header
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            header.orientation = orientation if orientation in range(1, 9) else 1
+            ending = _ENDINGS.get(image.format)
+            if ending:
+                file.seek(-len(ending), os.SEEK_END)
+                header.suspect = file.read() != ending
+            else:
+                header.suspect = True
+    except Exception as error:  # Pillow raises whatever its format plugins run into
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        header.problem = ("unreadable_image", f"isn't a readable image ({reason})", "replace the file")
+    return header
+
+
+def _decode_once(path, header):
+    try:
+        decode_image(tf.io.read_file(path))
+    except tf.errors.OpError:
+        header.problem = ("truncated_image", "is cut off or damaged", "replace the file")
+
+
+def decode_image(data):
+    """The bytes of a JPEG, PNG, BMP or GIF file -> [H, W, 3] uint8 RGB.
+
+    Grey becomes three equal channels, alpha is dropped, 16 bits become 8, of a GIF the first frame is taken.
+    """
+    image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    image.set_shape([None, None, 3])
+    return image
+
+
+def apply_orientation(image, orientation):
+    """Turns [H, W, 3] as its EXIF orientation (1 to 8, int tensor) asks for.
+
+    5 to 8 exchange rows and columns first; then 2, 3, 6, 7 mirror left and right, and 3, 4, 7, 8 up and down.
+    """
+    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+    mirrored = tf.reduce_any(tf.equal(orientation, [2, 3, 6, 7]))
+    image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
+    upended = tf.reduce_any(tf.equal(orientation, [3, 4, 7, 8]))
+    return tf.cond(upended, lambda: tf.reverse(image, [0]), lambda: image)

@@ -1,0 +1,115 @@
+"""The compiled form of a COCO json: flat numpy arrays, and the file that keeps them between launches."""
+
+import dataclasses
+import hashlib
+import json
+import os
+
+import numpy as np
+
+from mrcnn_tf.config import Category
+from mrcnn_tf.data.problems import Problem, write_atomically
+
+FORMAT = 1  # of the cached file; raise it when anything that goes into it changes
+
+
+@dataclasses.dataclass
+class CocoIndex:
+    """The usable records of a COCO json, I images and T instances.
+
+    An image's instances are neighbours, and so are their rings, points and runs: `*_offsets[i]` to `*_offsets[i + 1]`
+    is the range that belongs to the i-th owner. Images keep the file's order.
+
+    Attributes:
+        image_ids: [I] int64.
+        image_files: [I] bytes, paths.
+        heights, widths: [I] int32 pixels, after `orientations`; the frame of all coordinates.
+        orientations: [I] int32, the EXIF orientation to apply; 1 where the json describes the file as it is stored.
+        instance_offsets: [I + 1] int64 into the instances.
+        classes: [T] int32, 1 to K, the place of the category in `categories`.
+        category_ids: [T] int64, as in the json.
+        boxes: [T, 4] float32 pixels, the annotation's bbox as corners, clipped to the image.
+        areas: [T] float32 square pixels, as in the json (the box's where it has none).
+        crowd: [T] bool.
+        annotation_ids: [T] int64.
+        ring_offsets: [T + 1] int64 into the rings, the polygons of instances.
+        point_offsets: [rings + 1] int64 into the points.
+        points: [points, 2] float32 pixels (x, y).
+        run_offsets: [T + 1] int64 into the runs.
+        runs: [runs] int32 pixels, outside and inside by turns down the columns of the image.
+        categories: list of Category; class k is the k-th.
+        problems: list of Problem, all records that aren't used as they stand.
+    """
+
+    image_ids: np.ndarray
+    image_files: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    orientations: np.ndarray
+    instance_offsets: np.ndarray
+    classes: np.ndarray
+    category_ids: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    annotation_ids: np.ndarray
+    ring_offsets: np.ndarray
+    point_offsets: np.ndarray
+    points: np.ndarray
+    run_offsets: np.ndarray
+    runs: np.ndarray
+    categories: list[Category]
+    problems: list[Problem]
+
+
+def cache_path(annotations, images, categories):
+    """Where the index of a json is kept: named by the json's path, size and time, the folder and the categories."""
+    state = os.stat(annotations)
+    key = [
+        FORMAT,
+        os.path.realpath(annotations),
+        state.st_size,
+        state.st_mtime_ns,
+        os.path.realpath(images),
+        [[category.id, category.name] for category in categories],
+    ]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    stem = os.path.splitext(os.path.basename(annotations))[0]
+    return os.path.join(cache_folder(), f"{stem}-{digest}.npz")
+
+
+def cache_folder():
+    """$MRCNN_TF_CACHE, or the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.environ.get("MRCNN_TF_CACHE") or os.path.join(root, "mrcnn_tf")
+
+
+def save_index(path, index, seen):
+    """Writes the index and the image files it was made from, `seen`: {path: bytes}.
+
+    Raises:
+        OSError: the folder can't be written to.
+    """
+    arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
+    for name in ("categories", "problems"):
+        arrays[name] = _text([dataclasses.asdict(record) for record in arrays[name]])
+    arrays["seen_files"] = np.array([os.fsencode(name) for name in seen], np.bytes_)
+    arrays["seen_sizes"] = np.array(list(seen.values()), np.int64)
+    write_atomically(path, lambda file: np.savez(file, **arrays))
+
+
+def read_index(path):
+    """The index at `path` and what it was made from, {path: bytes}; None if there is none that can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        seen = dict(zip(map(os.fsdecode, arrays.pop("seen_files")), arrays.pop("seen_sizes").tolist(), strict=True))
+        arrays["categories"] = [Category(**record) for record in json.loads(arrays["categories"].tobytes())]
+        arrays["problems"] = [Problem(**record) for record in json.loads(arrays["problems"].tobytes())]
+        return CocoIndex(**arrays), seen
+    except Exception:  # a damaged or foreign file is no reason to stop: it's made again
+        return None
+
+
+def _text(value):
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)

@@ -1,0 +1,201 @@
+"""`CocoIndex` -> batches: a tf.data.Dataset in which everything from the file's bytes on happens in the graph."""
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from mrcnn_tf.config import ResizeConfig
+from mrcnn_tf.data.augment import augment
+from mrcnn_tf.data.coco import load_index
+from mrcnn_tf.data.image_files import apply_orientation, decode_image
+from mrcnn_tf.data.problems import CONSOLE
+from mrcnn_tf.data.rasterize import Shapes, crop_masks
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.ops.resize import resize_image, resized_size
+
+STRIDE = 32  # of the backbone's coarsest map; image sides are padded to multiples of it
+BATCHES_AHEAD = 2
+
+
+def coco_dataset(config, training):
+    """Batches of a COCO dataset, one pass over it: a finite tf.data.Dataset (`.repeat()` for more).
+
+    An element is a dict of dense tensors, images padded with zeros at the right and the bottom to multiples of 32:
+
+        image          [B, H, W, 3] float32 RGB 0..255, resized
+        image_size     [B, 2] int32, (h, w) of the valid part
+        original_size  [B, 2] int32, (h, w) of the file after EXIF orientation (and after a quarter turn, if drawn)
+        boxes          [B, G, 4] float32 pixels of `image`, the annotations' boxes clipped to the image
+        classes        [B, G] int32, 1 to K; 0 marks padding
+        masks          [B, G, S, S] uint8, 255 times the occupancy of each S-th part of the instance's box
+        crowd          [B, G] bool
+        image_id       [B] int64
+
+    In training the order is drawn anew in each pass, images of the same orientation share a batch (unless
+    `config.pad_to` fixes its size), what doesn't fill a batch waits for another pass, and `config.augment` is applied.
+    A set that is smaller than a batch fills it by repetition. Otherwise every image comes once, in the file's order.
+    An image with more than G instances keeps the largest, crowds last.
+
+    Args:
+        config: config.DataConfig. `images_per_batch` None means 1, `resize` None the defaults of ResizeConfig.
+        training: bool.
+
+    Raises:
+        UserError: see `load_index`; also if there's nothing to train on or images don't fit into `config.pad_to`.
+    """
+    index = load_index(config)
+    batch = config.images_per_batch or 1
+    if training and not index.classes.size:
+        raise UserError(f"No annotation of {config.annotations} can be used: training needs at least one instance.")
+    _check_fit(index, config, training)
+    if training:
+        order = _training_order(index, config, batch)
+    else:
+        order = tf.data.Dataset.range(index.image_ids.size)
+    seeds = tf.data.Dataset.random(seed=config.seed, rerandomize_each_iteration=True).batch(2)
+    load = _sample_loader(index, config, training)
+    samples = tf.data.Dataset.zip(order, seeds).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    shapes = {name: spec.shape for name, spec in samples.element_spec.items()}
+    batches = samples.padded_batch(batch, padded_shapes=shapes, drop_remainder=training)
+    count = index.image_ids.size / batch
+    number = max(math.floor(count), 1) if training else math.ceil(count)
+    return batches.apply(tf.data.experimental.assert_cardinality(number)).prefetch(BATCHES_AHEAD)
+
+
+def _check_fit(index, config, training):
+    if config.pad_to is None:
+        return
+    if len(config.pad_to) != 2 or any(side <= 0 or side % STRIDE for side in config.pad_to):
+        raise UserError(f"data.*.pad_to is {list(config.pad_to)}: give [height, width] in multiples of {STRIDE}.")
+    heights, widths = (side.numpy() for side in _resized(index.heights, index.widths, config))
+    over = (heights > config.pad_to[0]) | (widths > config.pad_to[1])
+    if training and config.augment.quarter_turns:
+        over |= (widths > config.pad_to[0]) | (heights > config.pad_to[1])
+    if over.any():
+        row = np.flatnonzero(over)[0]
+        raise UserError(
+            f"Image {index.image_ids[row]} of {config.annotations} becomes {widths[row]} x {heights[row]} pixels, which "
+            f"doesn't fit into data.*.pad_to {list(config.pad_to)} (height, width): raise it or lower resize.max_size."
+        )
+
+
+def _resized(heights, widths, config):
+    resize = config.resize or ResizeConfig()
+    return resized_size(heights, widths, resize.min_size, resize.max_size, resize.rule)
+
+
+def _training_order(index, config, batch):
+    """Image numbers such that each run of `batch` of them makes a good batch; another order in each pass.
+
+    A permutation is sorted by orientation, cut into batches, and the batches are shuffled. So only one batch can be
+    mixed, and what is left over at the end of the pass comes from the orientation drawn last.
+    """
+    count = index.image_ids.size
+    if count < batch:
+        CONSOLE.print(
+            f"{config.annotations} has {count} usable images, fewer than the {batch} of a batch: they are repeated.",
+            markup=False,
+        )
+    portrait = index.heights > index.widths
+    if config.pad_to is not None:
+        portrait = np.zeros_like(portrait)
+    portrait = tf.constant(portrait)
+
+    def batches(permutation):
+        group = tf.gather(portrait, permutation)
+        later = tf.cast(group != group[0], tf.int32)
+        permutation = tf.gather(permutation, tf.argsort(later, stable=True))
+        copies = -(-batch // count)
+        filled = tf.tile(permutation, [copies])
+        used = max(count // batch, 1) * batch
+        return tf.data.Dataset.from_tensor_slices(tf.reshape(filled[:used], [-1, batch]))
+
+    order = tf.data.Dataset.range(count).shuffle(count, seed=config.seed, reshuffle_each_iteration=True)
+    order = order.batch(count).flat_map(batches)
+    order = order.shuffle(max(count // batch, 1), seed=config.seed + 1, reshuffle_each_iteration=True)
+    return order.unbatch()
+
+
+def _sample_loader(index, config, training):
+    """The function of (image number, seed [2]) that makes one element, unbatched."""
+    tables = _Tables(index)
+
+    def load(number, seed):
+        image = decode_image(tf.io.read_file(tables.image_files[number]))
+        image = apply_orientation(image, tables.orientations[number])
+        boxes, classes, crowd, areas, shapes = tables.instances(number)
+        masks = crop_masks(shapes, boxes, tables.heights[number], tables.widths[number], config.mask_size)
+        if training:
+            image, boxes, masks, _ = augment(image, boxes, masks, config.augment, seed)
+        original = tf.shape(image)[:2]
+        size = tf.stack(_resized(original[0], original[1], config))
+        image = resize_image(image, size, (config.resize or ResizeConfig()).rule)
+        scale = tf.cast(size, tf.float32) / tf.cast(original, tf.float32)
+        boxes = boxes * tf.stack([scale[1], scale[0], scale[1], scale[0]])
+        chosen = _largest(areas, crowd, config.max_instances)
+        return {
+            "image": _pad_image(image, size, config.pad_to),
+            "image_size": size,
+            "original_size": original,
+            "boxes": _pad_rows(tf.gather(boxes, chosen), config.max_instances, [4]),
+            "classes": _pad_rows(tf.gather(classes, chosen), config.max_instances, []),
+            "masks": _pad_rows(tf.gather(masks, chosen), config.max_instances, [config.mask_size] * 2),
+            "crowd": _pad_rows(tf.gather(crowd, chosen), config.max_instances, []),
+            "image_id": tables.image_ids[number],
+        }
+
+    return load
+
+
+def _largest(areas, crowd, number):
+    """The places of the `number` largest instances in their own order; crowds come after all others."""
+    rank = tf.where(crowd, areas - tf.reduce_max(areas) - 1.0, areas)
+    chosen = tf.math.top_k(rank, tf.minimum(tf.size(rank), number)).indices
+    return tf.sort(chosen)
+
+
+def _pad_image(image, size, pad_to):
+    target = tf.constant(pad_to) if pad_to is not None else -(-size // STRIDE) * STRIDE
+    extra = target - size
+    image = tf.pad(image, [[0, extra[0]], [0, extra[1]], [0, 0]])
+    image.set_shape([*(pad_to or (None, None)), 3])
+    return image
+
+
+def _pad_rows(values, rows, shape):
+    values = tf.pad(values, [[0, rows - tf.shape(values)[0]]] + [[0, 0]] * len(shape))
+    values.set_shape([rows, *shape])
+    return values
+
+
+class _Tables:
+    """The index as eager tensors, which a mapped function captures by reference: as constants of its graph they would
+    be copied into it and could pass protobuf's 2 GB."""
+
+    def __init__(self, index):
+        with tf.device("CPU"):
+            for field in dataclasses.fields(index):
+                value = getattr(index, field.name)
+                if isinstance(value, np.ndarray):
+                    setattr(self, field.name, tf.constant(value))
+
+    def instances(self, number):
+        """boxes [N, 4], classes [N], crowd [N], areas [N] and Shapes of one image."""
+        first, last = self.instance_offsets[number], self.instance_offsets[number + 1]
+        ring_bounds = self.ring_offsets[first : last + 1]
+        ring_first, ring_last = ring_bounds[0], ring_bounds[-1]
+        point_bounds = self.point_offsets[ring_first : ring_last + 1]
+        run_bounds = self.run_offsets[first : last + 1]
+        ring_counts = ring_bounds[1:] - ring_bounds[:-1]
+        instances = tf.range(tf.cast(last - first, tf.int32))
+        shapes = Shapes(
+            points=self.points[point_bounds[0] : point_bounds[-1]],
+            ring_sizes=tf.cast(point_bounds[1:] - point_bounds[:-1], tf.int32),
+            ring_instances=tf.repeat(instances, ring_counts),
+            runs=self.runs[run_bounds[0] : run_bounds[-1]],
+            run_counts=tf.cast(run_bounds[1:] - run_bounds[:-1], tf.int32),
+        )
+        rows = slice(first, last)
+        return self.boxes[rows], self.classes[rows], self.crowd[rows], self.areas[rows], shapes

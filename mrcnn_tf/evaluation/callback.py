@@ -1,0 +1,55 @@
+"""COCO's figures at the end of each epoch of `model.fit`."""
+
+import keras
+
+from mrcnn_tf.evaluation.runner import evaluate
+
+
+class CocoAP(keras.callbacks.Callback):
+    """Evaluates after an epoch and adds the figures to its logs, where other callbacks find them.
+
+    The names are `val_bbox_AP`, `val_bbox_AP50`, ... and `val_segm_AP`, ..., for the twelve figures of COCO (see
+    `evaluation.coco.FIGURES`). Figures without ground truth of their kind are absent. It saves nothing itself.
+
+    Keras calls callbacks in order, so this one must come before those that read its figures:
+
+        callbacks=[CocoAP(cfg.data.val), keras.callbacks.ModelCheckpoint("best.keras", monitor="val_segm_AP",
+                   mode="max", save_best_only=True)]
+
+    In epochs without evaluation the names are absent, and a ModelCheckpoint or EarlyStopping that monitors them warns
+    and does nothing; EarlyStopping's patience then counts evaluations.
+    """
+
+    def __init__(self, data_config, every_epochs=1, prefix="val_", verbose=1):
+        """
+        Args:
+            data_config: the `DataConfig` to evaluate on.
+            every_epochs: evaluate after each n-th epoch, and after the last.
+            prefix: goes before each name.
+            verbose: 1 shows a progress bar and prints a line, 0 is silent.
+        """
+        super().__init__()
+        self.data_config = data_config
+        self.every_epochs = every_epochs
+        self.prefix = prefix
+        self.verbose = verbose
+        self.results = None  # the CocoResults of the last evaluation
+
+    def on_epoch_end(self, epoch, logs=None):
+        number = epoch + 1
+        if number % self.every_epochs and number != self.params.get("epochs"):
+            return
+        self.results, _ = evaluate(self.model, self.data_config, progress=bool(self.verbose))
+        figures = {
+            f"{self.prefix}{kind}_{name}": value
+            for kind, of_kind in (("bbox", self.results.bbox), ("segm", self.results.segm or {}))
+            for name, value in of_kind.items()
+            if value is not None
+        }
+        if logs is not None:
+            logs.update(figures)
+        if self.verbose:
+            headlines = [f"{self.prefix}{kind}_{name}" for kind in ("bbox", "segm") for name in ("AP", "AP50")]
+            shown = [f"{name}: {figures[name]:.3f}" for name in headlines if name in figures]
+            # Keras' progress bar leaves the cursor in its line.
+            print(f"\nEpoch {number}: {', '.join(shown) or 'no ground truth to evaluate on'}", flush=True)

@@ -1,0 +1,47 @@
+"""Detect in every image of a dataset and score the outcome."""
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mrcnn_tf.data.pipeline import coco_dataset
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.evaluation.coco import evaluate_detections
+from mrcnn_tf.evaluation.ground_truth import read_ground_truth
+
+
+def evaluate(model, data_config, progress=True):
+    """Runs the model over a dataset and computes COCO's figures.
+
+    Args:
+        model: has `detect_batch(batch)`, which takes a batch of `coco_dataset` and returns a `Detections` per image.
+        data_config: the `DataConfig` of the split; only its categories are evaluated where it names any.
+        progress: show a progress bar.
+
+    Returns:
+        (`CocoResults`, the detections as a list of dicts in COCO's result format). Every image that could be read
+        counts once; those that could not are named in `CocoResults.left_out`.
+
+    Raises:
+        UserError: no image could be read, or what `read_ground_truth` and `evaluate_detections` refuse.
+    """
+    truth = read_ground_truth(data_config.annotations)
+    results, seen = [], set()
+    with _progress_bar(progress) as bar:
+        task = bar.add_task("evaluating", total=len(truth.images))
+        for batch in coco_dataset(data_config, training=False):
+            detected = model.detect_batch(batch)
+            for image_id, detections in zip(batch["image_id"].numpy().tolist(), detected, strict=True):
+                if image_id not in seen:  # a last batch may be filled up with images that were there before
+                    seen.add(image_id)
+                    results.extend(detections.to_coco(image_id))
+            bar.update(task, completed=len(seen))
+    if not seen:
+        raise UserError(f"Not one image of {data_config.annotations} could be read: check data.val.images.")
+    for image in truth.images:
+        if image["id"] not in seen:
+            truth.left_out.append(f"{truth.source}: image {image['id']} is left out: it could not be read.")
+    return evaluate_detections(results, truth, sorted(seen), data_config.categories or None), results
+
+
+def _progress_bar(shown):
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images")
+    return Progress(*columns, TimeRemainingColumn(), transient=True, disable=not shown)

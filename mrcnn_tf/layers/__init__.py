@@ -1,0 +1,1 @@
+"""Keras layers, one file for each part of the paper's architecture."""

@@ -1,0 +1,99 @@
+"""The box head: class scores and box deltas of each RoI (Figure 3, right), and the detections that they make."""
+
+import collections
+
+import keras
+import tensorflow as tf
+
+from mrcnn_tf.layers.roi_align import PyramidRoIAlign
+from mrcnn_tf.ops import boxes as box_ops
+from mrcnn_tf.ops.nms import DROPPED, nms
+
+DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+
+# boxes [B, D, 4] pixels, scores [B, D], classes int32 [B, D] in 1..K (0 in padding), valid [B, D] bool
+Detected = collections.namedtuple("Detected", "boxes scores classes valid")
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class BoxHead(keras.layers.Layer):
+    """RoIAlign 7x7, two hidden layers, and two siblings: K + 1 class logits (background first) and K boxes' deltas.
+
+    Args:
+      num_classes: K foreground classes.
+      config: a dictionary with the fields of `BoxHeadConfig`.
+      detections: a dictionary with the fields of `DetectionConfig`.
+      conventions: a dictionary with the fields of `Conventions`.
+    """
+
+    def __init__(self, num_classes, config, detections, conventions, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # boxes must stay float32
+        self.num_classes, self.config = num_classes, config
+        self.detections, self.conventions = detections, conventions
+        self.roi_align = PyramidRoIAlign(config["pool_size"], conventions, name="roi_align")
+
+        def dense(name, units, initializer, activation=None):
+            return keras.layers.Dense(
+                units, activation, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
+            )
+
+        def uniform():
+            return keras.initializers.VarianceScaling(scale=1.0, mode="fan_in", distribution="uniform")
+
+        self.fc1 = dense("fc1", config["channels"], uniform(), "relu")
+        self.fc2 = dense("fc2", config["channels"], uniform(), "relu")
+        self.class_logits = dense("class_logits", num_classes + 1, keras.initializers.RandomNormal(stddev=0.01))
+        self.box_deltas = dense("box_deltas", 4 * num_classes, keras.initializers.RandomNormal(stddev=0.001))
+
+    def build(self, input_shape):
+        self.roi_align.build(None)
+        pooled = self.config["pool_size"] ** 2 * input_shape[0][-1]
+        self.fc1.build((None, pooled))
+        for layer in (self.fc2, self.class_logits, self.box_deltas):
+            layer.build((None, self.config["channels"]))
+
+    def call(self, features, rois, canvas_size=None):
+        """Logits [B, R, K + 1] and deltas [B, R, K, 4], float32, of rois [B, R, 4] pixels."""
+        pooled = self.roi_align(features, rois, canvas_size)
+        hidden = self.fc2(self.fc1(tf.reshape(pooled, [-1, self.fc1.kernel.shape[0]])))
+        shape = [-1, rois.shape[1]]
+        logits = tf.reshape(self.class_logits(hidden), [*shape, self.num_classes + 1])
+        deltas = tf.reshape(self.box_deltas(hidden), [*shape, self.num_classes, 4])
+        return tf.cast(logits, tf.float32), tf.cast(deltas, tf.float32)
+
+    def detect(self, logits, deltas, proposals, image_size):
+        """The best detections of each image: softmax, decode, clip, threshold, NMS per class (section 3.1, Inference).
+
+        Args:
+          logits, deltas: as `call` gives them.
+          proposals: `Proposals` with R boxes per image.
+          image_size: [B, 2] = (height, width) pixels.
+
+        Returns:
+          `Detected`, D = max_per_image of the config, by falling score.
+        """
+        config = self.detections
+        scores = tf.nn.softmax(logits)[..., 1:]
+        boxes = box_ops.decode(deltas, proposals.boxes[:, :, None, :], DELTA_WEIGHTS)
+        batch, count = tf.shape(boxes)[0], boxes.shape[1] * self.num_classes
+        boxes = box_ops.clip(tf.reshape(boxes, [batch, count, 4]), image_size)
+        scores = tf.reshape(scores, [batch, count])
+        usable = (scores > config["score_threshold"]) & tf.repeat(proposals.valid, self.num_classes, axis=1)
+        usable &= box_ops.large_enough(boxes, self.conventions["min_detection_size"])
+        classes = tf.tile(tf.range(1, self.num_classes + 1), [boxes.shape[1] // self.num_classes])
+        keys = tf.where(usable, scores, DROPPED)
+        kept, valid = nms(boxes, keys, classes[None, :], config["nms_iou"], config["max_per_image"])
+        return Detected(
+            tf.where(valid[..., None], tf.gather(boxes, kept, batch_dims=1), 0.0),
+            tf.where(valid, tf.gather(scores, kept, batch_dims=1), 0.0),
+            tf.where(valid, tf.gather(classes, kept), 0),
+            valid,
+        )
+
+    def get_config(self):
+        return super().get_config() | {
+            "num_classes": self.num_classes,
+            "config": self.config,
+            "detections": self.detections,
+            "conventions": self.conventions,
+        }

@@ -1,0 +1,43 @@
+"""From an image to the network's input: resize, normalise, pad."""
+
+import keras
+import tensorflow as tf
+
+from mrcnn_tf.ops.resize import resize_image, resized_size
+
+DIVISOR = 32  # the coarsest stride that the pyramid doubles back from
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class Preprocess(keras.layers.Layer):
+    """Resizes one image by the resize rule, pads it right and below to a multiple of 32, and normalises batches.
+
+    Args:
+      mean, std: three numbers each, RGB, of pixels in 0..255.
+      resize: a dictionary with the fields of `ResizeConfig`.
+    """
+
+    def __init__(self, mean, std, resize, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.mean, self.std, self.resize = mean, std, resize
+
+    def call(self, image):
+        """An image [H, W, 3] of pixels 0..255 as a batch of one, with its sizes, as `MaskRCNN.call` takes it."""
+        original = tf.shape(image)[:2]
+        rule = self.resize["rule"]
+        size = tf.stack(resized_size(original[0], original[1], self.resize["min_size"], self.resize["max_size"], rule))
+        resized = resize_image(tf.cast(image, tf.float32), size, rule)
+        missing = -size % DIVISOR
+        padded = tf.pad(resized, [[0, missing[0]], [0, missing[1]], [0, 0]])
+        return {"image": padded[None], "image_size": size[None], "original_size": original[None]}
+
+    def normalize(self, images, image_size):
+        """(pixels - mean) / std with zeros outside each image: [B, H, W, 3] and image_size [B, 2] -> [B, H, W, 3]."""
+        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        rows = tf.range(height)[None, :, None] < image_size[:, 0, None, None]
+        columns = tf.range(width)[None, None, :] < image_size[:, 1, None, None]
+        normalized = (tf.cast(images, tf.float32) - tf.constant(self.mean)) / tf.constant(self.std)
+        return tf.cast(tf.where((rows & columns)[..., None], normalized, 0.0), self.compute_dtype)
+
+    def get_config(self):
+        return super().get_config() | {"mean": self.mean, "std": self.std, "resize": self.resize}

@@ -1,0 +1,143 @@
+"""ResNet (He et al. 2016): the backbone, stages res2 to res5 as C2 to C5 at strides 4 to 32."""
+
+import keras
+import tensorflow as tf
+
+from mrcnn_tf.layers.conv import ConvNorm
+from mrcnn_tf.ops import canvas
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+WIDTHS = (64, 128, 256, 512)
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class ResidualBlock(keras.layers.Layer):
+    """Two 3x3 convolutions (basic), or 1x1, 3x3 and 1x1 (bottleneck), added to the input or its 1x1 projection.
+
+    Args:
+      width: channels of the 3x3 convolutions.
+      bottleneck: the form for depth 50 and more, with 4 * width output channels.
+      strides: of the block.
+      stride_in_1x1: a bottleneck strides in its first 1x1 (He et al.) instead of its 3x3 (torchvision).
+      project: the shortcut is a 1x1 convolution.
+      norm, epsilon: see `ConvNorm`.
+    """
+
+    def __init__(self, width, bottleneck, strides, stride_in_1x1, project, norm, epsilon, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {
+            "width": width,
+            "bottleneck": bottleneck,
+            "strides": strides,
+            "stride_in_1x1": stride_in_1x1,
+            "project": project,
+            "norm": norm,
+            "epsilon": epsilon,
+        }
+
+        def conv(name, filters, size, step, activation):
+            return ConvNorm(filters, size, step, norm, activation, epsilon, dtype=self.dtype_policy, name=name)
+
+        filters = 4 * width if bottleneck else width
+        if bottleneck:
+            first, second = (strides, 1) if stride_in_1x1 else (1, strides)
+            self.convs = [
+                conv("conv1", width, 1, first, "relu"),
+                conv("conv2", width, 3, second, "relu"),
+                conv("conv3", filters, 1, 1, None),
+            ]
+        else:
+            self.convs = [conv("conv1", width, 3, strides, "relu"), conv("conv2", width, 3, 1, None)]
+        self.shortcut = conv("shortcut", filters, 1, strides, None) if project else None
+        self.filters, self.strides = filters, strides
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        for conv in self.convs:
+            conv.build((None, None, None, channels))
+            channels = conv.filters
+        if self.shortcut:
+            self.shortcut.build(input_shape)
+
+    def call(self, inputs, extent=None, training=False):
+        outputs, cells = inputs, extent
+        for conv in self.convs:
+            outputs = conv(outputs, extent=cells, training=training)
+            cells = canvas.extent(cells, conv.strides)
+        shortcut = self.shortcut(inputs, extent=extent, training=training) if self.shortcut else inputs
+        return tf.nn.relu(outputs + shortcut)
+
+    def get_config(self):
+        return super().get_config() | self.settings
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class ResNet(keras.layers.Layer):
+    """Feature maps {C2, C3, C4, C5} of a batch of images.
+
+    Args:
+      depth: 18, 34, 50 or 101.
+      norm, epsilon: see `ConvNorm`.
+      stride_in_1x1: see `ResidualBlock`.
+      freeze_at: 1 freezes the stem, 2 also res2, and so on; 0 trains everything.
+    """
+
+    def __init__(self, depth, norm="frozen_bn", stride_in_1x1=False, freeze_at=2, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {
+            "depth": depth,
+            "norm": norm,
+            "stride_in_1x1": stride_in_1x1,
+            "freeze_at": freeze_at,
+            "epsilon": epsilon,
+        }
+        bottleneck = depth >= 50
+        self.stem = ConvNorm(64, 7, 2, norm, "relu", epsilon, dtype=self.dtype_policy, name="stem")
+        self.stages, channels = [], 64
+        for stage, (blocks, width) in enumerate(zip(BLOCKS[depth], WIDTHS, strict=True), start=2):
+            filters = 4 * width if bottleneck else width
+            row = []
+            for index in range(blocks):
+                strides = 2 if index == 0 and stage > 2 else 1
+                project = index == 0 and (strides == 2 or channels != filters)
+                row.append(
+                    ResidualBlock(
+                        width, bottleneck, strides, stride_in_1x1, project, norm, epsilon,
+                        dtype=self.dtype_policy, name=f"res{stage}_{index}",
+                    )
+                )  # fmt: skip
+            channels = filters
+            self.stages.append(row)
+        for layers in [[self.stem], *self.stages][:freeze_at]:
+            for layer in layers:
+                layer.trainable = False
+
+    def build(self, input_shape):
+        self.stem.build(input_shape)
+        channels = self.stem.filters
+        for row in self.stages:
+            for block in row:
+                block.build((None, None, None, channels))
+                channels = block.filters
+
+    @property
+    def output_shapes(self):
+        """Shapes (None, None, None, C) of C2 to C5."""
+        return [(None, None, None, row[-1].filters) for row in self.stages]
+
+    def call(self, images, canvas_size=None, training=False):
+        """Images [B, H, W, 3], H and W multiples of 32 -> list of four maps [B, H / s, W / s, C], s = 4, 8, 16, 32."""
+        outputs = self.stem(images, extent=canvas_size, training=training)
+        # Zeros are a neutral border for the maximum, since ReLU has gone before.
+        outputs = canvas.clear(outputs, canvas.extent(canvas_size, 2))
+        outputs = tf.nn.max_pool2d(tf.pad(outputs, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
+        maps, cells = [], canvas.extent(canvas_size, 4)
+        for row in self.stages:
+            for block in row:
+                outputs = block(outputs, extent=cells, training=training)
+                cells = canvas.extent(cells, block.strides)
+            maps.append(outputs)
+        return maps
+
+    def get_config(self):
+        return super().get_config() | self.settings

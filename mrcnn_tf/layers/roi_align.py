@@ -1,0 +1,42 @@
+"""RoIAlign over the pyramid: each RoI from the level that fits its size."""
+
+import keras
+import tensorflow as tf
+
+from mrcnn_tf.layers.fpn import STRIDES
+from mrcnn_tf.ops.levels import assign_levels
+from mrcnn_tf.ops.roi_align import pyramid_roi_align
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class PyramidRoIAlign(keras.layers.Layer):
+    """RoI features from P2 to P5 (section 3 of the paper; levels by equation 1 of the FPN paper).
+
+    Args:
+      output_size: bins per side.
+      conventions: a dictionary with the fields of `Conventions`.
+    """
+
+    def __init__(self, output_size, conventions, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # boxes must stay float32
+        self.output_size, self.conventions = output_size, conventions
+
+    def call(self, features, rois, canvas_size=None):
+        """Maps P2.. (P6 isn't used) and rois [B, R, 4] pixels -> [B * R, output_size, output_size, C]."""
+        count = rois.shape[1]
+        levels = assign_levels(rois, 2, 5, self.conventions["level_assignment"]) - 2
+        batch = tf.repeat(tf.range(tf.shape(rois)[0]), count)
+        return pyramid_roi_align(
+            list(features[:4]),
+            tf.reshape(rois, [-1, 4]),
+            batch,
+            tf.reshape(levels, [-1]),
+            [1.0 / stride for stride in STRIDES[:4]],
+            self.output_size,
+            self.conventions["roi_sampling_ratio"],
+            self.conventions["roi_aligned"],
+            canvas_size,
+        )
+
+    def get_config(self):
+        return super().get_config() | {"output_size": self.output_size, "conventions": self.conventions}

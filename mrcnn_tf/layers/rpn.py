@@ -1,0 +1,118 @@
+"""The region proposal network: anchors, proposals, and the anchors that it learns from (Faster R-CNN, section 3)."""
+
+import collections
+
+import keras
+import tensorflow as tf
+
+from mrcnn_tf.layers.fpn import STRIDES
+from mrcnn_tf.layers.rpn_head import RPNHead
+from mrcnn_tf.ops import anchors as anchor_ops
+from mrcnn_tf.ops import boxes as box_ops
+from mrcnn_tf.ops import canvas
+from mrcnn_tf.ops.matching import match, sample
+from mrcnn_tf.ops.nms import DROPPED, nms
+
+DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+
+# boxes [B, N, 4] pixels, scores [B, N] (logits), valid [B, N] bool
+Proposals = collections.namedtuple("Proposals", "boxes scores valid")
+# What the RPN's losses need, of each sampled anchor: logits [B, S], deltas [B, S, 4], targets [B, S, 4], positive, drawn [B, S]
+AnchorSample = collections.namedtuple("AnchorSample", "logits deltas targets positive drawn")
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class RPN(keras.layers.Layer):
+    """Proposals from the pyramid, and the sampled anchors to train it on.
+
+    Args:
+      config: a dictionary with the fields of `RPNConfig`.
+      conventions: a dictionary with the fields of `Conventions`.
+      channels: of the hidden layer.
+    """
+
+    def __init__(self, config, conventions, channels=256, seed=None, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # boxes must stay float32
+        self.config, self.conventions, self.channels, self.seed = config, conventions, channels, seed
+        self.head = RPNHead(len(config["aspect_ratios"]), channels, dtype=self.dtype_policy, name="head")
+        self.supports_jit = False  # TensorFlow's NMS and the dynamic shapes of a batch of images don't compile with XLA
+        self.noise = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape):
+        self.head.build(input_shape)
+
+    def call(self, features, image_size, canvas_size=None, training=False):
+        """`Proposals` from five maps [B, H_l, W_l, C] and image_size [B, 2]. No gradient flows through them."""
+        features = [tf.stop_gradient(level) for level in features]
+        extents = [canvas.extent(canvas_size, stride) for stride in STRIDES]
+        logits, deltas = self.head(features)
+        anchors = self._anchors(features)
+        before, after = ("pre_nms_train", "post_nms_train") if training else ("pre_nms_test", "post_nms_test")
+        rows = zip(logits, deltas, anchors, self._usable(features, extents), strict=True)
+        best = [_best_of_level(*row, self.config[before]) for row in rows]
+        scores, boxes = (tf.concat(parts, axis=1) for parts in zip(*best, strict=True))
+        level = tf.concat([tf.fill([tf.shape(part[0])[1]], i) for i, part in enumerate(best)], axis=0)
+        boxes = box_ops.clip(boxes, image_size)
+        usable = box_ops.large_enough(boxes, self.conventions["min_proposal_size"]) & (scores > DROPPED / 2)
+        usable &= tf.math.is_finite(tf.reduce_sum(boxes, axis=-1)) & tf.math.is_finite(scores)
+        boxes, scores = tf.where(usable[..., None], boxes, 0.0), tf.where(usable, scores, DROPPED)
+        kept, valid = nms(boxes, scores, level[None, :], self.config["nms_iou"], self.config[after])
+        boxes = tf.where(valid[..., None], tf.gather(boxes, kept, batch_dims=1), 0.0)
+        return Proposals(tf.stop_gradient(boxes), tf.gather(scores, kept, batch_dims=1), valid)
+
+    def sample_anchors(self, features, boxes, valid, crowd, canvas_size=None):
+        """The `AnchorSample` of a training step for ground truth boxes [B, G, 4], valid and crowd [B, G]."""
+        extents = [canvas.extent(canvas_size, stride) for stride in STRIDES]
+        anchors = tf.concat(self._anchors(features), axis=0)
+        usable = tf.concat(self._usable(features, extents), axis=1)
+        config = self.config
+        matches = match(
+            anchors[None], boxes, valid, crowd, config["foreground_iou"], config["background_iou"], promote_best=True
+        )
+        positives = int(config["batch_per_image"] * config["positive_fraction"])
+        noise = keras.random.uniform(tf.shape(matches), seed=self.noise)
+        indices, positive, drawn = sample(matches, usable, config["batch_per_image"], positives, noise)
+        logits, deltas = self.head.at(features, indices)
+        truth = tf.gather(boxes, tf.maximum(tf.gather(matches, indices, batch_dims=1), 0), batch_dims=1)
+        targets = box_ops.encode(truth, tf.gather(anchors, indices), DELTA_WEIGHTS)
+        return AnchorSample(logits, deltas, targets, positive, drawn)
+
+    def _anchors(self, features):
+        """List over levels of [H_l * W_l * ratios, 4]."""
+        grids = []
+        for level, size, stride in zip(features, self.config["anchor_sizes"], STRIDES, strict=True):
+            cell = anchor_ops.cell_anchors(size, self.config["aspect_ratios"], self.conventions["anchor_rounding"])
+            grids.append(anchor_ops.grid_anchors(cell, tf.shape(level)[1], tf.shape(level)[2], stride))
+        return grids
+
+    def _usable(self, features, extents):
+        """List over levels of bool [B or 1, H_l * W_l * ratios]: anchors at cells of the image's own canvas."""
+        ratios, usable = len(self.config["aspect_ratios"]), []
+        for level, extent in zip(features, extents, strict=True):
+            height, width = tf.shape(level)[1], tf.shape(level)[2]
+            extent = tf.stack([[height, width]]) if extent is None else extent
+            cells = tf.reshape(canvas.inside(extent, height, width), [tf.shape(extent)[0], -1])
+            usable.append(tf.repeat(cells, ratios, axis=1))
+        return usable
+
+    def get_config(self):
+        return super().get_config() | {
+            "config": self.config,
+            "conventions": self.conventions,
+            "channels": self.channels,
+            "seed": self.seed,
+        }
+
+
+def _best_of_level(logits, deltas, anchors, usable, count):
+    """The `count` best scores [B, k] of one level and their decoded boxes [B, k, 4]."""
+    logits = tf.where(usable, logits, DROPPED)
+    scores, indices = tf.math.top_k(logits, _at_most(count, logits))
+    deltas = tf.gather(deltas, indices, batch_dims=1)
+    return scores, box_ops.decode(deltas, tf.gather(anchors, indices), DELTA_WEIGHTS)
+
+
+def _at_most(count, logits):
+    """min(count, columns), as a Python number where the columns are known, so that shapes stay static."""
+    columns = logits.shape[1]
+    return tf.minimum(count, tf.shape(logits)[1]) if columns is None else min(count, columns)

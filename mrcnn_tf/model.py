@@ -1,0 +1,216 @@
+"""Mask R-CNN (section 3 of the paper) as a Keras model."""
+
+import dataclasses
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mrcnn_tf import losses
+from mrcnn_tf.config import ModelConfig, model_config
+from mrcnn_tf.detections import Detections
+from mrcnn_tf.errors import NonFiniteLoss, UserError
+from mrcnn_tf.layers.box_head import BoxHead
+from mrcnn_tf.layers.fpn import FPN
+from mrcnn_tf.layers.mask_head import MaskHead
+from mrcnn_tf.layers.preprocess import Preprocess
+from mrcnn_tf.layers.resnet import ResNet
+from mrcnn_tf.layers.roi_sampler import RoISampler, foreground
+from mrcnn_tf.layers.rpn import RPN
+from mrcnn_tf.metrics import ImagesPerSecond
+from mrcnn_tf.ops.canvas import canvas
+from mrcnn_tf.ops.finite import MARK, check_finite
+from mrcnn_tf.ops.image_space import to_original
+
+LOSSES = ("loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box", "loss_mask")
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class MaskRCNN(keras.Model):
+    """Boxes, classes and masks of the objects in an image.
+
+    Trains with `compile(optimizer=...)` and `fit` on batches of `coco_dataset(..., training=True)`; its losses are its own.
+    `detect` takes images of any size and gives `Detections` in their pixels.
+
+    Args:
+      config: a `ModelConfig`, as `load_config(...).model`; its categories are the classes.
+
+    Raises:
+      UserError: the config has no categories.
+    """
+
+    def __init__(self, config: ModelConfig, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # images and boxes must stay float32; the layers choose for themselves
+        if not config.categories:
+            raise UserError("The model has no classes: set data.train.annotations or model.categories in the config.")
+        self.config = config
+        tree = dataclasses.asdict(config)
+        conventions, epsilon = tree["conventions"], config.conventions.batch_norm_epsilon
+        policy = {"dtype": self.dtype_policy}
+        self.preprocess = Preprocess(config.pixel_mean, config.pixel_std, tree["resize"], name="preprocess", **policy)
+        self.backbone = ResNet(**tree["backbone"], epsilon=epsilon, name="backbone", **policy)
+        self.fpn = FPN(config.fpn.channels, name="fpn", **policy)
+        self.rpn = RPN(tree["rpn"], conventions, config.fpn.channels, name="rpn", **policy)
+        self.roi_sampler = RoISampler(tree["rois"], name="roi_sampler", **policy)
+        heads = {"num_classes": len(config.categories), "conventions": conventions, **policy}
+        self.box_head = BoxHead(config=tree["box_head"], detections=tree["detections"], name="box_head", **heads)
+        self.mask_head = MaskHead(config=tree["mask_head"], name="mask_head", **heads)
+        self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", *LOSSES)}
+        self.speed = ImagesPerSecond(name="images_per_second")
+        self.build()
+
+    def build(self, input_shape=None):
+        """Makes all weights at once: their shapes don't depend on the images'."""
+        self.backbone.build((None, None, None, 3))
+        self.fpn.build(self.backbone.output_shapes)
+        pyramid = [(None, None, None, self.config.fpn.channels)] * 5
+        for layer in (self.rpn, self.box_head, self.mask_head):
+            layer.build(pyramid)
+        for layer in (self.preprocess, self.roi_sampler):  # without weights; unbuilt, they would cost `fit` a trial run
+            layer.build(None)
+        self.built = True
+
+    def call(self, inputs, training=False):
+        """Detections of a batch.
+
+        Args:
+          inputs: a dictionary with `image` float32 [B, H, W, 3] of pixels 0..255, padded to multiples of 32, `image_size`
+            int32 [B, 2], the (height, width) without padding, and `original_size` int32 [B, 2] before resizing.
+          training: batch norm uses the batch's statistics where it is trained.
+
+        Returns:
+          A dictionary, D the most detections per image, by falling score: `boxes` [B, D, 4] in original pixels, `scores`
+          [B, D], `classes` int32 [B, D] in 1..K (0 in padding), `num_detections` int32 [B], and `masks` [B, D, M, M]:
+          probabilities inside each box.
+        """
+        return self._detections(inputs, canvas(inputs["image_size"]), training)
+
+    def _features(self, inputs, canvas_size, training):
+        images = self.preprocess.normalize(inputs["image"], inputs["image_size"])
+        maps = self.backbone(images, canvas_size=canvas_size, training=training)
+        return self.fpn(maps, canvas_size=canvas_size)
+
+    def _detections(self, inputs, canvas_size, training):
+        image_size = inputs["image_size"]
+        features = self._features(inputs, canvas_size, training)
+        proposals = self.rpn(features, image_size, canvas_size)
+        logits, deltas = self.box_head(features, proposals.boxes, canvas_size)
+        detected = self.box_head.detect(logits, deltas, proposals, image_size)
+        masks = self.mask_head(features, detected.boxes, detected.classes, canvas_size)
+        return {
+            "boxes": to_original(detected.boxes, image_size, inputs["original_size"]),
+            "scores": detected.scores,
+            "classes": detected.classes,
+            "num_detections": tf.reduce_sum(tf.cast(detected.valid, tf.int32), axis=1),
+            "masks": tf.sigmoid(masks),
+        }
+
+    def compute_losses(self, batch, training=True):
+        """The five losses by name, float32 scalars, of a batch of the data contract (see data/pipeline.py)."""
+        rules, canvas_size = self.config.conventions, canvas(batch["image_size"])
+        boxes, classes, crowd = batch["boxes"], batch["classes"], batch["crowd"]
+        features = self._features(batch, canvas_size, training)
+        anchors = self.rpn.sample_anchors(features, boxes, classes > 0, crowd, canvas_size)
+        proposals = self.rpn(features, batch["image_size"], canvas_size, training=True)
+        rois = self.roi_sampler(proposals, boxes, classes, crowd)
+        logits, deltas = self.box_head(features, rois.boxes, canvas_size)
+        positives = foreground(rois, self.roi_sampler.most_positives)
+        masks = self.mask_head(features, positives.boxes, positives.classes, canvas_size)
+        targets = self.mask_head.targets(batch["masks"], boxes, positives)
+        return {
+            "loss_rpn_objectness": losses.rpn_objectness_loss(anchors, rules.rpn_normalizer),
+            "loss_rpn_box": losses.rpn_box_loss(anchors, rules.rpn_normalizer, rules.rpn_box_beta),
+            "loss_class": losses.class_loss(logits, rois),
+            "loss_box": losses.box_loss(deltas, rois, rules.box_beta),
+            "loss_mask": losses.mask_loss(masks, targets, positives.positive),
+        }
+
+    def train_step(self, batch):
+        """One step of `fit`; raises NonFiniteLoss before a bad number reaches the weights."""
+        with tf.GradientTape() as tape:
+            values = self.compute_losses(batch)
+            total = tf.add_n(list(values.values()))
+        gradients = tape.gradient(total, self.trainable_weights)
+        checked = check_finite(values | {"the gradient": tf.linalg.global_norm(gradients)}, batch["image_id"])
+        with tf.control_dependencies(list(checked.values())):
+            self.optimizer.apply([tf.identity(gradient) for gradient in gradients], self.trainable_weights)
+        return self._report(values, total, batch)
+
+    def test_step(self, batch):
+        """One step of `fit`'s validation and of keras `evaluate`: the losses. Average precision: `CocoAP`."""
+        values = self.compute_losses(batch, training=False)
+        return self._report(values, tf.add_n(list(values.values())), batch)
+
+    def _report(self, values, total, batch):
+        for name, value in {"loss": total, **values}.items():
+            self.loss_trackers[name].update_state(value)
+        self.speed.update_state(tf.shape(batch["image"])[0])
+        return {metric.name: metric.result() for metric in (*self.loss_trackers.values(), self.speed)}
+
+    def fit(self, *args, **kwargs):
+        """keras.Model.fit, but a loss that isn't finite ends in a NonFiniteLoss of one sentence."""
+        try:
+            return super().fit(*args, **{"shuffle": False} | kwargs)  # Keras warns of shuffling a tf.data.Dataset
+        except tf.errors.InvalidArgumentError as error:
+            found = re.search(re.escape(MARK) + r"[^\]]*?step before\.", error.message)
+            if found is None:
+                raise
+            raise NonFiniteLoss(found.group()) from None
+
+    def detect(self, images):
+        """Detections of one image, uint8 [H, W, 3] RGB -> `Detections`, or of a list of images of any sizes -> a list.
+
+        Raises:
+          UserError: for an array of another shape or type.
+        """
+        if not isinstance(images, (list, tuple)):
+            return self.detect([images])[0]
+        return [self._detect_one(image, position) for position, image in enumerate(images)]
+
+    def _detect_one(self, image, position):
+        image = np.asarray(image)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise UserError(
+                f"Image {position} is {image.dtype} {list(image.shape)}: detect takes uint8 pixels [height, width, 3], RGB."
+            )
+        if self._detect_function is None:
+            signature = [tf.TensorSpec([None, None, 3], tf.uint8)]
+            # One image fills its own canvas: None spares the masking.
+            self._detect_function = tf.function(
+                lambda pixels: self._detections(self.preprocess(pixels), None, False), input_signature=signature
+            )
+        outputs = {name: value.numpy()[0] for name, value in self._detect_function(tf.constant(image)).items()}
+        return self._as_detections(outputs, image.shape[:2])
+
+    _detect_function = None
+
+    def detect_batch(self, batch):
+        """A list of `Detections`, one for each image of a batch of `coco_dataset`."""
+        inputs = {name: batch[name] for name in ("image", "image_size", "original_size")}
+        outputs = {name: np.asarray(value) for name, value in self.predict_on_batch(inputs).items()}
+        sizes = np.asarray(batch["original_size"])
+        rows = [{name: value[index] for name, value in outputs.items()} for index in range(len(sizes))]
+        return [self._as_detections(row, tuple(size)) for row, size in zip(rows, sizes, strict=True)]
+
+    def _as_detections(self, outputs, image_size):
+        found = int(outputs["num_detections"])
+        return Detections(
+            boxes=outputs["boxes"][:found],
+            scores=outputs["scores"][:found],
+            classes=outputs["classes"][:found],
+            mask_probabilities=outputs["masks"][:found],
+            image_size=image_size,
+            categories=self.config.categories,
+            mask_rule=self.config.conventions.mask_paste,
+        )
+
+    def get_config(self):
+        """The config as plain JSON, so that `keras.saving.load_model` needs no custom objects."""
+        return {"config": dataclasses.asdict(self.config), "name": self.name, "dtype": self.dtype_policy}
+
+    @classmethod
+    def from_config(cls, config):
+        """The model of `get_config`."""
+        policy = keras.dtype_policies.get(config["dtype"])
+        return cls(model_config(config["config"]), name=config["name"], dtype=policy)

@@ -1,0 +1,5 @@
+"""Pure functions on tensors: no state, no config object."""
+
+from mrcnn_tf.ops.roi_align import roi_align
+
+__all__ = ["roi_align"]

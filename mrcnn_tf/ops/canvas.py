@@ -1,0 +1,36 @@
+"""An image's own area inside a padded batch.
+
+Convolutions would carry the values of the padding (biases and normalisation shifts make them nonzero) back into the
+image, so that a detection depended on the other images of the batch. An image's *canvas* is its size rounded up to the
+coarsest stride, what the image would be padded to by itself; whatever lies beyond is set to zero before each operation
+that looks at neighbours. Extents are canvases in cells of one feature map; an extent of None means the canvas fills it.
+"""
+
+import tensorflow as tf
+
+
+def canvas(image_size, multiple=32):
+    """int32 [B, 2] = (height, width): `image_size` [B, 2] rounded up to a multiple, in pixels."""
+    return -(-tf.cast(image_size, tf.int32) // multiple) * multiple
+
+
+def extent(canvas_size, stride):
+    """int32 [B, 2] cells that a canvas covers on a map of `stride`; None stays None."""
+    return None if canvas_size is None else -(-canvas_size // stride)
+
+
+def inside(cells, height, width):
+    """Bool [B, height, width, 1]: the cells within extents `cells` [B, 2]."""
+    rows = tf.range(height)[None, :, None, None] < cells[:, 0, None, None, None]
+    columns = tf.range(width)[None, None, :, None] < cells[:, 1, None, None, None]
+    return rows & columns
+
+
+def clear(features, cells):
+    """Features [B, H, W, C] with zeros beyond extents `cells` [B, 2]; costs nothing when all extents fill the map."""
+    if cells is None:
+        return features
+    height, width = tf.shape(features)[1], tf.shape(features)[2]
+    full = tf.reduce_all(cells >= tf.stack([height, width]))
+    zero = tf.zeros([], features.dtype)
+    return tf.cond(full, lambda: features, lambda: tf.where(inside(cells, height, width), features, zero))

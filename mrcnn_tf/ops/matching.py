@@ -1,0 +1,94 @@
+"""Which candidate boxes learn which ground truth, and which of them are sampled (Faster R-CNN, section 3.1.2)."""
+
+import tensorflow as tf
+
+from mrcnn_tf.ops import boxes as box_ops
+
+BACKGROUND, IGNORED = -1, -2
+CROWD_OVERLAP = 0.7  # a candidate with this share of its area in a crowd region teaches nothing (Detectron's threshold)
+
+
+def match(candidates, boxes, valid, crowd, foreground_iou, background_iou, promote_best):
+    """Matches candidates to the ground truth of the same image by IoU.
+
+    Runs once per ground truth, so that memory doesn't grow with candidates times ground truths: 268,000 anchors against
+    100 padded boxes would take several gigabytes as one matrix.
+
+    Args:
+      candidates: [B, A, 4] or [1, A, 4] (shared by all images), pixels.
+      boxes: [B, G, 4] ground truth, pixels.
+      valid: [B, G] bool, False for padding.
+      crowd: [B, G] bool; crowd regions are never matched, and candidates inside them are ignored.
+      foreground_iou: at least this IoU is a match.
+      background_iou: below this is background; between the two is ignored.
+      promote_best: also match, whatever the IoU, the candidates (ties included) that overlap a ground truth best; such a
+        candidate keeps the ground truth that it overlaps most itself, as in both reference systems.
+
+    Returns:
+      int32 [B, A]: index of the ground truth, BACKGROUND or IGNORED.
+    """
+    shape = tf.broadcast_dynamic_shape(tf.shape(candidates)[:2], tf.stack([tf.shape(boxes)[0], 1]))
+    objects, crowds = tf.logical_and(valid, ~crowd), tf.logical_and(valid, crowd)
+    candidate_area = box_ops.area(candidates)
+
+    def against_one(g, best_iou, best, promoted, in_crowd):
+        box = boxes[:, g, None, :]
+        shared = box_ops.intersection(candidates, box)
+        union = candidate_area + box_ops.area(box) - shared
+        iou = tf.where(objects[:, g, None], tf.math.divide_no_nan(shared, union), 0.0)
+        if promote_best:
+            top = tf.reduce_max(iou, axis=1, keepdims=True)
+            promoted = promoted | ((iou == top) & (top > 0.0))
+        best = tf.where(iou > best_iou, g, best)  # strictly: the first of equals wins, as argmax does
+        in_crowd = in_crowd | (crowds[:, g, None] & (shared >= CROWD_OVERLAP * candidate_area) & (candidate_area > 0))
+        return g + 1, tf.maximum(iou, best_iou), best, promoted, in_crowd
+
+    last = tf.reduce_max(tf.where(valid, tf.range(tf.shape(valid)[1])[None, :] + 1, 0))  # padding stands at the end
+    false = tf.fill(shape, False)
+    _, best_iou, best, promoted, in_crowd = tf.while_loop(
+        lambda g, *_: g < last,
+        against_one,
+        (tf.constant(0), tf.zeros(shape), tf.fill(shape, 0), false, false),
+        shape_invariants=(tf.TensorShape([]), *[tf.TensorShape([None, None])] * 4),
+    )
+    matches = tf.where(best_iou < background_iou, BACKGROUND, IGNORED)
+    matches = tf.where(in_crowd, IGNORED, matches)
+    return tf.where((best_iou >= foreground_iou) | promoted, best, matches)
+
+
+def sample(matches, usable, count, positive_count, noise):
+    """Draws `count` candidates of each image at random, at most `positive_count` of them positive, the rest background.
+
+    Args:
+      matches: int32 [B, A] from `match`.
+      usable: bool [B, A] (or [1, A]); False for padding and for candidates that must not be drawn.
+      count: samples per image.
+      positive_count: the most positives; background fills up when there are fewer.
+      noise: float32 [B, A] in [0, 1), the order of the draw.
+
+    Returns:
+      indices int32 [B, count] into A, positives first; positive bool [B, count]; drawn bool [B, count], False where the
+      image had too few candidates (index 0 there).
+    """
+    positives = tf.where((matches >= 0) & usable, noise + 1.0, 0.0)
+    negatives = tf.where((matches == BACKGROUND) & usable, noise + 1.0, 0.0)
+    positive_keys, positive_indices = _top_k_padded(positives, positive_count)
+    negative_keys, negative_indices = _top_k_padded(negatives, count)
+    found = tf.reduce_sum(tf.cast(positive_keys > 0.0, tf.int32), axis=1, keepdims=True)
+    slots = tf.range(count)[None, :]
+    positive = slots < found
+    filler = tf.maximum(slots - found, 0)
+    indices = tf.where(
+        positive,
+        tf.gather(positive_indices, tf.broadcast_to(tf.minimum(slots, positive_count - 1), tf.shape(filler)), batch_dims=1),
+        tf.gather(negative_indices, filler, batch_dims=1),
+    )
+    drawn = positive | (tf.gather(negative_keys, filler, batch_dims=1) > 0.0)
+    return tf.where(drawn, indices, 0), positive, drawn
+
+
+def _top_k_padded(keys, count):
+    """top_k that also works with fewer than `count` columns: the missing ones have key 0."""
+    missing = tf.maximum(count - tf.shape(keys)[1], 0)
+    keys = tf.pad(keys, [[0, 0], [0, missing]])
+    return tf.math.top_k(keys, count)

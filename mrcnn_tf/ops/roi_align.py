@@ -1,0 +1,189 @@
+"""RoIAlign (section 3 of the paper) from stock TensorFlow operations.
+
+Averaging bilinear samples on a regular grid is separable: with Y [out, ky] and X [out, kx] the weights of the feature
+rows and columns that an RoI's samples touch, the result is Y F X^T. So the touched cells are gathered once and reduced by
+two small matrix products, which is exact and leaves nothing to interpolate cell by cell.
+"""
+
+import tensorflow as tf
+
+from mrcnn_tf.errors import UserError
+
+CHUNK = 128  # RoIs gathered at a time: about 100 MB of float32 at 7x7 bins, 2x2 samples and 256 channels
+
+
+def roi_align(features, boxes, box_batch, spatial_scale, output_size, sampling_ratio, aligned, implementation="auto"):
+    """RoIAlign over one feature map.
+
+    Args:
+      features: [B, H, W, C].
+      boxes: [R, 4] = (x1, y1, x2, y2) in image pixels.
+      box_batch: int32 [R], the image of each RoI.
+      spatial_scale: feature cells per image pixel (1 / stride).
+      output_size: bins per side.
+      sampling_ratio: samples per bin side; 0 takes ceil(bin size) samples, as detectron2.
+      aligned: shift by half a cell, so that pixel centres and cell centres coincide. Unaligned RoIs are at least one cell
+        wide and high, as in Detectron and torchvision.
+      implementation: "gather" (stock operations) or "auto".
+
+    Returns:
+      [R, output_size, output_size, C] in the features' dtype. Samples more than one cell outside the map are 0, others
+      are clamped to it. The gradient flows to `features` only: none is defined for `boxes`.
+    """
+    level = tf.zeros_like(box_batch)
+    return pyramid_roi_align(
+        [features], boxes, box_batch, level, [spatial_scale], output_size, sampling_ratio, aligned, None, implementation
+    )
+
+
+def pyramid_roi_align(
+    features,
+    boxes,
+    box_batch,
+    box_level,
+    spatial_scales,
+    output_size,
+    sampling_ratio,
+    aligned,
+    canvas=None,
+    implementation="auto",
+):
+    """RoIAlign over several feature maps at once, each RoI on its own level; arguments as in `roi_align`.
+
+    Args:
+      features: list of L maps [B, H_l, W_l, C].
+      box_level: int32 [R], the index of each RoI's map.
+      spatial_scales: L numbers.
+      canvas: int32 [B, 2] = (height, width) pixels of each image's own area in the batch, or None when all fill it. The
+        map ends there for the image's RoIs, so that what lies beyond has no influence.
+    """
+    if implementation not in ("auto", "gather"):
+        raise UserError(f"There is no RoIAlign implementation '{implementation}': choose auto or gather.")
+    if not features or len(features) != len(spatial_scales):
+        raise UserError(f"RoIAlign got {len(features)} feature maps and {len(spatial_scales)} scales: give one scale a map.")
+    boxes = tf.stop_gradient(tf.cast(boxes, tf.float32))
+    maps = _Maps(features, box_batch, box_level, spatial_scales, canvas)
+    grid = _Grid(boxes * maps.scale[:, None], output_size, sampling_ratio, aligned)
+
+    @tf.custom_gradient
+    def pool(table):
+        def backward(upstream):
+            return _scatter(upstream, tf.shape(table), maps, grid, table.dtype)
+
+        return _gather(table, maps, grid), backward
+
+    rows = [tf.reshape(level, [-1, level.shape[-1]]) for level in features]
+    return pool(rows[0] if len(rows) == 1 else tf.concat(rows, axis=0))
+
+
+class _Maps:
+    """Where each RoI's feature map lies in the table of all cells of all maps."""
+
+    def __init__(self, features, box_batch, box_level, spatial_scales, canvas):
+        shapes = tf.stack([tf.shape(level) for level in features])
+        cells = tf.reduce_prod(shapes[:, :3], axis=1)
+        starts = tf.cumsum(cells, exclusive=True)
+        sizes = tf.gather(shapes, box_level)
+        self.scale = tf.gather(tf.constant(spatial_scales, tf.float32), box_level)
+        self.pitch = sizes[:, 2]
+        self.start = tf.gather(starts, box_level) + box_batch * sizes[:, 1] * sizes[:, 2]
+        self.height, self.width = sizes[:, 1], sizes[:, 2]
+        if canvas is not None:
+            own = tf.gather(tf.cast(canvas, tf.float32), box_batch) * self.scale[:, None]
+            own = tf.cast(tf.math.ceil(own), tf.int32)
+            self.height, self.width = tf.minimum(self.height, own[:, 0]), tf.minimum(self.width, own[:, 1])
+
+    def take(self, roi):
+        """start, pitch, height and width of the RoIs `roi`."""
+        return [tf.gather(values, roi) for values in (self.start, self.pitch, self.height, self.width)]
+
+
+class _Grid:
+    """The sample grid of each RoI in cells of its own map."""
+
+    def __init__(self, boxes, output_size, sampling_ratio, aligned):
+        self.out, self.ratio = output_size, sampling_ratio
+        self.first = boxes[:, :2] - (0.5 if aligned else 0.0)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        self.bins = (sides if aligned else tf.maximum(sides, 1.0)) / output_size
+        # With the adaptive ratio every RoI has its own number of samples, so each is pooled by itself.
+        self.chunk = CHUNK if sampling_ratio else 1
+
+    def weights(self, roi, axis, length):
+        """Cell indices int32 [r, k] and their weights float32 [r, out, k] along one axis (0: x, 1: y) of `length` [r] cells."""
+        first, bins = tf.gather(self.first[:, axis], roi), tf.gather(self.bins[:, axis], roi)
+        samples = self.ratio or tf.cast(tf.maximum(tf.math.ceil(bins[0]), 1.0), tf.int32)
+        step = (tf.range(samples, dtype=tf.float32) + 0.5) / tf.cast(samples, tf.float32)
+        bin_starts = tf.range(self.out, dtype=tf.float32)
+        position = first[:, None, None] + (bin_starts[:, None] + step[None, :]) * bins[:, None, None]  # [r, out, samples]
+        end = tf.cast(length, tf.float32)[:, None, None]
+        inside = tf.cast((position >= -1.0) & (position <= end), tf.float32) / tf.cast(samples, tf.float32)
+        position = tf.clip_by_value(position, 0.0, tf.maximum(end - 1.0, 0.0))
+        low = tf.math.floor(position)
+        high = tf.minimum(low + 1.0, tf.maximum(end - 1.0, 0.0))
+        fraction = position - low
+        cells = tf.cast(tf.stack([low, high], axis=-1), tf.int32)  # [r, out, samples, 2]
+        shares = tf.stack([(1.0 - fraction) * inside, fraction * inside], axis=-1)
+        touched = self.out * samples * 2
+        cells = tf.reshape(cells, [-1, touched])
+        own_bin = tf.eye(self.out)[None, :, :, None] * tf.reshape(shares, [-1, 1, self.out, samples * 2])
+        return cells, tf.reshape(own_bin, [-1, self.out, touched])
+
+
+def _patch(roi, maps, grid):
+    """Table rows [r, ky, kx] that the RoIs `roi` touch, and the weights of both axes."""
+    start, pitch, height, width = maps.take(roi)
+    rows, y_weights = grid.weights(roi, 1, height)
+    columns, x_weights = grid.weights(roi, 0, width)
+    index = start[:, None, None] + rows[:, :, None] * pitch[:, None, None] + columns[:, None, :]
+    return index, y_weights, x_weights
+
+
+def _chunks(count, size):
+    """RoI numbers [chunks, size]; the last chunk repeats the last RoI."""
+    chunks = -(-count // size)
+    return tf.reshape(tf.minimum(tf.range(chunks * size), count - 1), [-1, size])
+
+
+def _gather(table, maps, grid):
+    count, channels = tf.shape(maps.start)[0], table.shape[-1]
+    out, size = grid.out, tf.minimum(grid.chunk, tf.shape(maps.start)[0])
+
+    def pool(roi):
+        index, y_weights, x_weights = _patch(roi, maps, grid)
+        cells = tf.gather(table, index)  # [r, ky, kx, C]
+        columns = tf.matmul(tf.cast(x_weights, table.dtype)[:, None], cells)  # [r, ky, out, C]
+        columns = tf.reshape(columns, [tf.shape(roi)[0], -1, out * channels])
+        return tf.reshape(tf.matmul(tf.cast(y_weights, table.dtype), columns), [-1, out, out, channels])
+
+    if maps.start.shape[0] is not None and 0 < maps.start.shape[0] <= grid.chunk and grid.ratio:
+        return pool(tf.range(count))
+    signature = tf.TensorSpec([None, out, out, channels], table.dtype)
+    pooled = tf.map_fn(pool, _chunks(count, tf.maximum(size, 1)), fn_output_signature=signature, parallel_iterations=1)
+    return tf.reshape(pooled, [-1, out, out, channels])[:count]
+
+
+def _scatter(upstream, table_shape, maps, grid, dtype):
+    """The gradient of `_gather` with respect to the table, accumulated in float32."""
+    count, channels, out = tf.shape(maps.start)[0], upstream.shape[-1], grid.out
+    chunks = _chunks(count, tf.maximum(tf.minimum(grid.chunk, count), 1))
+
+    def add(chunk, gradient):
+        roi = chunks[chunk]
+        index, y_weights, x_weights = _patch(roi, maps, grid)
+        # The last chunk repeats an RoI to fill up: it counts once.
+        fresh = chunk * tf.shape(roi)[0] + tf.range(tf.shape(roi)[0]) < count
+        share = tf.cast(tf.gather(upstream, roi), tf.float32) * tf.cast(fresh, tf.float32)[:, None, None, None]
+        share = tf.reshape(share, [-1, out, out * channels])
+        rows = tf.reshape(tf.matmul(y_weights, share, transpose_a=True), [tf.shape(roi)[0], -1, out, channels])
+        cells = tf.matmul(tf.broadcast_to(
+            x_weights[:, None], tf.concat([tf.shape(rows)[:2], tf.shape(x_weights)[1:]], axis=0)), rows, transpose_a=True)
+        flat = tf.reshape(cells, [-1, channels])
+        return chunk + 1, tf.tensor_scatter_nd_add(gradient, tf.reshape(index, [-1, 1]), flat)
+
+    start = (tf.constant(0), tf.zeros(table_shape))
+    shapes = (tf.TensorShape([]), tf.TensorShape([None, channels]))
+    _, gradient = tf.while_loop(
+        lambda chunk, _: chunk < tf.shape(chunks)[0], add, start, shape_invariants=shapes, parallel_iterations=1
+    )
+    return tf.cast(gradient, dtype)

@@ -1,0 +1,151 @@
+"""A whole training run from a config: data, model, `model.fit`, and the files it leaves."""
+
+import dataclasses
+import json
+import pathlib
+import time
+
+import keras
+import yaml
+
+from mrcnn_tf.config import Config
+from mrcnn_tf.data.pipeline import coco_dataset
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.evaluation.callback import CocoAP
+from mrcnn_tf.files import replaced
+from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.training.callbacks import SaveModel
+from mrcnn_tf.training.optimizer import make_optimizer
+from mrcnn_tf.training.precision import dtype_policy
+
+
+@dataclasses.dataclass
+class TrainingRun:
+    """What a run left.
+
+    Attributes:
+      model: with the last weights.
+      folder: holds `config.yaml`, `model.keras` (last weights), `best.keras` (best mask AP) and `history.json`.
+      seconds: wall time of the training steps, without evaluation and saving.
+      history: a list over epochs of the losses and figures by name.
+    """
+
+    model: MaskRCNN
+    folder: pathlib.Path
+    seconds: float
+    history: list[dict]
+
+
+def train(config: Config, folder, weights=None, verbose="auto"):
+    """Trains a model as the config says and returns a `TrainingRun`.
+
+    An epoch is `train.epoch_steps` steps, or once through the data; after each one the model is evaluated on data.val, if
+    that is set, and saved.
+
+    Args:
+      config: from `load_config`.
+      folder: where the files go; made if missing.
+      weights: a .keras file of a model with the same classes to start from.
+      verbose: as in keras.Model.fit.
+
+    Raises:
+      UserError: nothing to train on, or weights that don't fit.
+      NonFiniteLoss: a loss left the numbers; `model.keras` holds the weights of the step before.
+    """
+    folder = pathlib.Path(folder)
+    keras.utils.set_random_seed(config.train.seed)
+    data = coco_dataset(config.data.train, training=True)
+    model = MaskRCNN(config.model, dtype=dtype_policy(config.train.precision))
+    if weights:
+        load_weights(model, weights)
+    model.compile(optimizer=make_optimizer(config))
+    folder.mkdir(parents=True, exist_ok=True)
+    with replaced(folder / "config.yaml") as file:
+        file.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False), encoding="utf-8")
+    clock = _Clock()
+    callbacks: list[keras.callbacks.Callback] = [clock]
+    if config.data.val.annotations:
+        callbacks += [CocoAP(config.data.val), SaveModel(folder / "best.keras", "val_segm_AP")]
+    # The last epoch's model is saved below, so that a run of one epoch isn't saved twice.
+    callbacks.append(_History(folder / "history.json"))
+    epoch_steps = min(config.train.epoch_steps or int(data.cardinality()), config.train.steps)
+    epochs = -(-config.train.steps // epoch_steps)
+    try:
+        model.fit(data.repeat(), epochs=epochs, steps_per_epoch=epoch_steps, callbacks=callbacks, verbose=verbose)
+    finally:
+        with replaced(folder / "model.keras") as file:
+            model.save(file)
+    return TrainingRun(model, folder, clock.seconds, callbacks[-1].epochs)
+
+
+def load_weights(model, path):
+    """Copies the weights of a saved model into `model`.
+
+    Raises:
+      UserError: not a saved Mask R-CNN, or its classes or layers are others; `model` keeps its weights then.
+    """
+    other = load_model(path)
+    names = [[category.name for category in each.config.categories] for each in (other, model)]
+    if len(names[0]) != len(names[1]):
+        raise UserError(
+            f"{path} was trained for {len(names[0])} classes ({_some(names[0])}) and the model has {len(names[1])} "
+            f"({_some(names[1])}): give weights of the same classes, or none."
+        )
+    mine, theirs = ({weight.path.split("/", 1)[-1]: weight for weight in each.weights} for each in (model, other))
+    odd = [name for name in sorted(mine.keys() | theirs.keys()) if _shape(mine, name) != _shape(theirs, name)]
+    if odd:
+        raise UserError(f"{path} holds another architecture ({len(odd)} weights differ, {odd[0]} first): use its own config.")
+    for name, weight in mine.items():
+        weight.assign(theirs[name])
+
+
+def load_model(path):
+    """The `MaskRCNN` that `model.save` or `mrcnn-tf train` wrote.
+
+    Raises:
+      UserError: no such file, or not a saved Mask R-CNN.
+    """
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"There is no file {path}: give the .keras file that training wrote.")
+    try:
+        model = keras.saving.load_model(path)
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        raise UserError(f"{path} isn't a model saved by mrcnn_tf ({str(error).splitlines()[0]}): give a .keras file.") from error
+    if not isinstance(model, MaskRCNN):
+        raise UserError(f"{path} holds a {type(model).__name__}: give the .keras file of a MaskRCNN.")
+    return model
+
+
+def _shape(weights, name):
+    return tuple(weights[name].shape) if name in weights else None
+
+
+def _some(names):
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+class _Clock(keras.callbacks.Callback):
+    """Adds up the wall time between the first and the last batch of each epoch, and the first batch itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds += time.perf_counter() - self.started
+
+
+class _History(keras.callbacks.Callback):
+    """Writes the figures of all epochs so far as json after each epoch."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.epochs = path, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append({"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()})
+        with replaced(self.path) as file:
+            file.write_text(json.dumps(self.epochs, indent=1), encoding="utf-8")

@@ -1,0 +1,133 @@
+"""Evaluation of a model, with a stand-in that knows the answers and, but for one test, a stand-in for the reader."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mrcnn_tf.config import Category, DataConfig, ResizeConfig
+from mrcnn_tf.detections import Detections
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.evaluation import runner
+
+SIZES = {7: (40, 60), 1000001: (50, 30), 12: (64, 64)}  # image id: (height, width)
+BOXES = {7: [5, 5, 45, 35], 1000001: [2, 3, 28, 43]}  # image 12 has no instance
+
+
+class Oracle:
+    """A model that finds every instance exactly, in batches of what the reader gives."""
+
+    def detect_batch(self, batch):
+        detected = []
+        for image_id, size in zip(batch["image_id"].numpy(), batch["original_size"].numpy(), strict=True):
+            boxes = np.array([BOXES[image_id]] if image_id in BOXES else []).reshape(-1, 4)
+            classes, scores, masks = np.ones(len(boxes)), np.ones(len(boxes)), np.ones((len(boxes), 28, 28))
+            detected.append(Detections(boxes, scores, classes, size, [Category(5, "plate")], masks, "detectron2"))
+        return detected
+
+
+@pytest.fixture
+def data_config(tmp_path):
+    annotations = [
+        {
+            "id": i,
+            "image_id": image_id,
+            "category_id": 5,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]],
+        }
+        for i, (image_id, (x1, y1, x2, y2)) in enumerate(BOXES.items())
+    ]
+    images = [{"id": i, "file_name": f"{i}.png", "height": h, "width": w} for i, (h, w) in SIZES.items()]
+    path = tmp_path / "val.json"
+    path.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 5, "name": "plate"}]})
+    )
+    return DataConfig(annotations=str(path), images=str(tmp_path), images_per_batch=2)
+
+
+def read(monkeypatch, *batches):
+    """Makes the reader give batches of these image ids."""
+
+    def coco_dataset(config, training):
+        assert training is False
+        for ids in batches:
+            yield {
+                "image_id": tf.constant(ids, tf.int64),
+                "original_size": tf.constant([SIZES[i] for i in ids]),
+                "image": tf.zeros([len(ids), 64, 64, 3]),
+            }
+
+    monkeypatch.setattr(runner, "coco_dataset", coco_dataset)
+
+
+def test_a_model_that_knows_the_answers_scores_one(monkeypatch, data_config):
+    read(monkeypatch, [7, 1000001], [12])
+    outcome, results = runner.evaluate(Oracle(), data_config, progress=False)
+    assert (outcome.images, outcome.bbox["AP"], outcome.segm["AP"]) == (3, pytest.approx(1.0), pytest.approx(1.0))
+    assert outcome.left_out == []
+    assert [(r["image_id"], r["category_id"], r["segmentation"]["size"]) for r in results] == [
+        (7, 5, [40, 60]),
+        (1000001, 5, [50, 30]),
+    ]
+
+
+def test_an_image_that_fills_up_the_last_batch_counts_once(monkeypatch, data_config):
+    read(monkeypatch, [7, 1000001], [12, 7])
+    outcome, results = runner.evaluate(Oracle(), data_config, progress=False)
+    assert [r["image_id"] for r in results] == [7, 1000001]
+    assert outcome.bbox["AP"] == pytest.approx(1.0)
+
+
+def test_an_image_that_was_not_read_is_named_and_not_held_against_the_model(monkeypatch, data_config):
+    read(monkeypatch, [7, 12])
+    outcome, _ = runner.evaluate(Oracle(), data_config, progress=False)
+    assert outcome.images == 2
+    assert outcome.bbox["AP"] == pytest.approx(1.0)
+    assert len(outcome.left_out) == 1 and "image 1000001" in outcome.left_out[0]
+
+
+def test_nothing_read_is_an_error(monkeypatch, data_config):
+    read(monkeypatch)
+    with pytest.raises(UserError, match="val.json could be read"):
+        runner.evaluate(Oracle(), data_config, progress=False)
+
+
+def test_progress_is_shown_only_when_asked(monkeypatch, data_config, capsys):
+    read(monkeypatch, [7, 12])
+    runner.evaluate(Oracle(), data_config, progress=False)
+    assert capsys.readouterr().out == ""
+
+
+class Copyist:
+    """A model that gives back the ground truth which the reader put into the batch."""
+
+    def detect_batch(self, batch):
+        batch = {name: value.numpy() for name, value in batch.items()}
+        detected = []
+        for index, size in enumerate(batch["original_size"]):
+            real = batch["classes"][index] > 0
+            scale = np.tile((size / batch["image_size"][index])[::-1], 2)
+            boxes, masks = batch["boxes"][index][real] * scale, batch["masks"][index][real] / 255
+            classes = batch["classes"][index][real]
+            categories = [Category(1, "nucleus")]
+            detected.append(Detections(boxes, np.ones(len(boxes)), classes, size, categories, masks, "detectron2"))
+        return detected
+
+
+def test_ground_truth_survives_the_reader_and_the_way_back():
+    folder = pathlib.Path(runner.__file__).parents[1] / "data" / "nuclei"
+    config = DataConfig(
+        annotations=str(folder / "val.json"),
+        images=str(folder / "images"),
+        images_per_batch=3,
+        resize=ResizeConfig(min_size=200, max_size=200),
+        categories=[Category(1, "nucleus")],
+    )
+    outcome, results = runner.evaluate(Copyist(), config, progress=False)
+    assert outcome.images == len(json.loads((folder / "val.json").read_text())["images"])
+    assert outcome.left_out == []
+    assert outcome.bbox["AP"] > 0.99
+    assert outcome.segm["AP"] > 0.95

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.ops.resize import resize_image, resized_size
+
+
+def sizes(*arguments):
+    return tuple(int(side) for side in resized_size(*arguments))
+
+
+def test_torchvision_rounds_down_and_may_miss_the_short_side():
+    # floor(161 * (800 / 161)) is 799 in float64, which torch.nn.functional.interpolate reproduces.
+    assert sizes(161, 200, 800, 1333, "torchvision") == (799, 993)
+    assert sizes(480, 640, 800, 1333, "torchvision") == (800, 1066)  # 1066.67
+    assert sizes(640, 480, 800, 1333, "torchvision") == (1066, 800)
+
+
+def test_detectron2_sets_the_short_side_and_rounds_the_other():
+    assert sizes(161, 200, 800, 1333, "detectron2") == (800, 994)  # 993.79
+    assert sizes(480, 640, 800, 1333, "detectron2") == (800, 1067)
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("torchvision", (333, 1333)), ("detectron2", (333, 1333))])
+def test_the_longer_side_is_bounded(rule, expected):
+    assert sizes(250, 1000, 800, 1333, rule) == expected  # 250 * 1.333 = 333.25
+
+
+def test_a_sliver_keeps_a_pixel():
+    assert sizes(1, 5000, 800, 1333, "torchvision") == (1, 1333)
+
+
+def test_many_sizes_at_once():
+    heights, widths = resized_size(np.array([161, 480]), np.array([200, 640]), 800, 1333, "torchvision")
+    assert heights.numpy().tolist() == [799, 800]
+    assert widths.numpy().tolist() == [993, 1066]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from(["torchvision", "detectron2"]))
+def test_sizes_transpose_and_stay_within_bounds(height, width, rule):
+    result = sizes(height, width, 800, 1333, rule)
+    assert result[::-1] == sizes(width, height, 800, 1333, rule)
+    assert min(result) <= 800 and max(result) <= 1333
+
+
+def test_torchvision_interpolates_floats_with_half_pixel_centres():
+    row = np.array([0.0, 100.0])
+    image = np.broadcast_to(row[None, :, None], (2, 2, 3)).astype(np.float32)
+    # Four samples at -0.25, 0.25, 0.75, 1.25 between centres 0 and 1, clamped at the ends.
+    wide = resize_image(image, (2, 4), "torchvision").numpy()
+    np.testing.assert_allclose(wide[0, :, 0], [0.0, 25.0, 75.0, 100.0])
+
+
+def test_torchvision_does_not_antialias():
+    image = np.zeros((1, 8, 3), np.float32)
+    image[0, 0] = 255.0  # halving samples between 3 and 4 of each 4: pixel 0 is never looked at
+    np.testing.assert_array_equal(resize_image(image, (1, 2), "torchvision").numpy()[0, :, 0], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("size", [(37, 50), (23, 31), (90, 64), (100, 131)])
+def test_detectron2_gives_pil_pixels(size):
+    image = np.random.default_rng(0).integers(0, 256, (61, 83, 3)).astype(np.uint8)
+    expected = np.asarray(Image.fromarray(image).resize(size[::-1], Image.BILINEAR)).astype(np.float32)
+    result = resize_image(image, size, "detectron2").numpy()
+    # PIL's weights are whole numbers of 22 bits, so a value on the edge of rounding may go the other way.
+    assert np.abs(result - expected).max() <= 1.0
+    assert (result != expected).mean() < 0.005
+
+
+def test_an_unknown_rule_is_the_users_error():
+    with pytest.raises(UserError, match="resize.rule"):
+        resized_size(10, 10, 800, 1333, "mmdetection")
+    with pytest.raises(UserError, match="resize.rule"):
+        resize_image(np.zeros((2, 2, 3), np.float32), (2, 2), "mmdetection")
