@@ -79,7 +79,8 @@ def _check_paths(config):
     if not os.path.isfile(config.annotations):
         raise UserError(f"There is no file {config.annotations!r}: set data.*.annotations to a COCO json.")
     if not os.path.isdir(config.images):
-        raise UserError(f"There is no folder {config.images!r}: set data.*.images to the images of {config.annotations}.")
+        where = f"set data.*.images to the images of {config.annotations}"
+        raise UserError(f"There is no folder {config.images!r}: {where}.")
 
 
 def _cached(path):
@@ -94,8 +95,9 @@ def _compile(config):
     """(CocoIndex, {image path: bytes}) from the json and the folder."""
     annotations = Annotations(config.annotations)
     images, categories = [], []
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, console=CONSOLE, transient=True) as progress:
+    percentage = TextColumn("{task.percentage:.0f} %")
+    columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn())
+    with Progress(*columns, console=CONSOLE, transient=CONSOLE.is_terminal) as progress:
         reading = progress.add_task(f"Reading {config.annotations}", total=os.path.getsize(config.annotations))
         takers = {"images": images.append, "annotations": annotations.add, "categories": categories.append}
         for section, record in stream_arrays(

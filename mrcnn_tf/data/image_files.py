@@ -7,11 +7,11 @@ import os
 import tensorflow as tf
 from PIL import Image
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF")  # what TensorFlow decodes
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF")  # what TensorFlow decodes; an MPO is a phone's JPEG with more behind it
 WORKERS = 16
 FULL_CHECK_BYTES = 32 << 20  # decoding this much takes seconds; larger sets are only checked at both ends of each file
 
-_ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
+_ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
 _ORIENTATION = 0x0112
 
 
@@ -77,7 +77,8 @@ def _read_header(path):
                 problem = f"is {image.format}, which TensorFlow doesn't decode"
                 header.problem = ("image_format", problem, "convert it to JPEG or PNG")
                 return header
-            orientation = image.getexif().get(_ORIENTATION, 1)
+            # Where a PNG's header has no EXIF, getexif would decode all of it to look behind the pixels.
+            orientation = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
             header.orientation = orientation if orientation in range(1, 9) else 1
             ending = _ENDINGS.get(image.format)
             if ending:

@@ -50,10 +50,7 @@ def coco_dataset(config, training):
     if training and not index.classes.size:
         raise UserError(f"No annotation of {config.annotations} can be used: training needs at least one instance.")
     _check_fit(index, config, training)
-    if training:
-        order = _training_order(index, config, batch)
-    else:
-        order = tf.data.Dataset.range(index.image_ids.size)
+    order = _training_order(index, config, batch) if training else tf.data.Dataset.range(index.image_ids.size)
     seeds = tf.data.Dataset.random(seed=config.seed, rerandomize_each_iteration=True).batch(2)
     load = _sample_loader(index, config, training)
     samples = tf.data.Dataset.zip(order, seeds).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -65,19 +62,21 @@ def coco_dataset(config, training):
 
 
 def _check_fit(index, config, training):
+    # Also without `pad_to`: an unknown rule is to be named here and not from within the traced function.
+    heights, widths = (side.numpy() for side in _resized(index.heights, index.widths, config))
     if config.pad_to is None:
         return
     if len(config.pad_to) != 2 or any(side <= 0 or side % STRIDE for side in config.pad_to):
         raise UserError(f"data.*.pad_to is {list(config.pad_to)}: give [height, width] in multiples of {STRIDE}.")
-    heights, widths = (side.numpy() for side in _resized(index.heights, index.widths, config))
     over = (heights > config.pad_to[0]) | (widths > config.pad_to[1])
     if training and config.augment.quarter_turns:
         over |= (widths > config.pad_to[0]) | (heights > config.pad_to[1])
     if over.any():
         row = np.flatnonzero(over)[0]
         raise UserError(
-            f"Image {index.image_ids[row]} of {config.annotations} becomes {widths[row]} x {heights[row]} pixels, which "
-            f"doesn't fit into data.*.pad_to {list(config.pad_to)} (height, width): raise it or lower resize.max_size."
+            f"Image {index.image_ids[row]} of {config.annotations} becomes {widths[row]} x {heights[row]} pixels, "
+            f"which doesn't fit into data.*.pad_to {list(config.pad_to)} (height, width): "
+            "raise it or lower resize.max_size."
         )
 
 

@@ -194,10 +194,12 @@ def _lower_height(start, end, x):
     dx, dy = end[:, 0] - x0, end[:, 1] - y0
     slope = tf.math.divide_no_nan(dy, dx)
     flat_y = tf.minimum(tf.floor(y0 + slope * (x - x0) + 0.5), tf.floor(y0 + slope * (x + 1.0 - x0) + 0.5))
-    # Steep: x rounds to the far side at the first step whose exact x reaches the middle between x and x + 1; the
-    # point before that step is the lower one. Going left, the near side includes the middle itself.
-    steps = (x + 0.5 - x0) * tf.math.divide_no_nan(dy, dx)
-    steep_y = y0 + tf.where(dx > 0.0, tf.math.ceil(steps) - 1.0, tf.floor(steps))
+    # Steep: the first step whose x rounds to the far side is next to the one that exact arithmetic gives, and the point
+    # before it is the lower one. pycocotools' own sum settles ties, which are common between whole numbers.
+    guess = tf.math.ceil((x + 0.5 - x0) * tf.math.divide_no_nan(dy, dx))
+    slant = tf.math.divide_no_nan(dx, dy)
+    short_of = [tf.equal(tf.floor(x0 + slant * t + 0.5) > x, dx < 0.0) for t in (guess - 1.0, guess)]
+    steep_y = y0 + guess - 2.0 + sum(tf.cast(part, tf.float64) for part in short_of)
     return tf.where(flat, flat_y, steep_y)
 
 

@@ -1,15 +1,10 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import runs_of
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.data import rle
-
-
-def runs_of(mask):
-    """Independent of the code under test: run lengths of a mask down its columns."""
-    line = np.r_[0, mask.flatten(order="F").astype(np.int64)]
-    return np.diff(np.r_[0, np.flatnonzero(np.diff(line)), mask.size])
 
 
 @settings(max_examples=40, deadline=None)

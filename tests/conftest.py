@@ -1,0 +1,64 @@
+"""Settings that every test may start from, and the plain Python loop that suppression is held against."""
+
+import dataclasses
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+from mrcnn_tf.config import Category, Conventions, ModelConfig
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """`ModelConfig` of a model that builds in seconds: ResNet-18, two classes, sixteen channels. Not to be changed."""
+    config = ModelConfig(categories=[Category(7, "cell"), Category(3, "dot")])
+    config.backbone.depth, config.fpn.channels = 18, 16
+    config.rpn.batch_per_image, config.rpn.pre_nms_test, config.rpn.post_nms_test = 16, 20, 10
+    config.rpn.pre_nms_train, config.rpn.post_nms_train = 30, 15
+    config.rois.batch_per_image = 8
+    config.box_head.channels, config.box_head.pool_size = 12, 3
+    config.mask_head.channels, config.mask_head.pool_size, config.mask_head.convs = 6, 4, 2
+    config.detections.max_per_image = 5
+    return config
+
+
+@pytest.fixture(scope="session")
+def tiny_tree(tiny_config):
+    """`tiny_config` as the nested dictionary that the layers take. Not to be changed."""
+    return dataclasses.asdict(tiny_config)
+
+
+@pytest.fixture(scope="session")
+def conventions():
+    """A function that makes the `Conventions` dictionary with some values changed."""
+
+    def make(**changes):
+        return dataclasses.asdict(Conventions(**changes))
+
+    return make
+
+
+def _iou(box, other):
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    union = (box[2] - box[0]) * (box[3] - box[1]) + (other[2] - other[0]) * (other[3] - other[1]) - shared
+    return shared / union if union > 0 else 0.0
+
+
+@pytest.fixture(scope="session")
+def greedy_nms():
+    """A function of boxes [N, 4], scores [N] and groups [N]: the indices that greedy suppression keeps, best first."""
+
+    def keep(boxes, scores, groups, threshold, count):
+        boxes, kept = np.float64(boxes), []
+        for candidate in np.argsort(-np.float64(scores), kind="stable"):
+            rivals = [other for other in kept if groups[other] == groups[candidate]]
+            if all(_iou(boxes[candidate], boxes[other]) <= threshold for other in rivals):
+                kept.append(int(candidate))
+        return kept[:count]
+
+    return keep

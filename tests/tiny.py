@@ -1,0 +1,48 @@
+"""A Mask R-CNN small enough for tests, and batches for it."""
+
+import numpy as np
+
+from mrcnn_tf.config import Category, ModelConfig
+
+CATEGORIES = [Category(3, "cat"), Category(17, "dog")]
+
+
+def tiny_config(norm="gn", size=64):
+    """ResNet-18 with narrow heads, two classes with sparse ids, few proposals."""
+    config = ModelConfig(categories=list(CATEGORIES))
+    config.backbone.depth, config.backbone.norm, config.backbone.freeze_at = 18, norm, 0
+    config.resize.min_size, config.resize.max_size = size, 2 * size
+    config.fpn.channels, config.box_head.channels = 32, 32
+    config.mask_head.channels, config.mask_head.convs = 16, 2
+    config.rpn.anchor_sizes = [8.0, 16.0, 32.0, 64.0, 128.0]
+    config.rpn.pre_nms_train = config.rpn.pre_nms_test = 60
+    config.rpn.post_nms_train = config.rpn.post_nms_test = 30
+    config.rpn.batch_per_image = 32
+    config.rois.batch_per_image = 16
+    config.detections.max_per_image, config.detections.score_threshold = 10, 0.01
+    return config
+
+
+def tiny_batch(sizes=((64, 64), (64, 48)), canvas=(64, 64), instances=4, seed=0):
+    """A batch of the data contract: two objects in the first image, one and a crowd region in the second."""
+    generator = np.random.default_rng(seed)
+    images = np.zeros((len(sizes), *canvas, 3), np.float32)
+    for image, (height, width) in zip(images, sizes, strict=True):
+        image[:height, :width] = generator.uniform(0, 255, (height, width, 3))
+    boxes = np.zeros((len(sizes), instances, 4), np.float32)
+    classes = np.zeros((len(sizes), instances), np.int32)
+    crowd = np.zeros((len(sizes), instances), bool)
+    boxes[0, :2], classes[0, :2] = [[4, 4, 30, 28], [20, 30, 60, 62]], [1, 2]
+    boxes[1:, 0], classes[1:, 0] = [8, 10, 40, 44], 2
+    boxes[1:, 1], classes[1:, 1], crowd[1:, 1] = [0, 40, 48, 64], 1, True
+    sizes = np.array(sizes, np.int32)
+    return {
+        "image": images,
+        "image_size": sizes,
+        "original_size": sizes * 2,
+        "boxes": boxes,
+        "classes": classes,
+        "crowd": crowd,
+        "masks": np.full((len(sizes), instances, 28, 28), 255, np.uint8),
+        "image_id": np.arange(len(sizes), dtype=np.int64) + 100,
+    }
