@@ -3,12 +3,13 @@
 TensorFlow is imported inside the commands, so that help and mistakes in the arguments are answered at once.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
 import sys
 import time
-from typing import Annotated, Optional
+from typing import Annotated
 
 import click
 import typer
@@ -24,9 +25,11 @@ app = typer.Typer(
 )
 console = Console()
 
-ConfigName = Annotated[str, typer.Argument(help="A config's name, such as mask_rcnn_r50_fpn, or the path of a YAML file.")]
-Overrides = Annotated[Optional[list[str]], typer.Argument(help="Settings such as train.steps=1000.")]  # noqa: UP045
-Weights = Annotated[Optional[pathlib.Path], typer.Option(help="A model.keras that training wrote.")]  # noqa: UP045
+ConfigName = Annotated[
+    str, typer.Argument(help="A config's name, such as mask_rcnn_r50_fpn, or the path of a YAML file.")
+]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as train.steps=1000.")]
+Weights = Annotated[pathlib.Path | None, typer.Option(help="A model.keras that training wrote.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as json and nothing else.")]
 
 
@@ -77,7 +80,7 @@ def train(
     config: ConfigName,
     overrides: Overrides = None,
     weights: Weights = None,
-    out: Annotated[Optional[pathlib.Path], typer.Option(help="Default: runs/CONFIG.")] = None,  # noqa: UP045
+    out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/CONFIG.")] = None,
 ):
     """Train a model by a config; evaluates and saves after each epoch."""
     from mrcnn_tf.config import load_config
@@ -92,8 +95,8 @@ def train(
 def evaluate(
     config: ConfigName,
     overrides: Overrides = None,
-    weights: Annotated[Optional[pathlib.Path], typer.Option(help="The model.keras to evaluate.")] = None,  # noqa: UP045
-    out: Annotated[Optional[pathlib.Path], typer.Option(help="Also write results.json and detections.json here.")] = None,  # noqa: UP045
+    weights: Annotated[pathlib.Path | None, typer.Option(help="The model.keras to evaluate.")] = None,
+    out: Annotated[pathlib.Path | None, typer.Option(help="Also write results.json and detections.json here.")] = None,
     as_json: AsJson = False,
 ):
     """COCO's box and mask figures of a trained model on the config's data.val."""
@@ -126,10 +129,10 @@ def evaluate(
 @app.command()
 def predict(
     images: Annotated[list[str], typer.Argument(help="Files, folders or quoted glob patterns.")],
-    weights: Annotated[Optional[pathlib.Path], typer.Option(help="The model.keras to use.")] = None,  # noqa: UP045
-    out: Annotated[pathlib.Path, typer.Option(help="The folder for a json and a picture of each image.")] = pathlib.Path(
-        "runs/predict"
-    ),
+    weights: Annotated[pathlib.Path | None, typer.Option(help="The model.keras to use.")] = None,
+    out: Annotated[
+        pathlib.Path, typer.Option(help="The folder for a json and a picture of each image.")
+    ] = pathlib.Path("runs/predict"),
     min_score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw detections of at least this score.")] = 0.5,
     as_json: AsJson = False,
 ):
@@ -146,8 +149,34 @@ def predict(
     for sentence in unreadable:
         print(f"mrcnn-tf: {sentence}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"out": str(out), "images": [{"file": str(p), "drawn": n} for p, n in drawn], "unreadable": unreadable}))
+        print(
+            json.dumps(
+                {"out": str(out), "images": [{"file": str(p), "drawn": n} for p, n in drawn], "unreadable": unreadable}
+            )
+        )
     else:
         console.print(f"{len(drawn)} of {len(paths)} images, json and picture each: {out}", soft_wrap=True)
     if unreadable:
         raise typer.Exit(2)
+
+
+@app.command()
+def benchmark(
+    config: ConfigName = "mask_rcnn_r50_fpn",
+    overrides: Overrides = None,
+    height: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 800,
+    width: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 1088,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
+    as_json: AsJson = False,
+):
+    """Time and memory of detection on this machine, with random weights."""
+    from mrcnn_tf.benchmark import benchmark_inference
+    from mrcnn_tf.config import load_config
+
+    times = benchmark_inference(load_config(config, overrides or []), height, width, repeats)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(times)))
+        return
+    console.print(f"{config}, {height} x {width} pixels, {times.precision}, {times.machine}")
+    console.print(f"median {times.median:.3f} s, fastest {times.fastest:.3f} s of {times.repeats} runs")
+    console.print(f"first run, with tracing, {times.first:.1f} s; peak memory {times.peak_memory / 2**30:.2f} GiB")

@@ -8,7 +8,7 @@ import sys
 
 
 def check_environment():
-    """Raises ImportError, one sentence with the remedy, where this package can't work. Imports neither Keras nor TensorFlow."""
+    """Raises ImportError, one sentence with the remedy, where this package can't work; imports nothing heavy itself."""
     try:
         version = importlib.metadata.version("keras")
     except importlib.metadata.PackageNotFoundError:
@@ -16,12 +16,14 @@ def check_environment():
     if int(version.split(".")[0]) < 3:
         raise ImportError(f"mrcnn_tf needs Keras 3 and found Keras {version}: run pip install --upgrade 'keras>=3.8'.")
     if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
-        raise ImportError("mrcnn_tf needs Keras 3, but TF_USE_LEGACY_KERAS is set: unset it before TensorFlow is imported.")
+        raise ImportError(
+            "mrcnn_tf needs Keras 3, but TF_USE_LEGACY_KERAS is set: unset it before TensorFlow is imported."
+        )
     backend = _backend()
     if backend != "tensorflow":
         raise ImportError(
-            f"mrcnn_tf needs Keras on TensorFlow and the backend is '{backend}': set KERAS_BACKEND=tensorflow before Keras is "
-            "imported."
+            f"mrcnn_tf needs Keras on TensorFlow and the backend is '{backend}': set KERAS_BACKEND=tensorflow before "
+            "Keras is imported."
         )
 
 

@@ -12,6 +12,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mrcnn_tf.categories import Category, read_categories
+from mrcnn_tf.config_checks import check_choices, check_keys, check_ranges
 from mrcnn_tf.errors import UserError
 
 CONFIG_FOLDERS = (
@@ -21,20 +23,13 @@ CONFIG_FOLDERS = (
 
 
 @dataclasses.dataclass
-class Category:
-    """A foreground class as the dataset knows it."""
-
-    id: int
-    name: str
-
-
-@dataclasses.dataclass
 class ResizeConfig:
     """Shorter side to `min_size` unless the longer would pass `max_size` (section 3.1 of the paper: 800 pixels)."""
 
     min_size: int = 800
     max_size: int = 1333
-    # torchvision floors the scaled size and interpolates floats; detectron2 rounds it and uses PIL's antialiased filter.
+    # torchvision floors the scaled size and interpolates floats; detectron2 rounds it and uses PIL's antialiased
+    # filter.
     rule: str = "torchvision"
 
 
@@ -46,7 +41,9 @@ class Conventions:
     """
 
     anchor_rounding: bool = True  # torchvision rounds the cell anchors to whole pixels
-    level_assignment: str = "torchvision"  # epsilon added to the log2 (torchvision), to its argument (detectron2), none (paper)
+    level_assignment: str = (
+        "torchvision"  # epsilon added to the log2 (torchvision), to its argument (detectron2), none (paper)
+    )
     roi_aligned: bool = True  # the half-pixel shift in RoIAlign
     roi_sampling_ratio: int = 2  # samples per bin side; 0 = ceil(bin size), as detectron2
     batch_norm_epsilon: float = 1e-5
@@ -54,7 +51,9 @@ class Conventions:
     min_detection_size: float = 1e-2
     rpn_box_beta: float = 1 / 9  # smooth L1 turns from quadratic to linear here; 0 is plain L1
     box_beta: float = 1 / 9
-    rpn_normalizer: str = "sampled"  # divide the RPN losses by the anchors sampled, or by batch_per_image ("batch_size")
+    rpn_normalizer: str = (
+        "sampled"  # divide the RPN losses by the anchors sampled, or by batch_per_image ("batch_size")
+    )
     mask_target: str = "soft"  # area fraction of each cell (torchvision), or thresholded at one half ("binary")
     mask_paste: str = "torchvision"  # whole-pixel boxes (torchvision) or exact float boxes (detectron2)
 
@@ -95,7 +94,9 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
 class BackboneConfig:
     depth: int = 50  # 18, 34, 50 or 101
     norm: str = "frozen_bn"  # frozen_bn, bn, sync_bn or gn (32 groups)
-    stride_in_1x1: bool = False  # the original ResNet strides in the 1x1 convolution of a bottleneck, torchvision in the 3x3
+    stride_in_1x1: bool = (
+        False  # the original ResNet strides in the 1x1 convolution of a bottleneck, torchvision in the 3x3
+    )
     freeze_at: int = 2  # 0: train everything; 1: the stem keeps its weights; 2: stem and res2; ... up to 5
 
 
@@ -222,15 +223,16 @@ def load_config(name: str | pathlib.Path, overrides: list[str] | tuple[str, ...]
     """Reads a config by the name of a file in `configs/` or by path, then applies overrides.
 
     Args:
-      name: such as "mask_rcnn_r50_fpn", or the path of a YAML file. A file may start from another one with `base: NAME`.
-      overrides: "key.path=value" strings, such as "train.images_per_batch=2"; the value is read as YAML.
+        name: such as "mask_rcnn_r50_fpn", or the path of a YAML file. A file may start from another one with `base:
+            NAME`.
+        overrides: "key.path=value" strings, such as "train.images_per_batch=2"; the value is read as YAML.
 
     Returns:
-      The `Config`. What one setting decides for several places is filled in: the data's resize rule and batch, and the
-      categories (from the training annotations when `model.categories` is empty).
+        The `Config`. What one setting decides for several places is filled in: the data's resize rule and batch, and
+        the categories (from the training annotations when `model.categories` is empty).
 
     Raises:
-      UserError: for an unknown config, key or preset, a value of the wrong type or an unreadable annotation file.
+        UserError: for an unknown config, key or preset, a value of the wrong type or an unreadable annotation file.
     """
     tree, source = _read_yaml(name), str(name)
     for override in overrides:
@@ -257,7 +259,9 @@ def _read_yaml(name: str | pathlib.Path) -> dict[str, Any]:
     candidates = [pathlib.Path(name), *(folder / f"{name}.yaml" for folder in CONFIG_FOLDERS)]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
-        raise UserError(f"There is no config '{name}': give the path of a YAML file or one of {', '.join(config_names())}.")
+        raise UserError(
+            f"There is no config '{name}': give the path of a YAML file or one of {', '.join(config_names())}."
+        )
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -282,7 +286,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def _merged(tree: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """`tree` with the values of `other` over it. A conventions preset replaces what was there, a single key adds to it."""
+    """`tree` with `other` over it. A conventions preset replaces what was there, a single key adds to it."""
     result = dict(tree)
     for key, value in other.items():
         old = result.get(key)
@@ -302,15 +306,15 @@ def _as_section(conventions: Any) -> dict[str, Any]:
 def _typed(tree: dict[str, Any], source: str) -> Config:
     schema: DictConfig = OmegaConf.structured(Config)
     expanded = _expanded(tree)
+    check_keys(expanded, schema, source)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(schema, expanded))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"{source}: setting '{key}' is wrong ({reason}): see mrcnn_tf/config.py for the settings.") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{source}: {' '.join(str(error).split())}: see mrcnn_tf/config.py for the settings.") from error
-    _check_choices(config, source)
+        raise UserError(f"{source}: setting '{key}' has a wrong value ({reason}): see mrcnn_tf/config.py.") from error
+    check_choices(config, source)
+    check_ranges(config, source)
     return config
 
 
@@ -326,24 +330,6 @@ def _expanded(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "model": {**model, "conventions": {**CONVENTIONS[preset], **section}}}
 
 
-def _check_choices(config: Config, source: str) -> None:
-    model = config.model
-    choices = [
-        ("model.backbone.depth", model.backbone.depth, (18, 34, 50, 101)),
-        ("model.backbone.norm", model.backbone.norm, ("frozen_bn", "bn", "sync_bn", "gn")),
-        ("model.backbone.freeze_at", model.backbone.freeze_at, tuple(range(6))),
-        ("model.resize.rule", model.resize.rule, ("torchvision", "detectron2")),
-        ("model.conventions.level_assignment", model.conventions.level_assignment, ("torchvision", "detectron2", "paper")),
-        ("model.conventions.rpn_normalizer", model.conventions.rpn_normalizer, ("sampled", "batch_size")),
-        ("model.conventions.mask_target", model.conventions.mask_target, ("soft", "binary")),
-        ("model.conventions.mask_paste", model.conventions.mask_paste, ("torchvision", "detectron2")),
-        ("train.precision", config.train.precision, ("float32", "bfloat16", "auto")),
-    ]
-    for key, value, allowed in choices:
-        if value not in allowed:
-            raise UserError(f"{source}: setting '{key}' is {value!r}: choose one of {', '.join(map(str, allowed))}.")
-
-
 def _shipped(path: str) -> str:
     """Paths that start with "package:" lie in the installed package's data folder."""
     start = "package:"
@@ -351,8 +337,6 @@ def _shipped(path: str) -> str:
 
 
 def _fill_in(config: Config) -> None:
-    from mrcnn_tf.data.coco import read_categories  # here, since data reads DataConfig from this module
-
     for split in (config.data.train, config.data.val):
         split.annotations, split.images = _shipped(split.annotations), _shipped(split.images)
     if not config.model.categories and config.data.train.annotations:

@@ -30,9 +30,9 @@ def run_demo(config: Config, folder, verbose="auto") -> DemoResult:
     """Trains by the config, evaluates on data.val and draws ground truth and detections of each of its images.
 
     Args:
-      config: `nuclei_r18_fpn`, or one with the same data.
-      folder: gets the training run's files, `results.json` and a picture per held-out tile under `pictures/`.
-      verbose: as in keras.Model.fit.
+        config: `nuclei_r18_fpn`, or one with the same data.
+        folder: gets the training run's files, `results.json` and a picture per held-out tile under `pictures/`.
+        verbose: as in keras.Model.fit.
     """
     folder = pathlib.Path(folder)
     run = train(config, folder, verbose=verbose)

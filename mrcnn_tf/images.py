@@ -15,7 +15,7 @@ def find_images(patterns):
     """The image files that files, folders and glob patterns name, each once, in order.
 
     Raises:
-      UserError: a pattern that matches nothing.
+        UserError: a pattern that matches nothing.
     """
     found = []
     for pattern in map(str, patterns):
@@ -36,7 +36,7 @@ def read_image(path):
     """uint8 [H, W, 3] RGB, upright by its EXIF orientation; alpha is dropped, gray is repeated.
 
     Raises:
-      UserError: not a readable image.
+        UserError: not a readable image.
     """
     try:
         with Image.open(path) as image:

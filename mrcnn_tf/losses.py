@@ -51,8 +51,8 @@ def class_loss(logits, sample):
 def box_loss(deltas, sample, beta):
     """L_box: smooth L1 of the ground truth class's deltas, deltas [B, R, K, 4], summed over positive RoIs.
 
-    Divided by all sampled RoIs (Fast R-CNN, section 2.3): by the positives alone, an image with one object would pull as
-    hard as one with a hundred.
+    Divided by all sampled RoIs (Fast R-CNN, section 2.3): by the positives alone, an image with one object would pull
+    as hard as one with a hundred.
     """
     own = tf.gather(deltas, tf.maximum(sample.classes - 1, 0), batch_dims=2)
     error = tf.reduce_sum(smooth_l1(own, sample.targets, beta), axis=-1)
@@ -60,7 +60,7 @@ def box_loss(deltas, sample, beta):
 
 
 def mask_loss(logits, targets, positive):
-    """L_mask: binary cross-entropy of the ground truth class's mask logits [B, P, M, M], mean over positives' pixels."""
+    """L_mask: binary cross-entropy of the true class's mask logits [B, P, M, M], mean over positives' pixels."""
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
     pixels = float(logits.shape[2] * logits.shape[3])
     return _total(entropy, positive[:, :, None, None]) / tf.maximum(_count(positive) * pixels, 1.0)

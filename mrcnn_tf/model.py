@@ -30,18 +30,20 @@ LOSSES = ("loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box", "loss
 class MaskRCNN(keras.Model):
     """Boxes, classes and masks of the objects in an image.
 
-    Trains with `compile(optimizer=...)` and `fit` on batches of `coco_dataset(..., training=True)`; its losses are its own.
-    `detect` takes images of any size and gives `Detections` in their pixels.
+    Trains with `compile(optimizer=...)` and `fit` on batches of `coco_dataset(..., training=True)`; its losses are its
+    own. `detect` takes images of any size and gives `Detections` in their pixels.
 
     Args:
-      config: a `ModelConfig`, as `load_config(...).model`; its categories are the classes.
+        config: a `ModelConfig`, as `load_config(...).model`; its categories are the classes.
 
     Raises:
-      UserError: the config has no categories.
+        UserError: the config has no categories.
     """
 
     def __init__(self, config: ModelConfig, **kwargs):
-        super().__init__(autocast=False, **kwargs)  # images and boxes must stay float32; the layers choose for themselves
+        super().__init__(
+            autocast=False, **kwargs
+        )  # images and boxes must stay float32; the layers choose for themselves
         if not config.categories:
             raise UserError("The model has no classes: set data.train.annotations or model.categories in the config.")
         self.config = config
@@ -75,14 +77,15 @@ class MaskRCNN(keras.Model):
         """Detections of a batch.
 
         Args:
-          inputs: a dictionary with `image` float32 [B, H, W, 3] of pixels 0..255, padded to multiples of 32, `image_size`
-            int32 [B, 2], the (height, width) without padding, and `original_size` int32 [B, 2] before resizing.
-          training: batch norm uses the batch's statistics where it is trained.
+            inputs: a dictionary with `image` float32 [B, H, W, 3] of pixels 0..255, padded to multiples of 32,
+                `image_size` int32 [B, 2], the (height, width) without padding, and `original_size` int32 [B, 2] before
+                resizing.
+            training: batch norm uses the batch's statistics where it is trained.
 
         Returns:
-          A dictionary, D the most detections per image, by falling score: `boxes` [B, D, 4] in original pixels, `scores`
-          [B, D], `classes` int32 [B, D] in 1..K (0 in padding), `num_detections` int32 [B], and `masks` [B, D, M, M]:
-          probabilities inside each box.
+            A dictionary, D the most detections per image, by falling score: `boxes` [B, D, 4] in original pixels,
+            `scores` [B, D], `classes` int32 [B, D] in 1..K (0 in padding), `num_detections` int32 [B], and `masks` [B,
+            D, M, M]: probabilities inside each box.
         """
         return self._detections(inputs, canvas(inputs["image_size"]), training)
 
@@ -162,7 +165,7 @@ class MaskRCNN(keras.Model):
         """Detections of one image, uint8 [H, W, 3] RGB -> `Detections`, or of a list of images of any sizes -> a list.
 
         Raises:
-          UserError: for an array of another shape or type.
+            UserError: for an array of another shape or type.
         """
         if not isinstance(images, (list, tuple)):
             return self.detect([images])[0]
@@ -172,7 +175,7 @@ class MaskRCNN(keras.Model):
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise UserError(
-                f"Image {position} is {image.dtype} {list(image.shape)}: detect takes uint8 pixels [height, width, 3], RGB."
+                f"Image {position} is {image.dtype} {list(image.shape)}: give uint8 pixels [height, width, 3], RGB."
             )
         if self._detect_function is None:
             signature = [tf.TensorSpec([None, None, 3], tf.uint8)]

@@ -10,19 +10,20 @@ from mrcnn_tf.visualize import save_png
 
 
 def predict_files(model, paths, folder, min_score=0.5, on_image=None):
-    """Detects in each file and writes NAME.json (all detections) and NAME.png (those of at least `min_score`) to `folder`.
+    """Detects in each file and writes NAME.json (all detections) and NAME.png (those of at least `min_score`) to
+    `folder`.
 
     The json holds the image's size and a list of detections in COCO's result format with class names.
 
     Args:
-      model: a `MaskRCNN`.
-      paths: image files.
-      folder: made if missing. Files of the same name from different folders get a number.
-      min_score: of the detections in the picture.
-      on_image: called with (path, Detections) after each image.
+        model: a `MaskRCNN`.
+        paths: image files.
+        folder: made if missing. Files of the same name from different folders get a number.
+        min_score: of the detections in the picture.
+        on_image: called with (path, Detections) after each image.
 
     Returns:
-      A list of (path, number of detections drawn) and a list of sentences, one for each file that couldn't be read.
+        A list of (path, number of detections drawn) and a list of sentences, one for each file that couldn't be read.
     """
     folder = pathlib.Path(folder)
     drawn, unreadable, names = [], [], set()
@@ -44,7 +45,9 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
 
 
 def _record(path, image, detections):
-    rows = [row | {"category": name} for row, name in zip(detections.to_coco(None), detections.category_names, strict=True)]
+    rows = [
+        row | {"category": name} for row, name in zip(detections.to_coco(0), detections.category_names, strict=True)
+    ]
     for row in rows:
         del row["image_id"]
     return {"file": str(path), "height": image.shape[0], "width": image.shape[1], "detections": rows}

@@ -8,12 +8,12 @@ first, or its text could not be read.
 import dataclasses
 import functools
 import os
-import pathlib
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.files import replaced
 from mrcnn_tf.ops.masks import MaskWindow, paste_window
 
 MIN_SIDE = 768  # pixels; below it an overlay is enlarged
@@ -134,11 +134,8 @@ def side_by_side(left, right, titles=("ground truth", "detections")):
 
 def save_png(image, path):
     """Writes uint8 RGB [H, W, 3] as a PNG, under a temporary name until it is complete; makes the folder."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    Image.fromarray(image).save(temporary, format="PNG")
-    os.replace(temporary, path)
+    with replaced(path) as file:
+        Image.fromarray(image).save(file, format="PNG")
 
 
 def instance_colour(index):

@@ -3,22 +3,19 @@
 A large json is streamed, its image files are opened for their headers, and every bad record ends up in a report.
 """
 
-import json
-import mmap
 import os
-import re
 
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mrcnn_tf.config import Category
+from mrcnn_tf.categories import as_categories
 from mrcnn_tf.data.checks import Checker
 from mrcnn_tf.data.image_files import file_sizes, inspect_files
 from mrcnn_tf.data.index import CocoIndex, cache_path, read_index, save_index
-from mrcnn_tf.data.json_stream import stream_arrays
 from mrcnn_tf.data.problems import CONSOLE, Problem, report
 from mrcnn_tf.data.records import Annotations
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.json_stream import stream_arrays
 
 SECTIONS = ("images", "annotations", "categories")
 
@@ -57,24 +54,6 @@ def load_index(config):
     return index
 
 
-def read_categories(path):
-    """The categories of a COCO json, sorted by id.
-
-    Args:
-        path: the json. A large one isn't parsed as a whole.
-
-    Returns:
-        list of Category.
-
-    Raises:
-        UserError: the file is missing, isn't COCO's, or lists no or malformed categories.
-    """
-    records = _find_categories(path)
-    if records is None:
-        records = [record for _, record in stream_arrays(path, ("categories",))]
-    return _categories(records, path)
-
-
 def _check_paths(config):
     if not os.path.isfile(config.annotations):
         raise UserError(f"There is no file {config.annotations!r}: set data.*.annotations to a COCO json.")
@@ -105,7 +84,7 @@ def _compile(config):
         ):
             takers[section](record)
         annotations.finish()
-        categories = config.categories or _categories(categories, config.annotations)
+        categories = config.categories or as_categories(categories, config.annotations)
         files = _image_paths(images, config.images)
         checking = progress.add_task("Checking images", total=len(files))
         headers = inspect_files(list(files), lambda number: progress.advance(checking, number))
@@ -195,33 +174,3 @@ def _crowded(index, config):
         )
         problems.append(Problem("too_many_instances", name, config.annotations, message))
     return problems
-
-
-def _categories(records, path):
-    for record in records:
-        if not isinstance(record, dict) or type(record.get("id")) is not int or type(record.get("name")) is not str:
-            raise UserError(f"Category {record} in {path} lacks a whole number as id or a name: add it.")
-    categories = sorted((Category(record["id"], record["name"]) for record in records), key=lambda one: one.id)
-    if not categories:
-        raise UserError(f'"categories" in {path} is empty: list the categories of its annotations.')
-    for one, other in zip(categories, categories[1:], strict=False):
-        if one.id == other.id:
-            raise UserError(f"Category id {one.id} is used twice in {path}: give each category an id of its own.")
-    return categories
-
-
-def _find_categories(path):
-    """The list after the only "categories" in the file's text, or None if it takes a parser to find it."""
-    try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            place = text.rfind(b'"categories"')
-            if place < 0 or text.find(b'"categories"') != place:
-                return None
-            match = re.compile(rb'"categories"\s*:\s*(?=\[)').match(text, place)
-            if not match:
-                return None
-            rest = text[match.end() : match.end() + (1 << 24)].decode("utf-8", "ignore")
-            records = json.JSONDecoder().raw_decode(rest)[0]
-            return records if all(isinstance(record, dict) for record in records) else None
-    except (OSError, ValueError):  # missing, empty or not json: the parser says so properly
-        return None

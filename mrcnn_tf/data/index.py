@@ -7,8 +7,9 @@ import os
 
 import numpy as np
 
-from mrcnn_tf.config import Category
-from mrcnn_tf.data.problems import Problem, write_atomically
+from mrcnn_tf.categories import Category
+from mrcnn_tf.data.problems import Problem
+from mrcnn_tf.files import replaced
 
 FORMAT = 1  # of the cached file; raise it when anything that goes into it changes
 
@@ -95,7 +96,8 @@ def save_index(path, index, seen):
         arrays[name] = _text([dataclasses.asdict(record) for record in arrays[name]])
     arrays["seen_files"] = np.array([os.fsencode(name) for name in seen], np.bytes_)
     arrays["seen_sizes"] = np.array(list(seen.values()), np.int64)
-    write_atomically(path, lambda file: np.savez(file, **arrays))
+    with replaced(path) as file:
+        np.savez(file, **arrays)
 
 
 def read_index(path):

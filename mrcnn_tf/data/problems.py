@@ -3,10 +3,10 @@
 import collections
 import dataclasses
 import json
-import os
-import tempfile
 
 from rich.console import Console
+
+from mrcnn_tf.files import replaced
 
 CONSOLE = Console(stderr=True, highlight=False)
 
@@ -44,7 +44,8 @@ def report(problems, path, source):
     for kind, count in counts.most_common():
         CONSOLE.print(f"  {count} x {kind}, e.g. {examples[kind]}", markup=False, soft_wrap=True)
     try:
-        write_atomically(path, lambda file: file.write(_as_json(problems, counts).encode()))
+        with replaced(path) as file:
+            file.write_text(_as_json(problems, counts), encoding="utf-8")
         CONSOLE.print(f"  all of them: {path}", markup=False, soft_wrap=True)
     except OSError as error:
         CONSOLE.print(f"  the full list can't be written to {path} ({error.strerror})", markup=False, soft_wrap=True)
@@ -52,21 +53,3 @@ def report(problems, path, source):
 
 def _as_json(problems, counts):
     return json.dumps({"counts": counts, "problems": [dataclasses.asdict(problem) for problem in problems]}, indent=1)
-
-
-def write_atomically(path, write):
-    """Calls `write` with a binary file that becomes `path` once it is complete; makes the folder.
-
-    Raises:
-        OSError: the folder can't be written to.
-    """
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

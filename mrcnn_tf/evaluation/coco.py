@@ -5,8 +5,6 @@ import copy
 import dataclasses
 import io
 import json
-import os
-import pathlib
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -18,6 +16,7 @@ from rich.text import Text
 
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation.ground_truth import GroundTruth, read_ground_truth
+from mrcnn_tf.files import replaced
 
 # The order of COCOeval.stats. s, m, l: small (< 32^2 pixels), medium and large (> 96^2); AR1: at most 1 detection.
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -111,11 +110,8 @@ def evaluate_detections(results, annotations, image_ids=None, categories=None):
 
 def write_results(results, path):
     """Writes detections in COCO's result format to a json, under a temporary name until complete; makes the folder."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(results), encoding="utf-8")
-    os.replace(temporary, path)
+    with replaced(path) as file:
+        file.write_text(json.dumps(results), encoding="utf-8")
 
 
 def _check(results, sizes, names, source):

@@ -20,10 +20,10 @@ class BoxHead(keras.layers.Layer):
     """RoIAlign 7x7, two hidden layers, and two siblings: K + 1 class logits (background first) and K boxes' deltas.
 
     Args:
-      num_classes: K foreground classes.
-      config: a dictionary with the fields of `BoxHeadConfig`.
-      detections: a dictionary with the fields of `DetectionConfig`.
-      conventions: a dictionary with the fields of `Conventions`.
+        num_classes: K foreground classes.
+        config: a dictionary with the fields of `BoxHeadConfig`.
+        detections: a dictionary with the fields of `DetectionConfig`.
+        conventions: a dictionary with the fields of `Conventions`.
     """
 
     def __init__(self, num_classes, config, detections, conventions, **kwargs):
@@ -65,12 +65,12 @@ class BoxHead(keras.layers.Layer):
         """The best detections of each image: softmax, decode, clip, threshold, NMS per class (section 3.1, Inference).
 
         Args:
-          logits, deltas: as `call` gives them.
-          proposals: `Proposals` with R boxes per image.
-          image_size: [B, 2] = (height, width) pixels.
+            logits, deltas: as `call` gives them.
+            proposals: `Proposals` with R boxes per image.
+            image_size: [B, 2] = (height, width) pixels.
 
         Returns:
-          `Detected`, D = max_per_image of the config, by falling score.
+            `Detected`, D = max_per_image of the config, by falling score.
         """
         config = self.detections
         scores = tf.nn.softmax(logits)[..., 1:]

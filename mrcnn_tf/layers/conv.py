@@ -13,22 +13,30 @@ HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_norm
 class ConvNorm(keras.layers.Layer):
     """Convolution, then a bias or a normalisation, then ReLU if asked.
 
-    Padding is symmetric, (kernel_size - 1) / 2 on each side, as in the reference systems: TensorFlow's "same" would shift
-    strided convolutions by one pixel. A frozen batch norm is folded into the kernel at each call, which costs nothing and
-    saves two passes over the output.
+    Padding is symmetric, (kernel_size - 1) / 2 on each side, as in the reference systems: TensorFlow's "same" would
+    shift strided convolutions by one pixel. A frozen batch norm is folded into the kernel at each call, which costs
+    nothing and saves two passes over the output.
 
     Args:
-      filters: output channels.
-      kernel_size: odd.
-      strides: 1 or 2.
-      norm: None (bias), "frozen_bn", "bn", "sync_bn" or "gn".
-      activation: None or "relu".
-      epsilon: of the normalisation.
-      kernel_initializer: as in keras.layers.Conv2D; He normal by fan-out if None.
+        filters: output channels.
+        kernel_size: odd.
+        strides: 1 or 2.
+        norm: None (bias), "frozen_bn", "bn", "sync_bn" or "gn".
+        activation: None or "relu".
+        epsilon: of the normalisation.
+        kernel_initializer: as in keras.layers.Conv2D; He normal by fan-out if None.
     """
 
     def __init__(
-        self, filters, kernel_size, strides=1, norm=None, activation=None, epsilon=1e-5, kernel_initializer=None, **kwargs
+        self,
+        filters,
+        kernel_size,
+        strides=1,
+        norm=None,
+        activation=None,
+        epsilon=1e-5,
+        kernel_initializer=None,
+        **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # the folding of a frozen batch norm stays in float32
         self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
@@ -42,7 +50,11 @@ class ConvNorm(keras.layers.Layer):
             return GroupNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
         if self.norm in ("bn", "sync_bn"):
             return keras.layers.BatchNormalization(
-                momentum=0.9, epsilon=self.epsilon, synchronized=self.norm == "sync_bn", dtype=self.dtype_policy, name="norm"
+                momentum=0.9,
+                epsilon=self.epsilon,
+                synchronized=self.norm == "sync_bn",
+                dtype=self.dtype_policy,
+                name="norm",
             )
         return None
 

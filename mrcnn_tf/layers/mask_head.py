@@ -16,9 +16,9 @@ class MaskHead(keras.layers.Layer):
     (section 3). The last 1x1 convolution is linear in its kernel, so just that class's kernel is applied.
 
     Args:
-      num_classes: K foreground classes.
-      config: a dictionary with the fields of `MaskHeadConfig`.
-      conventions: a dictionary with the fields of `Conventions`.
+        num_classes: K foreground classes.
+        config: a dictionary with the fields of `MaskHeadConfig`.
+        conventions: a dictionary with the fields of `Conventions`.
     """
 
     def __init__(self, num_classes, config, conventions, **kwargs):
@@ -37,7 +37,8 @@ class MaskHead(keras.layers.Layer):
             conv.build((None, None, None, channels))
             channels = hidden
         he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
-        # The four output pixels of an input pixel don't overlap: the deconvolution is a 1x1 to 4 * channels, rearranged.
+        # The four output pixels of an input pixel don't overlap: the deconvolution is a 1x1 to 4 * channels,
+        # rearranged.
         self.deconv_kernel = self.add_weight(name="deconv_kernel", shape=(2, 2, hidden, channels), initializer=he)
         self.deconv_bias = self.add_weight(name="deconv_bias", shape=(hidden,), initializer="zeros")
         self.kernel = self.add_weight(
@@ -48,7 +49,7 @@ class MaskHead(keras.layers.Layer):
         self.bias = self.add_weight(name="predictor_bias", shape=(self.num_classes,), initializer="zeros")
 
     def call(self, features, rois, classes, canvas_size=None):
-        """Mask logits float32 [B, R, M, M] of `classes` int32 [B, R] in 1..K (0: padding, any mask) for rois [B, R, 4]."""
+        """Logits float32 [B, R, M, M] of the masks of `classes` int32 [B, R] (0: padding, any) for rois [B, R, 4]."""
         outputs = self.roi_align(features, rois, canvas_size)
         for conv in self.convs:
             outputs = conv(outputs)
@@ -59,7 +60,9 @@ class MaskHead(keras.layers.Layer):
         """Deconvolution, ReLU and the masks `index` int32 [N]: [N, h, w, C] -> logits float32 [N, 2h, 2w]."""
         side, channels = inputs.shape[1], inputs.shape[3]
         hidden = self.deconv_kernel.shape[2]
-        deconv = tf.reshape(tf.transpose(tf.cast(self.deconv_kernel, inputs.dtype), [3, 0, 1, 2]), [channels, 4 * hidden])
+        deconv = tf.reshape(
+            tf.transpose(tf.cast(self.deconv_kernel, inputs.dtype), [3, 0, 1, 2]), [channels, 4 * hidden]
+        )
         outputs = tf.matmul(tf.reshape(inputs, [-1, channels]), deconv)
         outputs = tf.reshape(outputs, [-1, side * side * 4, hidden])
         outputs = tf.nn.relu(tf.nn.bias_add(outputs, tf.cast(self.deconv_bias, outputs.dtype)))
@@ -74,12 +77,12 @@ class MaskHead(keras.layers.Layer):
         """What the logits should be: the part of each ground truth mask inside its RoI (section 3.1).
 
         Args:
-          masks: uint8 [B, G, S, S], 255 times the occupancy, each inside its own box.
-          boxes: [B, G, 4] pixels.
-          rois: `RoISample` with P RoIs per image.
+            masks: uint8 [B, G, S, S], 255 times the occupancy, each inside its own box.
+            boxes: [B, G, 4] pixels.
+            rois: `RoISample` with P RoIs per image.
 
         Returns:
-          float32 [B, P, M, M] in 0..1.
+            float32 [B, P, M, M] in 0..1.
         """
         side, crop = 2 * self.config["pool_size"], masks.shape[2]
         own_masks = tf.reshape(tf.gather(masks, rois.truth, batch_dims=1), [-1, crop, crop])

@@ -13,8 +13,8 @@ class Preprocess(keras.layers.Layer):
     """Resizes one image by the resize rule, pads it right and below to a multiple of 32, and normalises batches.
 
     Args:
-      mean, std: three numbers each, RGB, of pixels in 0..255.
-      resize: a dictionary with the fields of `ResizeConfig`.
+        mean, std: three numbers each, RGB, of pixels in 0..255.
+        resize: a dictionary with the fields of `ResizeConfig`.
     """
 
     def __init__(self, mean, std, resize, **kwargs):

@@ -15,12 +15,12 @@ class ResidualBlock(keras.layers.Layer):
     """Two 3x3 convolutions (basic), or 1x1, 3x3 and 1x1 (bottleneck), added to the input or its 1x1 projection.
 
     Args:
-      width: channels of the 3x3 convolutions.
-      bottleneck: the form for depth 50 and more, with 4 * width output channels.
-      strides: of the block.
-      stride_in_1x1: a bottleneck strides in its first 1x1 (He et al.) instead of its 3x3 (torchvision).
-      project: the shortcut is a 1x1 convolution.
-      norm, epsilon: see `ConvNorm`.
+        width: channels of the 3x3 convolutions.
+        bottleneck: the form for depth 50 and more, with 4 * width output channels.
+        strides: of the block.
+        stride_in_1x1: a bottleneck strides in its first 1x1 (He et al.) instead of its 3x3 (torchvision).
+        project: the shortcut is a 1x1 convolution.
+        norm, epsilon: see `ConvNorm`.
     """
 
     def __init__(self, width, bottleneck, strides, stride_in_1x1, project, norm, epsilon, **kwargs):
@@ -76,10 +76,10 @@ class ResNet(keras.layers.Layer):
     """Feature maps {C2, C3, C4, C5} of a batch of images.
 
     Args:
-      depth: 18, 34, 50 or 101.
-      norm, epsilon: see `ConvNorm`.
-      stride_in_1x1: see `ResidualBlock`.
-      freeze_at: 1 freezes the stem, 2 also res2, and so on; 0 trains everything.
+        depth: 18, 34, 50 or 101.
+        norm, epsilon: see `ConvNorm`.
+        stride_in_1x1: see `ResidualBlock`.
+        freeze_at: 1 freezes the stem, 2 also res2, and so on; 0 trains everything.
     """
 
     def __init__(self, depth, norm="frozen_bn", stride_in_1x1=False, freeze_at=2, epsilon=1e-5, **kwargs):

@@ -13,8 +13,8 @@ class PyramidRoIAlign(keras.layers.Layer):
     """RoI features from P2 to P5 (section 3 of the paper; levels by equation 1 of the FPN paper).
 
     Args:
-      output_size: bins per side.
-      conventions: a dictionary with the fields of `Conventions`.
+        output_size: bins per side.
+        conventions: a dictionary with the fields of `Conventions`.
     """
 
     def __init__(self, output_size, conventions, **kwargs):

@@ -9,8 +9,8 @@ from mrcnn_tf.layers.box_head import DELTA_WEIGHTS
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.matching import match, sample
 
-# Per sampled RoI: boxes [B, R, 4] pixels (no gradient), classes int32 [B, R] (0 background), truth int32 [B, R] index into
-# the ground truth, targets [B, R, 4] deltas, positive and drawn bool [B, R]. Positives come first.
+# Per sampled RoI: boxes [B, R, 4] pixels (no gradient), classes int32 [B, R] (0 background), truth int32 [B, R] index
+# into the ground truth, targets [B, R, 4] deltas, positive and drawn bool [B, R]. Positives come first.
 RoISample = collections.namedtuple("RoISample", "boxes classes truth targets positive drawn")
 
 
@@ -21,7 +21,7 @@ def foreground(sample, most_positives):
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class RoISampler(keras.layers.Layer):
-    """Draws `batch_per_image` RoIs of each image, a quarter of them positive, ground truth boxes among the candidates."""
+    """Draws `batch_per_image` RoIs of each image, a quarter positive, ground truth boxes among the candidates."""
 
     def __init__(self, config, seed=None, **kwargs):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
@@ -34,7 +34,7 @@ class RoISampler(keras.layers.Layer):
         return int(self.config["batch_per_image"] * self.config["positive_fraction"])
 
     def call(self, proposals, boxes, classes, crowd):
-        """`RoISample` from `Proposals` and ground truth boxes [B, G, 4], classes [B, G] (0 is padding), crowd [B, G]."""
+        """`RoISample` from `Proposals` and the truth: boxes [B, G, 4], classes [B, G] (0: padding), crowd [B, G]."""
         valid = classes > 0
         # Without its own box an object that no proposal hits would teach nothing while the RPN is still poor.
         candidates = tf.concat([proposals.boxes, tf.where((valid & ~crowd)[..., None], boxes, 0.0)], axis=1)

@@ -17,7 +17,8 @@ DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 # boxes [B, N, 4] pixels, scores [B, N] (logits), valid [B, N] bool
 Proposals = collections.namedtuple("Proposals", "boxes scores valid")
-# What the RPN's losses need, of each sampled anchor: logits [B, S], deltas [B, S, 4], targets [B, S, 4], positive, drawn [B, S]
+# What the RPN's losses need, of each sampled anchor: logits [B, S], deltas [B, S, 4], targets [B, S, 4], positive,
+# drawn [B, S]
 AnchorSample = collections.namedtuple("AnchorSample", "logits deltas targets positive drawn")
 
 
@@ -26,9 +27,9 @@ class RPN(keras.layers.Layer):
     """Proposals from the pyramid, and the sampled anchors to train it on.
 
     Args:
-      config: a dictionary with the fields of `RPNConfig`.
-      conventions: a dictionary with the fields of `Conventions`.
-      channels: of the hidden layer.
+        config: a dictionary with the fields of `RPNConfig`.
+        conventions: a dictionary with the fields of `Conventions`.
+        channels: of the hidden layer.
     """
 
     def __init__(self, config, conventions, channels=256, seed=None, **kwargs):

@@ -11,8 +11,8 @@ class RPNHead(keras.layers.Layer):
     """Objectness logits and box deltas of each anchor, shared by all levels.
 
     Args:
-      anchors_per_cell: aspect ratios.
-      channels: of the hidden layer.
+        anchors_per_cell: aspect ratios.
+        channels: of the hidden layer.
     """
 
     def __init__(self, anchors_per_cell, channels=256, **kwargs):
@@ -35,7 +35,7 @@ class RPNHead(keras.layers.Layer):
         self.deltas.build((None, None, None, self.channels))
 
     def call(self, features):
-        """Everywhere: lists over levels of logits [B, H_l * W_l * ratios] and deltas [B, H_l * W_l * ratios, 4], float32."""
+        """Everywhere: lists over levels of float32 logits [B, H_l * W_l * ratios] and deltas [..., 4]."""
         logits, deltas = [], []
         for level in features:
             hidden = self.hidden(level)
@@ -51,8 +51,8 @@ class RPNHead(keras.layers.Layer):
         dense output gives equal gradients and spares the backward pass of a convolution over the whole pyramid.
 
         Args:
-          features: list of L maps [B, H_l, W_l, C].
-          anchors: int32 [B, N], indices into the concatenation over levels of `call`'s anchors.
+            features: list of L maps [B, H_l, W_l, C].
+            anchors: int32 [B, N], indices into the concatenation over levels of `call`'s anchors.
         """
         patches = _patches(features, anchors // self.anchors_per_cell)  # [B, N, 9 * C]
         hidden = tf.nn.relu(_affine(patches, self.hidden))

@@ -8,9 +8,9 @@ def cell_anchors(size, aspect_ratios, rounding):
     """Anchors of one cell around the origin, numpy float32 [ratios, 4] in pixels.
 
     Args:
-      size: square root of the anchors' area, pixels.
-      aspect_ratios: height / width, as both reference systems have it (the Model Garden has width / height).
-      rounding: round the corners half-to-even to whole pixels, as torchvision; detectron2 keeps the fractions.
+        size: square root of the anchors' area, pixels.
+        aspect_ratios: height / width, as both reference systems have it (the Model Garden has width / height).
+        rounding: round the corners half-to-even to whole pixels, as torchvision; detectron2 keeps the fractions.
     """
     ratios = np.asarray(aspect_ratios, np.float64)
     widths, heights = size / np.sqrt(ratios), size * np.sqrt(ratios)

@@ -47,7 +47,8 @@ def _centers_and_sides(boxes):
 def encode(boxes, references, weights):
     """Deltas [..., 4] = (dx, dy, dw, dh) that move `references` [..., 4] onto `boxes` [..., 4].
 
-    Shifts are relative to the reference's sides, scales are logarithms (Fast R-CNN, section 2.3). `weights` are the four
+    Shifts are relative to the reference's sides, scales are logarithms (Fast R-CNN, section 2.3). `weights` are the
+    four
     factors of the deltas: (1, 1, 1, 1) for the RPN and (10, 10, 5, 5) for the box head in both reference systems.
     Degenerate boxes (padding) give finite deltas, to be masked by the caller.
     """

@@ -11,13 +11,16 @@ def check_finite(values, image_ids):
     Whatever is computed from the result runs after the check, so a weight update never sees the bad number.
 
     Raises:
-      tf.errors.InvalidArgumentError: from the running graph, its message holding MARK, the names and the image ids [B].
+        tf.errors.InvalidArgumentError: from the running graph, its message holding MARK, the names and the image ids
+        [B].
     """
     names, scalars = list(values), list(values.values())
     bad = ~tf.math.is_finite(tf.stack([tf.cast(scalar, tf.float32) for scalar in scalars]))
     named = tf.strings.reduce_join(tf.boolean_mask(tf.constant(names), bad), separator=", ")
     images = tf.strings.reduce_join(tf.strings.as_string(image_ids), separator=", ")
-    message = tf.strings.join([MARK, named, " is not finite for image ids ", images, "; the weights are those of the step before."])
+    message = tf.strings.join(
+        [MARK, named, " is not finite for image ids ", images, "; the weights are those of the step before."]
+    )
     check = tf.debugging.Assert(~tf.reduce_any(bad), [message])
     with tf.control_dependencies([check]):
         return {name: tf.identity(scalar) for name, scalar in values.items()}

@@ -15,17 +15,17 @@ def match(candidates, boxes, valid, crowd, foreground_iou, background_iou, promo
     100 padded boxes would take several gigabytes as one matrix.
 
     Args:
-      candidates: [B, A, 4] or [1, A, 4] (shared by all images), pixels.
-      boxes: [B, G, 4] ground truth, pixels.
-      valid: [B, G] bool, False for padding.
-      crowd: [B, G] bool; crowd regions are never matched, and candidates inside them are ignored.
-      foreground_iou: at least this IoU is a match.
-      background_iou: below this is background; between the two is ignored.
-      promote_best: also match, whatever the IoU, the candidates (ties included) that overlap a ground truth best; such a
-        candidate keeps the ground truth that it overlaps most itself, as in both reference systems.
+        candidates: [B, A, 4] or [1, A, 4] (shared by all images), pixels.
+        boxes: [B, G, 4] ground truth, pixels.
+        valid: [B, G] bool, False for padding.
+        crowd: [B, G] bool; crowd regions are never matched, and candidates inside them are ignored.
+        foreground_iou: at least this IoU is a match.
+        background_iou: below this is background; between the two is ignored.
+        promote_best: also match, whatever the IoU, the candidates (ties included) that overlap a ground truth best;
+            such a candidate keeps the ground truth that it overlaps most itself, as in both reference systems.
 
     Returns:
-      int32 [B, A]: index of the ground truth, BACKGROUND or IGNORED.
+        int32 [B, A]: index of the ground truth, BACKGROUND or IGNORED.
     """
     shape = tf.broadcast_dynamic_shape(tf.shape(candidates)[:2], tf.stack([tf.shape(boxes)[0], 1]))
     objects, crowds = tf.logical_and(valid, ~crowd), tf.logical_and(valid, crowd)
@@ -60,15 +60,15 @@ def sample(matches, usable, count, positive_count, noise):
     """Draws `count` candidates of each image at random, at most `positive_count` of them positive, the rest background.
 
     Args:
-      matches: int32 [B, A] from `match`.
-      usable: bool [B, A] (or [1, A]); False for padding and for candidates that must not be drawn.
-      count: samples per image.
-      positive_count: the most positives; background fills up when there are fewer.
-      noise: float32 [B, A] in [0, 1), the order of the draw.
+        matches: int32 [B, A] from `match`.
+        usable: bool [B, A] (or [1, A]); False for padding and for candidates that must not be drawn.
+        count: samples per image.
+        positive_count: the most positives; background fills up when there are fewer.
+        noise: float32 [B, A] in [0, 1), the order of the draw.
 
     Returns:
-      indices int32 [B, count] into A, positives first; positive bool [B, count]; drawn bool [B, count], False where the
-      image had too few candidates (index 0 there).
+        indices int32 [B, count] into A, positives first; positive bool [B, count]; drawn bool [B, count], False where
+        the image had too few candidates (index 0 there).
     """
     positives = tf.where((matches >= 0) & usable, noise + 1.0, 0.0)
     negatives = tf.where((matches == BACKGROUND) & usable, noise + 1.0, 0.0)
@@ -80,7 +80,9 @@ def sample(matches, usable, count, positive_count, noise):
     filler = tf.maximum(slots - found, 0)
     indices = tf.where(
         positive,
-        tf.gather(positive_indices, tf.broadcast_to(tf.minimum(slots, positive_count - 1), tf.shape(filler)), batch_dims=1),
+        tf.gather(
+            positive_indices, tf.broadcast_to(tf.minimum(slots, positive_count - 1), tf.shape(filler)), batch_dims=1
+        ),
         tf.gather(negative_indices, filler, batch_dims=1),
     )
     drawn = positive | (tf.gather(negative_keys, filler, batch_dims=1) > 0.0)

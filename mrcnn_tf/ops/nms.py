@@ -12,14 +12,14 @@ def nms(boxes, scores, groups, iou_threshold, count):
     in the plane, as both reference systems do.
 
     Args:
-      boxes: [B, N, 4] pixels, non-negative coordinates.
-      scores: [B, N]; DROPPED for boxes that must not survive.
-      groups: int32 [B, N] or [1, N].
-      iou_threshold: a box that overlaps a better one by more than this is suppressed.
-      count: survivors per image, padded.
+        boxes: [B, N, 4] pixels, non-negative coordinates.
+        scores: [B, N]; DROPPED for boxes that must not survive.
+        groups: int32 [B, N] or [1, N].
+        iou_threshold: a box that overlaps a better one by more than this is suppressed.
+        count: survivors per image, padded.
 
     Returns:
-      indices int32 [B, count] into N by falling score (0 in padding), valid bool [B, count].
+        indices int32 [B, count] into N by falling score (0 in padding), valid bool [B, count].
     """
     offsets = tf.cast(groups, tf.float32) * (tf.reduce_max(boxes) + 1.0)
     shifted = boxes + offsets[..., None]
@@ -30,7 +30,9 @@ def nms(boxes, scores, groups, iou_threshold, count):
         selected = tf.raw_ops.NonMaxSuppressionV4(
             boxes=image_boxes,
             scores=image_scores,
-            max_output_size=tf.minimum(count, tf.shape(image_scores)[0]),  # XLA fails when asked for more than there are
+            max_output_size=tf.minimum(
+                count, tf.shape(image_scores)[0]
+            ),  # XLA fails when asked for more than there are
             iou_threshold=tf.cast(iou_threshold, tf.float32),
             score_threshold=DROPPED / 2,
             pad_to_max_output_size=True,

@@ -1,8 +1,8 @@
 """RoIAlign (section 3 of the paper) from stock TensorFlow operations.
 
 Averaging bilinear samples on a regular grid is separable: with Y [out, ky] and X [out, kx] the weights of the feature
-rows and columns that an RoI's samples touch, the result is Y F X^T. So the touched cells are gathered once and reduced by
-two small matrix products, which is exact and leaves nothing to interpolate cell by cell.
+rows and columns that an RoI's samples touch, the result is Y F X^T. So the touched cells are gathered once and reduced
+by two small matrix products, which is exact and leaves nothing to interpolate cell by cell.
 """
 
 import tensorflow as tf
@@ -16,19 +16,19 @@ def roi_align(features, boxes, box_batch, spatial_scale, output_size, sampling_r
     """RoIAlign over one feature map.
 
     Args:
-      features: [B, H, W, C].
-      boxes: [R, 4] = (x1, y1, x2, y2) in image pixels.
-      box_batch: int32 [R], the image of each RoI.
-      spatial_scale: feature cells per image pixel (1 / stride).
-      output_size: bins per side.
-      sampling_ratio: samples per bin side; 0 takes ceil(bin size) samples, as detectron2.
-      aligned: shift by half a cell, so that pixel centres and cell centres coincide. Unaligned RoIs are at least one cell
-        wide and high, as in Detectron and torchvision.
-      implementation: "gather" (stock operations) or "auto".
+        features: [B, H, W, C].
+        boxes: [R, 4] = (x1, y1, x2, y2) in image pixels.
+        box_batch: int32 [R], the image of each RoI.
+        spatial_scale: feature cells per image pixel (1 / stride).
+        output_size: bins per side.
+        sampling_ratio: samples per bin side; 0 takes ceil(bin size) samples, as detectron2.
+        aligned: shift by half a cell, so that pixel centres and cell centres coincide. Unaligned RoIs are at least one
+            cell wide and high, as in Detectron and torchvision.
+        implementation: "gather" (stock operations) or "auto".
 
     Returns:
-      [R, output_size, output_size, C] in the features' dtype. Samples more than one cell outside the map are 0, others
-      are clamped to it. The gradient flows to `features` only: none is defined for `boxes`.
+        [R, output_size, output_size, C] in the features' dtype. Samples more than one cell outside the map are 0,
+        others are clamped to it. The gradient flows to `features` only: none is defined for `boxes`.
     """
     level = tf.zeros_like(box_batch)
     return pyramid_roi_align(
@@ -51,16 +51,18 @@ def pyramid_roi_align(
     """RoIAlign over several feature maps at once, each RoI on its own level; arguments as in `roi_align`.
 
     Args:
-      features: list of L maps [B, H_l, W_l, C].
-      box_level: int32 [R], the index of each RoI's map.
-      spatial_scales: L numbers.
-      canvas: int32 [B, 2] = (height, width) pixels of each image's own area in the batch, or None when all fill it. The
-        map ends there for the image's RoIs, so that what lies beyond has no influence.
+        features: list of L maps [B, H_l, W_l, C].
+        box_level: int32 [R], the index of each RoI's map.
+        spatial_scales: L numbers.
+        canvas: int32 [B, 2] = (height, width) pixels of each image's own area in the batch, or None when all fill it.
+            The map ends there for the image's RoIs, so that what lies beyond has no influence.
     """
     if implementation not in ("auto", "gather"):
         raise UserError(f"There is no RoIAlign implementation '{implementation}': choose auto or gather.")
     if not features or len(features) != len(spatial_scales):
-        raise UserError(f"RoIAlign got {len(features)} feature maps and {len(spatial_scales)} scales: give one scale a map.")
+        raise UserError(
+            f"RoIAlign got {len(features)} feature maps and {len(spatial_scales)} scales: give one scale a map."
+        )
     boxes = tf.stop_gradient(tf.cast(boxes, tf.float32))
     maps = _Maps(features, box_batch, box_level, spatial_scales, canvas)
     grid = _Grid(boxes * maps.scale[:, None], output_size, sampling_ratio, aligned)
@@ -110,12 +112,14 @@ class _Grid:
         self.chunk = CHUNK if sampling_ratio else 1
 
     def weights(self, roi, axis, length):
-        """Cell indices int32 [r, k] and their weights float32 [r, out, k] along one axis (0: x, 1: y) of `length` [r] cells."""
+        """Cells int32 [r, k] and their weights [r, out, k] along one axis (0: x, 1: y) of `length` [r] cells."""
         first, bins = tf.gather(self.first[:, axis], roi), tf.gather(self.bins[:, axis], roi)
         samples = self.ratio or tf.cast(tf.maximum(tf.math.ceil(bins[0]), 1.0), tf.int32)
         step = (tf.range(samples, dtype=tf.float32) + 0.5) / tf.cast(samples, tf.float32)
         bin_starts = tf.range(self.out, dtype=tf.float32)
-        position = first[:, None, None] + (bin_starts[:, None] + step[None, :]) * bins[:, None, None]  # [r, out, samples]
+        position = (
+            first[:, None, None] + (bin_starts[:, None] + step[None, :]) * bins[:, None, None]
+        )  # [r, out, samples]
         end = tf.cast(length, tf.float32)[:, None, None]
         inside = tf.cast((position >= -1.0) & (position <= end), tf.float32) / tf.cast(samples, tf.float32)
         position = tf.clip_by_value(position, 0.0, tf.maximum(end - 1.0, 0.0))
@@ -176,8 +180,11 @@ def _scatter(upstream, table_shape, maps, grid, dtype):
         share = tf.cast(tf.gather(upstream, roi), tf.float32) * tf.cast(fresh, tf.float32)[:, None, None, None]
         share = tf.reshape(share, [-1, out, out * channels])
         rows = tf.reshape(tf.matmul(y_weights, share, transpose_a=True), [tf.shape(roi)[0], -1, out, channels])
-        cells = tf.matmul(tf.broadcast_to(
-            x_weights[:, None], tf.concat([tf.shape(rows)[:2], tf.shape(x_weights)[1:]], axis=0)), rows, transpose_a=True)
+        cells = tf.matmul(
+            tf.broadcast_to(x_weights[:, None], tf.concat([tf.shape(rows)[:2], tf.shape(x_weights)[1:]], axis=0)),
+            rows,
+            transpose_a=True,
+        )
         flat = tf.reshape(cells, [-1, channels])
         return chunk + 1, tf.tensor_scatter_nd_add(gradient, tf.reshape(index, [-1, 1]), flat)
 

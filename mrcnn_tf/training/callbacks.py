@@ -12,8 +12,8 @@ class SaveModel(keras.callbacks.Callback):
     """Saves the model after an epoch, always or when a figure beat its best so far; a file is never half written.
 
     Args:
-      path: ends in .keras.
-      monitor: a figure of the logs that should be high, such as "val_segm_AP"; None saves after every epoch.
+        path: ends in .keras.
+        monitor: a figure of the logs that should be high, such as "val_segm_AP"; None saves after every epoch.
     """
 
     def __init__(self, path, monitor=None):

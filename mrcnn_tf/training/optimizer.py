@@ -14,14 +14,14 @@ class SGD(keras.optimizers.Optimizer):
     """v = momentum * v + gradient + weight_decay * w;  w = w - learning_rate * v.
 
     keras.optimizers.SGD differs in two ways that matter when recipes are carried over: its weight decay bypasses the
-    momentum, and its velocity contains the learning rate, so that a step decay takes effect late. This one is Caffe's and
-    PyTorch's, in one fused pass over each variable.
+    momentum, and its velocity contains the learning rate, so that a step decay takes effect late. This one is Caffe's
+    and PyTorch's, in one fused pass over each variable.
 
     Args:
-      learning_rate: a number or schedule.
-      momentum: 0.9 in the paper.
-      weight_decay: 1e-4 in the paper; not applied to normalisation weights.
-      **kwargs: of keras.optimizers.Optimizer, such as global_clipnorm.
+        learning_rate: a number or schedule.
+        momentum: 0.9 in the paper.
+        weight_decay: 1e-4 in the paper; not applied to normalisation weights.
+        **kwargs: of keras.optimizers.Optimizer, such as global_clipnorm.
     """
 
     def __init__(self, learning_rate=0.02, momentum=0.9, weight_decay=1e-4, name="sgd", **kwargs):

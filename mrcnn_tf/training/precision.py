@@ -12,9 +12,9 @@ NATIVE_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 def dtype_policy(precision):
     """The Keras dtype policy for `train.precision`: "float32", "bfloat16" or "auto".
 
-    "auto" takes bfloat16 where the hardware multiplies it natively: GPUs from compute capability 8.0, and processors with
-    AVX512-BF16 or AMX. Elsewhere it would be emulated, slower than float32. Weights stay float32, and so do boxes, scores
-    and losses.
+    "auto" takes bfloat16 where the hardware multiplies it natively: GPUs from compute capability 8.0, and processors
+    with AVX512-BF16 or AMX. Elsewhere it would be emulated, slower than float32. Weights stay float32, and so do boxes,
+    scores and losses.
     """
     if precision == "auto":
         precision = "bfloat16" if _multiplies_bfloat16() else "float32"
@@ -24,7 +24,9 @@ def dtype_policy(precision):
 def _multiplies_bfloat16():
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
+        capabilities = [
+            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus
+        ]
         return min(capabilities) >= (8, 0)
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()

@@ -8,14 +8,15 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """`peak`, reached linearly from `warmup_factor * peak` over `warmup_steps`, times `decay_factor` at each decay step.
+    """`peak`, reached linearly from `warmup_factor * peak` over `warmup_steps`, times `decay_factor` at each decay
+    step.
 
     Args:
-      peak: learning rate after warm-up.
-      warmup_steps: 0 for none.
-      warmup_factor: of the first step's rate to `peak`; both reference systems use 0.001.
-      decay_steps: increasing step numbers.
-      decay_factor: 0.1 in the paper.
+        peak: learning rate after warm-up.
+        warmup_steps: 0 for none.
+        warmup_factor: of the first step's rate to `peak`; both reference systems use 0.001.
+        decay_steps: increasing step numbers.
+        decay_factor: 0.1 in the paper.
     """
 
     def __init__(self, peak, warmup_steps, warmup_factor, decay_steps, decay_factor):

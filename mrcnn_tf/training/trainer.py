@@ -24,10 +24,10 @@ class TrainingRun:
     """What a run left.
 
     Attributes:
-      model: with the last weights.
-      folder: holds `config.yaml`, `model.keras` (last weights), `best.keras` (best mask AP) and `history.json`.
-      seconds: wall time of the training steps, without evaluation and saving.
-      history: a list over epochs of the losses and figures by name.
+        model: with the last weights.
+        folder: holds `config.yaml`, `model.keras` (last weights), `best.keras` (best mask AP) and `history.json`.
+        seconds: wall time of the training steps, without evaluation and saving.
+        history: a list over epochs of the losses and figures by name.
     """
 
     model: MaskRCNN
@@ -39,18 +39,18 @@ class TrainingRun:
 def train(config: Config, folder, weights=None, verbose="auto"):
     """Trains a model as the config says and returns a `TrainingRun`.
 
-    An epoch is `train.epoch_steps` steps, or once through the data; after each one the model is evaluated on data.val, if
-    that is set, and saved.
+    An epoch is `train.epoch_steps` steps, or once through the data; after each one the model is evaluated on data.val,
+    if that is set, and saved.
 
     Args:
-      config: from `load_config`.
-      folder: where the files go; made if missing.
-      weights: a .keras file of a model with the same classes to start from.
-      verbose: as in keras.Model.fit.
+        config: from `load_config`.
+        folder: where the files go; made if missing.
+        weights: a .keras file of a model with the same classes to start from.
+        verbose: as in keras.Model.fit.
 
     Raises:
-      UserError: nothing to train on, or weights that don't fit.
-      NonFiniteLoss: a loss left the numbers; `model.keras` holds the weights of the step before.
+        UserError: nothing to train on, or weights that don't fit.
+        NonFiniteLoss: a loss left the numbers; `model.keras` holds the weights of the step before.
     """
     folder = pathlib.Path(folder)
     keras.utils.set_random_seed(config.train.seed)
@@ -82,7 +82,7 @@ def load_weights(model, path):
     """Copies the weights of a saved model into `model`.
 
     Raises:
-      UserError: not a saved Mask R-CNN, or its classes or layers are others; `model` keeps its weights then.
+        UserError: not a saved Mask R-CNN, or its classes or layers are others; `model` keeps its weights then.
     """
     other = load_model(path)
     names = [[category.name for category in each.config.categories] for each in (other, model)]
@@ -94,7 +94,9 @@ def load_weights(model, path):
     mine, theirs = ({weight.path.split("/", 1)[-1]: weight for weight in each.weights} for each in (model, other))
     odd = [name for name in sorted(mine.keys() | theirs.keys()) if _shape(mine, name) != _shape(theirs, name)]
     if odd:
-        raise UserError(f"{path} holds another architecture ({len(odd)} weights differ, {odd[0]} first): use its own config.")
+        raise UserError(
+            f"{path} holds another architecture ({len(odd)} weights differ, {odd[0]} first): use its own config."
+        )
     for name, weight in mine.items():
         weight.assign(theirs[name])
 
@@ -103,14 +105,16 @@ def load_model(path):
     """The `MaskRCNN` that `model.save` or `mrcnn-tf train` wrote.
 
     Raises:
-      UserError: no such file, or not a saved Mask R-CNN.
+        UserError: no such file, or not a saved Mask R-CNN.
     """
     if not pathlib.Path(path).is_file():
         raise UserError(f"There is no file {path}: give the .keras file that training wrote.")
     try:
         model = keras.saving.load_model(path)
     except (ValueError, OSError, TypeError, KeyError) as error:
-        raise UserError(f"{path} isn't a model saved by mrcnn_tf ({str(error).splitlines()[0]}): give a .keras file.") from error
+        raise UserError(
+            f"{path} isn't a model saved by mrcnn_tf ({str(error).splitlines()[0]}): give a .keras file."
+        ) from error
     if not isinstance(model, MaskRCNN):
         raise UserError(f"{path} holds a {type(model).__name__}: give the .keras file of a MaskRCNN.")
     return model

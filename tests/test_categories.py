@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from mrcnn_tf.data import json_stream
-from mrcnn_tf.data.coco import read_categories
-from mrcnn_tf.data.json_stream import stream_arrays
+from mrcnn_tf import json_stream
+from mrcnn_tf.categories import read_categories
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.json_stream import stream_arrays
 
 DOCUMENT = {
     "info": {"images": [1], "note": 'a "quoted" ] bracket'},

@@ -1,0 +1,97 @@
+"""What a config's settings may be: known keys, listed choices, sensible ranges. Each mistake is one sentence."""
+
+import difflib
+from typing import Any
+
+from omegaconf import DictConfig
+
+from mrcnn_tf.errors import UserError
+
+
+def check_keys(tree: Any, schema: Any, source: str, path: str = "") -> None:
+    """Raises UserError for a key that the schema lacks, naming a similar one, and for a value in a section's place."""
+    if not isinstance(schema, DictConfig):
+        return
+    if not isinstance(tree, dict):
+        raise UserError(
+            f"{source}: '{path}' is {tree!r} but a section: set one of its keys ({', '.join(map(str, schema))})."
+        )
+    for key, value in tree.items():
+        where = f"{path}.{key}" if path else str(key)
+        if key not in schema:
+            similar = difflib.get_close_matches(str(key), map(str, schema), n=1)
+            known = (
+                f"did you mean {where[: -len(str(key))]}{similar[0]}"
+                if similar
+                else f"known: {', '.join(map(str, schema))}"
+            )
+            raise UserError(f"{source}: there is no setting '{where}' ({known}).")
+        if value is not None:
+            check_keys(value, schema[key], source, where)
+
+
+def check_choices(config: Any, source: str) -> None:
+    """Raises UserError for a word that isn't among those a setting allows."""
+    model = config.model
+    choices = [
+        ("model.backbone.depth", model.backbone.depth, (18, 34, 50, 101)),
+        ("model.backbone.norm", model.backbone.norm, ("frozen_bn", "bn", "sync_bn", "gn")),
+        ("model.backbone.freeze_at", model.backbone.freeze_at, tuple(range(6))),
+        ("model.resize.rule", model.resize.rule, ("torchvision", "detectron2")),
+        (
+            "model.conventions.level_assignment",
+            model.conventions.level_assignment,
+            ("torchvision", "detectron2", "paper"),
+        ),
+        ("model.conventions.rpn_normalizer", model.conventions.rpn_normalizer, ("sampled", "batch_size")),
+        ("model.conventions.mask_target", model.conventions.mask_target, ("soft", "binary")),
+        ("model.conventions.mask_paste", model.conventions.mask_paste, ("torchvision", "detectron2")),
+        ("train.precision", config.train.precision, ("float32", "bfloat16", "auto")),
+    ]
+    for key, value, allowed in choices:
+        if value not in allowed:
+            raise UserError(f"{source}: setting '{key}' is {value!r}: choose one of {', '.join(map(str, allowed))}.")
+
+
+def check_ranges(config: Any, source: str) -> None:
+    """Raises UserError for a number outside its setting's range."""
+    model, train = config.model, config.train
+    positive = {
+        "model.resize": ("min_size", "max_size"),
+        "model.fpn": ("channels",),
+        "model.rpn": ("batch_per_image", "pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test"),
+        "model.rois": ("batch_per_image",),
+        "model.box_head": ("pool_size", "channels"),
+        "model.mask_head": ("pool_size", "convs", "channels"),
+        "model.detections": ("max_per_image",),
+        "data.train": ("max_instances", "mask_size"),
+        "data.val": ("max_instances", "mask_size"),
+        "train": ("images_per_batch", "learning_rate", "learning_rate_batch", "steps"),
+    }
+    fractions = {
+        "model.rpn": ("foreground_iou", "background_iou", "positive_fraction", "nms_iou"),
+        "model.rois": ("positive_fraction", "foreground_iou"),
+        "model.detections": ("score_threshold", "nms_iou"),
+        "data.train.augment": ("horizontal_flip", "vertical_flip"),
+        "train": ("momentum", "warmup_factor", "decay_factor"),
+    }
+    for section, key, value in _values(config, positive):
+        if value is not None and not value > 0:
+            raise UserError(f"{source}: setting '{section}.{key}' is {value}: it must be more than 0.")
+    for section, key, value in _values(config, fractions):
+        if not 0 <= value <= 1:
+            raise UserError(f"{source}: setting '{section}.{key}' is {value}: it must lie between 0 and 1.")
+    if len(model.rpn.anchor_sizes) != 5:
+        raise UserError(f"{source}: setting 'model.rpn.anchor_sizes' must hold 5 numbers, one for each of P2 to P6.")
+    if train.decay_steps != sorted(train.decay_steps):
+        raise UserError(f"{source}: setting 'train.decay_steps' is {train.decay_steps}: it must rise.")
+
+
+def _values(config: Any, keys: dict[str, tuple[str, ...]]):
+    """(section, key, value) of each of the settings in `keys`."""
+    for section, names in keys.items():
+        part: Any = config
+        for name in section.split("."):
+            part = getattr(part, name)
+        for name in names:
+            yield section, name, getattr(part, name)

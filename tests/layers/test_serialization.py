@@ -1,0 +1,66 @@
+"""Every layer comes back from its config, through JSON, as a saved model stores it."""
+
+import json
+
+import keras
+import pytest
+
+from mrcnn_tf.layers.box_head import BoxHead
+from mrcnn_tf.layers.conv import ConvNorm
+from mrcnn_tf.layers.fpn import FPN
+from mrcnn_tf.layers.group_norm import GroupNorm
+from mrcnn_tf.layers.mask_head import MaskHead
+from mrcnn_tf.layers.preprocess import Preprocess
+from mrcnn_tf.layers.resnet import ResidualBlock, ResNet
+from mrcnn_tf.layers.roi_align import PyramidRoIAlign
+from mrcnn_tf.layers.roi_sampler import RoISampler
+from mrcnn_tf.layers.rpn import RPN
+from mrcnn_tf.layers.rpn_head import RPNHead
+
+PYRAMID = [(None, None, None, 16)] * 5
+IMAGES = (None, None, None, 3)
+# Settings other than the defaults, so that a forgotten one shows; then the shape to build with.
+LAYERS = {
+    "ConvNorm": (lambda tree, **k: ConvNorm(8, 3, 2, None, "relu", 1e-3, "zeros", **k), IMAGES),
+    "ConvNorm with group norm": (lambda tree, **k: ConvNorm(32, 1, norm="gn", epsilon=1e-2, **k), IMAGES),
+    "GroupNorm": (lambda tree, **k: GroupNorm(4, 1e-3, **k), PYRAMID[0]),
+    "ResidualBlock": (lambda tree, **k: ResidualBlock(8, True, 2, True, True, "bn", 1e-3, **k), IMAGES),
+    "ResNet": (lambda tree, **k: ResNet(18, "bn", True, 3, 1e-3, **k), IMAGES),
+    "FPN": (lambda tree, **k: FPN(16, **k), PYRAMID[:4]),
+    "RPNHead": (lambda tree, **k: RPNHead(2, 12, **k), PYRAMID),
+    "RPN": (lambda tree, **k: RPN(tree["rpn"], tree["conventions"], 16, 5, **k), PYRAMID),
+    "PyramidRoIAlign": (lambda tree, **k: PyramidRoIAlign(5, tree["conventions"], **k), None),
+    "BoxHead": (lambda tree, **k: BoxHead(2, tree["box_head"], tree["detections"], tree["conventions"], **k), PYRAMID),
+    "MaskHead": (lambda tree, **k: MaskHead(2, tree["mask_head"], tree["conventions"], **k), PYRAMID),
+    "RoISampler": (lambda tree, **k: RoISampler(tree["rois"], 3, **k), None),
+    "Preprocess": (lambda tree, **k: Preprocess([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], tree["resize"], **k), None),
+}
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_comes_back_from_its_config(tiny_tree, name, policy):
+    make, shape = LAYERS[name]
+    layer = make(tiny_tree, name="some_layer", dtype=policy)
+    saved = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
+    copy = keras.saving.deserialize_keras_object(saved)
+    assert type(copy) is type(layer) and copy.name == "some_layer"
+    assert copy.dtype_policy.name == policy
+    assert copy.get_config() == layer.get_config()
+    for one in (layer, copy):
+        one.build(shape)
+    described = [[(w.name, tuple(w.shape), w.trainable, w.dtype) for w in one.weights] for one in (layer, copy)]
+    assert described[0] == described[1]
+    assert {dtype for *_, dtype in described[0]} <= {"float32", "uint32"}  # uint32: the state of a random generator
+
+
+def test_every_layer_of_the_package_is_here():
+    """A layer added later must be added above."""
+    own = {cls.__name__ for cls in _subclasses(keras.layers.Layer) if cls.__module__.startswith("mrcnn_tf.layers.")}
+    assert own == {name.split()[0] for name in LAYERS}
+
+
+def _subclasses(cls):
+    for child in cls.__subclasses__():
+        yield child
+        yield from _subclasses(child)
