@@ -30,8 +30,8 @@ class InferenceTimes:
 def benchmark_inference(config: Config, height=800, width=1088, repeats=10) -> InferenceTimes:
     """Times `detect` of the config's model with random weights on a random image of height x width.
 
-    Random weights give as many proposals and detections as a trained model's settings allow (1000 and 100 in the paper's
-    configs), since no score falls below a threshold of 0: the slowest case.
+    Random weights give as many proposals and detections as the settings allow (1000 and 100 in the paper's configs),
+    since no score falls below a threshold of 0: the slowest case.
     """
     settings = dataclasses.replace(config.model)
     settings.categories = settings.categories or [Category(number, str(number)) for number in range(1, 81)]

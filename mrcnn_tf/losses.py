@@ -15,8 +15,13 @@ def smooth_l1(predictions, targets, beta):
     return tf.where(difference < beta, 0.5 * tf.square(difference) / beta, difference - 0.5 * beta)
 
 
+def _only(values, mask):
+    """`values`, 0 where `mask` is False. On a loss's arguments too: the slope at an infinity, times 0, would be NaN."""
+    return tf.where(mask, values, 0.0)
+
+
 def _total(values, mask):
-    return tf.reduce_sum(tf.where(mask, values, 0.0))  # where, not a product: padding may hold infinities
+    return tf.reduce_sum(_only(values, mask))
 
 
 def _count(mask):
@@ -32,18 +37,20 @@ def _rpn_normalizer(sample, normalizer):
 def rpn_objectness_loss(sample, normalizer):
     """Binary cross-entropy of the sampled anchors' logits. Takes an `AnchorSample`; returns a scalar."""
     labels = tf.cast(sample.positive, tf.float32)
-    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=sample.logits)
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=_only(sample.logits, sample.drawn))
     return _total(entropy, sample.drawn) / _rpn_normalizer(sample, normalizer)
 
 
 def rpn_box_loss(sample, normalizer, beta):
     """Smooth L1 of the positive anchors' deltas, divided like the objectness loss, so that both weigh the same."""
-    error = tf.reduce_sum(smooth_l1(sample.deltas, sample.targets, beta), axis=-1)
-    return _total(error, sample.positive) / _rpn_normalizer(sample, normalizer)
+    counts = sample.positive[..., None]
+    error = smooth_l1(_only(sample.deltas, counts), _only(sample.targets, counts), beta)
+    return _total(error, counts) / _rpn_normalizer(sample, normalizer)
 
 
 def class_loss(logits, sample):
     """L_cls: cross-entropy of logits [B, R, K + 1] over the sampled RoIs of a `RoISample`, mean over those drawn."""
+    logits = _only(logits, sample.drawn[..., None])
     entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=sample.classes, logits=logits)
     return _total(entropy, sample.drawn) / tf.maximum(_count(sample.drawn), 1.0)
 
@@ -55,12 +62,14 @@ def box_loss(deltas, sample, beta):
     as hard as one with a hundred.
     """
     own = tf.gather(deltas, tf.maximum(sample.classes - 1, 0), batch_dims=2)
-    error = tf.reduce_sum(smooth_l1(own, sample.targets, beta), axis=-1)
-    return _total(error, sample.positive) / tf.maximum(_count(sample.drawn), 1.0)
+    counts = sample.positive[..., None]
+    error = smooth_l1(_only(own, counts), _only(sample.targets, counts), beta)
+    return _total(error, counts) / tf.maximum(_count(sample.drawn), 1.0)
 
 
 def mask_loss(logits, targets, positive):
     """L_mask: binary cross-entropy of the true class's mask logits [B, P, M, M], mean over positives' pixels."""
-    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
+    counts = positive[:, :, None, None]
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=_only(targets, counts), logits=_only(logits, counts))
     pixels = float(logits.shape[2] * logits.shape[3])
-    return _total(entropy, positive[:, :, None, None]) / tf.maximum(_count(positive) * pixels, 1.0)
+    return _total(entropy, counts) / tf.maximum(_count(positive) * pixels, 1.0)

@@ -29,7 +29,9 @@ def gradient(function, values):
     return tape.gradient(loss, values).numpy()
 
 
-@pytest.mark.parametrize(("beta", "expected"), [(1.0, [0, 0.125, 0.5, 1.5]), (0.0, [0, 0.5, 1, 2]), (4.0, [0, 1 / 32, 1 / 8, 0.5])])
+@pytest.mark.parametrize(
+    ("beta", "expected"), [(1.0, [0, 0.125, 0.5, 1.5]), (0.0, [0, 0.5, 1, 2]), (4.0, [0, 1 / 32, 1 / 8, 0.5])]
+)
 def test_smooth_l1_is_computed_by_hand(beta, expected):
     predictions = tf.constant([0.0, 0.5, 1.0, 2.0])
     np.testing.assert_allclose(losses.smooth_l1(predictions, tf.zeros(4), beta), expected, rtol=1e-6)
@@ -37,7 +39,9 @@ def test_smooth_l1_is_computed_by_hand(beta, expected):
 
 
 def test_smooth_l1_has_a_slope_of_one_beyond_beta_and_joins_smoothly():
-    slopes = gradient(lambda x: tf.reduce_sum(losses.smooth_l1(x, tf.zeros(5), 1 / 9)), [-2.0, -1 / 18, 0.0, 1 / 9, 3.0])
+    slopes = gradient(
+        lambda x: tf.reduce_sum(losses.smooth_l1(x, tf.zeros(5), 1 / 9)), [-2.0, -1 / 18, 0.0, 1 / 9, 3.0]
+    )
     np.testing.assert_allclose(slopes, [-1, -0.5, 0, 1, 1], rtol=1e-6)
 
 
@@ -53,7 +57,10 @@ def anchors():
 
 @pytest.mark.parametrize(("normalizer", "divisor"), [("sampled", 7), ("batch_size", 12)])
 def test_rpn_objectness_loss(anchors, normalizer, divisor):
-    total = sum(cross_entropy(anchors.logits[slot], anchors.positive[slot]) for slot in zip(*np.nonzero(anchors.drawn), strict=True))
+    total = sum(
+        cross_entropy(anchors.logits[slot], anchors.positive[slot])
+        for slot in zip(*np.nonzero(anchors.drawn), strict=True)
+    )
     assert float(losses.rpn_objectness_loss(anchors, normalizer)) == pytest.approx(total / divisor, rel=1e-5)
 
 
@@ -124,7 +131,10 @@ def test_box_loss_takes_the_class_and_divides_by_all_rois(rois, class_deltas, be
 
 def test_mask_loss_is_the_mean_over_the_positives_pixels():
     random = np.random.default_rng(4)
-    logits, targets = random.normal(size=(2, 3, 2, 2)).astype(np.float32), random.random((2, 3, 2, 2)).astype(np.float32)
+    logits, targets = (
+        random.normal(size=(2, 3, 2, 2)).astype(np.float32),
+        random.random((2, 3, 2, 2)).astype(np.float32),
+    )
     positive = np.array([[1, 1, 0], [1, 0, 0]], bool)
     total = sum(cross_entropy(x, t) for x, t in zip(logits[positive].ravel(), targets[positive].ravel(), strict=True))
     assert float(losses.mask_loss(logits, targets, positive)) == pytest.approx(total / 12, rel=1e-5)
@@ -142,7 +152,10 @@ def test_nothing_sampled_costs_nothing(anchors, rois, class_logits, class_deltas
     empty = rois._replace(classes=np.zeros((2, 5), np.int32), positive=none[:, :5], drawn=none[:, :5])
     assert float(losses.class_loss(class_logits, empty)) == 0.0
     assert float(losses.box_loss(class_deltas, empty, 1.0)) == 0.0
-    assert float(losses.mask_loss(np.ones((2, 3, 2, 2), np.float32), np.ones((2, 3, 2, 2), np.float32), none[:, :3])) == 0.0
+    assert (
+        float(losses.mask_loss(np.ones((2, 3, 2, 2), np.float32), np.ones((2, 3, 2, 2), np.float32), none[:, :3]))
+        == 0.0
+    )
 
 
 def test_losses_stay_finite_at_large_logits(anchors, rois):

@@ -4,12 +4,14 @@ import keras
 
 from mrcnn_tf.evaluation.runner import evaluate
 
+IN_LOGS = ("AP", "AP50", "AP75")  # more would bury the losses in the progress bar
+
 
 class CocoAP(keras.callbacks.Callback):
     """Evaluates after an epoch and adds the figures to its logs, where other callbacks find them.
 
-    The names are `val_bbox_AP`, `val_bbox_AP50`, ... and `val_segm_AP`, ..., for the twelve figures of COCO (see
-    `evaluation.coco.FIGURES`). Figures without ground truth of their kind are absent. It saves nothing itself.
+    The names are `val_bbox_AP`, `val_bbox_AP50`, `val_bbox_AP75` and the same with `segm`; all figures of the last
+    evaluation are in `results`. Figures without ground truth of their kind are absent. It saves nothing itself.
 
     Keras calls callbacks in order, so this one must come before those that read its figures:
 
@@ -44,7 +46,7 @@ class CocoAP(keras.callbacks.Callback):
             f"{self.prefix}{kind}_{name}": value
             for kind, of_kind in (("bbox", self.results.bbox), ("segm", self.results.segm or {}))
             for name, value in of_kind.items()
-            if value is not None
+            if name in IN_LOGS and value is not None
         }
         if logs is not None:
             logs.update(figures)

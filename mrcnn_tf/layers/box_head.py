@@ -37,13 +37,13 @@ class BoxHead(keras.layers.Layer):
                 units, activation, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
             )
 
-        def uniform():
-            return keras.initializers.VarianceScaling(scale=1.0, mode="fan_in", distribution="uniform")
+        def uniform():  # torch.nn.Linear's, which torchvision trains from; smaller predictors learn later
+            return keras.initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform")
 
         self.fc1 = dense("fc1", config["channels"], uniform(), "relu")
         self.fc2 = dense("fc2", config["channels"], uniform(), "relu")
-        self.class_logits = dense("class_logits", num_classes + 1, keras.initializers.RandomNormal(stddev=0.01))
-        self.box_deltas = dense("box_deltas", 4 * num_classes, keras.initializers.RandomNormal(stddev=0.001))
+        self.class_logits = dense("class_logits", num_classes + 1, uniform())
+        self.box_deltas = dense("box_deltas", 4 * num_classes, uniform())
 
     def build(self, input_shape):
         self.roi_align.build(None)

@@ -104,8 +104,7 @@ class ConvNorm(keras.layers.Layer):
         mask = None
         if extent is not None:
             mask = canvas.inside(extent, tf.shape(outputs)[1], tf.shape(outputs)[2])[..., 0]
-        # A frozen stage keeps its statistics too.
-        return self.normalization(outputs, training=training and self.trainable, mask=mask)
+        return self.normalization(outputs, training=training, mask=mask)
 
     def get_config(self):
         return super().get_config() | {

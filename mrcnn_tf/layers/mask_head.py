@@ -41,11 +41,7 @@ class MaskHead(keras.layers.Layer):
         # rearranged.
         self.deconv_kernel = self.add_weight(name="deconv_kernel", shape=(2, 2, hidden, channels), initializer=he)
         self.deconv_bias = self.add_weight(name="deconv_bias", shape=(hidden,), initializer="zeros")
-        self.kernel = self.add_weight(
-            name="predictor_kernel",
-            shape=(hidden, self.num_classes),
-            initializer=keras.initializers.RandomNormal(stddev=0.001),
-        )
+        self.kernel = self.add_weight(name="predictor_kernel", shape=(hidden, self.num_classes), initializer=he)
         self.bias = self.add_weight(name="predictor_bias", shape=(self.num_classes,), initializer="zeros")
 
     def call(self, features, rois, classes, canvas_size=None):

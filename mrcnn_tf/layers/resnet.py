@@ -128,8 +128,7 @@ class ResNet(keras.layers.Layer):
     def call(self, images, canvas_size=None, training=False):
         """Images [B, H, W, 3], H and W multiples of 32 -> list of four maps [B, H / s, W / s, C], s = 4, 8, 16, 32."""
         outputs = self.stem(images, extent=canvas_size, training=training)
-        # Zeros are a neutral border for the maximum, since ReLU has gone before.
-        outputs = canvas.clear(outputs, canvas.extent(canvas_size, 2))
+        # Zeros are a neutral border for the maximum, since ReLU has gone before. The canvas ends between two windows.
         outputs = tf.nn.max_pool2d(tf.pad(outputs, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
         maps, cells = [], canvas.extent(canvas_size, 4)
         for row in self.stages:

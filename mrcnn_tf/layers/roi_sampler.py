@@ -37,7 +37,7 @@ class RoISampler(keras.layers.Layer):
         """`RoISample` from `Proposals` and the truth: boxes [B, G, 4], classes [B, G] (0: padding), crowd [B, G]."""
         valid = classes > 0
         # Without its own box an object that no proposal hits would teach nothing while the RPN is still poor.
-        candidates = tf.concat([proposals.boxes, tf.where((valid & ~crowd)[..., None], boxes, 0.0)], axis=1)
+        candidates = tf.concat([proposals.boxes, boxes], axis=1)
         usable = tf.concat([proposals.valid, valid & ~crowd], axis=1)
         threshold = self.config["foreground_iou"]
         matches = match(candidates, boxes, valid, crowd, threshold, threshold, promote_best=False)

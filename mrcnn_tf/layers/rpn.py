@@ -67,9 +67,8 @@ class RPN(keras.layers.Layer):
         anchors = tf.concat(self._anchors(features), axis=0)
         usable = tf.concat(self._usable(features, extents), axis=1)
         config = self.config
-        matches = match(
-            anchors[None], boxes, valid, crowd, config["foreground_iou"], config["background_iou"], promote_best=True
-        )
+        thresholds = config["foreground_iou"], config["background_iou"]
+        matches = match(anchors[None], boxes, valid, crowd, *thresholds, promote_best=True, usable=usable)
         positives = int(config["batch_per_image"] * config["positive_fraction"])
         noise = keras.random.uniform(tf.shape(matches), seed=self.noise)
         indices, positive, drawn = sample(matches, usable, config["batch_per_image"], positives, noise)

@@ -8,7 +8,7 @@ BACKGROUND, IGNORED = -1, -2
 CROWD_OVERLAP = 0.7  # a candidate with this share of its area in a crowd region teaches nothing (Detectron's threshold)
 
 
-def match(candidates, boxes, valid, crowd, foreground_iou, background_iou, promote_best):
+def match(candidates, boxes, valid, crowd, foreground_iou, background_iou, promote_best, usable=True):
     """Matches candidates to the ground truth of the same image by IoU.
 
     Runs once per ground truth, so that memory doesn't grow with candidates times ground truths: 268,000 anchors against
@@ -23,6 +23,7 @@ def match(candidates, boxes, valid, crowd, foreground_iou, background_iou, promo
         background_iou: below this is background; between the two is ignored.
         promote_best: also match, whatever the IoU, the candidates (ties included) that overlap a ground truth best;
             such a candidate keeps the ground truth that it overlaps most itself, as in both reference systems.
+        usable: bool [B, A] or [1, A]; a candidate that can't be drawn (an anchor in the padding) is the best of none.
 
     Returns:
         int32 [B, A]: index of the ground truth, BACKGROUND or IGNORED.
@@ -37,7 +38,7 @@ def match(candidates, boxes, valid, crowd, foreground_iou, background_iou, promo
         union = candidate_area + box_ops.area(box) - shared
         iou = tf.where(objects[:, g, None], tf.math.divide_no_nan(shared, union), 0.0)
         if promote_best:
-            top = tf.reduce_max(iou, axis=1, keepdims=True)
+            top = tf.reduce_max(tf.where(usable, iou, 0.0), axis=1, keepdims=True)
             promoted = promoted | ((iou == top) & (top > 0.0))
         best = tf.where(iou > best_iou, g, best)  # strictly: the first of equals wins, as argmax does
         in_crowd = in_crowd | (crowds[:, g, None] & (shared >= CROWD_OVERLAP * candidate_area) & (candidate_area > 0))
@@ -72,19 +73,13 @@ def sample(matches, usable, count, positive_count, noise):
     """
     positives = tf.where((matches >= 0) & usable, noise + 1.0, 0.0)
     negatives = tf.where((matches == BACKGROUND) & usable, noise + 1.0, 0.0)
-    positive_keys, positive_indices = _top_k_padded(positives, positive_count)
+    positive_keys, positive_indices = _top_k_padded(positives, count)
     negative_keys, negative_indices = _top_k_padded(negatives, count)
-    found = tf.reduce_sum(tf.cast(positive_keys > 0.0, tf.int32), axis=1, keepdims=True)
+    found = tf.minimum(tf.reduce_sum(tf.cast(positive_keys > 0.0, tf.int32), axis=1, keepdims=True), positive_count)
     slots = tf.range(count)[None, :]
     positive = slots < found
     filler = tf.maximum(slots - found, 0)
-    indices = tf.where(
-        positive,
-        tf.gather(
-            positive_indices, tf.broadcast_to(tf.minimum(slots, positive_count - 1), tf.shape(filler)), batch_dims=1
-        ),
-        tf.gather(negative_indices, filler, batch_dims=1),
-    )
+    indices = tf.where(positive, positive_indices, tf.gather(negative_indices, filler, batch_dims=1))
     drawn = positive | (tf.gather(negative_keys, filler, batch_dims=1) > 0.0)
     return tf.where(drawn, indices, 0), positive, drawn
 

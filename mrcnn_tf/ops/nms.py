@@ -21,8 +21,9 @@ def nms(boxes, scores, groups, iou_threshold, count):
     Returns:
         indices int32 [B, count] into N by falling score (0 in padding), valid bool [B, count].
     """
-    offsets = tf.cast(groups, tf.float32) * (tf.reduce_max(boxes) + 1.0)
-    shifted = boxes + offsets[..., None]
+    # Each image's own largest coordinate: a neighbour in the batch must not decide how finely overlaps are computed.
+    apart = tf.reduce_max(boxes, axis=[1, 2], keepdims=True) + 1.0
+    shifted = boxes + tf.cast(groups, tf.float32)[..., None] * apart
 
     def one_image(arguments):
         image_boxes, image_scores = arguments

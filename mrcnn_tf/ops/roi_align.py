@@ -162,9 +162,14 @@ def _gather(table, maps, grid):
 
     if maps.start.shape[0] is not None and 0 < maps.start.shape[0] <= grid.chunk and grid.ratio:
         return pool(tf.range(count))
-    signature = tf.TensorSpec([None, out, out, channels], table.dtype)
-    pooled = tf.map_fn(pool, _chunks(count, tf.maximum(size, 1)), fn_output_signature=signature, parallel_iterations=1)
-    return tf.reshape(pooled, [-1, out, out, channels])[:count]
+
+    def pool_chunks():
+        signature = tf.TensorSpec([None, out, out, channels], table.dtype)
+        pooled = tf.map_fn(pool, _chunks(count, size), fn_output_signature=signature, parallel_iterations=1)
+        return tf.reshape(pooled, [-1, out, out, channels])[:count]
+
+    # Of no chunks map_fn can't make a tensor.
+    return tf.cond(count > 0, pool_chunks, lambda: tf.zeros([0, out, out, channels], table.dtype))
 
 
 def _scatter(upstream, table_shape, maps, grid, dtype):

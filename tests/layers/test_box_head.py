@@ -16,7 +16,11 @@ CLASSES, ROIS = 3, 8
 def make(tiny_tree, conventions):
     def build(rules=None, detections=None, **settings):
         head = BoxHead(
-            CLASSES, tiny_tree["box_head"], tiny_tree["detections"] | (detections or {}), conventions(**(rules or {})), **settings
+            CLASSES,
+            tiny_tree["box_head"],
+            tiny_tree["detections"] | (detections or {}),
+            conventions(**(rules or {})),
+            **settings,
         )
         head.build([(None, None, None, 5)] * 5)
         return head
@@ -40,14 +44,19 @@ def test_the_layers_are_two_hidden_and_two_siblings(make, features, conventions)
     head, random = make(), np.random.default_rng(2)
     head.set_weights([random.normal(size=weight.shape) * 0.3 for weight in head.get_weights()])
     fc1, fc2, classes, boxes = (
-        [weight.numpy() for weight in layer.weights] for layer in (head.fc1, head.fc2, head.class_logits, head.box_deltas)
+        [weight.numpy() for weight in layer.weights]
+        for layer in (head.fc1, head.fc2, head.class_logits, head.box_deltas)
     )
     pooled = PyramidRoIAlign(3, conventions())(features, tf.constant(rois())).numpy()
     hidden = np.maximum(pooled.reshape(2 * ROIS, 3 * 3 * 5) @ fc1[0] + fc1[1], 0)
     hidden = np.maximum(hidden @ fc2[0] + fc2[1], 0)
     logits, deltas = head(features, tf.constant(rois()))
-    np.testing.assert_allclose(logits, (hidden @ classes[0] + classes[1]).reshape(2, ROIS, CLASSES + 1), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(deltas, (hidden @ boxes[0] + boxes[1]).reshape(2, ROIS, CLASSES, 4), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        logits, (hidden @ classes[0] + classes[1]).reshape(2, ROIS, CLASSES + 1), rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(
+        deltas, (hidden @ boxes[0] + boxes[1]).reshape(2, ROIS, CLASSES, 4), rtol=1e-4, atol=1e-4
+    )
 
 
 def plain_detections(logits, deltas, proposals, valid, size, config, min_side, nms):
@@ -96,7 +105,9 @@ def test_detections_equal_the_plain_computation(make, greedy_nms, seed, most, th
 
 def detect_one(head, logits, box, deltas=(0.0, 0.0, 0.0, 0.0)):
     """Classes and scores found in one RoI, repeated to fill the slots, of which only the first is valid."""
-    proposals = Proposals(tf.constant([[box] * ROIS]), tf.zeros([1, ROIS]), tf.constant([[True] + [False] * (ROIS - 1)]))
+    proposals = Proposals(
+        tf.constant([[box] * ROIS]), tf.zeros([1, ROIS]), tf.constant([[True] + [False] * (ROIS - 1)])
+    )
     deltas = tf.broadcast_to(tf.constant(deltas), [1, ROIS, CLASSES, 4])
     found = head.detect(tf.constant([[logits] * ROIS]), deltas, proposals, tf.constant([[64, 96]]))
     return found.classes[0][found.valid[0]].numpy().tolist(), found.scores[0][found.valid[0]].numpy().tolist()
@@ -123,8 +134,10 @@ def test_a_box_moved_out_of_the_image_is_no_detection(make):
 
 def test_logits_dont_depend_on_the_padding(make, features):
     head = make()
-    larger = [np.pad(m, [(0, 0), (0, 64 // s), (0, 32 // s), (0, 0)]) for m, s in zip(features, (4, 8, 16, 32), strict=True)]
-    sizes, boxes = tf.constant([[64, 96]] * 2), tf.constant(rois())
+    larger = [
+        np.pad(m, [(0, 0), (0, 64 // s), (0, 32 // s), (0, 0)]) for m, s in zip(features, (4, 8, 16, 32), strict=True)
+    ]
+    sizes, boxes = tf.constant([[64, 96]] * 2), tf.constant(rois() + np.float32([0, 0, 30, 30]))  # some reach the edge
     for alone, together in zip(head(features, boxes), head(larger, boxes, canvas(sizes)), strict=True):
         np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
 

@@ -48,7 +48,13 @@ def test_levels_are_lateral_plus_upsampled_then_smoothed(fpn, maps):
 
 def test_shapes_of_five_levels(fpn, maps):
     # 96 / 64 is rounded up: C5 is 2x3, its subsample 1x2.
-    assert [tuple(m.shape) for m in fpn(maps)] == [(2, 16, 24, 7), (2, 8, 12, 7), (2, 4, 6, 7), (2, 2, 3, 7), (2, 1, 2, 7)]
+    assert [tuple(m.shape) for m in fpn(maps)] == [
+        (2, 16, 24, 7),
+        (2, 8, 12, 7),
+        (2, 4, 6, 7),
+        (2, 2, 3, 7),
+        (2, 1, 2, 7),
+    ]
 
 
 def test_levels_are_zero_beyond_each_canvas(fpn, maps):

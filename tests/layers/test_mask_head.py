@@ -10,7 +10,9 @@ from mrcnn_tf.layers.roi_align import PyramidRoIAlign
 from mrcnn_tf.layers.roi_sampler import RoISample
 
 CLASSES = 3
-ROIS = np.float32([[[4, 4, 30, 40], [10, 8, 60, 44], [0, 0, 0, 0]], [[33.3, 2.5, 90, 60], [1, 1, 5, 9], [20, 20, 64, 50]]])
+ROIS = np.float32(
+    [[[4, 4, 30, 40], [10, 8, 60, 44], [0, 0, 0, 0]], [[33.3, 2.5, 90, 60], [1, 1, 5, 9], [80, 48, 96, 64]]]
+)
 OWN = np.int32([[1, 3, 0], [2, 1, 3]])  # 0: padding
 
 
@@ -60,7 +62,9 @@ def test_gradients_are_those_of_the_whole_computation(make, features, convention
     choice = tf.one_hot(tf.maximum(OWN - 1, 0), CLASSES)[:, :, None, None]
 
     def whole():
-        return tf.reduce_sum(tf.reshape(all_masks(head, features, ROIS, conventions), [2, 3, 8, 8, CLASSES]) * choice, axis=-1)
+        return tf.reduce_sum(
+            tf.reshape(all_masks(head, features, ROIS, conventions), [2, 3, 8, 8, CLASSES]) * choice, axis=-1
+        )
 
     slopes = []
     for function in (lambda: head(features, tf.constant(ROIS), tf.constant(OWN)), whole):
@@ -87,7 +91,9 @@ def test_only_the_own_classes_of_positives_learn(make, features):
 
 def test_logits_dont_depend_on_the_padding(make, features):
     head = make()
-    larger = [np.pad(m, [(0, 0), (0, 64 // s), (0, 32 // s), (0, 0)]) for m, s in zip(features, (4, 8, 16, 32), strict=True)]
+    larger = [
+        np.pad(m, [(0, 0), (0, 64 // s), (0, 32 // s), (0, 0)]) for m, s in zip(features, (4, 8, 16, 32), strict=True)
+    ]
     alone = head(features, tf.constant(ROIS), tf.constant(OWN))
     together = head(larger, tf.constant(ROIS), tf.constant(OWN), tf.constant([[64, 96]] * 2))
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
@@ -101,7 +107,9 @@ TRUE_BOXES = np.float32([[[0, 0, 16, 16], [20, 20, 36, 28]], [[8, 8, 24, 24], [0
 def sampled(boxes, truth):
     boxes, truth = np.float32(boxes), np.int32(truth)
     shape = truth.shape
-    return RoISample(boxes, np.ones(shape, np.int32), truth, np.zeros((*shape, 4)), np.ones(shape, bool), np.ones(shape, bool))
+    return RoISample(
+        boxes, np.ones(shape, np.int32), truth, np.zeros((*shape, 4)), np.ones(shape, bool), np.ones(shape, bool)
+    )
 
 
 @pytest.mark.parametrize(("rule", "half"), [("soft", 128 / 255), ("binary", 1.0)])

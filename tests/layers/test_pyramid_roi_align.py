@@ -48,9 +48,12 @@ def test_the_canvas_reaches_every_level(features, conventions):
     for level, stride in zip(spoiled, STRIDES, strict=True):
         level[:, 256 // stride :], level[:, :, 224 // stride :] = 1e3, -1e3
     cropped = [level[:, : 256 // stride, : 224 // stride] for level, stride in zip(features, STRIDES, strict=True)]
-    rois = tf.constant(np.minimum(ROIS, np.float32([224, 256, 224, 256])))
+    # RoIs into the corner, one for each level, sampled beyond the centre of the last cell.
+    corner = [[224 - side, 256 - side, 224, 256] for side in (16, 112, 224)]
+    rois = tf.constant(np.float32([[*corner, [0, 0, 600, 600]]] * 2))
     pooled = layer(spoiled, rois, tf.constant([[256, 224]] * 2))
     np.testing.assert_array_equal(pooled, layer(cropped, rois))
+    assert np.abs(pooled).max() < 10 < np.abs(layer(spoiled, rois)).max()
 
 
 def test_boxes_are_not_rounded_under_bfloat16(features, conventions):

@@ -47,14 +47,18 @@ def test_other_norms_have_the_same_learned_parameters(norm, own):
     """`own`: moving statistics for each normalisation."""
     network = built(18, norm=norm, freeze_at=0)
     assert sum(int(np.prod(weight.shape)) for weight in network.trainable_weights) == 11176512
-    assert len(network.non_trainable_weights) == own * 20  # convolutions of ResNet-18 without the classifier, shortcuts too
+    assert (
+        len(network.non_trainable_weights) == own * 20
+    )  # convolutions of ResNet-18 without the classifier, shortcuts too
 
 
 @pytest.mark.parametrize(("depth", "channels"), [(18, [64, 128, 256, 512]), (50, [256, 512, 1024, 2048])])
 def test_strides_and_channels(depth, channels):
     network = built(depth)
     maps = network(np.zeros((1, 64, 96, 3), np.float32))
-    assert [tuple(m.shape) for m in maps] == [(1, 64 // s, 96 // s, c) for s, c in zip((4, 8, 16, 32), channels, strict=True)]
+    assert [tuple(m.shape) for m in maps] == [
+        (1, 64 // s, 96 // s, c) for s, c in zip((4, 8, 16, 32), channels, strict=True)
+    ]
     assert [shape[-1] for shape in network.output_shapes] == channels
 
 

@@ -47,7 +47,10 @@ def test_at_most_a_quarter_is_positive_and_positives_come_first():
 def test_the_ground_truth_itself_is_a_candidate():
     sample = run([row(10)], [[TRUTH, OTHER]], [[4, 9]])
     assert sample.positive.sum() == 2
-    found = {tuple(box): (label, truth) for box, label, truth in zip(sample.boxes[0, :2], sample.classes[0], sample.truth[0], strict=False)}
+    found = {
+        tuple(box): (label, truth)
+        for box, label, truth in zip(sample.boxes[0, :2], sample.classes[0], sample.truth[0], strict=False)
+    }
     assert found == {tuple(TRUTH): (4, 0), tuple(OTHER): (9, 1)}
     np.testing.assert_allclose(sample.targets[0, :2], 0, atol=1e-6)
 

@@ -22,7 +22,9 @@ def make(tiny_tree, conventions):
         layer = RPN(config, conventions(**(rules or {})), CHANNELS, **settings)
         layer.build([(None, None, None, CHANNELS)] * 5)
         random = np.random.default_rng(0)
-        layer.set_weights([random.normal(size=w.shape) * 0.4 for w in layer.get_weights()[:6]] + layer.get_weights()[6:])
+        layer.set_weights(
+            [random.normal(size=w.shape) * 0.4 for w in layer.get_weights()[:6]] + layer.get_weights()[6:]
+        )
         return layer
 
     return build
@@ -62,7 +64,9 @@ def plain_proposals(layer, features, image_size, before, after, min_side, nms):
     boxes, scores, groups = [], [], []
     for level, anchors in enumerate(plain_anchors(4 * features[0].shape[1], 4 * features[0].shape[2])):
         order = np.argsort(-logits[level][0].numpy(), kind="stable")[:before]
-        for anchor, delta, score in zip(anchors[order], np.float64(deltas[level][0])[order], logits[level][0].numpy()[order], strict=True):
+        for anchor, delta, score in zip(
+            anchors[order], np.float64(deltas[level][0])[order], logits[level][0].numpy()[order], strict=True
+        ):
             side = anchor[2:] - anchor[:2]
             centre = (anchor[2:] + anchor[:2]) / 2 + delta[:2] * side
             side = side * np.exp(np.minimum(delta[2:], np.log(1000 / 16)))

@@ -47,9 +47,9 @@ def test_overlap_broadcasts():
 
 
 def test_clip_takes_each_image_size_as_height_width():
-    boxes = tf.constant([[[-5.0, -6, 30, 40], [25, 1, 28, 2]]] * 2)
+    boxes = tf.constant([[[-5.0, -6, 30, 40], [25, 13, 28, 14]]] * 2)
     clipped = box_ops.clip(boxes, tf.constant([[10, 20], [50, 26]]))
-    np.testing.assert_array_equal(clipped, [[[0, 0, 20, 10], [20, 1, 20, 2]], [[0, 0, 26, 40], [25, 1, 26, 2]]])
+    np.testing.assert_array_equal(clipped, [[[0, 0, 20, 10], [20, 10, 20, 10]], [[0, 0, 26, 40], [25, 13, 26, 14]]])
 
 
 def test_encode_is_computed_by_hand():

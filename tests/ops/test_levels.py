@@ -38,7 +38,8 @@ def test_padding_goes_to_the_lowest_level(rule):
 
 
 def test_the_rules_differ_just_below_a_border():
-    # log2 of (1 - 2**-24 * 8) is -6.9e-7: torchvision's 1e-6 lifts it over the border, detectron2's 1e-8 doesn't.
+    # Seven float32 steps below 224, log2(side / 224) is -6.9e-7: torchvision's 1e-6 lifts it over the border,
+    # detectron2's 1e-8 doesn't.
     side = float(np.float32(224) - 7 * np.spacing(np.float32(223)))
     assert [levels([(side, side)], rule)[0] for rule in RULES] == [4, 3, 3]
 

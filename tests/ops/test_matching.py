@@ -111,7 +111,7 @@ def test_padded_candidates_match_nothing():
 
 
 def reference_match(candidates, boxes, valid, crowd, foreground, background, promote):
-    """One image, from the whole matrix of IoUs; boxes of whole pixels, so that float32 quotients are those of TensorFlow."""
+    """One image, from the whole matrix of IoUs; whole pixels, so that float32 quotients are those of TensorFlow."""
     low = np.maximum(candidates[:, None, :2], boxes[None, :, :2])
     high = np.minimum(candidates[:, None, 2:], boxes[None, :, 2:])
     shared = np.prod(np.maximum(high - low, 0), axis=2)
@@ -149,7 +149,9 @@ def test_a_batch_matches_as_the_plain_computation_does_image_by_image(seed, prom
 def test_matching_runs_in_a_graph_with_open_shapes():
     boxes = tf.TensorSpec([None, None, 4])
     flags = tf.TensorSpec([None, None], tf.bool)
-    graph = tf.function(lambda a, b, v, c: match(a, b, v, c, 0.7, 0.3, True), input_signature=[boxes, boxes, flags, flags])
+    graph = tf.function(
+        lambda a, b, v, c: match(a, b, v, c, 0.7, 0.3, True), input_signature=[boxes, boxes, flags, flags]
+    )
     result = graph([[part(8), FAR]], [[part(10)], [FAR]], [[True]] * 2, [[False]] * 2)
     np.testing.assert_array_equal(result, [[0, BACKGROUND], [BACKGROUND, 0]])
 
@@ -242,7 +244,9 @@ def test_every_image_of_a_batch_keeps_the_rules(seed, count, most):
 
 def test_usable_may_be_shared_by_all_images():
     usable = np.array([[True] * 5 + [False] * 5])
-    indices, _, drawn = draw(4, 2, np.repeat(MATCHES, 3, axis=0), usable, noise=np.random.default_rng(1).random((3, 10)))
+    indices, _, drawn = draw(
+        4, 2, np.repeat(MATCHES, 3, axis=0), usable, noise=np.random.default_rng(1).random((3, 10))
+    )
     assert drawn.all() and (indices < 5).all()
 
 

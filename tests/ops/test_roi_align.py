@@ -104,7 +104,7 @@ def test_an_aligned_box_of_whole_cells_gives_those_cells():
 
 def test_an_unaligned_box_is_at_least_one_cell_wide():
     ramp = np.broadcast_to(np.arange(8.0), (8, 8))
-    # From 2.0, one cell in two bins: one sample each at 2.25 and 2.75. Aligned, the box keeps its width of 0.2 from 1.5.
+    # From 2.0, one cell in two bins: one sample each at 2.25 and 2.75. Aligned, the box is 0.2 wide, from 1.5.
     np.testing.assert_allclose(pool_one(ramp, [2, 2, 2.2, 2.2], 2, 1, False)[0], [2.25, 2.75], rtol=1e-6)
     np.testing.assert_allclose(pool_one(ramp, [2, 2, 2.2, 2.2], 2, 1, True)[0], [1.55, 1.65], rtol=1e-6)
 
