@@ -153,6 +153,8 @@ class MaskRCNN(keras.Model):
 
     def fit(self, *args, **kwargs):
         """keras.Model.fit, but a loss that isn't finite ends in a NonFiniteLoss of one sentence."""
+        if self.compiled and not self.optimizer.built:
+            self.optimizer.build(self.trainable_weights)  # made inside the first step, they would have it traced twice
         try:
             return super().fit(*args, **{"shuffle": False} | kwargs)  # Keras warns of shuffling a tf.data.Dataset
         except tf.errors.InvalidArgumentError as error:

@@ -121,17 +121,36 @@ class _Grid:
             first[:, None, None] + (bin_starts[:, None] + step[None, :]) * bins[:, None, None]
         )  # [r, out, samples]
         end = tf.cast(length, tf.float32)[:, None, None]
-        inside = tf.cast((position >= -1.0) & (position <= end), tf.float32) / tf.cast(samples, tf.float32)
+        share = tf.cast((position >= -1.0) & (position <= end), tf.float32) / tf.cast(samples, tf.float32)
         position = tf.clip_by_value(position, 0.0, tf.maximum(end - 1.0, 0.0))
-        low = tf.math.floor(position)
-        high = tf.minimum(low + 1.0, tf.maximum(end - 1.0, 0.0))
-        fraction = position - low
-        cells = tf.cast(tf.stack([low, high], axis=-1), tf.int32)  # [r, out, samples, 2]
-        shares = tf.stack([(1.0 - fraction) * inside, fraction * inside], axis=-1)
-        touched = self.out * samples * 2
-        cells = tf.reshape(cells, [-1, touched])
-        own_bin = tf.eye(self.out)[None, :, :, None] * tf.reshape(shares, [-1, 1, self.out, samples * 2])
-        return cells, tf.reshape(own_bin, [-1, self.out, touched])
+        # Small RoIs have several samples in a cell: their cells in a row are fewer than two for each sample.
+        start = tf.math.floor(tf.reduce_min(position, axis=[1, 2]))
+        window = tf.cast(tf.reduce_max(tf.reduce_max(position, axis=[1, 2]) - start), tf.int32) + 2
+        return tf.cond(
+            window < self.out * samples * 2,
+            lambda: _window_weights(position, share, start, window, length),
+            lambda: _sample_weights(position, share, end),
+        )
+
+
+def _window_weights(position, share, start, window, length):
+    """Cells start, start + 1, ... of each RoI; a sample's bilinear weight in a cell falls linearly with the distance."""
+    cells = start[:, None] + tf.range(window, dtype=tf.float32)[None, :]
+    near = tf.maximum(1.0 - tf.abs(position[..., None] - cells[:, None, None, :]), 0.0)  # [r, out, samples, window]
+    last = tf.maximum(length - 1, 0)[:, None]
+    return tf.minimum(tf.cast(cells, tf.int32), last), tf.reduce_sum(near * share[..., None], axis=2)
+
+
+def _sample_weights(position, share, end):
+    """The two cells beside each sample, repeated where samples share them, for RoIs that skip cells."""
+    low = tf.math.floor(position)
+    high = tf.minimum(low + 1.0, tf.maximum(end - 1.0, 0.0))
+    fraction = position - low
+    out, touched = position.shape[1], tf.size(position[0]) * 2
+    cells = tf.cast(tf.stack([low, high], axis=-1), tf.int32)  # [r, out, samples, 2]
+    shares = tf.stack([(1.0 - fraction) * share, fraction * share], axis=-1)
+    own_bin = tf.eye(out)[None, :, :, None] * tf.reshape(shares, [-1, 1, out, touched // out])
+    return tf.reshape(cells, [-1, touched]), tf.reshape(own_bin, [-1, out, touched])
 
 
 def _patch(roi, maps, grid):
@@ -156,9 +175,11 @@ def _gather(table, maps, grid):
     def pool(roi):
         index, y_weights, x_weights = _patch(roi, maps, grid)
         cells = tf.gather(table, index)  # [r, ky, kx, C]
-        columns = tf.matmul(tf.cast(x_weights, table.dtype)[:, None], cells)  # [r, ky, out, C]
-        columns = tf.reshape(columns, [tf.shape(roi)[0], -1, out * channels])
-        return tf.reshape(tf.matmul(tf.cast(y_weights, table.dtype), columns), [-1, out, out, channels])
+        # Rows first: one long product for each RoI, and only out shorter ones after it.
+        rows = tf.reshape(cells, [tf.shape(roi)[0], tf.shape(index)[1], tf.shape(index)[2] * channels])
+        rows = tf.matmul(tf.cast(y_weights, table.dtype), rows)
+        rows = tf.reshape(rows, [tf.shape(roi)[0], out, tf.shape(index)[2], channels])
+        return tf.matmul(tf.cast(x_weights, table.dtype)[:, None], rows)
 
     if maps.start.shape[0] is not None and 0 < maps.start.shape[0] <= grid.chunk and grid.ratio:
         return pool(tf.range(count))
@@ -183,14 +204,9 @@ def _scatter(upstream, table_shape, maps, grid, dtype):
         # The last chunk repeats an RoI to fill up: it counts once.
         fresh = chunk * tf.shape(roi)[0] + tf.range(tf.shape(roi)[0]) < count
         share = tf.cast(tf.gather(upstream, roi), tf.float32) * tf.cast(fresh, tf.float32)[:, None, None, None]
-        share = tf.reshape(share, [-1, out, out * channels])
-        rows = tf.reshape(tf.matmul(y_weights, share, transpose_a=True), [tf.shape(roi)[0], -1, out, channels])
-        cells = tf.matmul(
-            tf.broadcast_to(x_weights[:, None], tf.concat([tf.shape(rows)[:2], tf.shape(x_weights)[1:]], axis=0)),
-            rows,
-            transpose_a=True,
-        )
-        flat = tf.reshape(cells, [-1, channels])
+        rows = tf.matmul(x_weights[:, None], share, transpose_a=True)  # [r, out, kx, C]
+        rows = tf.reshape(rows, [tf.shape(roi)[0], out, tf.shape(index)[2] * channels])
+        flat = tf.reshape(tf.matmul(y_weights, rows, transpose_a=True), [-1, channels])
         return chunk + 1, tf.tensor_scatter_nd_add(gradient, tf.reshape(index, [-1, 1]), flat)
 
     start = (tf.constant(0), tf.zeros(table_shape))
