@@ -35,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as json 
 
 def main():
     """Entry point: exit status 2 and one sentence for a user's mistake."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes on its build help nobody here
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on its build help nobody here
     try:
         sys.exit(app(standalone_mode=False))
     except UserError as error:

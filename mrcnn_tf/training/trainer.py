@@ -12,6 +12,7 @@ from mrcnn_tf.config import Config
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation.callback import CocoAP
+from mrcnn_tf.evaluation.coco import CocoResults
 from mrcnn_tf.files import replaced
 from mrcnn_tf.model import MaskRCNN
 from mrcnn_tf.training.callbacks import SaveModel
@@ -28,12 +29,14 @@ class TrainingRun:
         folder: holds `config.yaml`, `model.keras` (last weights), `best.keras` (best mask AP) and `history.json`.
         seconds: wall time of the training steps, without evaluation and saving.
         history: a list over epochs of the losses and figures by name.
+        results: the `CocoResults` after the last epoch; None without data.val.
     """
 
     model: MaskRCNN
     folder: pathlib.Path
     seconds: float
     history: list[dict]
+    results: CocoResults | None
 
 
 def train(config: Config, folder, weights=None, verbose="auto"):
@@ -62,12 +65,10 @@ def train(config: Config, folder, weights=None, verbose="auto"):
     folder.mkdir(parents=True, exist_ok=True)
     with replaced(folder / "config.yaml") as file:
         file.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False), encoding="utf-8")
-    clock = _Clock()
-    callbacks: list[keras.callbacks.Callback] = [clock]
-    if config.data.val.annotations:
-        callbacks += [CocoAP(config.data.val), SaveModel(folder / "best.keras", "val_segm_AP")]
-    # The last epoch's model is saved below, so that a run of one epoch isn't saved twice.
-    callbacks.append(_History(folder / "history.json"))
+    clock, judge = _Clock(), CocoAP(config.data.val, verbose=int(verbose != 0))
+    history = _History(folder / "history.json")
+    judged = [judge, SaveModel(folder / "best.keras", "val_segm_AP")] if config.data.val.annotations else []
+    callbacks = [clock, *judged, history]
     epoch_steps = min(config.train.epoch_steps or int(data.cardinality()), config.train.steps)
     epochs = -(-config.train.steps // epoch_steps)
     try:
@@ -75,7 +76,7 @@ def train(config: Config, folder, weights=None, verbose="auto"):
     finally:
         with replaced(folder / "model.keras") as file:
             model.save(file)
-    return TrainingRun(model, folder, clock.seconds, callbacks[-1].epochs)
+    return TrainingRun(model, folder, clock.seconds, history.epochs, judge.results)
 
 
 def load_weights(model, path):
