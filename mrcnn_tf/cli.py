@@ -65,9 +65,9 @@ def demo(
     result = run_demo(load_config("nuclei_r18_fpn", overrides or []), out, verbose=0 if as_json else "auto")
     seconds = {"training": result.run.seconds, "total": time.perf_counter() - started}
     if as_json:
-        print(json.dumps(result.results.to_json() | {"seconds": seconds}))
+        print(json.dumps(result.run.results.to_json() | {"seconds": seconds}))
         return
-    console.print(result.results.table())
+    console.print(result.run.results.table())
     console.print(f"Trained in {seconds['training']:.0f} s, everything took {seconds['total']:.0f} s.")
     for picture in result.pictures:
         console.print(f"Picture: {picture}", soft_wrap=True)

@@ -8,8 +8,6 @@ import numpy as np
 
 from mrcnn_tf.config import Config
 from mrcnn_tf.data.pipeline import coco_dataset
-from mrcnn_tf.evaluation.coco import CocoResults
-from mrcnn_tf.evaluation.runner import evaluate
 from mrcnn_tf.files import replaced
 from mrcnn_tf.training.trainer import TrainingRun, train
 from mrcnn_tf.visualize import draw_ground_truth, save_png, side_by_side
@@ -19,10 +17,9 @@ DRAWN_SCORE = 0.5
 
 @dataclasses.dataclass
 class DemoResult:
-    """The training run, the final figures on the held-out tiles, and the pictures."""
+    """The training run, whose results are of the held-out tiles, and the pictures."""
 
     run: TrainingRun
-    results: CocoResults
     pictures: list[pathlib.Path]
 
 
@@ -36,22 +33,25 @@ def run_demo(config: Config, folder, verbose="auto") -> DemoResult:
     """
     folder = pathlib.Path(folder)
     run = train(config, folder, verbose=verbose)
-    results, _ = evaluate(run.model, config.data.val, progress=verbose != 0)
     with replaced(folder / "results.json") as file:
-        file.write_text(json.dumps(results.to_json() | {"training_seconds": run.seconds}, indent=1), encoding="utf-8")
-    return DemoResult(run, results, _draw_all(run.model, config.data.val, folder / "pictures"))
+        figures = run.results.to_json() | {"training_seconds": run.seconds}
+        file.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    return DemoResult(run, _draw_all(run.model, config.data.val, folder / "pictures"))
 
 
 def _draw_all(model, data, folder):
     """Ground truth beside detections for each image of a small dataset, one PNG each, as the network sees them."""
     pictures = []
-    for batch in coco_dataset(data, training=False).unbatch().as_numpy_iterator():
-        height, width = batch["image_size"]
-        image = np.round(batch["image"][:height, :width]).astype(np.uint8)
-        found = batch["classes"] > 0
-        names = [data.categories[number - 1].name for number in batch["classes"][found]]
-        left = draw_ground_truth(image, batch["boxes"][found], names, batch["masks"][found])
-        right = model.detect(image).draw(image, min_score=DRAWN_SCORE)
-        pictures.append(folder / f"{batch['image_id']}.png")
-        save_png(side_by_side(left, right), pictures[-1])
+    for batch in coco_dataset(data, training=False):
+        found = model.detect_batch(batch | {"original_size": batch["image_size"]})  # in the resized pixels
+        for number, detections in enumerate(found):
+            one = {name: value[number].numpy() for name, value in batch.items()}
+            height, width = one["image_size"]
+            image = np.round(one["image"][:height, :width]).astype(np.uint8)
+            valid = one["classes"] > 0
+            names = [data.categories[index - 1].name for index in one["classes"][valid]]
+            left = draw_ground_truth(image, one["boxes"][valid], names, one["masks"][valid])
+            right = detections.draw(image, min_score=DRAWN_SCORE)
+            pictures.append(folder / f"{one['image_id']}.png")
+            save_png(side_by_side(left, right), pictures[-1])
     return pictures

@@ -134,9 +134,9 @@ class _Grid:
 
 
 def _window_weights(position, share, start, window, length):
-    """Cells start, start + 1, ... of each RoI; a sample's bilinear weight in a cell falls linearly with the distance."""
+    """Cells start, start + 1, ... of each RoI; a sample's weight in a cell falls linearly with their distance."""
     cells = start[:, None] + tf.range(window, dtype=tf.float32)[None, :]
-    near = tf.maximum(1.0 - tf.abs(position[..., None] - cells[:, None, None, :]), 0.0)  # [r, out, samples, window]
+    near = tf.maximum(1.0 - tf.abs(position[..., None] - cells[:, None, None, :]), 0.0)
     last = tf.maximum(length - 1, 0)[:, None]
     return tf.minimum(tf.cast(cells, tf.int32), last), tf.reduce_sum(near * share[..., None], axis=2)
 

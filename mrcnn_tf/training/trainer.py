@@ -42,8 +42,9 @@ class TrainingRun:
 def train(config: Config, folder, weights=None, verbose="auto"):
     """Trains a model as the config says and returns a `TrainingRun`.
 
-    An epoch is `train.epoch_steps` steps, or once through the data; after each one the model is evaluated on data.val,
-    if that is set, and saved.
+    An epoch is `train.epoch_steps` steps, or once through the data, and `train.steps` is rounded up to whole epochs.
+    After each one the model is evaluated on data.val, if that is set, and the best is saved; the last at the end, also
+    when the run is interrupted.
 
     Args:
         config: from `load_config`.
