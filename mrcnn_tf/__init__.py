@@ -1,41 +1,39 @@
-"""Mask R-CNN for TensorFlow and Keras 3.
+"""Mask R-CNN for TensorFlow and Keras 3."""
 
-The names below are imported when first used, so that `mrcnn-tf --help` doesn't wait for TensorFlow.
-"""
-
-import importlib
+import pathlib
+import sys
 
 from mrcnn_tf.compatibility import check_environment
 from mrcnn_tf.errors import NonFiniteLoss, UserError
 
 __version__ = "0.1.0"
-
-_HOMES = {
-    "Config": "mrcnn_tf.config",
-    "load_config": "mrcnn_tf.config",
-    "MaskRCNN": "mrcnn_tf.model",
-    "load_model": "mrcnn_tf.training.trainer",
-    "Detections": "mrcnn_tf.detections",
-    "coco_dataset": "mrcnn_tf.data.pipeline",
-    "make_optimizer": "mrcnn_tf.training.optimizer",
-    "train": "mrcnn_tf.training.trainer",
-    "CocoAP": "mrcnn_tf.evaluation.callback",
-    "evaluate": "mrcnn_tf.evaluation.runner",
-    "ops": None,
-}
-
-__all__ = ["NonFiniteLoss", "UserError", *_HOMES]
+__all__ = [
+    "CocoAP",
+    "Config",
+    "Detections",
+    "MaskRCNN",
+    "NonFiniteLoss",
+    "UserError",
+    "coco_dataset",
+    "evaluate",
+    "load_config",
+    "load_model",
+    "make_optimizer",
+    "ops",
+    "train",
+]
 
 check_environment()
 
-
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module 'mrcnn_tf' has no attribute '{name}'")
-    if _HOMES[name] is None:
-        return importlib.import_module(f"mrcnn_tf.{name}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__():
-    return sorted([*globals(), *_HOMES])
+# In Python everything is imported here, since keras.saving.load_model has to find the classes after `import mrcnn_tf`.
+# The command imports what it needs when it needs it: its help and its complaints don't wait for TensorFlow.
+if pathlib.Path(sys.argv[0]).stem != "mrcnn-tf":
+    from mrcnn_tf import ops
+    from mrcnn_tf.config import Config, load_config
+    from mrcnn_tf.data.pipeline import coco_dataset
+    from mrcnn_tf.detections import Detections
+    from mrcnn_tf.evaluation.callback import CocoAP
+    from mrcnn_tf.evaluation.runner import evaluate
+    from mrcnn_tf.model import MaskRCNN
+    from mrcnn_tf.training.optimizer import make_optimizer
+    from mrcnn_tf.training.trainer import load_model, train

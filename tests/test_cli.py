@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import subprocess
 import sys
 
 import numpy as np
@@ -135,6 +136,12 @@ def test_training_starts_from_given_weights(run, tmp_path):
     before, after = load_model(run[0] / "model.keras"), load_model(tmp_path / "model.keras")
     for old, new in zip(before.trainable_weights, after.trainable_weights, strict=True):
         np.testing.assert_allclose(new.numpy(), old.numpy(), atol=1e-3)
+
+
+def test_importing_the_package_is_all_that_keras_needs_to_load_a_model(run):
+    code = f"import keras, mrcnn_tf; print(type(keras.saving.load_model({str(run[0] / 'model.keras')!r})).__name__)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "MaskRCNN", result.stderr[-2000:]
 
 
 def test_weights_for_other_classes_or_layers_are_refused(run):

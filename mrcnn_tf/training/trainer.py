@@ -131,7 +131,7 @@ def _some(names):
 
 
 class _Clock(keras.callbacks.Callback):
-    """Adds up the wall time between the first and the last batch of each epoch, and the first batch itself."""
+    """Adds up the wall time of the epochs; as the first callback it stops before the others evaluate and save."""
 
     def __init__(self):
         super().__init__()
