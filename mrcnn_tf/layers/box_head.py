@@ -32,18 +32,16 @@ class BoxHead(keras.layers.Layer):
         self.detections, self.conventions = detections, conventions
         self.roi_align = PyramidRoIAlign(config["pool_size"], conventions, name="roi_align")
 
-        def dense(name, units, initializer, activation=None):
-            return keras.layers.Dense(
-                units, activation, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
-            )
+        def dense(name, units, activation, dtype):
+            # torch.nn.Linear's initial weights, which torchvision trains from; from smaller predictors it learns later.
+            uniform = keras.initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform")
+            return keras.layers.Dense(units, activation, kernel_initializer=uniform, dtype=dtype, name=name)
 
-        def uniform():  # torch.nn.Linear's, which torchvision trains from; smaller predictors learn later
-            return keras.initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform")
-
-        self.fc1 = dense("fc1", config["channels"], uniform(), "relu")
-        self.fc2 = dense("fc2", config["channels"], uniform(), "relu")
-        self.class_logits = dense("class_logits", num_classes + 1, uniform())
-        self.box_deltas = dense("box_deltas", 4 * num_classes, uniform())
+        self.fc1 = dense("fc1", config["channels"], "relu", self.dtype_policy)
+        self.fc2 = dense("fc2", config["channels"], "relu", self.dtype_policy)
+        # Detections are ranked by these: with eight bits of mantissa many would tie.
+        self.class_logits = dense("class_logits", num_classes + 1, None, "float32")
+        self.box_deltas = dense("box_deltas", 4 * num_classes, None, "float32")
 
     def build(self, input_shape):
         self.roi_align.build(None)
@@ -59,7 +57,7 @@ class BoxHead(keras.layers.Layer):
         shape = [-1, rois.shape[1]]
         logits = tf.reshape(self.class_logits(hidden), [*shape, self.num_classes + 1])
         deltas = tf.reshape(self.box_deltas(hidden), [*shape, self.num_classes, 4])
-        return tf.cast(logits, tf.float32), tf.cast(deltas, tf.float32)
+        return logits, deltas
 
     def detect(self, logits, deltas, proposals, image_size):
         """The best detections of each image: softmax, decode, clip, threshold, NMS per class (section 3.1, Inference).

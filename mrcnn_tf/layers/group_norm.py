@@ -37,8 +37,8 @@ class GroupNorm(keras.layers.Layer):
         square = self._group_mean(tf.matmul(inside, tf.square(values))[:, 0], count)
         scale = tf.math.rsqrt(tf.maximum(square - tf.square(mean), 0.0) + self.epsilon) * self.gamma
         shift = self.beta - mean * scale
-        scale, shift = (tf.cast(v[:, None, None, :], inputs.dtype) for v in (scale, shift))
-        return inputs * scale + shift
+        normalized = values * scale[:, None, :] + shift[:, None, :]
+        return tf.reshape(tf.cast(normalized, inputs.dtype), tf.shape(inputs))
 
     def _group_mean(self, sums, cells):
         """Mean over each group, [B, C] from the sums over space [B, C]."""

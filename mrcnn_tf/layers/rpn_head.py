@@ -19,15 +19,16 @@ class RPNHead(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.anchors_per_cell, self.channels = anchors_per_cell, channels
 
-        def conv(name, filters, size, activation=None):
+        def conv(name, filters, size, activation, dtype):
             initializer = keras.initializers.RandomNormal(stddev=0.01)
             return ConvNorm(
-                filters, size, activation=activation, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
+                filters, size, activation=activation, kernel_initializer=initializer, dtype=dtype, name=name
             )
 
-        self.hidden = conv("conv", channels, 3, "relu")
-        self.objectness = conv("objectness_logits", anchors_per_cell, 1)
-        self.deltas = conv("anchor_deltas", 4 * anchors_per_cell, 1)
+        self.hidden = conv("conv", channels, 3, "relu", self.dtype_policy)
+        # Proposals are ranked by these: with eight bits of mantissa many would tie.
+        self.objectness = conv("objectness_logits", anchors_per_cell, 1, None, "float32")
+        self.deltas = conv("anchor_deltas", 4 * anchors_per_cell, 1, None, "float32")
 
     def build(self, input_shape):
         self.hidden.build((None, None, None, input_shape[0][-1]))
@@ -40,8 +41,8 @@ class RPNHead(keras.layers.Layer):
         for level in features:
             hidden = self.hidden(level)
             batch = tf.shape(level)[0]
-            logits.append(tf.cast(tf.reshape(self.objectness(hidden), [batch, -1]), tf.float32))
-            deltas.append(tf.cast(tf.reshape(self.deltas(hidden), [batch, -1, 4]), tf.float32))
+            logits.append(tf.reshape(self.objectness(hidden), [batch, -1]))
+            deltas.append(tf.reshape(self.deltas(hidden), [batch, -1, 4]))
         return logits, deltas
 
     def at(self, features, anchors):
@@ -60,8 +61,7 @@ class RPNHead(keras.layers.Layer):
         deltas = _affine(hidden, self.deltas)
         ratio = anchors % self.anchors_per_cell
         deltas = tf.reshape(deltas, tf.concat([tf.shape(anchors), [self.anchors_per_cell, 4]], axis=0))
-        logits = tf.gather(logits, ratio, batch_dims=2)
-        return tf.cast(logits, tf.float32), tf.cast(tf.gather(deltas, ratio, batch_dims=2), tf.float32)
+        return tf.gather(logits, ratio, batch_dims=2), tf.gather(deltas, ratio, batch_dims=2)
 
     def get_config(self):
         return super().get_config() | {"anchors_per_cell": self.anchors_per_cell, "channels": self.channels}
@@ -69,8 +69,8 @@ class RPNHead(keras.layers.Layer):
 
 def _affine(inputs, conv):
     """A convolution applied to one window each: [B, N, k * k * C] -> [B, N, filters]."""
-    kernel = tf.reshape(tf.cast(conv.kernel, inputs.dtype), [-1, conv.filters])
-    return tf.matmul(inputs, kernel) + tf.cast(conv.bias, inputs.dtype)
+    kernel = tf.reshape(tf.cast(conv.kernel, conv.compute_dtype), [-1, conv.filters])
+    return tf.matmul(tf.cast(inputs, conv.compute_dtype), kernel) + tf.cast(conv.bias, conv.compute_dtype)
 
 
 def _patches(features, cells):
