@@ -11,7 +11,6 @@ import sys
 import time
 from typing import Annotated
 
-import click
 import typer
 from rich.console import Console
 
@@ -37,16 +36,10 @@ def main():
     """Entry point: exit status 2 and one sentence for a user's mistake."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on its build help nobody here
     try:
-        sys.exit(app(standalone_mode=False))
+        app()
     except UserError as error:
         print(f"mrcnn-tf: {error}", file=sys.stderr)
         sys.exit(2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        print("mrcnn-tf: stopped.", file=sys.stderr)
-        sys.exit(130)
 
 
 @app.command()
