@@ -56,6 +56,8 @@ def train(config: Config, folder, weights=None, verbose="auto"):
         UserError: nothing to train on, or weights that don't fit.
         NonFiniteLoss: a loss left the numbers; `model.keras` holds the weights of the step before.
     """
+    if not config.data.train.annotations:
+        raise UserError("The config names no data to train on: set data.train.annotations and data.train.images.")
     folder = pathlib.Path(folder)
     keras.utils.set_random_seed(config.train.seed)
     data = coco_dataset(config.data.train, training=True)
