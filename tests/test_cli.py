@@ -166,6 +166,8 @@ def test_weights_for_other_classes_or_layers_are_refused(run):
         (["train", "nuclei_r18_fpn", "data.train.annotations=nowhere.json"], "no file"),
         (["train", "nuclei_r18_fpn", "data.train.images=nowhere"], "no folder 'nowhere'"),
         (["train", "mask_rcnn_r50_fpn"], "data.train.annotations"),
+        (["train", "nuclei_r18_fpn", "model.backbone.freeze_at=2"], "would stay random"),
+        (["train", "nuclei_r18_fpn", "model.backbone.norm=frozen_bn"], "model.backbone.norm=gn"),
         (["evaluate", "nuclei_r18_fpn"], "--weights"),
         (["evaluate", "nuclei_r18_fpn", "--weights", "nowhere.keras"], "no file nowhere.keras"),
         (["predict", "x.png", "--weights", "nowhere.keras"], "'x.png' names no image"),

@@ -53,11 +53,17 @@ def train(config: Config, folder, weights=None, verbose="auto"):
         verbose: as in keras.Model.fit.
 
     Raises:
-        UserError: nothing to train on, or weights that don't fit.
+        UserError: nothing to train on, a frozen backbone without weights, or weights that don't fit.
         NonFiniteLoss: a loss left the numbers; `model.keras` holds the weights of the step before.
     """
     if not config.data.train.annotations:
         raise UserError("The config names no data to train on: set data.train.annotations and data.train.images.")
+    backbone = config.model.backbone
+    if not weights and (backbone.freeze_at or backbone.norm == "frozen_bn"):
+        raise UserError(
+            "The config freezes a part of the backbone, which would stay random: give weights to start from, or set "
+            "model.backbone.norm=gn and model.backbone.freeze_at=0 to train from scratch."
+        )
     folder = pathlib.Path(folder)
     keras.utils.set_random_seed(config.train.seed)
     data = coco_dataset(config.data.train, training=True)
