@@ -123,7 +123,7 @@ def load_model(path):
         model = keras.saving.load_model(path)
     except (ValueError, OSError, TypeError, KeyError) as error:
         raise UserError(
-            f"{path} isn't a model saved by mrcnn_tf ({str(error).splitlines()[0]}): give a .keras file."
+            f"{path} isn't a model saved by mrcnn_tf ({str(error).splitlines()[0].split('. ')[0]}): give a .keras file."
         ) from error
     if not isinstance(model, MaskRCNN):
         raise UserError(f"{path} holds a {type(model).__name__}: give the .keras file of a MaskRCNN.")
