@@ -8,6 +8,7 @@ import numpy as np
 
 from mrcnn_tf.config import Config
 from mrcnn_tf.data.pipeline import coco_dataset
+from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import replaced
 from mrcnn_tf.training.trainer import TrainingRun, train
 from mrcnn_tf.visualize import draw_ground_truth, save_png, side_by_side
@@ -31,6 +32,8 @@ def run_demo(config: Config, folder, verbose="auto") -> DemoResult:
         folder: gets the training run's files, `results.json` and a picture per held-out tile under `pictures/`.
         verbose: as in keras.Model.fit.
     """
+    if not config.data.val.annotations:
+        raise UserError("The demo needs held-out images: leave data.val.annotations and data.val.images as they are.")
     folder = pathlib.Path(folder)
     run = train(config, folder, verbose=verbose)
     with replaced(folder / "results.json") as file:

@@ -161,6 +161,7 @@ def test_weights_for_other_classes_or_layers_are_refused(run):
 @pytest.mark.parametrize(
     "arguments, words",
     [
+        (["demo", "data.val.annotations=''"], "needs held-out images"),
         (["train", "nuclei_r19"], "no config 'nuclei_r19'"),
         (["train", "nuclei_r18_fpn", "train.stepz=1"], "train.stepz"),
         (["train", "nuclei_r18_fpn", "data.train.annotations=nowhere.json"], "no file"),

@@ -117,9 +117,8 @@ class _Grid:
         samples = self.ratio or tf.cast(tf.maximum(tf.math.ceil(bins[0]), 1.0), tf.int32)
         step = (tf.range(samples, dtype=tf.float32) + 0.5) / tf.cast(samples, tf.float32)
         bin_starts = tf.range(self.out, dtype=tf.float32)
-        position = (
-            first[:, None, None] + (bin_starts[:, None] + step[None, :]) * bins[:, None, None]
-        )  # [r, out, samples]
+        offsets = bin_starts[:, None] + step[None, :]
+        position = first[:, None, None] + offsets * bins[:, None, None]  # [r, out, samples]
         end = tf.cast(length, tf.float32)[:, None, None]
         share = tf.cast((position >= -1.0) & (position <= end), tf.float32) / tf.cast(samples, tf.float32)
         position = tf.clip_by_value(position, 0.0, tf.maximum(end - 1.0, 0.0))
