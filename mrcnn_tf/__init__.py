@@ -16,6 +16,7 @@ __all__ = [
     "UserError",
     "coco_dataset",
     "evaluate",
+    "list_presets",
     "load_config",
     "load_model",
     "make_optimizer",
@@ -37,3 +38,4 @@ if pathlib.Path(sys.argv[0]).stem != "mrcnn-tf":
     from mrcnn_tf.model import MaskRCNN
     from mrcnn_tf.training.optimizer import make_optimizer
     from mrcnn_tf.training.trainer import load_model, train
+    from mrcnn_tf.weights.presets import list_presets

@@ -17,7 +17,7 @@ from rich.console import Console
 from mrcnn_tf.errors import UserError
 
 app = typer.Typer(
-    help="Mask R-CNN for TensorFlow and Keras 3: train, evaluate, predict.",
+    help="Mask R-CNN for TensorFlow and Keras 3: import weights, train, evaluate, predict.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,7 +28,9 @@ ConfigName = Annotated[
     str, typer.Argument(help="A config's name, such as mask_rcnn_r50_fpn, or the path of a YAML file.")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as train.steps=1000.")]
-Weights = Annotated[pathlib.Path | None, typer.Option(help="A model.keras that training wrote.")]
+Weights = Annotated[
+    str | None, typer.Option(help="What to start from: a model.keras, a published checkpoint, a preset or imagenet.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as json and nothing else.")]
 
 
@@ -82,6 +84,43 @@ def train(
     settings = load_config(config, overrides or [])
     run = run_training(settings, out or pathlib.Path("runs") / pathlib.Path(config).stem, weights)
     console.print(f"Trained in {run.seconds:.0f} s. Model, config and history: {run.folder}", soft_wrap=True)
+
+
+@app.command()
+def import_weights(
+    file: Annotated[str, typer.Argument(help="A published checkpoint (.pth, .pkl, .safetensors, .h5) or a preset.")],
+    overrides: Overrides = None,
+    out: Annotated[pathlib.Path | None, typer.Option(help="The model to write, ending in .keras.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Load into this config's model instead of the one that the file was made for.")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option(help="Take what fits: leave weights that the file lacks, skip tensors without a place.")
+    ] = False,
+    map_classes: Annotated[
+        bool, typer.Option(help="With --config: keep the classifiers of classes that both know by name.")
+    ] = False,
+    as_json: AsJson = False,
+):
+    """Make a model of published weights: torchvision, detectron2, Detectron, matterport, keras.applications."""
+    if out is None or out.suffix != ".keras":
+        raise UserError("Say where the model should go: --out MODEL.keras.")
+    from mrcnn_tf.config import load_config
+    from mrcnn_tf.files import replaced
+    from mrcnn_tf.model import MaskRCNN
+    from mrcnn_tf.weights.source import read_weights
+
+    source = read_weights(file)
+    settings = load_config(config, overrides or []) if config else source.config(overrides or [])
+    model = MaskRCNN(settings.model)
+    report = model.load_pretrained(source, allow_missing, map_classes, verbose=False)
+    with replaced(out) as temporary:
+        model.save(temporary)
+    if as_json:
+        print(json.dumps({"out": str(out)} | report.to_json()))
+        return
+    console.print(report.table())
+    console.print(f"Model:   {out}\nTry it:  mrcnn-tf predict YOUR_IMAGE.png --weights {out}", soft_wrap=True)
 
 
 @app.command()

@@ -41,9 +41,11 @@ class Conventions:
     """
 
     anchor_rounding: bool = True  # torchvision rounds the cell anchors to whole pixels
-    level_assignment: str = (
-        "torchvision"  # epsilon added to the log2 (torchvision), to its argument (detectron2), none (paper)
-    )
+    # torchvision divides the padded image by the grid ("padded"), which at P6 may give 61 pixels; "fixed" is 4 to 64.
+    anchor_stride: str = "padded"
+    # Epsilon added to the log2 (torchvision), to its argument (detectron2), none (paper); matterport rounds to the
+    # nearest level.
+    level_assignment: str = "torchvision"
     roi_aligned: bool = True  # the half-pixel shift in RoIAlign
     roi_sampling_ratio: int = 2  # samples per bin side; 0 = ceil(bin size), as detectron2
     batch_norm_epsilon: float = 1e-5
@@ -63,6 +65,7 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
     "torchvision": {"roi_aligned": False},
     "detectron2": {
         "anchor_rounding": False,
+        "anchor_stride": "fixed",
         "level_assignment": "detectron2",
         "roi_aligned": True,
         "roi_sampling_ratio": 0,
@@ -76,6 +79,7 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "anchor_rounding": False,
+        "anchor_stride": "fixed",
         "level_assignment": "paper",
         "roi_aligned": False,
         "roi_sampling_ratio": 2,
@@ -92,23 +96,29 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass
 class BackboneConfig:
-    depth: int = 50  # 18, 34, 50 or 101
+    depth: int = 50  # 18, 34, 50, 101 or 152
     norm: str = "frozen_bn"  # frozen_bn, bn, sync_bn or gn (32 groups)
     stride_in_1x1: bool = (
         False  # the original ResNet strides in the 1x1 convolution of a bottleneck, torchvision in the 3x3
     )
     freeze_at: int = 2  # 0: train everything; 1: the stem keeps its weights; 2: stem and res2; ... up to 5
+    groups: int = 1  # of the 3x3 convolutions: 32 in a ResNeXt-50 32x4d
+    width_per_group: int = 64  # channels of each of them in res2: 4 in a ResNeXt-50 32x4d
+    stem_pool: str = "symmetric"  # the padding of the max pooling: on both sides, or only at the end ("same")
 
 
 @dataclasses.dataclass
 class FPNConfig:
     channels: int = 256
+    norm: str | None = None  # frozen_bn or gn instead of a bias
 
 
 @dataclasses.dataclass
 class RPNConfig:
     anchor_sizes: list[float] = dataclasses.field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
     aspect_ratios: list[float] = dataclasses.field(default_factory=lambda: [0.5, 1.0, 2.0])
+    convs: int = 1  # hidden 3x3 convolutions
+    channels: int | None = None  # of them; None: as many as the pyramid's
     foreground_iou: float = 0.7
     background_iou: float = 0.3
     batch_per_image: int = 256
@@ -132,7 +142,11 @@ class RoIConfig:
 @dataclasses.dataclass
 class BoxHeadConfig:
     pool_size: int = 7
-    channels: int = 1024
+    convs: int = 0  # 3x3 convolutions before the fully connected layers
+    conv_channels: int = 256
+    norm: str | None = None  # of the convolutions: frozen_bn or gn instead of a bias
+    fcs: int = 2
+    channels: int = 1024  # of the fully connected layers
 
 
 @dataclasses.dataclass
@@ -140,6 +154,7 @@ class MaskHeadConfig:
     pool_size: int = 14
     convs: int = 4
     channels: int = 256
+    norm: str | None = None  # of the convolutions: frozen_bn or gn instead of a bias
 
 
 @dataclasses.dataclass
@@ -161,7 +176,7 @@ class ModelConfig:
     rpn: RPNConfig = dataclasses.field(default_factory=RPNConfig)
     rois: RoIConfig = dataclasses.field(default_factory=RoIConfig)
     box_head: BoxHeadConfig = dataclasses.field(default_factory=BoxHeadConfig)
-    mask_head: MaskHeadConfig = dataclasses.field(default_factory=MaskHeadConfig)
+    mask_head: MaskHeadConfig | None = dataclasses.field(default_factory=MaskHeadConfig)  # null: Faster R-CNN
     detections: DetectionConfig = dataclasses.field(default_factory=DetectionConfig)
 
 
@@ -196,6 +211,9 @@ class DataSplits:
 
 @dataclasses.dataclass
 class TrainConfig:
+    # What to start from: a file that MaskRCNN.load_pretrained reads, a preset or imagenet; None: random weights.
+    weights: str | None = None
+    map_classes: bool = False  # also take the classifiers of classes that the weights know by the same name
     images_per_batch: int = 16
     learning_rate: float = 0.02  # for `learning_rate_batch` images; scaled in proportion to images_per_batch
     learning_rate_batch: int = 16

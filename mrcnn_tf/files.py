@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and where cached ones are kept."""
 
 import contextlib
 import os
@@ -16,3 +16,9 @@ def replaced(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cache_folder():
+    """$MRCNN_TF_CACHE, or the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.environ.get("MRCNN_TF_CACHE") or os.path.join(root, "mrcnn_tf")

@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import tensorflow as tf
+from rich.console import Console
 
 from mrcnn_tf import losses
 from mrcnn_tf.config import ModelConfig, model_config
@@ -22,13 +23,15 @@ from mrcnn_tf.metrics import ImagesPerSecond
 from mrcnn_tf.ops.canvas import canvas
 from mrcnn_tf.ops.finite import MARK, check_finite
 from mrcnn_tf.ops.image_space import to_original
+from mrcnn_tf.weights.fit import load_into
+from mrcnn_tf.weights.source import read_weights
 
 LOSSES = ("loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box", "loss_mask")
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class MaskRCNN(keras.Model):
-    """Boxes, classes and masks of the objects in an image.
+    """Boxes, classes and masks of the objects in an image; without a mask head, Faster R-CNN.
 
     Trains with `compile(optimizer=...)` and `fit` on batches of `coco_dataset(..., training=True)`; its losses are its
     own. `detect` takes images of any size and gives `Detections` in their pixels.
@@ -52,13 +55,14 @@ class MaskRCNN(keras.Model):
         policy = {"dtype": self.dtype_policy}
         self.preprocess = Preprocess(config.pixel_mean, config.pixel_std, tree["resize"], name="preprocess", **policy)
         self.backbone = ResNet(**tree["backbone"], epsilon=epsilon, name="backbone", **policy)
-        self.fpn = FPN(config.fpn.channels, name="fpn", **policy)
+        self.fpn = FPN(**tree["fpn"], epsilon=epsilon, name="fpn", **policy)
         self.rpn = RPN(tree["rpn"], conventions, config.fpn.channels, name="rpn", **policy)
         self.roi_sampler = RoISampler(tree["rois"], name="roi_sampler", **policy)
         heads = {"num_classes": len(config.categories), "conventions": conventions, **policy}
         self.box_head = BoxHead(config=tree["box_head"], detections=tree["detections"], name="box_head", **heads)
-        self.mask_head = MaskHead(config=tree["mask_head"], name="mask_head", **heads)
-        self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", *LOSSES)}
+        self.mask_head = MaskHead(config=tree["mask_head"], name="mask_head", **heads) if config.mask_head else None
+        names = LOSSES if config.mask_head else LOSSES[:-1]
+        self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", *names)}
         self.speed = ImagesPerSecond(name="images_per_second")
         self.build()
 
@@ -67,7 +71,7 @@ class MaskRCNN(keras.Model):
         self.backbone.build((None, None, None, 3))
         self.fpn.build(self.backbone.output_shapes)
         pyramid = [(None, None, None, self.config.fpn.channels)] * 5
-        for layer in (self.rpn, self.box_head, self.mask_head):
+        for layer in filter(None, (self.rpn, self.box_head, self.mask_head)):
             layer.build(pyramid)
         for layer in (self.preprocess, self.roi_sampler):  # without weights; unbuilt, they would cost `fit` a trial run
             layer.build(None)
@@ -84,8 +88,8 @@ class MaskRCNN(keras.Model):
 
         Returns:
             A dictionary, D the most detections per image, by falling score: `boxes` [B, D, 4] in original pixels,
-            `scores` [B, D], `classes` int32 [B, D] in 1..K (0 in padding), `num_detections` int32 [B], and `masks` [B,
-            D, M, M]: probabilities inside each box.
+            `scores` [B, D], `classes` int32 [B, D] in 1..K (0 in padding), `num_detections` int32 [B], and, with a mask
+            head, `masks` [B, D, M, M]: probabilities inside each box.
         """
         return self._detections(inputs, canvas(inputs["image_size"]), training)
 
@@ -100,17 +104,19 @@ class MaskRCNN(keras.Model):
         proposals = self.rpn(features, image_size, canvas_size)
         logits, deltas = self.box_head(features, proposals.boxes, canvas_size)
         detected = self.box_head.detect(logits, deltas, proposals, image_size)
-        masks = self.mask_head(features, detected.boxes, detected.classes, canvas_size)
-        return {
+        outputs = {
             "boxes": to_original(detected.boxes, image_size, inputs["original_size"]),
             "scores": detected.scores,
             "classes": detected.classes,
             "num_detections": tf.reduce_sum(tf.cast(detected.valid, tf.int32), axis=1),
-            "masks": tf.sigmoid(masks),
         }
+        if self.mask_head:
+            masks = self.mask_head(features, detected.boxes, detected.classes, canvas_size)
+            outputs["masks"] = tf.sigmoid(masks)
+        return outputs
 
     def compute_losses(self, batch, training=True):
-        """The five losses by name, float32 scalars, of a batch of the data contract (see data/pipeline.py)."""
+        """The losses by name, float32 scalars, of a batch of the data contract (see data/pipeline.py)."""
         rules, canvas_size = self.config.conventions, canvas(batch["image_size"])
         boxes, classes, crowd = batch["boxes"], batch["classes"], batch["crowd"]
         features = self._features(batch, canvas_size, training)
@@ -118,16 +124,18 @@ class MaskRCNN(keras.Model):
         proposals = self.rpn(features, batch["image_size"], canvas_size, training=True)
         rois = self.roi_sampler(proposals, boxes, classes, crowd)
         logits, deltas = self.box_head(features, rois.boxes, canvas_size)
-        positives = foreground(rois, self.roi_sampler.most_positives)
-        masks = self.mask_head(features, positives.boxes, positives.classes, canvas_size)
-        targets = self.mask_head.targets(batch["masks"], boxes, positives)
-        return {
+        found = {
             "loss_rpn_objectness": losses.rpn_objectness_loss(anchors, rules.rpn_normalizer),
             "loss_rpn_box": losses.rpn_box_loss(anchors, rules.rpn_normalizer, rules.rpn_box_beta),
             "loss_class": losses.class_loss(logits, rois),
             "loss_box": losses.box_loss(deltas, rois, rules.box_beta),
-            "loss_mask": losses.mask_loss(masks, targets, positives.positive),
         }
+        if self.mask_head:
+            positives = foreground(rois, self.roi_sampler.most_positives)
+            masks = self.mask_head(features, positives.boxes, positives.classes, canvas_size)
+            targets = self.mask_head.targets(batch["masks"], boxes, positives)
+            found["loss_mask"] = losses.mask_loss(masks, targets, positives.positive)
+        return found
 
     def train_step(self, batch):
         """One step of `fit`; raises NonFiniteLoss before a bad number reaches the weights."""
@@ -204,11 +212,54 @@ class MaskRCNN(keras.Model):
             boxes=outputs["boxes"][:found],
             scores=outputs["scores"][:found],
             classes=outputs["classes"][:found],
-            mask_probabilities=outputs["masks"][:found],
+            mask_probabilities=outputs["masks"][:found] if self.mask_head else None,
             image_size=image_size,
             categories=self.config.categories,
             mask_rule=self.config.conventions.mask_paste,
         )
+
+    def load_pretrained(self, source, allow_missing=False, map_classes=False, verbose=True):
+        """Loads published weights, or those of another model, whatever its classes.
+
+        The format is recognised from the content: torchvision `.pth`, detectron2 and Caffe2 `.pkl`, `.safetensors`,
+        matterport's and keras.applications' `.h5`, and this package's `.keras`. A classification network fills the
+        backbone alone. Layers that depend on the classes are set anew if the file's classes are others.
+
+        Args:
+            source: a path, a preset's name (see `list_presets`), "imagenet" or a keras.Model.
+            allow_missing: leave weights that the file lacks as they are, and skip tensors that the model has no place
+                for, instead of refusing the file.
+            map_classes: keep the class-dependent weights of the classes that both know by the same name.
+            verbose: print what was loaded, transformed, skipped and left.
+
+        Returns:
+            A `LoadReport` of the same.
+
+        Raises:
+            UserError: an unreadable file, another architecture, or weights that don't fit; the model keeps its weights.
+        """
+        report = load_into(self, source, allow_missing, map_classes)
+        if verbose:
+            Console().print(report.table())
+        return report
+
+    @classmethod
+    def from_pretrained(cls, source, overrides=(), allow_missing=False, verbose=True, **kwargs):
+        """A model with the architecture, conventions and classes that published weights were made for.
+
+        Args:
+            source, allow_missing, verbose: as in `load_pretrained`; `source` holds a whole detector.
+            overrides: settings as in `load_config`, such as "model.detections.score_threshold=0.5".
+            **kwargs: as in `MaskRCNN`.
+        """
+        weights = read_weights(source)
+        model = cls(weights.config(overrides).model, **kwargs)
+        model.load_pretrained(weights, allow_missing, verbose=verbose)
+        return model
+
+    def class_variables(self):
+        """(variable, initializer) of each weight whose shape depends on the classes."""
+        return [pair for head in (self.box_head, self.mask_head) if head for pair in head.class_variables()]
 
     def get_config(self):
         """The config as plain JSON, so that `keras.saving.load_model` needs no custom objects."""

@@ -13,7 +13,7 @@ from PIL import Image
 import mrcnn_tf
 from mrcnn_tf import cli
 from mrcnn_tf.config import load_config
-from mrcnn_tf.training.trainer import load_model, load_weights
+from mrcnn_tf.training.trainer import load_model
 
 NUCLEI = pathlib.Path(mrcnn_tf.__file__).parent / "data" / "nuclei"
 SMALL = [
@@ -144,16 +144,18 @@ def test_importing_the_package_is_all_that_keras_needs_to_load_a_model(run):
     assert result.stdout.strip() == "MaskRCNN", result.stderr[-2000:]
 
 
-def test_weights_for_other_classes_or_layers_are_refused(run):
+def test_a_models_weights_move_to_other_classes_but_not_to_other_layers(run):
     weights = run[0] / "model.keras"
     config = load_config("nuclei_r18_fpn", [*SMALL, "model.categories=[{id: 1, name: a}, {id: 2, name: b}]"])
     model = mrcnn_tf.MaskRCNN(config.model)
-    with pytest.raises(mrcnn_tf.UserError, match=r"1 classes \(nucleus\).*2 \(a, b\)"):
-        load_weights(model, weights)
+    report = model.load_pretrained(weights)
+    assert {"box_head/class_logits/kernel", "box_head/box_deltas/bias", "mask_head/predictor_kernel"} < set(report.left)
+    assert not any("conv" in path for path in report.left)
+    np.testing.assert_array_equal(model.fpn.weights[0], load_model(weights).fpn.weights[0])
     model = mrcnn_tf.MaskRCNN(load_config("nuclei_r18_fpn", [*SMALL, "model.fpn.channels=64"]).model)
     before = [weight.numpy() for weight in model.weights]
-    with pytest.raises(mrcnn_tf.UserError, match="another architecture"):
-        load_weights(model, weights)
+    with pytest.raises(mrcnn_tf.UserError, match="another architecture: set model.fpn.channels=32"):
+        model.load_pretrained(weights)
     for old, weight in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(old, weight.numpy())
 

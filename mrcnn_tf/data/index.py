@@ -9,7 +9,7 @@ import numpy as np
 
 from mrcnn_tf.categories import Category
 from mrcnn_tf.data.problems import Problem
-from mrcnn_tf.files import replaced
+from mrcnn_tf.files import cache_folder, replaced
 
 FORMAT = 1  # of the cached file; raise it when anything that goes into it changes
 
@@ -77,12 +77,6 @@ def cache_path(annotations, images, categories):
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     stem = os.path.splitext(os.path.basename(annotations))[0]
     return os.path.join(cache_folder(), f"{stem}-{digest}.npz")
-
-
-def cache_folder():
-    """$MRCNN_TF_CACHE, or the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.environ.get("MRCNN_TF_CACHE") or os.path.join(root, "mrcnn_tf")
 
 
 def save_index(path, index, seen):

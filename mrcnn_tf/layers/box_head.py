@@ -5,6 +5,7 @@ import collections
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.layers.conv import ConvNorm
 from mrcnn_tf.layers.roi_align import PyramidRoIAlign
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.nms import DROPPED, nms
@@ -17,7 +18,9 @@ Detected = collections.namedtuple("Detected", "boxes scores classes valid")
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class BoxHead(keras.layers.Layer):
-    """RoIAlign 7x7, two hidden layers, and two siblings: K + 1 class logits (background first) and K boxes' deltas.
+    """RoIAlign 7x7, hidden layers, and two siblings: K + 1 class logits (background first) and K boxes' deltas.
+
+    The paper has two fully connected hidden layers, torchvision's newer models four convolutions and one of them.
 
     Args:
         num_classes: K foreground classes.
@@ -31,33 +34,59 @@ class BoxHead(keras.layers.Layer):
         self.num_classes, self.config = num_classes, config
         self.detections, self.conventions = detections, conventions
         self.roi_align = PyramidRoIAlign(config["pool_size"], conventions, name="roi_align")
+        self.convs = [
+            ConvNorm(
+                config["conv_channels"], 3, norm=config["norm"], activation="relu",
+                epsilon=conventions["batch_norm_epsilon"], dtype=self.dtype_policy, name=f"conv{index}",
+            )
+            for index in range(1, config["convs"] + 1)
+        ]  # fmt: skip
 
         def dense(name, units, activation, dtype):
             # torch.nn.Linear's initial weights, which torchvision trains from; from smaller predictors it learns later.
             uniform = keras.initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform")
             return keras.layers.Dense(units, activation, kernel_initializer=uniform, dtype=dtype, name=name)
 
-        self.fc1 = dense("fc1", config["channels"], "relu", self.dtype_policy)
-        self.fc2 = dense("fc2", config["channels"], "relu", self.dtype_policy)
+        self.fcs = [
+            dense(f"fc{index}", config["channels"], "relu", self.dtype_policy) for index in range(1, config["fcs"] + 1)
+        ]
         # Detections are ranked by these: with eight bits of mantissa many would tie.
         self.class_logits = dense("class_logits", num_classes + 1, None, "float32")
         self.box_deltas = dense("box_deltas", 4 * num_classes, None, "float32")
 
     def build(self, input_shape):
         self.roi_align.build(None)
-        pooled = self.config["pool_size"] ** 2 * input_shape[0][-1]
-        self.fc1.build((None, pooled))
-        for layer in (self.fc2, self.class_logits, self.box_deltas):
-            layer.build((None, self.config["channels"]))
+        channels = input_shape[0][-1]
+        for conv in self.convs:
+            conv.build((None, None, None, channels))
+            channels = conv.filters
+        units = self.config["pool_size"] ** 2 * channels
+        for layer in self.fcs:
+            layer.build((None, units))
+            units = layer.units
+        for layer in (self.class_logits, self.box_deltas):
+            layer.build((None, units))
 
     def call(self, features, rois, canvas_size=None):
         """Logits [B, R, K + 1] and deltas [B, R, K, 4], float32, of rois [B, R, 4] pixels."""
-        pooled = self.roi_align(features, rois, canvas_size)
-        hidden = self.fc2(self.fc1(tf.reshape(pooled, [-1, self.fc1.kernel.shape[0]])))
+        hidden = self.roi_align(features, rois, canvas_size)
+        for conv in self.convs:
+            hidden = conv(hidden)
+        hidden = tf.reshape(hidden, [-1, self.fcs[0].kernel.shape[0]])
+        for layer in self.fcs:
+            hidden = layer(hidden)
         shape = [-1, rois.shape[1]]
         logits = tf.reshape(self.class_logits(hidden), [*shape, self.num_classes + 1])
         deltas = tf.reshape(self.box_deltas(hidden), [*shape, self.num_classes, 4])
         return logits, deltas
+
+    def class_variables(self):
+        """(variable, initializer) of each weight whose shape depends on the classes."""
+        return [
+            pair
+            for layer in (self.class_logits, self.box_deltas)
+            for pair in ((layer.kernel, layer.kernel_initializer), (layer.bias, layer.bias_initializer))
+        ]
 
     def detect(self, logits, deltas, proposals, image_size):
         """The best detections of each image: softmax, decode, clip, threshold, NMS per class (section 3.1, Inference).

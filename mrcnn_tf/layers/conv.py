@@ -24,6 +24,7 @@ class ConvNorm(keras.layers.Layer):
         norm: None (bias), "frozen_bn", "bn", "sync_bn" or "gn".
         activation: None or "relu".
         epsilon: of the normalisation.
+        groups: the channels are convolved in that many groups, each by itself.
         kernel_initializer: as in keras.layers.Conv2D; He normal by fan-out if None.
     """
 
@@ -35,12 +36,13 @@ class ConvNorm(keras.layers.Layer):
         norm=None,
         activation=None,
         epsilon=1e-5,
+        groups=1,
         kernel_initializer=None,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # the folding of a frozen batch norm stays in float32
         self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
-        self.norm, self.activation, self.epsilon = norm, activation, epsilon
+        self.norm, self.activation, self.epsilon, self.groups = norm, activation, epsilon, groups
         default = keras.initializers.VarianceScaling(**HE_FAN_OUT)
         self.kernel_initializer = keras.initializers.get(kernel_initializer or default)
         self.normalization = self._make_normalization()
@@ -59,7 +61,7 @@ class ConvNorm(keras.layers.Layer):
         return None
 
     def build(self, input_shape):
-        channels, size = input_shape[-1], self.kernel_size
+        channels, size = input_shape[-1] // self.groups, self.kernel_size
         self.kernel = self.add_weight(
             name="kernel", shape=(size, size, channels, self.filters), initializer=self.kernel_initializer
         )
@@ -114,5 +116,6 @@ class ConvNorm(keras.layers.Layer):
             "norm": self.norm,
             "activation": self.activation,
             "epsilon": self.epsilon,
+            "groups": self.groups,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

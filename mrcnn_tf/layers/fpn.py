@@ -19,16 +19,24 @@ def upsample(features):
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class FPN(keras.layers.Layer):
-    """Pyramid levels {P2, ..., P6} from {C2, ..., C5}; P6 is P5 subsampled by two (FPN paper, footnote 2)."""
+    """Pyramid levels {P2, ..., P6} from {C2, ..., C5}; P6 is P5 subsampled by two (FPN paper, footnote 2).
 
-    def __init__(self, channels=256, **kwargs):
+    Args:
+        channels: of every level.
+        norm, epsilon: of the convolutions, see `ConvNorm`.
+    """
+
+    def __init__(self, channels=256, norm=None, epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
-        self.channels = channels
+        self.channels, self.norm, self.epsilon = channels, norm, epsilon
         uniform = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}
 
         def conv(name, size):
             initializer = keras.initializers.VarianceScaling(**uniform)
-            return ConvNorm(channels, size, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
+            return ConvNorm(
+                channels, size, norm=norm, epsilon=epsilon, kernel_initializer=initializer,
+                dtype=self.dtype_policy, name=name,
+            )  # fmt: skip
 
         self.lateral = [conv(f"lateral{level}", 1) for level in range(2, 6)]
         self.output_convs = [conv(f"output{level}", 3) for level in range(2, 6)]
@@ -43,15 +51,15 @@ class FPN(keras.layers.Layer):
 
         The levels are zero beyond each image's canvas, so that heads need not look at it.
         """
-        laterals = [conv(features) for conv, features in zip(self.lateral, maps, strict=True)]
+        extents = [canvas.extent(canvas_size, stride) for stride in STRIDES[:-1]]
+        laterals = [conv(*each) for conv, *each in zip(self.lateral, maps, extents, strict=True)]
         merged = [laterals[-1]]
         for finer in laterals[-2::-1]:
             merged.insert(0, finer + upsample(merged[0]))
         outputs = []
-        for conv, features, stride in zip(self.output_convs, merged, STRIDES[:-1], strict=True):
-            extent = canvas.extent(canvas_size, stride)
+        for conv, features, extent in zip(self.output_convs, merged, extents, strict=True):
             outputs.append(canvas.clear(conv(features, extent=extent), extent))
         return [*outputs, outputs[-1][:, ::2, ::2, :]]
 
     def get_config(self):
-        return super().get_config() | {"channels": self.channels}
+        return super().get_config() | {"channels": self.channels, "norm": self.norm, "epsilon": self.epsilon}

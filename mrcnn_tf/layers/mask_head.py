@@ -26,9 +26,12 @@ class MaskHead(keras.layers.Layer):
         self.num_classes, self.config, self.conventions = num_classes, config, conventions
         self.roi_align = PyramidRoIAlign(config["pool_size"], conventions, name="roi_align")
         self.convs = [
-            ConvNorm(config["channels"], 3, activation="relu", dtype=self.dtype_policy, name=f"conv{index}")
+            ConvNorm(
+                config["channels"], 3, norm=config["norm"], activation="relu",
+                epsilon=conventions["batch_norm_epsilon"], dtype=self.dtype_policy, name=f"conv{index}",
+            )
             for index in range(1, config["convs"] + 1)
-        ]
+        ]  # fmt: skip
 
     def build(self, input_shape):
         self.roi_align.build(None)
@@ -43,6 +46,11 @@ class MaskHead(keras.layers.Layer):
         self.deconv_bias = self.add_weight(name="deconv_bias", shape=(hidden,), initializer="zeros")
         self.kernel = self.add_weight(name="predictor_kernel", shape=(hidden, self.num_classes), initializer=he)
         self.bias = self.add_weight(name="predictor_bias", shape=(self.num_classes,), initializer="zeros")
+
+    def class_variables(self):
+        """(variable, initializer) of each weight whose shape depends on the classes."""
+        he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
+        return [(self.kernel, he), (self.bias, keras.initializers.Zeros())]
 
     def call(self, features, rois, classes, canvas_size=None):
         """Logits float32 [B, R, M, M] of the masks of `classes` int32 [B, R] (0: padding, any) for rois [B, R, 4]."""

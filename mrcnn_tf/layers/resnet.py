@@ -6,7 +6,7 @@ import tensorflow as tf
 from mrcnn_tf.layers.conv import ConvNorm
 from mrcnn_tf.ops import canvas
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 WIDTHS = (64, 128, 256, 512)
 
 
@@ -16,34 +16,37 @@ class ResidualBlock(keras.layers.Layer):
 
     Args:
         width: channels of the 3x3 convolutions.
-        bottleneck: the form for depth 50 and more, with 4 * width output channels.
+        filters: output channels.
+        bottleneck: the form for depth 50 and more.
         strides: of the block.
         stride_in_1x1: a bottleneck strides in its first 1x1 (He et al.) instead of its 3x3 (torchvision).
         project: the shortcut is a 1x1 convolution.
+        groups: of a bottleneck's 3x3 convolution (ResNeXt, Xie et al. 2017).
         norm, epsilon: see `ConvNorm`.
     """
 
-    def __init__(self, width, bottleneck, strides, stride_in_1x1, project, norm, epsilon, **kwargs):
+    def __init__(self, width, filters, bottleneck, strides, stride_in_1x1, project, groups, norm, epsilon, **kwargs):
         super().__init__(**kwargs)
         self.settings = {
             "width": width,
+            "filters": filters,
             "bottleneck": bottleneck,
             "strides": strides,
             "stride_in_1x1": stride_in_1x1,
             "project": project,
+            "groups": groups,
             "norm": norm,
             "epsilon": epsilon,
         }
 
-        def conv(name, filters, size, step, activation):
-            return ConvNorm(filters, size, step, norm, activation, epsilon, dtype=self.dtype_policy, name=name)
+        def conv(name, filters, size, step, activation, groups=1):
+            return ConvNorm(filters, size, step, norm, activation, epsilon, groups, dtype=self.dtype_policy, name=name)
 
-        filters = 4 * width if bottleneck else width
         if bottleneck:
             first, second = (strides, 1) if stride_in_1x1 else (1, strides)
             self.convs = [
                 conv("conv1", width, 1, first, "relu"),
-                conv("conv2", width, 3, second, "relu"),
+                conv("conv2", width, 3, second, "relu", groups),
                 conv("conv3", filters, 1, 1, None),
             ]
         else:
@@ -76,13 +79,26 @@ class ResNet(keras.layers.Layer):
     """Feature maps {C2, C3, C4, C5} of a batch of images.
 
     Args:
-        depth: 18, 34, 50 or 101.
+        depth: 18, 34, 50, 101 or 152.
         norm, epsilon: see `ConvNorm`.
         stride_in_1x1: see `ResidualBlock`.
         freeze_at: 1 freezes the stem, 2 also res2, and so on; 0 trains everything.
+        groups, width_per_group: of the 3x3 convolutions, the latter in res2; (32, 4) makes a ResNeXt 32x4d.
+        stem_pool: the max pooling's padding: "symmetric", or only at the end ("same", as Keras's `padding="same"`).
     """
 
-    def __init__(self, depth, norm="frozen_bn", stride_in_1x1=False, freeze_at=2, epsilon=1e-5, **kwargs):
+    def __init__(
+        self,
+        depth,
+        norm="frozen_bn",
+        stride_in_1x1=False,
+        freeze_at=2,
+        epsilon=1e-5,
+        groups=1,
+        width_per_group=64,
+        stem_pool="symmetric",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.settings = {
             "depth": depth,
@@ -90,19 +106,22 @@ class ResNet(keras.layers.Layer):
             "stride_in_1x1": stride_in_1x1,
             "freeze_at": freeze_at,
             "epsilon": epsilon,
+            "groups": groups,
+            "width_per_group": width_per_group,
+            "stem_pool": stem_pool,
         }
         bottleneck = depth >= 50
         self.stem = ConvNorm(64, 7, 2, norm, "relu", epsilon, dtype=self.dtype_policy, name="stem")
         self.stages, channels = [], 64
-        for stage, (blocks, width) in enumerate(zip(BLOCKS[depth], WIDTHS, strict=True), start=2):
-            filters = 4 * width if bottleneck else width
-            row = []
+        for stage, (blocks, planes) in enumerate(zip(BLOCKS[depth], WIDTHS, strict=True), start=2):
+            filters = 4 * planes if bottleneck else planes
+            width, row = planes * width_per_group // 64 * groups, []
             for index in range(blocks):
                 strides = 2 if index == 0 and stage > 2 else 1
                 project = index == 0 and (strides == 2 or channels != filters)
                 row.append(
                     ResidualBlock(
-                        width, bottleneck, strides, stride_in_1x1, project, norm, epsilon,
+                        width, filters, bottleneck, strides, stride_in_1x1, project, groups, norm, epsilon,
                         dtype=self.dtype_policy, name=f"res{stage}_{index}",
                     )
                 )  # fmt: skip
@@ -128,8 +147,11 @@ class ResNet(keras.layers.Layer):
     def call(self, images, canvas_size=None, training=False):
         """Images [B, H, W, 3], H and W multiples of 32 -> list of four maps [B, H / s, W / s, C], s = 4, 8, 16, 32."""
         outputs = self.stem(images, extent=canvas_size, training=training)
-        # Zeros are a neutral border for the maximum, since ReLU has gone before. The canvas ends between two windows.
-        outputs = tf.nn.max_pool2d(tf.pad(outputs, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
+        # Zeros are a neutral border for the maximum, since ReLU has gone before.
+        pad = [1, 1]  # the canvas ends between two windows
+        if self.settings["stem_pool"] == "same":
+            pad, outputs = [0, 1], canvas.clear(outputs, canvas.extent(canvas_size, 2))
+        outputs = tf.nn.max_pool2d(tf.pad(outputs, [[0, 0], pad, pad, [0, 0]]), 3, 2, "VALID")
         maps, cells = [], canvas.extent(canvas_size, 4)
         for row in self.stages:
             for block in row:

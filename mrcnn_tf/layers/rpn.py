@@ -29,13 +29,14 @@ class RPN(keras.layers.Layer):
     Args:
         config: a dictionary with the fields of `RPNConfig`.
         conventions: a dictionary with the fields of `Conventions`.
-        channels: of the hidden layer.
+        channels: of the hidden layers, where the config leaves them open.
     """
 
     def __init__(self, config, conventions, channels=256, seed=None, **kwargs):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
         self.config, self.conventions, self.channels, self.seed = config, conventions, channels, seed
-        self.head = RPNHead(len(config["aspect_ratios"]), channels, dtype=self.dtype_policy, name="head")
+        ratios, hidden = len(config["aspect_ratios"]), config["channels"] or channels
+        self.head = RPNHead(ratios, hidden, config["convs"], dtype=self.dtype_policy, name="head")
         self.supports_jit = False  # TensorFlow's NMS and the dynamic shapes of a batch of images don't compile with XLA
         self.noise = keras.random.SeedGenerator(seed)
 
@@ -46,8 +47,8 @@ class RPN(keras.layers.Layer):
         """`Proposals` from five maps [B, H_l, W_l, C] and image_size [B, 2]. No gradient flows through them."""
         features = [tf.stop_gradient(level) for level in features]
         extents = [canvas.extent(canvas_size, stride) for stride in STRIDES]
-        logits, deltas = self.head(features)
-        anchors = self._anchors(features)
+        logits, deltas = self.head(features, extents)
+        anchors = self._anchors(features, canvas_size)
         before, after = ("pre_nms_train", "post_nms_train") if training else ("pre_nms_test", "post_nms_test")
         rows = zip(logits, deltas, anchors, self._usable(features, extents), strict=True)
         best = [_best_of_level(*row, self.config[before]) for row in rows]
@@ -64,24 +65,27 @@ class RPN(keras.layers.Layer):
     def sample_anchors(self, features, boxes, valid, crowd, canvas_size=None):
         """The `AnchorSample` of a training step for ground truth boxes [B, G, 4], valid and crowd [B, G]."""
         extents = [canvas.extent(canvas_size, stride) for stride in STRIDES]
-        anchors = tf.concat(self._anchors(features), axis=0)
+        anchors = tf.concat(self._anchors(features, canvas_size), axis=-2)
         usable = tf.concat(self._usable(features, extents), axis=1)
         config = self.config
         thresholds = config["foreground_iou"], config["background_iou"]
-        matches = match(anchors[None], boxes, valid, crowd, *thresholds, promote_best=True, usable=usable)
+        every = anchors[None] if anchors.shape.rank == 2 else anchors
+        matches = match(every, boxes, valid, crowd, *thresholds, promote_best=True, usable=usable)
         positives = int(config["batch_per_image"] * config["positive_fraction"])
         noise = keras.random.uniform(tf.shape(matches), seed=self.noise)
         indices, positive, drawn = sample(matches, usable, config["batch_per_image"], positives, noise)
-        logits, deltas = self.head.at(features, indices)
+        logits, deltas = self.head.at(features, indices, extents)
         truth = tf.gather(boxes, tf.maximum(tf.gather(matches, indices, batch_dims=1), 0), batch_dims=1)
-        targets = box_ops.encode(truth, tf.gather(anchors, indices), DELTA_WEIGHTS)
+        targets = box_ops.encode(truth, _take(anchors, indices), DELTA_WEIGHTS)
         return AnchorSample(logits, deltas, targets, positive, drawn)
 
-    def _anchors(self, features):
-        """List over levels of [H_l * W_l * ratios, 4]."""
+    def _anchors(self, features, canvas_size):
+        """List over levels of [H_l * W_l * ratios, 4], or [B, ..., 4] where the stride depends on the image."""
         grids = []
         for level, size, stride in zip(features, self.config["anchor_sizes"], STRIDES, strict=True):
             cell = anchor_ops.cell_anchors(size, self.config["aspect_ratios"], self.conventions["anchor_rounding"])
+            if self.conventions["anchor_stride"] == "padded":
+                stride = _padded_stride(features[0], canvas_size, stride)
             grids.append(anchor_ops.grid_anchors(cell, tf.shape(level)[1], tf.shape(level)[2], stride))
         return grids
 
@@ -109,7 +113,19 @@ def _best_of_level(logits, deltas, anchors, usable, count):
     logits = tf.where(usable, logits, DROPPED)
     scores, indices = tf.math.top_k(logits, _at_most(count, logits))
     deltas = tf.gather(deltas, indices, batch_dims=1)
-    return scores, box_ops.decode(deltas, tf.gather(anchors, indices), DELTA_WEIGHTS)
+    return scores, box_ops.decode(deltas, _take(anchors, indices), DELTA_WEIGHTS)
+
+
+def _take(anchors, indices):
+    """The anchors [B, N, 4] at `indices` [B, N] of anchors [A, 4] or [B, A, 4]."""
+    return tf.gather(anchors, indices, batch_dims=anchors.shape.rank - 2)
+
+
+def _padded_stride(finest, canvas_size, stride):
+    """float32 [B, 2]: the canvas in pixels divided by its cells on a map of `stride`, rounded down (torchvision)."""
+    if canvas_size is None:
+        canvas_size = tf.tile(tf.shape(finest)[None, 1:3] * STRIDES[0], [tf.shape(finest)[0], 1])
+    return tf.cast(canvas_size // canvas.extent(canvas_size, stride), tf.float32)
 
 
 def _at_most(count, logits):

@@ -1,9 +1,10 @@
-"""The RPN's small network: a 3x3 convolution and two 1x1 siblings on every level (Faster R-CNN, section 3.1)."""
+"""The RPN's small network: 3x3 convolution and two 1x1 siblings on every level (Faster R-CNN, section 3.1)."""
 
 import keras
 import tensorflow as tf
 
 from mrcnn_tf.layers.conv import ConvNorm
+from mrcnn_tf.ops import canvas
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -12,10 +13,11 @@ class RPNHead(keras.layers.Layer):
 
     Args:
         anchors_per_cell: aspect ratios.
-        channels: of the hidden layer.
+        channels: of the hidden layers.
+        convs: how many hidden layers; the paper has one, torchvision's newer models two.
     """
 
-    def __init__(self, anchors_per_cell, channels=256, **kwargs):
+    def __init__(self, anchors_per_cell, channels=256, convs=1, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.anchors_per_cell, self.channels = anchors_per_cell, channels
 
@@ -25,27 +27,40 @@ class RPNHead(keras.layers.Layer):
                 filters, size, activation=activation, kernel_initializer=initializer, dtype=dtype, name=name
             )
 
-        self.hidden = conv("conv", channels, 3, "relu", self.dtype_policy)
+        names = ["conv", *(f"conv{index}" for index in range(2, convs + 1))]
+        self.hidden = [conv(name, channels, 3, "relu", self.dtype_policy) for name in names]
         # Proposals are ranked by these: with eight bits of mantissa many would tie.
         self.objectness = conv("objectness_logits", anchors_per_cell, 1, None, "float32")
         self.deltas = conv("anchor_deltas", 4 * anchors_per_cell, 1, None, "float32")
 
     def build(self, input_shape):
-        self.hidden.build((None, None, None, input_shape[0][-1]))
+        channels = input_shape[0][-1]
+        for conv in self.hidden:
+            conv.build((None, None, None, channels))
+            channels = self.channels
         self.objectness.build((None, None, None, self.channels))
         self.deltas.build((None, None, None, self.channels))
 
-    def call(self, features):
-        """Everywhere: lists over levels of float32 logits [B, H_l * W_l * ratios] and deltas [..., 4]."""
+    def call(self, features, extents=None):
+        """Everywhere: lists over levels of float32 logits [B, H_l * W_l * ratios] and deltas [..., 4].
+
+        `extents` is the canvas in cells of each level, see ops/canvas.py.
+        """
         logits, deltas = [], []
-        for level in features:
-            hidden = self.hidden(level)
-            batch = tf.shape(level)[0]
+        for hidden in self._hidden(features, extents, self.hidden):
+            batch = tf.shape(hidden)[0]
             logits.append(tf.reshape(self.objectness(hidden), [batch, -1]))
             deltas.append(tf.reshape(self.deltas(hidden), [batch, -1, 4]))
         return logits, deltas
 
-    def at(self, features, anchors):
+    def _hidden(self, features, extents, convs):
+        """The levels after `convs`. The pyramid is clear beyond the canvas, only hidden layers need clearing."""
+        for index, conv in enumerate(convs):
+            cells = extents if extents and index else [None] * len(features)
+            features = [conv(*each) for each in zip(features, cells, strict=True)]
+        return features
+
+    def at(self, features, anchors, extents=None):
         """The same numbers for chosen anchors only: logits [B, N] and deltas [B, N, 4], float32.
 
         The RPN learns from 256 anchors an image, out of 268,000 at 800x1333. Evaluating the loss here instead of on the
@@ -54,9 +69,14 @@ class RPNHead(keras.layers.Layer):
         Args:
             features: list of L maps [B, H_l, W_l, C].
             anchors: int32 [B, N], indices into the concatenation over levels of `call`'s anchors.
+            extents: as in `call`.
         """
+        *first, last = self.hidden  # only the last hidden layer can be spared: the others' outputs overlap
+        features = self._hidden(features, extents, first)
+        if first and extents:
+            features = [canvas.clear(*each) for each in zip(features, extents, strict=True)]
         patches = _patches(features, anchors // self.anchors_per_cell)  # [B, N, 9 * C]
-        hidden = tf.nn.relu(_affine(patches, self.hidden))
+        hidden = tf.nn.relu(_affine(patches, last))
         logits = _affine(hidden, self.objectness)
         deltas = _affine(hidden, self.deltas)
         ratio = anchors % self.anchors_per_cell
@@ -64,7 +84,11 @@ class RPNHead(keras.layers.Layer):
         return tf.gather(logits, ratio, batch_dims=2), tf.gather(deltas, ratio, batch_dims=2)
 
     def get_config(self):
-        return super().get_config() | {"anchors_per_cell": self.anchors_per_cell, "channels": self.channels}
+        return super().get_config() | {
+            "anchors_per_cell": self.anchors_per_cell,
+            "channels": self.channels,
+            "convs": len(self.hidden),
+        }
 
 
 def _affine(inputs, conv):

@@ -22,9 +22,13 @@ def grid_anchors(cell, grid_height, grid_width, stride):
     """Anchors [grid_height * grid_width * ratios, 4] in pixels, in the order of a flattened [H, W, ratios] RPN output.
 
     `cell` [ratios, 4] is centred at `stride` times the cell index, without a half-cell offset (both reference systems).
+    `stride` is a number, or float32 [B, 2] = (vertical, horizontal) for anchors [B, ..., 4].
     """
-    xs = tf.range(grid_width, dtype=tf.float32) * stride
-    ys = tf.range(grid_height, dtype=tf.float32) * stride
-    shift_x, shift_y = tf.meshgrid(xs, ys)
-    shifts = tf.stack([shift_x, shift_y, shift_x, shift_y], axis=-1)
-    return tf.reshape(shifts[:, :, None, :] + tf.constant(cell), [-1, 4])
+    stride = tf.broadcast_to(tf.cast(stride, tf.float32), [2]) if isinstance(stride, (int, float)) else stride
+    ys = tf.range(grid_height, dtype=tf.float32) * stride[..., :1]
+    xs = tf.range(grid_width, dtype=tf.float32) * stride[..., 1:]
+    ys, xs = ys[..., :, None, None], xs[..., None, :, None]
+    x1, y1, x2, y2 = tf.unstack(tf.constant(cell), axis=-1)
+    corners = tf.broadcast_dynamic_shape(tf.shape(ys + x1), tf.shape(xs + x1))
+    anchors = tf.stack([tf.broadcast_to(v, corners) for v in (xs + x1, ys + y1, xs + x2, ys + y2)], axis=-1)
+    return tf.reshape(anchors, tf.concat([tf.shape(stride)[:-1], [-1, 4]], axis=0))

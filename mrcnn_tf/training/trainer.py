@@ -49,7 +49,7 @@ def train(config: Config, folder, weights=None, verbose="auto"):
     Args:
         config: from `load_config`.
         folder: where the files go; made if missing.
-        weights: a .keras file of a model with the same classes to start from.
+        weights: what to start from, as `MaskRCNN.load_pretrained` takes it; train.weights of the config if None.
         verbose: as in keras.Model.fit.
 
     Raises:
@@ -58,25 +58,26 @@ def train(config: Config, folder, weights=None, verbose="auto"):
     """
     if not config.data.train.annotations:
         raise UserError("The config names no data to train on: set data.train.annotations and data.train.images.")
-    backbone = config.model.backbone
+    backbone, weights = config.model.backbone, weights or config.train.weights
     if not weights and (backbone.freeze_at or backbone.norm == "frozen_bn"):
         raise UserError(
-            "The config freezes a part of the backbone, which would stay random: give weights to start from, or set "
-            "model.backbone.norm=gn and model.backbone.freeze_at=0 to train from scratch."
+            "The config freezes a part of the backbone, which would stay random: give weights to start from "
+            "(train.weights), or set model.backbone.norm=gn and model.backbone.freeze_at=0 to train from scratch."
         )
     folder = pathlib.Path(folder)
     keras.utils.set_random_seed(config.train.seed)
     data = coco_dataset(config.data.train, training=True)
     model = MaskRCNN(config.model, dtype=dtype_policy(config.train.precision))
     if weights:
-        load_weights(model, weights)
+        model.load_pretrained(weights, map_classes=config.train.map_classes, verbose=verbose != 0)
     model.compile(optimizer=make_optimizer(config))
     folder.mkdir(parents=True, exist_ok=True)
     with replaced(folder / "config.yaml") as file:
         file.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False), encoding="utf-8")
     clock, judge = _Clock(), CocoAP(config.data.val, verbose=int(verbose != 0))
     history = _History(folder / "history.json")
-    judged = [judge, SaveModel(folder / "best.keras", "val_segm_AP")] if config.data.val.annotations else []
+    figure = "val_segm_AP" if model.mask_head else "val_bbox_AP"
+    judged = [judge, SaveModel(folder / "best.keras", figure)] if config.data.val.annotations else []
     callbacks = [clock, *judged, history]
     epoch_steps = min(config.train.epoch_steps or int(data.cardinality()), config.train.steps)
     epochs = -(-config.train.steps // epoch_steps)
@@ -86,29 +87,6 @@ def train(config: Config, folder, weights=None, verbose="auto"):
         with replaced(folder / "model.keras") as file:
             model.save(file)
     return TrainingRun(model, folder, clock.seconds, history.epochs, judge.results)
-
-
-def load_weights(model, path):
-    """Copies the weights of a saved model into `model`.
-
-    Raises:
-        UserError: not a saved Mask R-CNN, or its classes or layers are others; `model` keeps its weights then.
-    """
-    other = load_model(path)
-    names = [[category.name for category in each.config.categories] for each in (other, model)]
-    if len(names[0]) != len(names[1]):
-        raise UserError(
-            f"{path} was trained for {len(names[0])} classes ({_some(names[0])}) and the model has {len(names[1])} "
-            f"({_some(names[1])}): give weights of the same classes, or none."
-        )
-    mine, theirs = ({weight.path.split("/", 1)[-1]: weight for weight in each.weights} for each in (model, other))
-    odd = [name for name in sorted(mine.keys() | theirs.keys()) if _shape(mine, name) != _shape(theirs, name)]
-    if odd:
-        raise UserError(
-            f"{path} holds another architecture ({len(odd)} weights differ, {odd[0]} first): use its own config."
-        )
-    for name, weight in mine.items():
-        weight.assign(theirs[name])
 
 
 def load_model(path):
@@ -128,14 +106,6 @@ def load_model(path):
     if not isinstance(model, MaskRCNN):
         raise UserError(f"{path} holds a {type(model).__name__}: give the .keras file of a MaskRCNN.")
     return model
-
-
-def _shape(weights, name):
-    return tuple(weights[name].shape) if name in weights else None
-
-
-def _some(names):
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 class _Clock(keras.callbacks.Callback):

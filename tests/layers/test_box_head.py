@@ -44,8 +44,7 @@ def test_the_layers_are_two_hidden_and_two_siblings(make, features, conventions)
     head, random = make(), np.random.default_rng(2)
     head.set_weights([random.normal(size=weight.shape) * 0.3 for weight in head.get_weights()])
     fc1, fc2, classes, boxes = (
-        [weight.numpy() for weight in layer.weights]
-        for layer in (head.fc1, head.fc2, head.class_logits, head.box_deltas)
+        [weight.numpy() for weight in layer.weights] for layer in (*head.fcs, head.class_logits, head.box_deltas)
     )
     pooled = PyramidRoIAlign(3, conventions())(features, tf.constant(rois())).numpy()
     hidden = np.maximum(pooled.reshape(2 * ROIS, 3 * 3 * 5) @ fc1[0] + fc1[1], 0)
@@ -144,7 +143,7 @@ def test_logits_dont_depend_on_the_padding(make, features):
 
 def test_outputs_are_float32_under_bfloat16(make, features):
     head = make(dtype="mixed_bfloat16")
-    assert head.fc1.compute_dtype == "bfloat16"
+    assert head.fcs[0].compute_dtype == "bfloat16"
     maps = [tf.cast(level, tf.bfloat16) for level in features]
     logits, deltas = head(maps, tf.constant(rois()))
     proposals = Proposals(tf.constant(rois()), tf.zeros([2, ROIS]), tf.ones([2, ROIS], tf.bool))

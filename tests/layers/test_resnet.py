@@ -112,7 +112,7 @@ def test_statistics_of_frozen_stages_dont_move_in_training():
 
 
 def test_a_block_adds_its_input():
-    block = ResidualBlock(4, False, 1, False, False, "frozen_bn", 1e-5)
+    block = ResidualBlock(4, 4, False, 1, False, False, 1, "frozen_bn", 1e-5)
     block.build((None, None, None, 4))
     block.convs[-1].kernel.assign(tf.zeros_like(block.convs[-1].kernel))
     inputs = np.random.default_rng(0).normal(size=(1, 5, 5, 4)).astype(np.float32)

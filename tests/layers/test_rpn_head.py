@@ -28,7 +28,7 @@ def head():
 def test_dense_outputs_are_three_convolutions(head, features):
     logits, deltas = head(features)
     for level, cells, own_logits, own_deltas in zip(features, CELLS, logits, deltas, strict=True):
-        hidden = tf.nn.relu(tf.nn.conv2d(level, head.hidden.kernel, 1, "SAME") + head.hidden.bias)
+        hidden = tf.nn.relu(tf.nn.conv2d(level, head.hidden[0].kernel, 1, "SAME") + head.hidden[0].bias)
         objectness = hidden.numpy() @ head.objectness.kernel.numpy()[0, 0] + head.objectness.bias.numpy()
         shifts = hidden.numpy() @ head.deltas.kernel.numpy()[0, 0] + head.deltas.bias.numpy()
         assert objectness.shape == (2, *cells, 3)

@@ -21,13 +21,14 @@ PYRAMID = [(None, None, None, 16)] * 5
 IMAGES = (None, None, None, 3)
 # Settings other than the defaults, so that a forgotten one shows; then the shape to build with.
 LAYERS = {
-    "ConvNorm": (lambda tree, **k: ConvNorm(8, 3, 2, None, "relu", 1e-3, "zeros", **k), IMAGES),
+    "ConvNorm": (lambda tree, **k: ConvNorm(8, 3, 2, None, "relu", 1e-3, 1, "zeros", **k), IMAGES),
     "ConvNorm with group norm": (lambda tree, **k: ConvNorm(32, 1, norm="gn", epsilon=1e-2, **k), IMAGES),
+    "ConvNorm in groups": (lambda tree, **k: ConvNorm(9, 3, groups=3, **k), IMAGES),
     "GroupNorm": (lambda tree, **k: GroupNorm(4, 1e-3, **k), PYRAMID[0]),
-    "ResidualBlock": (lambda tree, **k: ResidualBlock(8, True, 2, True, True, "bn", 1e-3, **k), IMAGES),
-    "ResNet": (lambda tree, **k: ResNet(18, "bn", True, 3, 1e-3, **k), IMAGES),
-    "FPN": (lambda tree, **k: FPN(16, **k), PYRAMID[:4]),
-    "RPNHead": (lambda tree, **k: RPNHead(2, 12, **k), PYRAMID),
+    "ResidualBlock": (lambda tree, **k: ResidualBlock(8, 20, True, 2, True, True, 4, "bn", 1e-3, **k), IMAGES),
+    "ResNet": (lambda tree, **k: ResNet(50, "bn", True, 3, 1e-3, 2, 8, "same", **k), IMAGES),
+    "FPN": (lambda tree, **k: FPN(16, "frozen_bn", 1e-3, **k), PYRAMID[:4]),
+    "RPNHead": (lambda tree, **k: RPNHead(2, 12, 2, **k), PYRAMID),
     "RPN": (lambda tree, **k: RPN(tree["rpn"], tree["conventions"], 16, 5, **k), PYRAMID),
     "PyramidRoIAlign": (lambda tree, **k: PyramidRoIAlign(5, tree["conventions"], **k), None),
     "BoxHead": (lambda tree, **k: BoxHead(2, tree["box_head"], tree["detections"], tree["conventions"], **k), PYRAMID),

@@ -1,0 +1,149 @@
+"""Anything that weights can come from, recognised by its content and converted."""
+
+import dataclasses
+import pathlib
+import zipfile
+
+import keras
+
+from mrcnn_tf.categories import Category
+from mrcnn_tf.config import ModelConfig, load_config
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.weights import caffe2, detectron2, keras_applications, matterport, own, torchvision
+from mrcnn_tf.weights.checkpoint import read_checkpoint
+from mrcnn_tf.weights.converted import Converted
+from mrcnn_tf.weights.presets import PRESETS, find_preset, preset_file
+from mrcnn_tf.weights.structure import num_classes
+
+FORMATS = {
+    "torchvision": torchvision,
+    "detectron2": detectron2,
+    "caffe2": caffe2,
+    "matterport": matterport,
+    "keras.applications": keras_applications,
+}
+IMAGENET = "imagenet"
+
+
+@dataclasses.dataclass
+class Source:
+    """Converted weights with their origin.
+
+    Attributes:
+        name: of the file, preset or model, for messages.
+        format: a key of FORMATS, or "mrcnn_tf".
+        converted: the `Converted` weights.
+    """
+
+    name: str
+    format: str
+    converted: Converted
+
+    def categories(self):
+        """The K foreground classes, numbered if the weights don't name them; None for a backbone."""
+        count = num_classes(self.converted.arrays)
+        if count is None or self.converted.categories:
+            return self.converted.categories
+        return [Category(id, f"class {id}") for id in range(1, count + 1)]
+
+    def config(self, overrides=()):
+        """The `Config` that the weights were made for; `overrides` as in `load_config`.
+
+        Raises:
+            UserError: the weights are a bare backbone.
+        """
+        if self.converted.config is None:
+            raise UserError(
+                f"{self.name} holds a backbone and no detector: name the config of the model to put it into, such as "
+                "mask_rcnn_r50_fpn."
+            )
+        implied = [f"model.{key}={_yaml(value)}" for key, value in _flat(self.converted.settings)]
+        config = load_config(self.converted.config, [*implied, *overrides])
+        config.model.categories = config.model.categories or self.categories()
+        return config
+
+
+def read_weights(source, depth=50):
+    """The `Source` of what `MaskRCNN.load_pretrained` takes.
+
+    Args:
+        source: a path, a preset's name, "imagenet" (keras.applications downloads the ResNet) or a keras.Model.
+        depth: of the ResNet that "imagenet" stands for: 50, 101 or 152.
+
+    Raises:
+        UserError: nothing of that name, an unreadable file, or weights of an unknown model.
+    """
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, keras.Model):
+        return _from_model(source, source.name)
+    if str(source) == IMAGENET:
+        return _from_model(_imagenet(depth), f"imagenet ResNet-{depth}")
+    preset = find_preset(str(source))
+    path = preset_file(preset) if preset else pathlib.Path(source)
+    if not path.is_file():
+        names = ", ".join(preset.name for preset in PRESETS[:3])
+        raise UserError(f"There is no file {path}: give a checkpoint's path, imagenet, or a preset such as {names}.")
+    if _is_keras_file(path):
+        return _from_model(_saved_model(path), str(path))
+    return _recognised(read_checkpoint(path).tensors, str(path))
+
+
+def _recognised(tensors, name):
+    for label, module in FORMATS.items():
+        if module.recognise(tensors):
+            try:
+                return Source(name, label, module.convert(tensors))
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from error
+    some = ", ".join(list(tensors)[:3])
+    raise UserError(
+        f"{name} holds weights of no model that can be imported (its tensors are named {some}, ...): importable are "
+        "torchvision's, detectron2's FPN, Detectron's, matterport's and keras.applications' ResNet models."
+    )
+
+
+def _from_model(model, name):
+    if isinstance(getattr(model, "config", None), ModelConfig):
+        return Source(name, "mrcnn_tf", own.convert(model))
+    return _recognised(keras_applications.tensors_of(model), name)
+
+
+def _imagenet(depth):
+    make = getattr(keras.applications, f"ResNet{depth}", None)
+    if make is None:
+        raise UserError(f"keras.applications has no ResNet-{depth}: set model.backbone.depth to 50, 101 or 152.")
+    try:
+        return make(include_top=False, weights="imagenet")
+    except Exception as error:  # what Keras raises when it can't download depends on the way it fails
+        raise UserError(
+            f"Keras can't download the ImageNet weights of ResNet-{depth} ({str(error).splitlines()[0]}): go online, or "
+            "give a checkpoint's path."
+        ) from error
+
+
+def _is_keras_file(path):
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return {"config.json", "model.weights.h5"} <= set(archive.namelist())
+
+
+def _saved_model(path):
+    try:
+        model = keras.saving.load_model(path)
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is no readable Keras model ({str(error).splitlines()[0]}): save it again.") from error
+    return model
+
+
+def _flat(settings, prefix=""):
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _yaml(value):
+    return "null" if value is None else value

@@ -1,0 +1,120 @@
+"""Tensors as files hold them: bytes, an element type, an offset, a shape and strides."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from mrcnn_tf.weights.refusal import Refusal
+
+# numpy has no bfloat16; its bits are the upper half of a float32.
+DTYPES = {
+    "float64": np.dtype("<f8"),
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "bfloat16": np.dtype("<u2"),
+    "int64": np.dtype("<i8"),
+    "int32": np.dtype("<i4"),
+    "int16": np.dtype("<i2"),
+    "int8": np.dtype("i1"),
+    "uint64": np.dtype("<u8"),
+    "uint32": np.dtype("<u4"),
+    "uint16": np.dtype("<u2"),
+    "uint8": np.dtype("u1"),
+    "bool": np.dtype("u1"),
+}
+MAX_RANK = 32
+MAX_ELEMENTS = 2**40
+
+
+@dataclasses.dataclass
+class Storage:
+    """A run of elements that tensors look into.
+
+    Attributes:
+        dtype: a key of `DTYPES`.
+        data: its bytes; None while a legacy torch file has yet to reach them.
+    """
+
+    dtype: str
+    data: memoryview | None
+
+
+@dataclasses.dataclass
+class StoredTensor:
+    """One tensor as the file describes it, true or not: `check` comes before all else.
+
+    Attributes:
+        storage: where the elements are.
+        dtype: a key of `DTYPES`.
+        offset: the first element's index in the storage.
+        shape, strides: per dimension, the length and the step, in elements.
+    """
+
+    storage: Storage
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def check(self):
+        """Raises `Refusal` unless every element lies inside the storage and none is asked for twice over."""
+        numbers = (self.offset, *self.shape, *self.strides)
+        if len(self.shape) != len(self.strides) or len(self.shape) > MAX_RANK:
+            raise Refusal(f"has {len(self.shape)} dimensions and {len(self.strides)} strides")
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise Refusal("has a shape, offset or stride that isn't a whole number from 0 up")
+        if math.prod(max(length, 1) for length in self.shape) > MAX_ELEMENTS:
+            raise Refusal(f"has the absurd shape {_brief(self.shape)}")
+        held = len(self.storage.data) // DTYPES[self.dtype].itemsize
+        if self.size == 0:
+            return
+        last = self.offset + sum((length - 1) * step for length, step in zip(self.shape, self.strides, strict=True))
+        if self.size > held or last >= held:
+            raise Refusal(f"of shape {_brief(self.shape)} reaches beyond its storage of {held} elements")
+
+    @property
+    def size(self):
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def copied_bytes(self):
+        """How much memory `array` takes of its own."""
+        if self.dtype in ("float64", "float16", "bfloat16"):
+            return 4 * self.size
+        return self.size if self.dtype == "bool" else 0
+
+    def array(self):
+        """The elements, after `check`: float types as float32, others as they are; a view of the file where possible."""
+        dtype = DTYPES[self.dtype]
+        if self.size == 0:
+            stored = np.empty(self.shape, dtype)
+        else:
+            steps = [step * dtype.itemsize for step in self.strides]
+            stored = np.ndarray(self.shape, dtype, self.storage.data, self.offset * dtype.itemsize, steps)
+        if self.dtype == "bool":
+            return stored != 0
+        if self.dtype == "bfloat16":
+            return (stored.astype(np.uint32) << 16).view(np.float32)
+        if dtype.kind == "f":
+            with np.errstate(over="ignore", invalid="ignore"):
+                return stored.astype(np.float32, copy=False)
+        return stored
+
+
+def contiguous(dtype, data, shape, order="C"):
+    """The `StoredTensor` that fills `data` in C or Fortran order; `Refusal` if it needs more or less than that."""
+    if len(shape) > MAX_RANK or any(type(length) is not int or length < 0 for length in shape):
+        raise Refusal(f"an array has the impossible shape {_brief(shape)}")
+    if math.prod(shape) * DTYPES[dtype].itemsize != len(data):
+        raise Refusal(f"an array of type {dtype} and shape {_brief(shape)} doesn't fit into its {len(data)} bytes")
+    strides, step = [], 1
+    for length in shape if order == "F" else reversed(shape):
+        strides.append(step)
+        step *= max(length, 1)
+    return StoredTensor(Storage(dtype, data), dtype, 0, tuple(shape), tuple(strides if order == "F" else strides[::-1]))
+
+
+def _brief(shape):
+    return "x".join(str(length)[:20] for length in shape[:8]) + ("..." if len(shape) > 8 else "")

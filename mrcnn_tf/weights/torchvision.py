@@ -1,0 +1,98 @@
+"""torchvision's detectors and ResNet classifiers, whose names timm's ResNets share.
+
+Names of both generations of detector files are read: torchvision renames the older ones on loading
+(`fpn.inner_blocks.0.weight` is now `fpn.inner_blocks.0.0.weight`), the published `_coco` files still carry them.
+"""
+
+from mrcnn_tf.weights.coco import COCO_90
+from mrcnn_tf.weights.converted import Converted
+from mrcnn_tf.weights.rules import CONV, DECONV, LINEAR, NORM, POOLED, PREDICTOR, Rule, translate
+from mrcnn_tf.weights.structure import backbone_settings, detector_settings, num_classes
+
+BODY = r"(?:backbone\.body\.)?"
+SKIP = {
+    r".*\.num_batches_tracked": "counts training steps",
+    r"(fc|classifier|head\.fc|last_linear)\.(weight|bias)": "the classifier of ImageNet's classes",
+}
+
+
+def _block(match, layer):
+    return f"backbone/res{int(match[1]) + 1}_{match[2]}/{layer}"
+
+
+BACKBONE_RULES = [
+    Rule(rf"{BODY}conv1", lambda m: "backbone/stem", CONV),
+    Rule(rf"{BODY}bn1", lambda m: "backbone/stem", NORM),
+    Rule(rf"{BODY}layer(\d)\.(\d+)\.conv(\d)", lambda m: _block(m, f"conv{m[3]}"), CONV),
+    Rule(rf"{BODY}layer(\d)\.(\d+)\.bn(\d)", lambda m: _block(m, f"conv{m[3]}"), NORM),
+    Rule(rf"{BODY}layer(\d)\.(\d+)\.downsample\.0", lambda m: _block(m, "shortcut"), CONV),
+    Rule(rf"{BODY}layer(\d)\.(\d+)\.downsample\.1", lambda m: _block(m, "shortcut"), NORM),
+]
+FPN, ROI = r"backbone\.fpn\.", r"roi_heads\."
+DETECTOR_RULES = [
+    *BACKBONE_RULES,
+    Rule(rf"{FPN}inner_blocks\.(\d)(\.0)?", lambda m: f"fpn/lateral{int(m[1]) + 2}", CONV),
+    Rule(rf"{FPN}inner_blocks\.(\d)\.1", lambda m: f"fpn/lateral{int(m[1]) + 2}", NORM),
+    Rule(rf"{FPN}layer_blocks\.(\d)(\.0)?", lambda m: f"fpn/output{int(m[1]) + 2}", CONV),
+    Rule(rf"{FPN}layer_blocks\.(\d)\.1", lambda m: f"fpn/output{int(m[1]) + 2}", NORM),
+    Rule(r"rpn\.head\.conv(?:\.0\.0)?", lambda m: "rpn/head/conv", CONV),
+    Rule(r"rpn\.head\.conv\.(\d)\.0", lambda m: f"rpn/head/conv{int(m[1]) + 1}", CONV),
+    Rule(r"rpn\.head\.cls_logits", lambda m: "rpn/head/objectness_logits", CONV),
+    Rule(r"rpn\.head\.bbox_pred", lambda m: "rpn/head/anchor_deltas", CONV),
+    Rule(rf"{ROI}box_head\.fc6", lambda m: "box_head/fc1", POOLED),
+    Rule(rf"{ROI}box_head\.fc7", lambda m: "box_head/fc2", LINEAR),
+    Rule(rf"{ROI}box_head\.(\d)\.0", lambda m: f"box_head/conv{int(m[1]) + 1}", CONV),
+    Rule(rf"{ROI}box_head\.(\d)\.1", lambda m: f"box_head/conv{int(m[1]) + 1}", NORM),
+    Rule(rf"{ROI}box_head\.5", lambda m: "box_head/fc1", POOLED),  # 4: Flatten
+    Rule(rf"{ROI}box_predictor\.cls_score", lambda m: "box_head/class_logits", LINEAR),
+    Rule(rf"{ROI}box_predictor\.bbox_pred", lambda m: "box_head/box_deltas", LINEAR),
+    Rule(rf"{ROI}mask_head\.mask_fcn(\d)", lambda m: f"mask_head/conv{m[1]}", CONV),
+    Rule(rf"{ROI}mask_head\.(\d)\.0", lambda m: f"mask_head/conv{int(m[1]) + 1}", CONV),
+    Rule(rf"{ROI}mask_head\.(\d)\.1", lambda m: f"mask_head/conv{int(m[1]) + 1}", NORM),
+    Rule(rf"{ROI}mask_predictor\.conv5_mask", lambda m: "mask_head", DECONV),
+    Rule(rf"{ROI}mask_predictor\.mask_fcn_logits", lambda m: "mask_head", PREDICTOR),
+]
+
+
+def recognise(tensors):
+    """Whether the names are those of a torchvision detector or of a ResNet classifier."""
+    return "backbone.body.conv1.weight" in tensors or ("conv1.weight" in tensors and "layer1.0.conv1.weight" in tensors)
+
+
+def convert(tensors):
+    """`Converted` weights of a file that `recognise` knows; class 0 is the background there too."""
+    if "backbone.body.conv1.weight" not in tensors:
+        return _classifier(tensors)
+    found = translate(tensors, DETECTOR_RULES, SKIP)
+    _drop_background(found)
+    settings = detector_settings(found.arrays)
+    newer = settings["fpn"]["norm"] is not None
+    # The published models of 2019 were trained with an epsilon of 0 in their frozen batch norm.
+    settings["conventions"] = {"batch_norm_epsilon": 1e-5 if newer else 0.0}
+    kind = "maskrcnn" if settings["mask_head"] else "fasterrcnn"
+    config = f"torchvision_{kind}_resnet50_fpn{'_v2' if newer else ''}"
+    categories = COCO_90 if num_classes(found.arrays) == 90 else None
+    return Converted(found.arrays, found.changes, found.skipped, found.unknown, settings, config, categories)
+
+
+def _classifier(tensors):
+    found = translate(tensors, BACKBONE_RULES, SKIP)
+    settings = {
+        "backbone": {"stride_in_1x1": False} | backbone_settings(found.arrays),
+        "pixel_std": [58.395, 57.12, 57.375],
+        "conventions": {"batch_norm_epsilon": 1e-5},
+    }
+    return Converted(found.arrays, found.changes, found.skipped, found.unknown, settings, None, None)
+
+
+def _drop_background(found):
+    """Boxes and masks of the background exist in torchvision's last layers and are never looked at."""
+    for path, values in (
+        ("box_head/box_deltas/kernel", 4),
+        ("box_head/box_deltas/bias", 4),
+        ("mask_head/predictor_kernel", 1),
+        ("mask_head/predictor_bias", 1),
+    ):
+        if path in found.arrays:
+            found.arrays[path] = found.arrays[path][..., values:]
+            found.changes[path] = "background dropped"

@@ -1,0 +1,260 @@
+"""A pickle reader that can build nothing but plain containers and the placeholders it is given."""
+
+import dataclasses
+import pickle
+import struct
+from collections.abc import Callable
+
+from mrcnn_tf.weights.refusal import Refusal
+
+# A state dict of 1000 tensors takes some 60,000 steps, so this bounds time and memory and no checkpoint in use.
+MAX_STEPS = 1_000_000
+MAX_LINE = 256
+MAX_TEXT = 256
+_MAX_ARGUMENTS = 64
+_KEYS = range(-(2**63), 2**63)
+
+
+@dataclasses.dataclass(frozen=True)
+class Constructor:
+    """What a pickle may call in place of the function it names."""
+
+    build: Callable
+
+
+class LongText:
+    """Text beyond `MAX_TEXT` bytes, undecoded: in checkpoints it's the contents of an array, or a log, never a name."""
+
+    def __init__(self, raw):
+        self._raw = raw
+        self._latin1 = None
+
+    def latin1(self):
+        """The text in Latin-1, made once however often a pickle asks."""
+        if self._latin1 is None:
+            self._latin1 = str(self._raw, "utf-8").encode("latin-1")
+        return self._latin1
+
+
+def _ordered_dict(pairs=()):
+    """Python 2 pickles an OrderedDict's items as a list of pairs; Python 3 adds them afterwards."""
+    result = {}
+    for name, value in pairs:
+        result[_key(name)] = value
+    return result
+
+
+def _encode(text, encoding):
+    """The form that Python 3 gives bytes in pickles of protocol 2."""
+    if encoding not in ("latin1", "latin-1"):
+        raise Refusal("its pickle holds bytes in an unknown encoding")
+    return text.latin1() if isinstance(text, LongText) else text.encode("latin-1")
+
+
+CONTAINERS = {
+    ("collections", "OrderedDict"): Constructor(_ordered_dict),
+    ("collections", "Counter"): Constructor(lambda counts=None: {} if counts is None else counts),
+    ("_codecs", "encode"): Constructor(_encode),
+    # Empty bytes in pickles of protocol 2; with an argument it could ask for any amount.
+    ("__builtin__", "bytes"): Constructor(lambda: b""),
+}
+
+
+def _key(value):
+    # Other keys could be made to hash slowly or alike.
+    if type(value) is str or type(value) is bool or (type(value) is int and value in _KEYS):
+        return value
+    raise Refusal("its pickle has a dictionary whose keys are neither names nor whole numbers")
+
+
+class Unpickler:
+    """Reads pickles of protocol 2 to 5, one after another, from `data`.
+
+    No global is ever looked up: `allowed` maps (module, name) to the `Constructor` or inert value that stands for it,
+    and any other name is refused, as is every opcode that a writer of checkpoints has no use for. Bytes come as
+    memoryviews of `data`.
+
+    Args:
+        data: memoryview of the file or record.
+        allowed: dictionary as `CONTAINERS`.
+        persistent: function of a persistent id; without it these are refused.
+        start: where the first pickle begins.
+    """
+
+    def __init__(self, data, allowed, persistent=None, start=0):
+        self._data, self._allowed, self._persistent = data, allowed, persistent
+        self.position = start
+
+    def load(self):
+        """The next pickle's object; `Refusal` where it's damaged, absurd or asks for more than containers."""
+        self._stack, self._marks, self._memo, self._budget = [], [], {}, MAX_STEPS
+        start = self.position
+        try:
+            while True:
+                code = self._take(1)[0]
+                if code == pickle.STOP[0]:
+                    return self._stack.pop()
+                step = _STEPS.get(code)
+                if step is None:
+                    raise Refusal(f"its pickle has the instruction {bytes([code])!r}, which no checkpoint needs")
+                self._spend(1)
+                step(self)
+        # A damaged pickle leaves wrong things on the stack: each step meets them as one of these.
+        except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise Refusal(f"its pickle is damaged near byte {self.position} (from {start} on)") from error
+        finally:
+            del self._stack, self._marks, self._memo
+
+    def _spend(self, steps):
+        self._budget -= steps
+        if self._budget < 0:
+            raise Refusal(f"its pickle takes more than {MAX_STEPS} steps, which no set of weights needs")
+
+    def _take(self, count):
+        end = self.position + count
+        if end > len(self._data):
+            raise Refusal("it ends in the middle of a pickle, so download or copy it again")
+        piece = self._data[self.position : end]
+        self.position = end
+        return piece
+
+    def _number(self, size):
+        return int.from_bytes(self._take(size), "little")
+
+    def _line(self):
+        window = bytes(self._data[self.position : self.position + MAX_LINE])
+        line = window[: window.index(b"\n")]
+        self.position += len(line) + 1
+        return line.decode("utf-8")
+
+    def _push(self, value):
+        self._stack.append(value)
+
+    def _push_text(self, size):
+        raw = self._take(size)
+        self._push(str(raw, "utf-8", "surrogatepass") if size <= MAX_TEXT else LongText(raw))
+
+    def _push_python2_text(self, size):
+        raw = self._take(size)
+        self._push(str(raw, "latin-1") if size <= MAX_TEXT else raw)
+
+    def _push_integer_line(self):
+        line = self._line()
+        self._push({"00": False, "01": True}[line] if line in ("00", "01") else int(line))
+
+    def _push_tuple(self, size):
+        items = [self._stack.pop() for _ in range(size)]
+        self._push(tuple(reversed(items)))
+
+    def _pop_mark(self):
+        start = self._marks.pop()
+        items = self._stack[start:]
+        del self._stack[start:]
+        return items
+
+    def _append(self, items):
+        self._top(list).extend(items)
+
+    def _set_items(self, items):
+        target = self._top(dict)
+        for name, value in zip(items[::2], items[1::2], strict=True):
+            target[_key(name)] = value
+
+    def _new_dict(self):
+        items = self._pop_mark()
+        self._push({})
+        self._set_items(items)
+
+    def _top(self, kind):
+        if type(self._stack[-1]) is not kind:
+            raise TypeError
+        return self._stack[-1]
+
+    def _put(self, index):
+        self._memo[index] = self._stack[-1]
+
+    def _find(self, module, name):
+        known = self._allowed.get((module, name))
+        if known is None:
+            wanted = f"{module}.{name}".encode("ascii", "backslashreplace").decode()[:100]
+            raise Refusal(
+                f"its pickle asks for {wanted!r}, which is neither a tensor nor a plain container and could run code; "
+                "save the weights alone, with torch.save(model.state_dict(), FILE) or as safetensors, and import that"
+            )
+        self._push(known)
+
+    def _stack_global(self):
+        name, module = self._stack.pop(), self._stack.pop()
+        if type(name) is not str or type(module) is not str:
+            raise TypeError
+        self._find(module, name)
+
+    def _reduce(self):
+        arguments, function = self._stack.pop(), self._stack.pop()
+        if not isinstance(function, Constructor) or type(arguments) is not tuple or len(arguments) > _MAX_ARGUMENTS:
+            raise TypeError
+        # The same long list may be handed over again and again.
+        self._spend(sum(len(argument) for argument in arguments if type(argument) in (list, tuple, dict)))
+        self._push(function.build(*arguments))
+
+    def _build(self):
+        state, target = self._stack.pop(), self._stack[-1]
+        # A dictionary's state is its attributes, such as a state dict's _metadata.
+        if type(target) is not dict:
+            target.set_state(state)
+
+    def _load_persistent(self):
+        if self._persistent is None:
+            raise Refusal("its pickle refers to records outside itself")
+        self._push(self._persistent(self._stack.pop()))
+
+
+_STEPS = {
+    pickle.PROTO[0]: lambda self: self._take(1),
+    pickle.FRAME[0]: lambda self: self._take(8),
+    pickle.MARK[0]: lambda self: self._marks.append(len(self._stack)),
+    pickle.POP[0]: lambda self: self._stack.pop(),
+    pickle.POP_MARK[0]: lambda self: self._pop_mark(),
+    pickle.NONE[0]: lambda self: self._push(None),
+    pickle.NEWTRUE[0]: lambda self: self._push(True),
+    pickle.NEWFALSE[0]: lambda self: self._push(False),
+    pickle.INT[0]: Unpickler._push_integer_line,
+    pickle.BININT[0]: lambda self: self._push(int.from_bytes(self._take(4), "little", signed=True)),
+    pickle.BININT1[0]: lambda self: self._push(self._number(1)),
+    pickle.BININT2[0]: lambda self: self._push(self._number(2)),
+    pickle.LONG1[0]: lambda self: self._push(int.from_bytes(self._take(self._number(1)), "little", signed=True)),
+    pickle.BINFLOAT[0]: lambda self: self._push(struct.unpack(">d", self._take(8))[0]),
+    pickle.SHORT_BINSTRING[0]: lambda self: self._push_python2_text(self._number(1)),
+    pickle.BINSTRING[0]: lambda self: self._push_python2_text(self._number(4)),
+    pickle.SHORT_BINUNICODE[0]: lambda self: self._push_text(self._number(1)),
+    pickle.BINUNICODE[0]: lambda self: self._push_text(self._number(4)),
+    pickle.BINUNICODE8[0]: lambda self: self._push_text(self._number(8)),
+    pickle.SHORT_BINBYTES[0]: lambda self: self._push(self._take(self._number(1))),
+    pickle.BINBYTES[0]: lambda self: self._push(self._take(self._number(4))),
+    pickle.BINBYTES8[0]: lambda self: self._push(self._take(self._number(8))),
+    pickle.BYTEARRAY8[0]: lambda self: self._push(self._take(self._number(8))),
+    pickle.EMPTY_TUPLE[0]: lambda self: self._push(()),
+    pickle.TUPLE1[0]: lambda self: self._push_tuple(1),
+    pickle.TUPLE2[0]: lambda self: self._push_tuple(2),
+    pickle.TUPLE3[0]: lambda self: self._push_tuple(3),
+    pickle.TUPLE[0]: lambda self: self._push(tuple(self._pop_mark())),
+    pickle.EMPTY_LIST[0]: lambda self: self._push([]),
+    pickle.LIST[0]: lambda self: self._push(self._pop_mark()),
+    pickle.APPEND[0]: lambda self: self._append([self._stack.pop()]),
+    pickle.APPENDS[0]: lambda self: self._append(self._pop_mark()),
+    pickle.EMPTY_DICT[0]: lambda self: self._push({}),
+    pickle.DICT[0]: Unpickler._new_dict,
+    pickle.SETITEM[0]: lambda self: self._set_items([self._stack.pop(), self._stack.pop()][::-1]),
+    pickle.SETITEMS[0]: lambda self: self._set_items(self._pop_mark()),
+    pickle.BINPUT[0]: lambda self: self._put(self._number(1)),
+    pickle.LONG_BINPUT[0]: lambda self: self._put(self._number(4)),
+    pickle.MEMOIZE[0]: lambda self: self._put(len(self._memo)),
+    pickle.BINGET[0]: lambda self: self._push(self._memo[self._number(1)]),
+    pickle.LONG_BINGET[0]: lambda self: self._push(self._memo[self._number(4)]),
+    pickle.GLOBAL[0]: lambda self: self._find(self._line(), self._line()),
+    pickle.STACK_GLOBAL[0]: Unpickler._stack_global,
+    pickle.REDUCE[0]: Unpickler._reduce,
+    pickle.NEWOBJ[0]: Unpickler._reduce,
+    pickle.BUILD[0]: Unpickler._build,
+    pickle.BINPERSID[0]: Unpickler._load_persistent,
+}
