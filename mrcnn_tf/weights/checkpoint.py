@@ -30,11 +30,18 @@ class Checkpoint:
         container: "torch", "pickle", "safetensors" or "hdf5".
         tensors: name -> array in the file's own layout. Floating types come as float32, integers and booleans as they
             are. Most arrays are read-only views of the file, so it must stay unchanged while they're in use.
+        mapping: the mapped file.
     """
 
     path: str
     container: str
     tensors: dict[str, np.ndarray]
+    mapping: mmap.mmap = dataclasses.field(repr=False)
+
+    def release(self):
+        """Gives the memory of what was read back to the system; the tensors are read from disk again when needed."""
+        if hasattr(self.mapping, "madvise"):  # not on Windows
+            self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def read_checkpoint(path):
@@ -58,7 +65,7 @@ def read_checkpoint(path):
         container, contents = _contents(path, data)
         tensors = _weights(contents, container)
         _check(tensors, len(data))
-        return Checkpoint(str(path), container, {name: tensor.array() for name, tensor in tensors.items()})
+        return Checkpoint(str(path), container, {name: tensor.array() for name, tensor in tensors.items()}, data.obj)
     except Refusal as refusal:
         raise UserError(f"{path} can't be imported: {refusal}.") from refusal
 
@@ -126,6 +133,9 @@ def _named_tensors(entries):
 
 def _check(tensors, file_size):
     for name, tensor in tensors.items():
+        # Names end up in tables on a terminal.
+        if not name.isprintable():
+            raise Refusal(f"its tensor {name[:100]!r} has control characters in its name")
         try:
             tensor.check()
         except Refusal as refusal:

@@ -13,8 +13,9 @@ class Converted:
     """Weights under this package's names and in Keras's layouts, and what they imply for the config.
 
     Attributes:
-        arrays: weight path without the model's name -> float32 array. Batch norm always stands under its convolution
-            (`backbone/stem/gamma`), frozen or not.
+        arrays: weight path without the model's name -> float32 array, mostly a view of the file. Batch norm always
+            stands under its convolution (`backbone/stem/gamma`), frozen or not. A dense kernel behind RoI features may
+            have its inputs as three axes, [7, 7, C, units].
         changes: weight path -> what was done beside a plain transpose, such as "background first".
         skipped: name in the file -> why the model has no use for it.
         unknown: names in the file that nothing accounts for.

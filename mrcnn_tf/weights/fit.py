@@ -48,7 +48,8 @@ def load_into(model, source, allow_missing=False, map_classes=False):
         _refuse_leftovers(source, found, skipped, [path for path in missing if left[path] == "not in the file"])
     _check_arrays(source, arrays, variables)
     for path, array in arrays.items():
-        variables[path].assign(np.ascontiguousarray(array, np.float32))
+        source.release()
+        variables[path].assign(np.ascontiguousarray(array, np.float32).reshape(variables[path].shape))
     loaded = {path: changes.get(path, "") for path in arrays if path not in left}
     return LoadReport(source.name, source.format, loaded, skipped, left, _notes(theirs, model.config, whole))
 
@@ -122,8 +123,11 @@ def _check_arrays(source, arrays, variables):
     """Raises UserError naming the weights of another shape or type, or with values that are no finite numbers."""
     odd = []
     for path, array in arrays.items():
-        if tuple(array.shape) != tuple(variables[path].shape):
-            odd.append(f"{path} is {list(array.shape)} and not {list(variables[path].shape)}")
+        shape, wanted = list(array.shape), list(variables[path].shape)
+        if len(wanted) == 2 and len(shape) == 4:
+            shape = [shape[0] * shape[1] * shape[2], shape[3]]
+        if shape != wanted:
+            odd.append(f"{path} is {shape} and not {wanted}")
         elif array.dtype.kind not in "fiu":
             odd.append(f"{path} holds {array.dtype}")
         elif not np.isfinite(array).all():

@@ -5,7 +5,7 @@ import h5py
 from mrcnn_tf.weights.refusal import Refusal
 from mrcnn_tf.weights.stored_tensor import DTYPES, contiguous
 
-MAX_OBJECTS = 100_000
+MAX_OBJECTS = 20_000
 MAX_DEPTH = 32
 _NAMES = {dtype.str: name for name, dtype in DTYPES.items() if name not in ("bfloat16", "bool")}
 _REPACK = "rewrite the file with `h5repack -l CONTI -f NONE`"

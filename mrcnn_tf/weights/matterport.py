@@ -1,9 +1,9 @@
 """matterport/Mask_RCNN's weights, such as mask_rcnn_coco.h5.
 
 Source: mrcnn/model.py and mrcnn/config.py of that project (2019). Backbone, pyramid, RPN and heads give the same
-numbers here from the same inputs. Four steps between them don't exist in this package and are approximated: RoI features
-are single samples that start at the RoI's corners (`crop_and_resize`), boxes end at their last pixel, proposals of all
-levels compete in one NMS, and an RoI keeps its best class only.
+numbers here from the same inputs. What lies between them differs: RoI features there are single samples from corner to
+corner of the RoI, boxes end at the centre of their last pixel, proposals of all levels compete in one NMS, and the
+image lies in the middle of a black square.
 """
 
 import numpy as np

@@ -22,11 +22,14 @@ class Parameter:
 
 
 def _pooled(weight):
-    """[units, C * 7 * 7] -> [7 * 7 * C, units]: PyTorch flattens channels first."""
+    """[units, C * 7 * 7] -> [7, 7, C, units]: PyTorch flattens channels first.
+
+    A view: flattened, the largest weight of all would be copied before its turn.
+    """
     units, inputs = weight.shape
     if inputs % POOL_SIDE**2:
         raise ValueError(f"{inputs} inputs aren't C x {POOL_SIDE} x {POOL_SIDE}")
-    return weight.reshape(units, -1, POOL_SIDE, POOL_SIDE).transpose(2, 3, 1, 0).reshape(inputs, units)
+    return weight.reshape(units, -1, POOL_SIDE, POOL_SIDE).transpose(2, 3, 1, 0)
 
 
 def _pointwise(weight):

@@ -10,7 +10,7 @@ from mrcnn_tf.categories import Category
 from mrcnn_tf.config import ModelConfig, load_config
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.weights import caffe2, detectron2, keras_applications, matterport, own, torchvision
-from mrcnn_tf.weights.checkpoint import read_checkpoint
+from mrcnn_tf.weights.checkpoint import Checkpoint, read_checkpoint
 from mrcnn_tf.weights.converted import Converted
 from mrcnn_tf.weights.presets import PRESETS, find_preset, preset_file
 from mrcnn_tf.weights.structure import num_classes
@@ -33,11 +33,18 @@ class Source:
         name: of the file, preset or model, for messages.
         format: a key of FORMATS, or "mrcnn_tf".
         converted: the `Converted` weights.
+        checkpoint: the file that they are views of; None for a model in memory.
     """
 
     name: str
     format: str
     converted: Converted
+    checkpoint: Checkpoint | None = None
+
+    def release(self):
+        """Frees the memory of what was read from the file so far."""
+        if self.checkpoint:
+            self.checkpoint.release()
 
     def categories(self):
         """The K foreground classes, numbered if the weights don't name them; None for a backbone."""
@@ -86,14 +93,15 @@ def read_weights(source, depth=50):
         raise UserError(f"There is no file {path}: give a checkpoint's path, imagenet, or a preset such as {names}.")
     if _is_keras_file(path):
         return _from_model(_saved_model(path), str(path))
-    return _recognised(read_checkpoint(path).tensors, str(path))
+    checkpoint = read_checkpoint(path)
+    return _recognised(checkpoint.tensors, str(path), checkpoint)
 
 
-def _recognised(tensors, name):
+def _recognised(tensors, name, checkpoint=None):
     for label, module in FORMATS.items():
         if module.recognise(tensors):
             try:
-                return Source(name, label, module.convert(tensors))
+                return Source(name, label, module.convert(tensors), checkpoint)
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
     some = ", ".join(list(tensors)[:3])

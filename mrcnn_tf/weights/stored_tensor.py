@@ -86,7 +86,7 @@ class StoredTensor:
         return self.size if self.dtype == "bool" else 0
 
     def array(self):
-        """The elements, after `check`: float types as float32, others as they are; a view of the file where possible."""
+        """The elements, after `check`: float types as float32, others as they are; a view of the file if possible."""
         dtype = DTYPES[self.dtype]
         if self.size == 0:
             stored = np.empty(self.shape, dtype)
