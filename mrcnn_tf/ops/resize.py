@@ -10,6 +10,9 @@ from mrcnn_tf.errors import UserError
 
 RULES = ("torchvision", "detectron2")
 
+FIXED_POINT = 22  # binary digits of PIL's weights
+HALF = 1 << (FIXED_POINT - 1)
+
 
 def resized_size(height, width, min_size, max_size, rule):
     """The height and width that bring the shorter side to `min_size` unless the longer would pass `max_size`.
@@ -54,8 +57,8 @@ def resize_image(image, size, rule):
     """Bilinear interpolation with half-pixel centres, as the rule's reference system does it.
 
     "torchvision" interpolates floats between the four nearest pixels, also when it shrinks. "detectron2" uses PIL's
-    filter on bytes: it widens with the reduction (antialiasing), and each of its two passes, first along the rows,
-    ends in whole numbers.
+    filter on bytes, to the bit: it widens with the reduction (antialiasing), its weights are whole numbers of 2^-22,
+    and each of its two passes ends in whole numbers. Rows come first, as in all releases of Pillow before 13.
 
     Args:
         image: [H, W, 3] float32 (or uint8) 0..255.
@@ -70,17 +73,44 @@ def resize_image(image, size, rule):
     """
     _check_rule(rule)
     height, width = size[0], size[1]
-    image = tf.cast(image, tf.float32)
     if rule == "torchvision":
+        image = tf.cast(image, tf.float32)
         return tf.image.resize(image, tf.stack([height, width]), method="bilinear", antialias=False)
-    image = _antialiased(image, tf.shape(image)[0], width)
-    return _antialiased(image, height, width)
+    image = tf.cast(image, tf.int32)
+    image = _pil_pass(image, width, axis=1)
+    image = _pil_pass(image, height, axis=0)
+    return tf.cast(image, tf.float32)
 
 
-def _antialiased(image, height, width):
-    size = tf.stack([height, width])
-    image = tf.image.resize(image, size, method="bilinear", antialias=True)
-    return tf.clip_by_value(tf.floor(image + 0.5), 0.0, 255.0)
+def _pil_pass(image, length, axis):
+    """One pass of PIL's bilinear filter over int32 [H, W, 3]: `axis` becomes `length` long."""
+    first, weights = _pil_weights(tf.shape(image)[axis], length)
+    last = tf.shape(image)[axis] - 1
+    weights = tf.reshape(weights, [-1, length, 1, 1] if axis == 0 else [-1, 1, length, 1])
+
+    def add(tap, total):
+        pixels = tf.gather(image, tf.minimum(first + tap, last), axis=axis)
+        return tap + 1, total + pixels * weights[tap]
+
+    shape = [length, tf.shape(image)[1], 3] if axis == 0 else [tf.shape(image)[0], length, 3]
+    start = (0, tf.fill(shape, HALF))
+    _, total = tf.while_loop(lambda tap, _: tap < tf.shape(weights)[0], add, start, parallel_iterations=1)
+    return tf.bitwise.right_shift(tf.clip_by_value(total, 0, 255 << FIXED_POINT), FIXED_POINT)
+
+
+def _pil_weights(old, new):
+    """First pixel int32 [new] of each output pixel, and int32 [taps, new] weights of it and those that follow."""
+    scale = tf.cast(old, tf.float64) / tf.cast(new, tf.float64)
+    reach = tf.maximum(scale, 1.0)
+    center = (tf.range(new, dtype=tf.float64) + 0.5) * scale
+    first = tf.maximum(tf.cast(center - reach + 0.5, tf.int32), 0)
+    end = tf.minimum(tf.cast(center + reach + 0.5, tf.int32), old)
+    taps = tf.range(tf.reduce_max(end - first))[:, None]
+    position = tf.cast(taps + first, tf.float64) + 0.5
+    weights = tf.maximum(1.0 - tf.abs((position - center) / reach), 0.0)
+    weights = tf.where(taps < end - first, weights, 0.0)
+    weights /= tf.reduce_sum(weights, axis=0)
+    return first, tf.cast(weights * (1 << FIXED_POINT) + 0.5, tf.int32)
 
 
 def _check_rule(rule):

@@ -84,7 +84,7 @@ def convert(tensors):
         name: (_SETTINGS.get(name, {}) | values) if values else values for name, values in found.items()
     }
     categories = COCO_80 if num_classes(weights) == len(COCO_80) else None
-    return Converted(weights, changes, skipped, unknown, settings, "matterport_mask_rcnn", categories)
+    return Converted(weights, changes, skipped, unknown, settings, "matterport_mask_rcnn_coco", categories)
 
 
 def _read(tensors):

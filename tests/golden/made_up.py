@@ -1,0 +1,157 @@
+"""Made-up images and weights, the same to the bit on every machine, for the recorded outputs in this folder.
+
+The golden files hold outputs of the original libraries only; the images and the weights that gave them are made again
+here from a seed. Everything comes from raw PCG64 bits, integer arithmetic and single, correctly rounded float
+operations, because numpy promises neither the streams of its distributions nor the order of its float sums.
+"""
+
+import re
+import zlib
+
+import numpy as np
+
+MAP_SAMPLES = 250
+HEAD_SAMPLES = 800
+
+# Standard deviation of a linear map's output for inputs of order 1; the first pattern found in the name decides.
+_GAINS = (
+    (r"stem\.conv1\.weight", 1 / 34),  # detectron2 does not divide its pixels by their deviation
+    (r"(cls_logits|objectness_logits)\.weight", 0.8),
+    (r"(rpn\.head\.bbox_pred|anchor_deltas)\.weight", 0.1),
+    (r"box_predictor\.cls_score\.weight", 2.6),
+    (r"box_predictor\.bbox_pred\.weight", 0.7),
+    (r"(mask_fcn_logits|mask_head\.predictor)\.weight", 1.7),
+    (r"(bottom_up|backbone\.body)\.", 1.7),
+    (r"(inner|lateral)", 0.7),
+    (r"(fpn|rpn|fc6|fc1|box_head\.0|mask_fcn1|mask_head\.0)", 1.0),
+    (r"", 1.5),
+)
+_LAST_OF_BLOCK = re.compile(r"(layer\d\.\d+\.bn3|res\d\.\d+\.conv3\.norm)\.")
+
+
+def bits(count, seed):
+    """Returns [count] int64 in 0..2**24-1 from the raw stream of PCG64."""
+    raw = np.random.PCG64(seed).random_raw((count + 1) // 2).view(np.uint32)
+    return (raw[:count] >> 8).astype(np.int64)
+
+
+def uniform(shape, seed, low=0.0, high=1.0):
+    """Returns float32 [*shape], evenly spread over [low, high)."""
+    unit = bits(int(np.prod(shape)), seed).astype(np.float32) * np.float32(2.0**-24)
+    return (unit * np.float32(high - low) + np.float32(low)).reshape(shape)
+
+
+def positions(size, count):
+    """Returns [min(count, size)] int64, increasing: where a flattened array of `size` numbers is sampled.
+
+    One position from each of `count` equal stretches, so that every part of the array is seen.
+    """
+    if size <= count:
+        return np.arange(size, dtype=np.int64)
+    edges = np.arange(count + 1, dtype=np.int64) * size // count
+    return edges[:-1] + bits(count, size) % np.diff(edges)
+
+
+def sample(array, count=MAP_SAMPLES):
+    """Returns the values of `array` (any shape, C order) at its `positions`."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat[positions(flat.size, count)]
+
+
+def image(height, width, seed):
+    """Returns a uint8 RGB picture [height, width, 3]: a smooth ground, shapes with sharp edges, stripes and grain."""
+    picture = _ground(height, width, seed)
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
+    for number in range(40):
+        draw = bits(10, [seed, 1, number])
+        center_y, center_x = draw[0] % height, draw[1] % width
+        half_y, half_x = 3 + draw[2] % (height // 6), 3 + draw[3] % (width // 6)
+        dy, dx = np.abs(rows - center_y), np.abs(columns - center_x)
+        if draw[4] % 2:
+            inside = (dy < half_y) & (dx < half_x)
+        else:
+            inside = (dy * half_x) ** 2 + (dx * half_y) ** 2 < (half_x * half_y) ** 2
+        color = draw[5:8] % 256
+        if draw[8] % 3 == 0:
+            stripes = (rows + columns * (draw[9] % 3)) // (3 + draw[9] % 5) % 2
+            color = color + 50 * stripes[..., None]
+        picture = np.where(inside[..., None], color, picture)
+    grain = bits(height * width * 3, [seed, 2]).reshape(height, width, 3) % 17 - 8
+    return np.clip(picture + grain, 0, 255).astype(np.uint8)
+
+
+def _ground(height, width, seed, cells=5):
+    """Returns int64 [height, width, 3]: a coarse grid of random colours, interpolated in integers."""
+    grid = bits((cells + 1) ** 2 * 3, [seed, 0]).reshape(cells + 1, cells + 1, 3) % 256
+    top, y = np.divmod(np.arange(height) * cells, height)
+    left, x = np.divmod(np.arange(width) * cells, width)
+    y, x = y[:, None, None], x[None, :, None]
+    upper = grid[top][:, left] * (width - x) + grid[top][:, left + 1] * x
+    lower = grid[top + 1][:, left] * (width - x) + grid[top + 1][:, left + 1] * x
+    return (upper * (height - y) + lower * y) // (height * width)
+
+
+def weights(shapes, seed, background):
+    """Returns {name: array} for a published model's state dict, float32 (int64 zeros for batch counters).
+
+    `shapes` maps names to (shape, dtype name) as the golden json lists them. Every tensor depends on its own name and
+    shape and on the seed alone. Activations stay of order 1, scores and boxes spread out. `background`, a number of the
+    golden json too, is added to the bias of the background's class logit: it decides how many detections there are.
+    """
+    norms = {name.removesuffix("running_var") for name in shapes if name.endswith("running_var")}
+    made = {}
+    for name, (shape, dtype) in shapes.items():
+        stem, _, part = name.rpartition(".")
+        source = [seed, zlib.crc32(name.encode())]
+        if part == "num_batches_tracked":
+            made[name] = np.zeros(shape, np.dtype(dtype))
+        elif stem + "." in norms:
+            made[name] = _norm(name, shape, [seed, zlib.crc32(stem.encode())], source)
+        elif part == "bias":
+            made[name] = _bias(name, shape, source, background)
+        else:
+            made[name] = _linear(name, shape, source)
+    return made
+
+
+def _norm(name, shape, shared, source):
+    """Returns one parameter of a batch norm.
+
+    Scale over deviation lies in 0.5..1.5, at a residual block's end in 0.1..0.3, or sixteen blocks would add up.
+    Variances reach down to 0.002, where an epsilon of 1e-5 instead of 0 moves the output by 0.25 %: the two must be
+    told apart. `shared` seeds the variance, which the scale needs too.
+    """
+    variance = np.float32(0.002) + uniform(shape, [*shared, 1]) ** 2 * uniform(shape, [*shared, 2]) ** 2
+    part = name.rpartition(".")[2]
+    if part == "running_var":
+        return variance
+    if part == "running_mean":
+        return uniform(shape, source, -0.3, 0.3)
+    if part == "bias":
+        return uniform(shape, source, -0.3, 0.3)
+    scale = uniform(shape, source, 0.5, 1.5) * np.sqrt(variance)
+    return scale * np.float32(0.2) if _LAST_OF_BLOCK.search(name) else scale
+
+
+def _bias(name, shape, source, background):
+    values = uniform(shape, source, -0.1, 0.1)
+    if "box_predictor.cls_score" in name:
+        values[0 if shape[0] == 91 else -1] += np.float32(background)  # torchvision's 91 begin with the background
+    if re.search(r"cls_logits|objectness_logits", name):
+        values -= np.float32(3.0)
+    return values
+
+
+def _linear(name, shape, source):
+    """Returns a kernel [out, in, ...] ([in, out, 2, 2] for the mask head's deconvolution).
+
+    Each output's kernel sums to zero: inputs behind a ReLU share a positive mean, and without this it would drown what
+    differs from place to place.
+    """
+    deconvolution = len(shape) == 4 and shape[2] == 2
+    inputs = (0,) if deconvolution else tuple(range(1, len(shape)))
+    fan_in = int(np.prod([shape[axis] for axis in inputs]))
+    steps = bits(int(np.prod(shape)), source).reshape(shape)
+    steps -= steps.sum(inputs, keepdims=True) // fan_in
+    gain = next(gain for pattern, gain in _GAINS if re.search(pattern, name))
+    return steps.astype(np.float32) * np.float32(gain * (12 / fan_in) ** 0.5 * 2.0**-24)

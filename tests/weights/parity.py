@@ -1,0 +1,132 @@
+"""Our model's outputs stage by stage, and how they compare with those that another library recorded in tests/golden."""
+
+import functools
+import json
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+import torch_writer
+
+from golden import made_up
+from mrcnn_tf.ops import boxes as box_ops
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
+HEAD_STAGES = ("class_logits", "box_deltas")
+
+
+@functools.cache
+def architecture(name):
+    """What `NAME.json` says of an architecture: shapes of its tensors, and its records."""
+    return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+def state_dict(name, record):
+    """The tensors of a record of architecture `name`, under the library's own names."""
+    info = architecture(name)
+    entry = info["records"][record]
+    return made_up.weights(info["shapes"], entry["seed"], entry["background"])
+
+
+def save(path, name, record, rename=str):
+    """Writes a record's tensors as torch does, under `rename(name)`; returns the path."""
+    torch_writer.save_torch(path, {rename(key): value for key, value in state_dict(name, record).items()})
+    return path
+
+
+def sizes(name, record):
+    """The overrides that give a model the record's image size."""
+    entry = architecture(name)["records"][record]
+    return [f"model.resize.min_size={entry['min_size']}", f"model.resize.max_size={entry['max_size']}"]
+
+
+def images(name, record):
+    """(image, {stage: recorded array}) of each image of a record."""
+    entry = architecture(name)["records"][record]
+    recorded = np.load(GOLDEN / f"{record}.npz")
+    for index, (height, width, seed) in enumerate(entry["images"]):
+        prefix = f"img{index}/"
+        stages = {key.removeprefix(prefix): recorded[key] for key in recorded.files if key.startswith(prefix)}
+        yield made_up.image(height, width, seed), stages
+
+
+def dense_stages(model, prepared):
+    """{stage: array}, named and laid out as in the golden files, of what `model.preprocess` gives for an image.
+
+    Proposals are ours; so that an early difference can't hide in them, `head_stages` takes them from outside.
+    """
+    size = prepared["image_size"]
+    height, width = size.numpy()[0]
+    normalized = model.preprocess.normalize(prepared["image"], size)
+    maps = model.backbone(normalized)
+    pyramid = model.fpn(maps)
+    logits, deltas = model.rpn.head(pyramid)
+    found = {"size": size.numpy()[0], "padded_size": np.array(normalized.shape[1:3])}
+    found["preprocessed"] = normalized.numpy()[0, :height, :width]
+    found |= {f"C{level}": features.numpy()[0] for level, features in enumerate(maps, 2)}
+    for level, (features, scores, shifts) in enumerate(zip(pyramid, logits, deltas, strict=True), 2):
+        cells = features.shape[1:3]
+        found[f"P{level}"] = features.numpy()[0]
+        found[f"rpn_logits{level}"] = scores.numpy().reshape(*cells, -1)
+        found[f"rpn_deltas{level}"] = shifts.numpy().reshape(*cells, -1, 4)
+    proposals = model.rpn(pyramid, size)
+    found["proposals"] = proposals.boxes.numpy()[0][proposals.valid.numpy()[0]]
+    return found, pyramid
+
+
+def head_stages(model, pyramid, proposals, background):
+    """The box head's outputs for the recorded proposals, in the library's order of classes.
+
+    Where the background is first, the library predicts a box for it too, which nobody reads: NaN here.
+    """
+    logits, deltas = (value.numpy()[0] for value in model.box_head(pyramid, tf.constant(proposals[None])))
+    deltas = deltas.reshape(len(deltas), -1)
+    if background == "last":
+        return {"class_logits": np.roll(logits, -1, axis=1), "box_deltas": deltas}
+    return {"class_logits": logits, "box_deltas": np.pad(deltas, ((0, 0), (4, 0)), constant_values=np.nan)}
+
+
+def difference(stage, ours, recorded):
+    """The largest difference of a sampled stage over the stage's largest magnitude; NaN isn't compared."""
+    count = made_up.HEAD_SAMPLES if stage in HEAD_STAGES else made_up.MAP_SAMPLES
+    assert ours.shape == tuple(recorded[f"{stage}_shape"]), stage
+    return float(np.nanmax(np.abs(made_up.sample(ours, count) - recorded[stage])) / recorded[f"{stage}_max"])
+
+
+def found_again(theirs, ours):
+    """The fraction of boxes `theirs` [N, 4] that overlap one of `ours` [M, 4] with an IoU of 0.99 or more."""
+    return float((box_ops.iou(theirs[:, None], ours[None]).numpy() >= 0.99).any(axis=1).mean())
+
+
+def matched(recorded, detections, labels):
+    """Pairs (index of theirs, index of ours) matched one to one: same class, IoU >= 0.99, scores within 1e-3."""
+    overlap = box_ops.iou(recorded["boxes"][:, None], detections.boxes[None]).numpy()
+    fits = (overlap >= 0.99) & (recorded["labels"][:, None] == np.asarray(labels)[None])
+    fits &= np.abs(recorded["scores"][:, None] - detections.scores[None]) <= 1e-3
+    pairs, taken = [], set()
+    for their in range(len(fits)):
+        ours = next((int(index) for index in np.flatnonzero(fits[their]) if int(index) not in taken), None)
+        if ours is not None:
+            taken.add(ours)
+            pairs.append((their, ours))
+    return pairs
+
+
+def compare_detections(model, images, first_label):
+    """Checks masks and counts of the detections of `images`; returns (how many they have, how many of them we found).
+
+    `first_label` is the library's number of our first class.
+    """
+    theirs = found = 0
+    for image, recorded in images:
+        detections = model.detect(image)
+        assert len(set(recorded["labels"])) > 5, "weights that detect a few classes only prove little"
+        assert abs(len(detections) - len(recorded["scores"])) <= 0.02 * len(recorded["scores"])
+        pairs = matched(recorded, detections, detections.classes - 1 + first_label)
+        theirs, found = theirs + len(recorded["scores"]), found + len(pairs)
+        assert (detections.mask_probabilities is None) == ("masks" not in recorded)
+        for their, ours in pairs:
+            if "masks" in recorded and their < len(recorded["masks"]):
+                mask = recorded["masks"][their] / 65535
+                np.testing.assert_allclose(detections.mask_probabilities[ours], mask, atol=2e-3)
+    return theirs, found

@@ -1,0 +1,55 @@
+"""detectron2's weights in our model give detectron2's outputs, stage by stage and in the end."""
+
+import pickle
+
+import numpy as np
+import parity
+import pytest
+
+from golden import made_up
+from mrcnn_tf.model import MaskRCNN
+
+RECORDS = [
+    ("mask_rcnn_R_50_FPN_3x", "detectron2_mask_rcnn_R_50_seed1"),
+    ("mask_rcnn_R_50_FPN_3x", "detectron2_mask_rcnn_R_50_seed2"),
+    ("mask_rcnn_R_101_FPN_3x", "detectron2_mask_rcnn_R_101"),
+    ("faster_rcnn_R_50_FPN_3x", "detectron2_faster_rcnn_R_50"),
+]
+
+
+@pytest.fixture(scope="module", params=RECORDS, ids=lambda pair: pair[1])
+def loaded(request, tmp_path_factory):
+    """(model, architecture, record) with the record's weights, read as the model zoo's files are."""
+    architecture, record = request.param
+    path = tmp_path_factory.mktemp("weights") / "model_final.pkl"
+    tensors = parity.state_dict(architecture, record)
+    tensors["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((3, 4), np.float32)
+    path.write_bytes(pickle.dumps({"model": tensors, "__author__": "test"}, protocol=4))
+    model = MaskRCNN.from_pretrained(path, parity.sizes(architecture, record), verbose=False)
+    path.unlink()
+    return model, architecture, record
+
+
+def test_every_stage_is_detectron2s(loaded):
+    model, architecture, record = loaded
+    for image, recorded in parity.images(architecture, record):
+        prepared = model.preprocess(image)
+        ours, pyramid = parity.dense_stages(model, prepared)
+        height, width = ours["size"]
+        np.testing.assert_array_equal(ours["size"], recorded["size"])
+        np.testing.assert_array_equal(ours["padded_size"], recorded["padded_size"])
+        resized = prepared["image"].numpy()[0, :height, :width]
+        np.testing.assert_array_equal(made_up.sample(resized), recorded["resized"])
+        ours["preprocessed"] = ours["preprocessed"][..., ::-1]  # detectron2 works on BGR
+        ours |= parity.head_stages(model, pyramid, recorded["proposal_boxes"][:50], "last")
+        stages = [key.removesuffix("_max") for key in recorded if key.endswith("_max") and key != "resized_max"]
+        assert len(stages) == 1 + 4 + 5 + 5 + 5 + 2
+        differences = {stage: parity.difference(stage, ours[stage], recorded) for stage in stages}
+        assert max(differences.values()) <= 1e-4, differences
+        assert parity.found_again(recorded["proposal_boxes"], ours["proposals"]) >= 0.99
+
+
+def test_detections_are_detectron2s(loaded):
+    model, architecture, record = loaded
+    theirs, pairs = parity.compare_detections(model, parity.images(architecture, record), first_label=0)
+    assert theirs > 20 and pairs >= 0.99 * theirs
