@@ -46,6 +46,9 @@ class Conventions:
     # Epsilon added to the log2 (torchvision), to its argument (detectron2), none (paper); matterport rounds to the
     # nearest level.
     level_assignment: str = "torchvision"
+    # Where a box's right and bottom sides lie: at the edge of its last pixel, or at that pixel's centre ("pixel",
+    # matterport, whose RoI features are single samples from corner to corner of the box).
+    box_ends: str = "edge"
     roi_aligned: bool = True  # the half-pixel shift in RoIAlign
     roi_sampling_ratio: int = 2  # samples per bin side; 0 = ceil(bin size), as detectron2
     batch_norm_epsilon: float = 1e-5

@@ -50,6 +50,7 @@ def check_choices(config: Any, source: str) -> None:
             model.conventions.level_assignment,
             ("torchvision", "detectron2", "paper", "matterport"),
         ),
+        ("model.conventions.box_ends", model.conventions.box_ends, ("edge", "pixel")),
         ("model.conventions.anchor_stride", model.conventions.anchor_stride, ("fixed", "padded")),
         ("model.conventions.rpn_normalizer", model.conventions.rpn_normalizer, ("sampled", "batch_size")),
         ("model.conventions.mask_target", model.conventions.mask_target, ("soft", "binary")),

@@ -53,6 +53,8 @@ class MaskRCNN(keras.Model):
         tree = dataclasses.asdict(config)
         conventions, epsilon = tree["conventions"], config.conventions.batch_norm_epsilon
         policy = {"dtype": self.dtype_policy}
+        # What a box inside the model lacks at its right and bottom.
+        self.box_ends = np.array([0, 0, 1, 1], np.float32) * (config.conventions.box_ends == "pixel")
         self.preprocess = Preprocess(config.pixel_mean, config.pixel_std, tree["resize"], name="preprocess", **policy)
         self.backbone = ResNet(**tree["backbone"], epsilon=epsilon, name="backbone", **policy)
         self.fpn = FPN(**tree["fpn"], epsilon=epsilon, name="fpn", **policy)
@@ -100,12 +102,14 @@ class MaskRCNN(keras.Model):
 
     def _detections(self, inputs, canvas_size, training):
         image_size = inputs["image_size"]
+        extent = image_size - int(self.box_ends[-1])
         features = self._features(inputs, canvas_size, training)
-        proposals = self.rpn(features, image_size, canvas_size)
+        proposals = self.rpn(features, extent, canvas_size)
         logits, deltas = self.box_head(features, proposals.boxes, canvas_size)
-        detected = self.box_head.detect(logits, deltas, proposals, image_size)
+        detected = self.box_head.detect(logits, deltas, proposals, extent)
+        boxes = tf.where(detected.valid[..., None], detected.boxes + self.box_ends, 0.0)
         outputs = {
-            "boxes": to_original(detected.boxes, image_size, inputs["original_size"]),
+            "boxes": to_original(boxes, image_size, inputs["original_size"]),
             "scores": detected.scores,
             "classes": detected.classes,
             "num_detections": tf.reduce_sum(tf.cast(detected.valid, tf.int32), axis=1),
@@ -118,10 +122,11 @@ class MaskRCNN(keras.Model):
     def compute_losses(self, batch, training=True):
         """The losses by name, float32 scalars, of a batch of the data contract (see data/pipeline.py)."""
         rules, canvas_size = self.config.conventions, canvas(batch["image_size"])
-        boxes, classes, crowd = batch["boxes"], batch["classes"], batch["crowd"]
+        boxes, classes, crowd = batch["boxes"] - self.box_ends, batch["classes"], batch["crowd"]
         features = self._features(batch, canvas_size, training)
         anchors = self.rpn.sample_anchors(features, boxes, classes > 0, crowd, canvas_size)
-        proposals = self.rpn(features, batch["image_size"], canvas_size, training=True)
+        extent = batch["image_size"] - int(self.box_ends[-1])
+        proposals = self.rpn(features, extent, canvas_size, training=True)
         rois = self.roi_sampler(proposals, boxes, classes, crowd)
         logits, deltas = self.box_head(features, rois.boxes, canvas_size)
         found = {

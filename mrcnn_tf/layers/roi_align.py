@@ -25,6 +25,9 @@ class PyramidRoIAlign(keras.layers.Layer):
         """Maps P2.. (P6 isn't used) and rois [B, R, 4] pixels -> [B * R, output_size, output_size, C]."""
         count = rois.shape[1]
         levels = assign_levels(rois, 2, 5, self.conventions["level_assignment"]) - 2
+        ratio, aligned = self.conventions["roi_sampling_ratio"], self.conventions["roi_aligned"]
+        if self.conventions["box_ends"] == "pixel":
+            rois, ratio, aligned = self._corner_to_corner(features, rois, levels, canvas_size), 1, True
         batch = tf.repeat(tf.range(tf.shape(rois)[0]), count)
         return pyramid_roi_align(
             list(features[:4]),
@@ -33,10 +36,21 @@ class PyramidRoIAlign(keras.layers.Layer):
             tf.reshape(levels, [-1]),
             [1.0 / stride for stride in STRIDES[:4]],
             self.output_size,
-            self.conventions["roi_sampling_ratio"],
-            self.conventions["roi_aligned"],
+            ratio,
+            aligned,
             canvas_size,
         )
+
+    def _corner_to_corner(self, features, rois, levels, canvas_size):
+        """RoIs [B, R, 4] whose aligned bins have their centres where `tf.image.crop_and_resize` samples `rois`."""
+        if canvas_size is None:
+            canvas_size = tf.shape(features[0])[None, 1:3] * STRIDES[0]
+        stride = tf.gather(tf.constant(STRIDES[:4], tf.float32), levels)[..., None]
+        pixels = tf.cast(canvas_size[:, None, ::-1], tf.float32)
+        scale = (tf.math.ceil(pixels / stride) - 1.0) / (pixels - 1.0)
+        first, last = rois[..., :2] * scale, rois[..., 2:] * scale
+        half_bin = (last - first) / (2 * (self.output_size - 1))
+        return (tf.concat([first - half_bin, last + half_bin], axis=-1) + 0.5) * stride
 
     def get_config(self):
         return super().get_config() | {"output_size": self.output_size, "conventions": self.conventions}

@@ -3,6 +3,7 @@
 import collections
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.layers.fpn import STRIDES
@@ -84,6 +85,8 @@ class RPN(keras.layers.Layer):
         grids = []
         for level, size, stride in zip(features, self.config["anchor_sizes"], STRIDES, strict=True):
             cell = anchor_ops.cell_anchors(size, self.config["aspect_ratios"], self.conventions["anchor_rounding"])
+            if self.conventions["box_ends"] == "pixel":
+                cell = cell - np.array([0, 0, 1, 1], np.float32)
             if self.conventions["anchor_stride"] == "padded":
                 stride = _padded_stride(features[0], canvas_size, stride)
             grids.append(anchor_ops.grid_anchors(cell, tf.shape(level)[1], tf.shape(level)[2], stride))

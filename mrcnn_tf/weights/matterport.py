@@ -1,9 +1,8 @@
 """matterport/Mask_RCNN's weights, such as mask_rcnn_coco.h5.
 
 Source: mrcnn/model.py and mrcnn/config.py of that project (2019). Backbone, pyramid, RPN and heads give the same
-numbers here from the same inputs. What lies between them differs: RoI features there are single samples from corner to
-corner of the RoI, boxes end at the centre of their last pixel, proposals of all levels compete in one NMS, and the
-image lies in the middle of a black square.
+numbers here from the same inputs. What differs: the image lies in the middle of a black square there, proposals of all
+levels compete in one NMS, and an RoI keeps its best class only, which a score threshold of 0.7 does by itself.
 """
 
 import numpy as np
@@ -15,7 +14,6 @@ from mrcnn_tf.weights.keras_applications import fold_biases, place, split
 from mrcnn_tf.weights.structure import detector_settings, num_classes
 
 EPSILON = 1e-3  # Keras's default, in backbone and heads
-PIXEL_MEAN = [123.7, 116.8, 103.9]  # RGB
 # Deltas are (dy, dx, dh, dw) in units of their standard deviation, in the RPN as in the box head.
 DELTA_ORDER = [1, 0, 3, 2]
 RPN_DELTA_STD = np.array([0.1, 0.1, 0.2, 0.2], np.float32)  # of (dx, dy, dw, dh); 1 / (10, 10, 5, 5)
@@ -37,24 +35,6 @@ _LAYERS = (
 )
 _DENSE = {"mrcnn_class_logits", "mrcnn_bbox_fc"}
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
-_SETTINGS = {
-    "backbone": {"norm": "frozen_bn", "stride_in_1x1": True, "stem_pool": "same"},
-    # Ratios there are width / height: the tallest anchor comes first.
-    "rpn": {"aspect_ratios": [2.0, 1.0, 0.5], "pre_nms_test": 6000},
-    "rois": {"batch_per_image": 200, "positive_fraction": 0.33},
-    "detections": {"score_threshold": 0.7, "nms_iou": 0.3},
-    "resize": {"min_size": 800, "max_size": 1024, "rule": "detectron2"},
-    "pixel_mean": PIXEL_MEAN,
-    "pixel_std": [1.0, 1.0, 1.0],
-    "conventions": {
-        "batch_norm_epsilon": EPSILON,
-        "anchor_rounding": False,
-        "anchor_stride": "fixed",
-        "level_assignment": "matterport",
-        "min_proposal_size": 0.0,
-        "min_detection_size": 0.0,
-    },
-}
 
 
 def recognise(tensors):
@@ -79,10 +59,7 @@ def convert(tensors):
     changes = fold_biases(weights)
     for step in (_fold_norms, _reorder_rpn, _reorder_box_head, _reorder_mask_head):
         changes |= step(weights)
-    found = detector_settings(weights)
-    settings = _SETTINGS | {
-        name: (_SETTINGS.get(name, {}) | values) if values else values for name, values in found.items()
-    }
+    settings = detector_settings(weights)
     categories = COCO_80 if num_classes(weights) == len(COCO_80) else None
     return Converted(weights, changes, skipped, unknown, settings, "matterport_mask_rcnn_coco", categories)
 

@@ -1,6 +1,6 @@
 """Records outputs of detectron2's detectors with made-up weights; recording.py says what the files hold.
 
-The files in this folder were made with Python 3.11, torch 2.13.0 (CPU), torchvision 0.28.0, numpy 2.4.6, Pillow 13.0.0
+The files in this folder were made with Python 3.11, torch 2.13.0 (CPU), torchvision 0.28.0, numpy 2.4.6, Pillow 12.0.0
 and detectron2 0.6, built for the CPU from commit 02b5c4e295e990042a714712c21dc79b731e8833, by
 
     PYTHONPATH=tests python tests/golden/record_detectron2.py

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from golden import made_up, made_up_matterport
 
-from mrcnn_tf.config import model_config
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.model import MaskRCNN
 from mrcnn_tf.weights import keras_applications, matterport
 from mrcnn_tf.weights.coco import COCO_80
+from mrcnn_tf.weights.source import Source
 
 FOLDER = pathlib.Path(__file__).parent.parent / "golden"
 SIDE, SEED, SAMPLES, HEAD_ROIS, MASKS = 256, 21, 1000, 100, 12
@@ -29,10 +29,8 @@ class Recorded:
         self.shapes = json.loads((FOLDER / f"matterport_{backbone}.json").read_text())
         self.converted = matterport.convert(made_up_matterport.weights(self.shapes, SEED))
         self.images = [made_up.image(*image) for image in IMAGES[backbone]]
-        resize = {"min_size": SIDE, "max_size": SIDE, "rule": "detectron2"}
-        self.model = MaskRCNN(
-            model_config(self.converted.settings | {"resize": resize, "categories": self.converted.categories})
-        )
+        resize = [f"model.resize.min_size={SIDE}", f"model.resize.max_size={SIDE}"]
+        self.model = MaskRCNN(Source(backbone, "matterport", self.converted).config(resize).model)
         self.paths = {weight.path.removeprefix(f"{self.model.name}/") for weight in self.model.weights}
         for weight in self.model.weights:
             weight.assign(self.converted.arrays[weight.path.removeprefix(f"{self.model.name}/")])
@@ -43,7 +41,7 @@ class Recorded:
         height, width = image.shape[:2]
         top, left = (SIDE - height) // 2, (SIDE - width) // 2
         pixels = np.pad(image, [(top, SIDE - height - top), (left, SIDE - width - left), (0, 0)])
-        maps = self.model.backbone((pixels.astype(np.float32) - self.converted.settings["pixel_mean"])[None])
+        maps = self.model.backbone((pixels.astype(np.float32) - self.model.config.pixel_mean)[None])
         return maps, self.model.fpn(maps)
 
     def check(self, stage, image, found):
@@ -142,24 +140,36 @@ def iou(boxes, others):
     return shared / (areas[0][:, None] + areas[1] - shared)
 
 
-def test_proposals_are_close(resnet50):
-    """Measured: 95 to 98.5 % of the first 200. Boxes, and so anchors, end at their last pixel in matterport."""
+def test_proposals(resnet50):
     for index, (_, pyramid) in enumerate(resnet50.maps):
-        found = resnet50.model.rpn(pyramid, np.array([[SIDE, SIDE]])).boxes[0].numpy()
-        best = iou(in_pixels(resnet50.stages[f"img{index}/rois"][:200]), found).max(axis=1)
-        assert np.mean(best >= 0.9) >= 0.94
+        found = resnet50.model.rpn(pyramid, np.array([[SIDE - 1, SIDE - 1]])).boxes[0].numpy()
+        best = iou(in_pixels(resnet50.stages[f"img{index}/rois"][:200]), found + [0, 0, 1, 1]).max(axis=1)
+        assert np.mean(best >= 0.99) >= 0.99
 
 
-def test_detections_of_a_square_image(resnet50):
-    """Measured: 50 % found again.
+def test_detections_of_a_square_image(recorded):
+    detections = recorded.model.detect(recorded.images[0])
+    boxes, (classes, scores) = recorded.stages["img0/boxes"], recorded.stages["img0/detections"][:, 4:].T
+    overlaps = iou(boxes, detections.boxes) * (classes[:, None] == detections.classes)
+    partner, found = overlaps.argmax(axis=1), overlaps.max(axis=1) >= 0.99
+    # One of resnet101's 50 comes from the 998th of 1000 proposals: an NMS over all levels at once ends with two others.
+    assert len(boxes) > 20 and abs(len(detections.boxes) - len(boxes)) <= 1
+    assert found.mean() >= 0.98 and len(set(partner[found])) == found.sum()
+    np.testing.assert_allclose(detections.scores[partner[found]], scores[found], atol=1e-3)
+    shown = found[:MASKS]
+    masks = detections.mask_probabilities[partner[:MASKS][shown]]
+    np.testing.assert_allclose(masks, recorded.stages["img0/masks"][shown] / 65535, atol=2e-3)
 
-    The RoI features differ: single samples from corner to corner of the RoI in matterport, averages inside bins here.
-    Random heads amplify that; with RoI features from corner to corner and boxes that end at their last pixel all are
-    found with IoU 1.
+
+def test_detections_of_an_oblong_image(resnet50):
+    """Measured: 51 % found again.
+
+    The image lies in the middle of a black square there, in the corner of a canvas of mean pixels here. Random weights
+    make the most of that: padded to a square beforehand, all are found.
     """
-    detections = resnet50.model.detect(resnet50.images[0])
-    overlaps = iou(resnet50.stages["img0/boxes"], detections.boxes)
-    overlaps *= resnet50.stages["img0/detections"][:, 4:5] == detections.classes
+    detections = resnet50.model.detect(resnet50.images[1])
+    overlaps = iou(resnet50.stages["img1/boxes"], detections.boxes)
+    overlaps *= resnet50.stages["img1/detections"][:, 4:5] == detections.classes
     assert np.mean(overlaps.max(axis=1) >= 0.5) >= 0.45
 
 

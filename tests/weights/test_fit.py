@@ -1,0 +1,250 @@
+"""Loading into a model: all or nothing, other classes, other conventions, and what the report says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch_writer
+from tiny import tiny_config
+
+from mrcnn_tf.config import Category
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.weights.own import weight_path
+
+NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+CLASSES = {
+    "box_head/class_logits/kernel", "box_head/class_logits/bias", "box_head/box_deltas/kernel",
+    "box_head/box_deltas/bias", "mask_head/predictor_kernel", "mask_head/predictor_bias",
+}  # fmt: skip
+
+
+def make(categories=("cat", "dog"), mask_head=True, **changes):
+    """A small frozen-norm Mask R-CNN with weights that are no initial values."""
+    config = tiny_config(norm="frozen_bn")
+    config.categories = [Category(index, name) for index, name in enumerate(categories, 1)]
+    config.conventions.batch_norm_epsilon = 0.0
+    if not mask_head:
+        config.mask_head = None
+    for key, value in changes.items():
+        section, _, field = key.rpartition("__")
+        setattr(getattr(config, section) if section else config, field, value)
+    model = MaskRCNN(config)
+    random = np.random.default_rng(0)
+    for variable in model.weights:
+        low = 0.5 if "variance" in variable.path else -0.1
+        variable.assign(random.uniform(low, low + 0.2, variable.shape))
+    return model
+
+
+def as_torchvision(model):
+    """The model's weights under torchvision's names and in its layouts, written out here by hand."""
+    tensors = {}
+    for variable in model.weights:
+        path, array = weight_path(variable), variable.numpy()
+        name = _layer_name(path.rsplit("/", 1)[0] if path.count("/") > 1 else path, path)
+        kind = path.rsplit("/", 1)[-1]
+        if path == "box_head/fc1/kernel":
+            array = array.reshape(7, 7, -1, array.shape[1]).transpose(3, 2, 0, 1).reshape(array.shape[1], -1)
+        elif path == "mask_head/predictor_kernel":
+            array = np.pad(array.T, ((1, 0), (0, 0)))[:, :, None, None]
+        elif path == "mask_head/predictor_bias":
+            array = np.pad(array, (1, 0))
+        elif array.ndim == 4:
+            array = array.transpose(3, 2, 0, 1)
+        elif array.ndim == 2:
+            array = array.T
+        if path.startswith("box_head/box_deltas"):
+            array = np.pad(array, ((4, 0), *[(0, 0)] * (array.ndim - 1)))
+        part = NORM.get(kind, "bias" if kind.endswith("bias") else "weight")
+        tensors[f"{name}.{part}"] = np.ascontiguousarray(array)
+    return tensors
+
+
+def _layer_name(layer, path):
+    parts = layer.split("/")
+    norm = path.rsplit("/", 1)[-1] in NORM
+    if parts[0] == "backbone":
+        if parts[1] == "stem":
+            return "backbone.body." + ("bn1" if norm else "conv1")
+        stage, block = int(parts[1][3]) - 1, parts[1].split("_")[1]
+        if parts[2] == "shortcut":
+            return f"backbone.body.layer{stage}.{block}.downsample.{int(norm)}"
+        return f"backbone.body.layer{stage}.{block}.{'bn' if norm else 'conv'}{parts[2][-1]}"
+    if parts[0] == "fpn":
+        return f"backbone.fpn.{'inner' if 'lateral' in parts[1] else 'layer'}_blocks.{int(parts[1][-1]) - 2}.0"
+    if parts[0] == "mask_head" and "conv" in parts[1] and "deconv" not in parts[1]:
+        return f"roi_heads.mask_head.{int(parts[1][-1]) - 1}.0"
+    return {
+        "rpn/head/conv": "rpn.head.conv.0.0",
+        "rpn/head/objectness_logits": "rpn.head.cls_logits",
+        "rpn/head/anchor_deltas": "rpn.head.bbox_pred",
+        "box_head/fc1": "roi_heads.box_head.fc6",
+        "box_head/fc2": "roi_heads.box_head.fc7",
+        "box_head/class_logits": "roi_heads.box_predictor.cls_score",
+        "box_head/box_deltas": "roi_heads.box_predictor.bbox_pred",
+        "mask_head/deconv_kernel": "roi_heads.mask_predictor.conv5_mask",
+        "mask_head/deconv_bias": "roi_heads.mask_predictor.conv5_mask",
+        "mask_head/predictor_kernel": "roi_heads.mask_predictor.mask_fcn_logits",
+        "mask_head/predictor_bias": "roi_heads.mask_predictor.mask_fcn_logits",
+    }[layer]
+
+
+@pytest.fixture(scope="module")
+def source():
+    return make()
+
+
+@pytest.fixture
+def tensors(source):
+    return as_torchvision(source)
+
+
+def write(tmp_path, tensors):
+    path = tmp_path / "weights.pth"
+    torch_writer.save_torch(path, tensors)
+    return path
+
+
+def values(model):
+    return {weight_path(variable): variable.numpy() for variable in model.weights}
+
+
+def test_the_model_of_a_file_has_its_sizes_and_all_its_values(source, tensors, tmp_path):
+    model = MaskRCNN.from_pretrained(write(tmp_path, tensors), verbose=False)
+    assert (model.config.backbone.depth, model.config.fpn.channels, model.config.mask_head.convs) == (18, 32, 2)
+    assert [(one.id, one.name) for one in model.config.categories] == [(1, "class 1"), (2, "class 2")]
+    for path, array in values(source).items():
+        np.testing.assert_array_equal(values(model)[path], array, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    "break_it, words",
+    [
+        (lambda t: t.pop("rpn.head.cls_logits.bias"), "missing (rpn/head/objectness_logits/bias)"),
+        (lambda t: t.update({"roi_heads.keypoint_head.0.weight": np.zeros(3, np.float32)}), "keypoint_head.0.weight"),
+        (lambda t: t["rpn.head.cls_logits.bias"].__setitem__(0, np.nan), "rpn/head/objectness_logits/bias isn't finite"),
+        (lambda t: t.update({"rpn.head.conv.0.0.bias": np.zeros(5, np.float32)}), "rpn/head/conv/bias is [5] and not [32]"),
+        (lambda t: t.update({"rpn.head.conv.0.0.bias": np.zeros((5, 1), np.float32)}), "should have 1 dimensions"),
+        (lambda t: t.update({"rpn.head.conv.bias": np.zeros(32, np.float32)}), "another tensor holds already"),
+        (lambda t: t.update({"rpn.head.cls_logits.bias": np.zeros(3, bool)}), "holds bool"),
+    ],
+)  # fmt: skip
+def test_what_doesnt_fit_is_named_and_the_model_keeps_its_weights(tensors, tmp_path, break_it, words):
+    break_it(tensors)
+    model = make(conventions__roi_aligned=False)
+    for variable in model.weights:
+        variable.assign(variable * 2.0)
+    before = values(model)
+    with pytest.raises(UserError) as error:
+        model.load_pretrained(write(tmp_path, tensors), verbose=False)
+    assert words in str(error.value) and "weights.pth" in str(error.value)
+    for path, array in values(model).items():
+        np.testing.assert_array_equal(array, before[path])
+
+
+def test_missing_weights_may_be_left_and_strangers_skipped(source, tensors, tmp_path):
+    tensors.pop("rpn.head.cls_logits.bias")
+    tensors["extra.weight"] = np.zeros(3, np.float32)
+    model = make()
+    model.rpn.head.objectness.bias.assign([7.0, 8.0, 9.0])
+    report = model.load_pretrained(write(tmp_path, tensors), allow_missing=True, verbose=False)
+    assert report.left == {"rpn/head/objectness_logits/bias": "not in the file"}
+    assert "extra.weight" in report.skipped
+    np.testing.assert_array_equal(model.rpn.head.objectness.bias, [7.0, 8.0, 9.0])
+    assert json.loads(json.dumps(report.to_json()))["loaded"]
+
+
+def test_a_stride_that_no_shape_shows_is_refused(tensors, tmp_path):
+    model = make(backbone__stride_in_1x1=True)
+    with pytest.raises(UserError, match="set model.backbone.stride_in_1x1=False"):
+        model.load_pretrained(write(tmp_path, tensors), verbose=False)
+
+
+def test_a_mask_head_that_one_side_lacks_is_refused_unless_allowed(source, tensors, tmp_path):
+    path = write(tmp_path, tensors)
+    boxes_only = make(mask_head=False)
+    with pytest.raises(UserError, match="have no place in it .mask_head"):
+        boxes_only.load_pretrained(path, verbose=False)
+    boxes_only.load_pretrained(path, allow_missing=True, verbose=False)
+    np.testing.assert_array_equal(boxes_only.fpn.weights[0], source.fpn.weights[0])
+    path = write(tmp_path, {name: array for name, array in tensors.items() if "mask" not in name})
+    with pytest.raises(UserError, match="8 weights of the model are missing .mask_head"):
+        make().load_pretrained(path, verbose=False)
+
+
+def test_other_classes_leave_the_class_layers_new(source, tensors, tmp_path):
+    model = make(("cow", "hen", "yak"))
+    old = values(model)
+    report = model.load_pretrained(write(tmp_path, tensors), verbose=False)
+    assert set(report.left) == CLASSES and not CLASSES & set(report.loaded)
+    for path, array in values(model).items():
+        if path not in CLASSES:
+            np.testing.assert_array_equal(array, values(source)[path])
+        elif path.endswith("bias"):
+            np.testing.assert_array_equal(array, 0.0)
+        else:
+            assert array.shape == old[path].shape and np.abs(array - old[path]).max() > 0.01
+
+
+def test_classes_are_mapped_by_name_when_asked(source, tmp_path):
+    saved = tmp_path / "model.keras"
+    source.save(saved)
+    model = make(("yak", "Dog", "cat"))
+    report = model.load_pretrained(saved, map_classes=True, verbose=False)
+    assert not report.left and "2 of 3 classes" in report.loaded["box_head/class_logits/kernel"]
+    ours, theirs = values(model), values(source)
+    # Background, cat and dog there; background, yak, Dog and cat here.
+    kernel = "box_head/class_logits/kernel"
+    np.testing.assert_array_equal(ours[kernel][:, [0, 3, 2]], theirs[kernel])
+    kernel = "box_head/box_deltas/kernel"
+    np.testing.assert_array_equal(ours[kernel][:, 4:], theirs[kernel][:, [4, 5, 6, 7, 0, 1, 2, 3]])
+    np.testing.assert_array_equal(ours["mask_head/predictor_kernel"][:, [2, 1]], theirs["mask_head/predictor_kernel"])
+    with pytest.raises(UserError, match="none of the model's classes"):
+        make(("hen",)).load_pretrained(saved, map_classes=True, verbose=False)
+
+
+def test_epsilon_and_pixel_scale_are_adapted_exactly(source, tensors, tmp_path):
+    model = make(conventions__batch_norm_epsilon=1e-2, pixel_std=[1.0, 2.0, 4.0], conventions__roi_aligned=False)
+    report = model.load_pretrained(write(tmp_path, tensors), verbose=False)
+    image = np.random.default_rng(1).integers(0, 256, (64, 96, 3)).astype(np.float32)
+    maps = []
+    for each in (source, model):
+        prepared = each.preprocess(image)
+        maps.append(each.backbone(each.preprocess.normalize(prepared["image"], prepared["image_size"])))
+    for theirs, ours in zip(*maps, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+    assert "pixel_std" in report.loaded["backbone/stem/kernel"]
+    assert report.loaded["backbone/stem/moving_variance"] == "epsilon 0 to 0.01"
+
+
+def test_conventions_that_differ_are_noted(tensors, tmp_path):
+    report = make(conventions__roi_aligned=True).load_pretrained(write(tmp_path, tensors), verbose=False)
+    assert "trained with conventions.roi_aligned=False, the model has True" in report.notes
+
+
+def test_a_classifier_fills_the_backbone_alone(source, tensors, tmp_path):
+    backbone = {name.removeprefix("backbone.body."): a for name, a in tensors.items() if "body" in name}
+    backbone |= {"fc.weight": np.zeros((9, 512), np.float32), "bn1.num_batches_tracked": np.zeros((), np.int64)}
+    model = make(conventions__batch_norm_epsilon=1e-5)
+    heads = {path: array * 3 for path, array in values(model).items() if not path.startswith("backbone/")}
+    for variable in model.weights:
+        variable.assign(variable * 3)
+    report = model.load_pretrained(write(tmp_path, backbone), verbose=False)
+    assert set(report.skipped) == {"fc.weight", "bn1.num_batches_tracked"} and set(report.left) == set(heads)
+    for path, array in values(model).items():
+        expected = heads.get(path, values(source)[path])
+        np.testing.assert_allclose(array, expected, rtol=1e-6)
+    with pytest.raises(UserError, match="name the config"):
+        MaskRCNN.from_pretrained(write(tmp_path, backbone), verbose=False)
+    backbone.pop("layer3.0.bn1.bias")
+    with pytest.raises(UserError, match="missing .backbone/res4_0/conv1/beta"):
+        model.load_pretrained(write(tmp_path, backbone), verbose=False)
+
+
+def test_weights_of_no_known_model_are_refused(tmp_path):
+    path = write(tmp_path, {"encoder.weight": np.zeros((2, 2), np.float32)})
+    with pytest.raises(UserError, match="holds weights of no model that can be imported .*encoder.weight"):
+        MaskRCNN.from_pretrained(path)
+    with pytest.raises(UserError, match="no file nowhere.pth"):
+        MaskRCNN.from_pretrained("nowhere.pth")
