@@ -54,8 +54,10 @@ def convert(tensors):
 
     Batch norm is a scale and a shift there, its statistics being folded into them already.
     """
-    parted = {re.sub(r"_([wbs])$", r".\1", name): array for name, array in tensors.items()}
-    found = translate(parted, RULES, SKIP)
+    names = {re.sub(r"_([wbs])$", r".\1", name): name for name in tensors}
+    found = translate({parted: tensors[name] for parted, name in names.items()}, RULES, SKIP)
+    found.skipped = {names[parted]: reason for parted, reason in found.skipped.items()}
+    found.unknown = [names[parted] for parted in found.unknown]
     _drop_background(found)
     if "conv1_gn_s" not in tensors:
         _add_statistics(found.arrays)

@@ -125,8 +125,8 @@ def _imagenet(depth):
         return make(include_top=False, weights="imagenet")
     except Exception as error:  # what Keras raises when it can't download depends on the way it fails
         raise UserError(
-            f"Keras can't download the ImageNet weights of ResNet-{depth} ({str(error).splitlines()[0]}): go online, or "
-            "give a checkpoint's path."
+            f"Keras can't download the ImageNet weights of ResNet-{depth} ({str(error).splitlines()[0]}): go online, "
+            "or give a checkpoint's path."
         ) from error
 
 

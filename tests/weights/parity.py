@@ -7,8 +7,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 import torch_writer
-
 from golden import made_up
+
 from mrcnn_tf.ops import boxes as box_ops
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"

@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import parity
 import pytest
-
 from golden import made_up
+
 from mrcnn_tf.model import MaskRCNN
 
 RECORDS = [
