@@ -8,6 +8,9 @@ import re
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.json_stream import stream_arrays
 
+# torchvision's name for the ten ids between 1 and 90 that COCO's detection task leaves out: classes without objects.
+UNUSED = "N/A"
+
 
 @dataclasses.dataclass
 class Category:

@@ -2,6 +2,7 @@
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mrcnn_tf.categories import UNUSED
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation.coco import evaluate_detections
@@ -13,7 +14,8 @@ def evaluate(model, data_config, progress=True):
 
     Args:
         model: has `detect_batch(batch)`, which takes a batch of `coco_dataset` and returns a `Detections` per image.
-        data_config: the `DataConfig` of the split; only its categories are evaluated where it names any.
+        data_config: the `DataConfig` of the split; only its categories are evaluated where it names any, and not those
+            without objects that torchvision calls "N/A".
         progress: show a progress bar.
 
     Returns:
@@ -39,7 +41,10 @@ def evaluate(model, data_config, progress=True):
     for image in truth.images:
         if image["id"] not in seen:
             truth.left_out.append(f"{truth.source}: image {image['id']} is left out: it could not be read.")
-    return evaluate_detections(results, truth, sorted(seen), data_config.categories or None), results
+    unused = {category.id for category in data_config.categories if category.name == UNUSED}
+    categories = [category for category in data_config.categories if category.id not in unused]
+    results = [result for result in results if result["category_id"] not in unused]
+    return evaluate_detections(results, truth, sorted(seen), categories or None), results
 
 
 def _progress_bar(shown):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from mrcnn_tf.categories import UNUSED
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.weights.coco import UNUSED
 from mrcnn_tf.weights.own import weight_path
 from mrcnn_tf.weights.structure import num_classes
 

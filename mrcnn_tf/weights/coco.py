@@ -1,8 +1,6 @@
 """The classes that published detectors know: COCO's."""
 
-from mrcnn_tf.categories import Category
-
-UNUSED = "N/A"  # torchvision's name for the ten ids between 1 and 90 that COCO's detection task leaves out
+from mrcnn_tf.categories import UNUSED, Category
 
 _NAMES = {
     1: "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant",

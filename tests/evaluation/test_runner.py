@@ -131,3 +131,19 @@ def test_ground_truth_survives_the_reader_and_the_way_back():
     assert outcome.left_out == []
     assert outcome.bbox["AP"] > 0.99
     assert outcome.segm["AP"] > 0.95
+
+
+class Doubtful(Oracle):
+    """Finds in each image also an object of a class that torchvision's models have and COCO hasn't."""
+
+    def detect_batch(self, batch):
+        for size in batch["original_size"].numpy():
+            categories = [Category(5, "plate"), Category(12, "N/A")]
+            yield Detections([[1, 1, 9, 9]], [0.9], [2], size, categories, np.ones((1, 28, 28)), "detectron2")
+
+
+def test_classes_without_objects_are_left_out(monkeypatch, data_config):
+    read(monkeypatch, [7, 1000001], [12])
+    data_config.categories = [Category(5, "plate"), Category(12, "N/A")]
+    results, detections = runner.evaluate(Doubtful(), data_config, progress=False)
+    assert [row["name"] for row in results.per_class] == ["plate"] and detections == []
