@@ -5,7 +5,7 @@ import collections
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.layers.conv import ConvNorm
+from mrcnn_tf.layers.conv import conv_stack
 from mrcnn_tf.layers.roi_align import PyramidRoIAlign
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.nms import DROPPED, nms
@@ -34,13 +34,13 @@ class BoxHead(keras.layers.Layer):
         self.num_classes, self.config = num_classes, config
         self.detections, self.conventions = detections, conventions
         self.roi_align = PyramidRoIAlign(config["pool_size"], conventions, name="roi_align")
-        self.convs = [
-            ConvNorm(
-                config["conv_channels"], 3, norm=config["norm"], activation="relu",
-                epsilon=conventions["batch_norm_epsilon"], dtype=self.dtype_policy, name=f"conv{index}",
-            )
-            for index in range(1, config["convs"] + 1)
-        ]  # fmt: skip
+        self.convs = conv_stack(
+            config["convs"],
+            config["conv_channels"],
+            config["norm"],
+            conventions["batch_norm_epsilon"],
+            self.dtype_policy,
+        )
 
         def dense(name, units, activation, dtype):
             # torch.nn.Linear's initial weights, which torchvision trains from; from smaller predictors it learns later.

@@ -119,3 +119,11 @@ class ConvNorm(keras.layers.Layer):
             "groups": self.groups,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+def conv_stack(count, filters, norm, epsilon, dtype):
+    """The hidden layers of a head on RoIs: a list of `count` 3x3 convolutions with ReLU, named conv1, conv2, ..."""
+    return [
+        ConvNorm(filters, 3, norm=norm, activation="relu", epsilon=epsilon, dtype=dtype, name=f"conv{index}")
+        for index in range(1, count + 1)
+    ]

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.layers.conv import HE_FAN_OUT, ConvNorm
+from mrcnn_tf.layers.conv import HE_FAN_OUT, conv_stack
 from mrcnn_tf.layers.roi_align import PyramidRoIAlign
 from mrcnn_tf.ops.masks import mask_targets
 
@@ -25,13 +25,9 @@ class MaskHead(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
         self.num_classes, self.config, self.conventions = num_classes, config, conventions
         self.roi_align = PyramidRoIAlign(config["pool_size"], conventions, name="roi_align")
-        self.convs = [
-            ConvNorm(
-                config["channels"], 3, norm=config["norm"], activation="relu",
-                epsilon=conventions["batch_norm_epsilon"], dtype=self.dtype_policy, name=f"conv{index}",
-            )
-            for index in range(1, config["convs"] + 1)
-        ]  # fmt: skip
+        self.convs = conv_stack(
+            config["convs"], config["channels"], config["norm"], conventions["batch_norm_epsilon"], self.dtype_policy
+        )
 
     def build(self, input_shape):
         self.roi_align.build(None)

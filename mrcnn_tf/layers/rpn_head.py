@@ -1,4 +1,4 @@
-"""The RPN's small network: 3x3 convolution and two 1x1 siblings on every level (Faster R-CNN, section 3.1)."""
+"""The RPN's small network: 3x3 convolutions and two 1x1 siblings on every level (Faster R-CNN, section 3.1)."""
 
 import keras
 import tensorflow as tf

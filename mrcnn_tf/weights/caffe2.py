@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from mrcnn_tf.weights import detectron2
-from mrcnn_tf.weights.rules import CONV, DECONV, LINEAR, POOLED, PREDICTOR, Parameter, Rule, translate
+from mrcnn_tf.weights.rules import CONV, DECONV, LINEAR, POOLED, PREDICTOR, Parameter, Rule, drop_background, translate
 
 SKIP = {
     r"(pred|fc1000)\.[wb]": "the classifier of ImageNet's classes",
@@ -58,7 +58,7 @@ def convert(tensors):
     found = translate({parted: tensors[name] for parted, name in names.items()}, RULES, SKIP)
     found.skipped = {names[parted]: reason for parted, reason in found.skipped.items()}
     found.unknown = [names[parted] for parted in found.unknown]
-    _drop_background(found)
+    drop_background(found)
     if "conv1_gn_s" not in tensors:
         _add_statistics(found.arrays)
     return detectron2.assemble(found)
@@ -70,12 +70,3 @@ def _add_statistics(arrays):
         ones = np.ones_like(arrays[path])
         arrays[path.replace("gamma", "moving_mean")] = np.zeros_like(ones)
         arrays[path.replace("gamma", "moving_variance")] = ones - np.float32(1e-5)
-
-
-def _drop_background(found):
-    """The background is the first class, and has boxes and masks too that nobody uses."""
-    for name in ("kernel", "bias"):
-        for path, values in ((f"box_head/box_deltas/{name}", 4), (f"mask_head/predictor_{name}", 1)):
-            if path in found.arrays:
-                found.arrays[path] = found.arrays[path][..., values:]
-                found.changes[path] = "background dropped"

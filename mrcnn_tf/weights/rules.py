@@ -109,6 +109,15 @@ def translate(tensors, rules, skip):
     return result
 
 
+def drop_background(found):
+    """Drops boxes and masks of the background, the first class, from a `Translation`: they are never looked at."""
+    for name in ("kernel", "bias"):
+        for path, values in ((f"box_head/box_deltas/{name}", 4), (f"mask_head/predictor_{name}", 1)):
+            if path in found.arrays:
+                found.arrays[path] = found.arrays[path][..., values:]
+                found.changes[path] = "background dropped"
+
+
 def _find(rules, module, parameter):
     for rule in rules:
         match = re.fullmatch(rule.pattern, module)

@@ -3,14 +3,9 @@
 import re
 
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.layers.resnet import BLOCKS
 
-DEPTHS = {
-    (True, (3, 4, 6, 3)): 50,
-    (True, (3, 4, 23, 3)): 101,
-    (True, (3, 8, 36, 3)): 152,
-    (False, (2, 2, 2, 2)): 18,
-    (False, (3, 4, 6, 3)): 34,
-}
+DEPTHS = {(depth >= 50, blocks): depth for depth, blocks in BLOCKS.items()}  # (bottleneck, blocks of each stage)
 
 
 def backbone_settings(arrays):

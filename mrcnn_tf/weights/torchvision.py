@@ -6,7 +6,7 @@ Names of both generations of detector files are read: torchvision renames the ol
 
 from mrcnn_tf.weights.coco import COCO_90
 from mrcnn_tf.weights.converted import Converted
-from mrcnn_tf.weights.rules import CONV, DECONV, LINEAR, NORM, POOLED, PREDICTOR, Rule, translate
+from mrcnn_tf.weights.rules import CONV, DECONV, LINEAR, NORM, POOLED, PREDICTOR, Rule, drop_background, translate
 from mrcnn_tf.weights.structure import backbone_settings, detector_settings, num_classes
 
 BODY = r"(?:backbone\.body\.)?"
@@ -64,7 +64,7 @@ def convert(tensors):
     if "backbone.body.conv1.weight" not in tensors:
         return _classifier(tensors)
     found = translate(tensors, DETECTOR_RULES, SKIP)
-    _drop_background(found)
+    drop_background(found)
     settings = detector_settings(found.arrays)
     newer = settings["fpn"]["norm"] is not None
     # The published models of 2019 were trained with an epsilon of 0 in their frozen batch norm.
@@ -83,16 +83,3 @@ def _classifier(tensors):
         "conventions": {"batch_norm_epsilon": 1e-5},
     }
     return Converted(found.arrays, found.changes, found.skipped, found.unknown, settings, None, None)
-
-
-def _drop_background(found):
-    """Boxes and masks of the background exist in torchvision's last layers and are never looked at."""
-    for path, values in (
-        ("box_head/box_deltas/kernel", 4),
-        ("box_head/box_deltas/bias", 4),
-        ("mask_head/predictor_kernel", 1),
-        ("mask_head/predictor_bias", 1),
-    ):
-        if path in found.arrays:
-            found.arrays[path] = found.arrays[path][..., values:]
-            found.changes[path] = "background dropped"
