@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from mrcnn_tf.layers.fpn import STRIDES
 from mrcnn_tf.ops.levels import assign_levels
-from mrcnn_tf.ops.roi_align import pyramid_roi_align
+from mrcnn_tf.ops.roi_align import PyramidRoIs, pyramid_roi_align
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -15,11 +15,15 @@ class PyramidRoIAlign(keras.layers.Layer):
     Args:
         output_size: bins per side.
         conventions: a dictionary with the fields of `Conventions`.
+
+    Attributes:
+        implementation: as in `roi_align`. Not saved with the model; "gather" before `model.export` makes a graph that
+            runs without this package.
     """
 
     def __init__(self, output_size, conventions, **kwargs):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
-        self.output_size, self.conventions = output_size, conventions
+        self.output_size, self.conventions, self.implementation = output_size, conventions, "auto"
 
     def call(self, features, rois, canvas_size=None):
         """Maps P2.. (P6 isn't used) and rois [B, R, 4] pixels -> [B * R, output_size, output_size, C]."""
@@ -29,17 +33,14 @@ class PyramidRoIAlign(keras.layers.Layer):
         if self.conventions["box_ends"] == "pixel":
             rois, ratio, aligned = self._corner_to_corner(features, rois, levels, canvas_size), 1, True
         batch = tf.repeat(tf.range(tf.shape(rois)[0]), count)
-        return pyramid_roi_align(
-            list(features[:4]),
+        pooled = PyramidRoIs(
             tf.reshape(rois, [-1, 4]),
             batch,
             tf.reshape(levels, [-1]),
             [1.0 / stride for stride in STRIDES[:4]],
-            self.output_size,
-            ratio,
-            aligned,
             canvas_size,
         )
+        return pyramid_roi_align(list(features[:4]), pooled, self.output_size, ratio, aligned, self.implementation)
 
     def _corner_to_corner(self, features, rois, levels, canvas_size):
         """RoIs [B, R, 4] whose aligned bins have their centres where `tf.image.crop_and_resize` samples `rois`."""

@@ -1,0 +1,71 @@
+"""Loads the library of custom ops, building it first where that is possible."""
+
+import functools
+import warnings
+
+import tensorflow as tf
+
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.native.builder import build, built_libraries
+from mrcnn_tf.native.toolchain import find_compiler, find_nvcc
+
+
+@functools.cache
+def custom_ops():
+    """The module of our operations, built on the first use where a compiler exists; the same answer ever after.
+
+    Returns:
+        What `tf.load_op_library` gives, or None, after one warning that says why, where there can be no library.
+    """
+    try:
+        return tf.load_op_library(str(_library().path))
+    except (UserError, OSError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        warnings.warn(
+            f"RoIAlign runs on stock operations, which is slower: {reason} Then run `mrcnn-tf build-ops`.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+def build_and_load(architectures):
+    """Builds the library for the CPU and these CUDA architectures, unless it is there, and proves that it loads.
+
+    Returns:
+        A `Library`.
+
+    Raises:
+        UserError: it can't be built, or this TensorFlow doesn't load it.
+    """
+    library = build(architectures)
+    try:
+        tf.load_op_library(str(library.path))
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f"{library.path} doesn't load: {str(error).splitlines()[0]}; delete it and try again."
+        ) from error
+    return library
+
+
+def _library():
+    """A `Library` that every GPU of this process can run, from the cache or built."""
+    capabilities = gpu_capabilities()
+    for library in built_libraries():
+        if all(library.runs_on(capability) for capability in capabilities):
+            return library
+    if capabilities and find_compiler() and not find_nvcc():
+        # The CPU's kernel would do, but the maps would travel to it and back.
+        raise UserError("There is a GPU, but no nvcc to build its RoIAlign with: install the CUDA toolkit.")
+    return build(capabilities)
+
+
+def gpu_capabilities():
+    """The compute capabilities of the GPUs that TensorFlow sees, such as (75, 90); none on a CPU."""
+    found = set()
+    for gpu in tf.config.list_physical_devices("GPU"):
+        capability = tf.config.experimental.get_device_details(gpu).get("compute_capability")
+        if capability is None:
+            raise UserError(f"{gpu.name} isn't a CUDA device.")
+        found.add(10 * capability[0] + capability[1])
+    return tuple(sorted(found))

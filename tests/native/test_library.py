@@ -1,0 +1,70 @@
+"""Loading: the fall back with one warning, and the CUDA build wherever nvcc is found (each in its own process, since a
+process loads one library)."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mrcnn_tf.native.toolchain import find_compiler, find_nvcc
+
+WITHOUT_COMPILER = """
+import warnings
+import numpy as np
+from mrcnn_tf.ops.roi_align import implementations, roi_align
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        pooled = roi_align(np.ones((1, 4, 4, 1), "f"), np.float32([[0, 0, 4, 4]]), [0], 1.0, 2, 2, True)
+caught = [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
+assert implementations() == ("gather",) and pooled.numpy().all()
+print(len(caught), caught[0])
+"""
+
+WITH_CUDA = """
+import numpy as np
+import tensorflow as tf
+from mrcnn_tf.native.builder import built_libraries
+from mrcnn_tf.native.library import build_and_load
+from mrcnn_tf.ops.roi_align import roi_align
+library = build_and_load((90,))
+assert built_libraries()[0] == library
+pooled = roi_align(np.ones((1, 4, 4, 1), "f"), np.float32([[0, 0, 4, 4]]), [0], 1.0, 2, 2, True, "custom")
+np.testing.assert_array_equal(pooled, np.ones((1, 2, 2, 1)))
+from tensorflow.python.framework.kernels import get_registered_kernels_for_op
+for name in ("MrcnnTf>RoiAlign", "MrcnnTf>RoiAlignGrad"):
+    print(name, sorted(k.device_type for k in get_registered_kernels_for_op(name).kernel))
+"""
+
+
+def run(program, cache, **changes):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MRCNN_TF_CACHE": str(cache)} | changes
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_a_compiler_there_is_one_warning_and_the_stock_operations(tmp_path):
+    out = run(WITHOUT_COMPILER, tmp_path, PATH="", CXX="")
+    assert out.startswith("1 RoIAlign runs on stock operations") and "install g++" in out
+
+
+def test_a_library_that_does_not_load_is_replaced_by_the_stock_operations(tmp_path):
+    """As one that the compiler made, but whose symbols this TensorFlow doesn't have."""
+    from mrcnn_tf.native.builder import library_folder
+
+    folder = tmp_path / library_folder().relative_to(library_folder().parent.parent)
+    folder.mkdir(parents=True)
+    (folder / "mrcnn_tf_ops.so").write_bytes(b"no library at all")
+    assert run(WITHOUT_COMPILER, tmp_path).startswith("1 RoIAlign runs on stock operations")
+
+
+@pytest.mark.skipif(find_nvcc() is None or find_compiler() is None, reason="needs nvcc and a C++ compiler")
+def test_the_cuda_code_compiles_alone_and_in_the_operation(tmp_path):
+    """With native code and PTX, and TensorFlow's headers; the library also serves a machine without a GPU."""
+    lines = run(WITH_CUDA, tmp_path).splitlines()
+    assert lines[-2:] == [
+        "MrcnnTf>RoiAlign ['CPU', 'CPU', 'GPU', 'GPU', 'GPU']",
+        "MrcnnTf>RoiAlignGrad ['CPU', 'CPU', 'GPU', 'GPU', 'GPU']",
+    ]
