@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from mrcnn_tf.layers.group_norm import GroupNorm
 from mrcnn_tf.ops import canvas
+from mrcnn_tf.ops.conv import conv2d
 
 HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}  # torchvision's kaiming_normal
 
@@ -87,12 +88,12 @@ class ConvNorm(keras.layers.Layer):
         if self.strides > 1:
             pad, padding = (self.kernel_size - 1) // 2, "VALID"
             inputs = tf.pad(inputs, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
-        outputs = tf.nn.conv2d(inputs, tf.cast(kernel, inputs.dtype), self.strides, padding)
-        if self.normalization is not None:
-            outputs = self._normalize(outputs, canvas.extent(extent, self.strides), training)
-        else:
-            outputs = tf.nn.bias_add(outputs, tf.cast(shift, outputs.dtype))
-        return tf.nn.relu(outputs) if self.activation == "relu" else outputs
+        relu = self.activation == "relu"
+        if self.normalization is None:
+            return conv2d(inputs, kernel, shift, self.strides, padding, relu)
+        outputs = conv2d(inputs, kernel, None, self.strides, padding)
+        outputs = self._normalize(outputs, canvas.extent(extent, self.strides), training)
+        return tf.nn.relu(outputs) if relu else outputs
 
     def _kernel_and_shift(self):
         if self.norm != "frozen_bn":

@@ -15,15 +15,11 @@ class PyramidRoIAlign(keras.layers.Layer):
     Args:
         output_size: bins per side.
         conventions: a dictionary with the fields of `Conventions`.
-
-    Attributes:
-        implementation: as in `roi_align`. Not saved with the model; "gather" before `model.export` makes a graph that
-            runs without this package.
     """
 
     def __init__(self, output_size, conventions, **kwargs):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
-        self.output_size, self.conventions, self.implementation = output_size, conventions, "auto"
+        self.output_size, self.conventions = output_size, conventions
 
     def call(self, features, rois, canvas_size=None):
         """Maps P2.. (P6 isn't used) and rois [B, R, 4] pixels -> [B * R, output_size, output_size, C]."""
@@ -40,7 +36,7 @@ class PyramidRoIAlign(keras.layers.Layer):
             [1.0 / stride for stride in STRIDES[:4]],
             canvas_size,
         )
-        return pyramid_roi_align(list(features[:4]), pooled, self.output_size, ratio, aligned, self.implementation)
+        return pyramid_roi_align(list(features[:4]), pooled, self.output_size, ratio, aligned)
 
     def _corner_to_corner(self, features, rois, levels, canvas_size):
         """RoIs [B, R, 4] whose aligned bins have their centres where `tf.image.crop_and_resize` samples `rois`."""

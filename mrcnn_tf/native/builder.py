@@ -23,6 +23,8 @@ SOURCE_FOLDERS = (
 # that is added for the newest.
 CUDA_ARCHITECTURES = (75, 80, 89, 90)
 LIBRARY = "mrcnn_tf_ops"
+OPERATIONS = ("roi_align_op", "conv3x3_op")  # source files that need TensorFlow's headers
+KERNELS = ("roi_align_cpu", "winograd")  # and those that don't
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,7 @@ def library_folder():
         return None
     digest = hashlib.sha256(compiler.identity.encode())
     digest.update(f"{tf.version.VERSION} {tf.version.GIT_VERSION} {tf.version.COMPILER_VERSION}".encode())
+    digest.update(pathlib.Path(__file__).read_bytes())  # its flags
     for source in sorted(source_folder().iterdir()):
         if source.suffix in (".cc", ".cu", ".cuh", ".h"):
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
@@ -130,12 +133,16 @@ def _compile(compiler, nvcc, architectures, objects, library):
     headers = ["-isystem" + flag[2:] if flag.startswith("-I") else flag for flag in tf.sysconfig.get_compile_flags()]
     if architectures:
         headers += [f"-isystem{nvcc.folder / 'include'}", "-DMRCNN_TF_CUDA"]
+    # Most of the time goes into reading TensorFlow's headers; what must be fast is in files without them.
+    flags = dict.fromkeys(OPERATIONS, ["-O1", *headers]) | dict.fromkeys(KERNELS, ["-O3"])
+    links = [str(objects / f"{name}.o") for name in flags]
+    # Most of the time goes into reading TensorFlow's headers; what must be fast is in files without them.
+    flags = dict.fromkeys(OPERATIONS, ["-O1", *headers]) | dict.fromkeys(KERNELS, ["-O3"])
+    links = [str(objects / f"{name}.o") for name in flags]
     commands = [
-        # Most of the first file's time goes into reading TensorFlow's headers; what must be fast is in the others.
-        [*common, "-O1", *headers, "-c", str(sources / "roi_align_op.cc"), "-o", str(objects / "op.o")],
-        [*common, "-O3", "-c", str(sources / "roi_align_cpu.cc"), "-o", str(objects / "cpu.o")],
+        [*common, *own, "-c", str(sources / f"{name}.cc"), "-o", output]
+        for (name, own), output in zip(flags.items(), links, strict=True)
     ]
-    links = [str(objects / "op.o"), str(objects / "cpu.o")]
     if architectures:
         commands.append(cuda_command(nvcc, compiler, architectures, objects / "cuda.o"))
         links += [str(objects / "cuda.o"), f"-L{nvcc.folder / 'lib64'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]

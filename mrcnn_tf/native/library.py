@@ -1,5 +1,7 @@
 """Loads the library of custom ops, building it first where that is possible."""
 
+import contextlib
+import contextvars
 import functools
 import warnings
 
@@ -9,20 +11,39 @@ from mrcnn_tf.errors import UserError
 from mrcnn_tf.native.builder import build, built_libraries
 from mrcnn_tf.native.toolchain import find_compiler, find_nvcc
 
+_stock_only = contextvars.ContextVar("stock_only", default=False)
 
-@functools.cache
+
+@contextlib.contextmanager
+def stock_operations():
+    """Whatever is traced in this context uses TensorFlow's stock operations only: graphs that run without this package,
+    compile with XLA, or are converted to TFLite."""
+    token = _stock_only.set(True)
+    try:
+        yield
+    finally:
+        _stock_only.reset(token)
+
+
 def custom_ops():
-    """The module of our operations, built on the first use where a compiler exists; the same answer ever after.
+    """The module of our operations, built on the first use where a compiler exists.
 
     Returns:
-        What `tf.load_op_library` gives, or None, after one warning that says why, where there can be no library.
+        What `tf.load_op_library` gives; None inside `stock_operations` and, after one warning that says why, where
+        there can be no library.
     """
+    return None if _stock_only.get() else load_custom_ops()
+
+
+@functools.cache
+def load_custom_ops():
+    """As `custom_ops`, wherever it is called: for gradients of operations that are already in a graph."""
     try:
         return tf.load_op_library(str(_library().path))
     except (UserError, OSError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0]
+        why = str(error).strip().splitlines()[0]
         warnings.warn(
-            f"RoIAlign runs on stock operations, which is slower: {reason} Then run `mrcnn-tf build-ops`.",
+            f"RoIAlign and convolutions run on stock operations, which is slower: {why} Then run mrcnn-tf build-ops.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from mrcnn_tf.native.library import custom_ops
+from mrcnn_tf.native.library import custom_ops, load_custom_ops
 
 CPU_TYPES = (tf.float32, tf.bfloat16)
 GPU_TYPES = (tf.float32, tf.bfloat16, tf.float16)
@@ -36,5 +36,5 @@ def _gradient(op, upstream):
     levels = op.get_attr("levels")
     attributes = {name: op.get_attr(name) for name in ("spatial_scales", "output_size", "sampling_ratio", "aligned")}
     shapes = tf.shape_n(op.inputs[:levels])
-    gradients = custom_ops().mrcnn_tf_roi_align_grad(upstream, shapes, *op.inputs[levels:], **attributes)
+    gradients = load_custom_ops().mrcnn_tf_roi_align_grad(upstream, shapes, *op.inputs[levels:], **attributes)
     return [*gradients, None, None, None, None]

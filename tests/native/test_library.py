@@ -47,7 +47,7 @@ def run(program, cache, **changes):
 
 def test_without_a_compiler_there_is_one_warning_and_the_stock_operations(tmp_path):
     out = run(WITHOUT_COMPILER, tmp_path, PATH="", CXX="")
-    assert out.startswith("1 RoIAlign runs on stock operations") and "install g++" in out
+    assert out.startswith("1 RoIAlign and convolutions run on stock operations") and "install g++" in out
 
 
 def test_a_library_that_does_not_load_is_replaced_by_the_stock_operations(tmp_path):
@@ -57,7 +57,7 @@ def test_a_library_that_does_not_load_is_replaced_by_the_stock_operations(tmp_pa
     folder = tmp_path / library_folder().relative_to(library_folder().parent.parent)
     folder.mkdir(parents=True)
     (folder / "mrcnn_tf_ops.so").write_bytes(b"no library at all")
-    assert run(WITHOUT_COMPILER, tmp_path).startswith("1 RoIAlign runs on stock operations")
+    assert run(WITHOUT_COMPILER, tmp_path).startswith("1 RoIAlign and convolutions run on stock operations")
 
 
 @pytest.mark.skipif(find_nvcc() is None or find_compiler() is None, reason="needs nvcc and a C++ compiler")

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn_tf.ops.masks import mask_targets, paste_masks, paste_window
+from mrcnn_tf.ops.masks import BLOCK_SAMPLES, mask_targets, paste_masks, paste_window
 
 LEFT_HALF = np.array([[1, 1, 0, 0]] * 4, np.float32)
 
@@ -145,7 +145,7 @@ def test_torchvision_rule_agrees_with_torch():
 
 
 def reference_paste(mask, box, height, width, rule):
-    """Probability of every pixel in float64, pixel by pixel, from bilinear samples of the mask."""
+    """Probability of every pixel in float64: each cell's value times a hat function around it, along both axes."""
     mask, box = np.float64(mask), np.float64(box)
     if rule == "torchvision":
         mask, centre, half = np.pad(mask, 1), (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
@@ -153,23 +153,22 @@ def reference_paste(mask, box, height, width, rule):
         low, high = np.trunc(centre - half), np.trunc(centre + half) + 1
     else:
         low, high = box[:2], box[2:]
-    side = len(mask)
-    probabilities = np.zeros((height, width))
-    for y, x in np.ndindex(height, width):
-        if rule == "torchvision" and not (low[0] <= x < high[0] and low[1] <= y < high[1]):
-            continue
-        v, u = ((p + 0.5 - low[a]) / (high[a] - low[a]) * side - 0.5 for a, p in ((1, y), (0, x)))
+    hats = []
+    for axis, count in ((1, height), (0, width)):
+        pixels = np.arange(count)
+        positions = (pixels + 0.5 - low[axis]) / (high[axis] - low[axis]) * len(mask) - 0.5
+        inside = np.ones(count, bool)
         if rule == "torchvision":
-            v, u = np.clip([v, u], 0, side - 1)
-        for i, j in np.ndindex(side, side):
-            probabilities[y, x] += mask[i, j] * max(1 - abs(v - i), 0) * max(1 - abs(u - j), 0)
-    return probabilities
+            positions = np.clip(positions, 0, len(mask) - 1)
+            inside = (low[axis] <= pixels) & (pixels < high[axis])
+        hats.append(np.maximum(1 - np.abs(positions[:, None] - np.arange(len(mask))), 0) * inside[:, None])
+    return hats[0] @ mask @ hats[1].T
 
 
 @pytest.mark.parametrize("rule", ["torchvision", "detectron2"])
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), threshold=st.sampled_from([0.1, 0.5]))
-def test_pasted_masks_agree_with_a_plain_loop(rule, seed, threshold):
+def test_pasted_masks_agree_with_sums_of_hat_functions(rule, seed, threshold):
     rng = np.random.default_rng(seed)
     mask = rng.random((4, 4)).astype(np.float32)
     low = rng.uniform(-6, 12, 2)
@@ -178,6 +177,17 @@ def test_pasted_masks_agree_with_a_plain_loop(rule, seed, threshold):
     pasted = paste_masks(mask[None], box[None], 11, 13, rule, threshold)[0]
     clear = np.abs(probabilities - threshold) > 1e-4
     np.testing.assert_array_equal(pasted[clear], (probabilities > threshold)[clear])
+
+
+@pytest.mark.parametrize("rule", ["torchvision", "detectron2"])
+def test_a_window_of_several_blocks_agrees_with_sums_of_hat_functions(rule):
+    mask = np.random.default_rng(0).random((28, 28)).astype(np.float32)
+    box = np.float32([20.3, -30.6, 431.2, 380.9])
+    assert paste_window(mask, box, 350, 450, rule).pixels.size > 2 * BLOCK_SAMPLES
+    probabilities = reference_paste(mask, box, 350, 450, rule)
+    clear = np.abs(probabilities - 0.5) > 1e-4
+    pasted = paste_masks(mask[None], box[None], 350, 450, rule)[0]
+    np.testing.assert_array_equal(pasted[clear], (probabilities > 0.5)[clear])
 
 
 @pytest.mark.parametrize("rule", ["torchvision", "detectron2"])
