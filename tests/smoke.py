@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import mrcnn_tf
+from mrcnn_tf.ops.roi_align import implementations
 
 SMALL = [
     "model.resize={min_size: 64, max_size: 64}",
@@ -35,6 +36,7 @@ def main():
     for mine, theirs in zip(model.weights, again.weights, strict=True):
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
     np.testing.assert_array_equal(again.detect(image).boxes, detections.boxes)
+    assert "custom" in implementations(), "the installed package's own operations weren't built"
     command = pathlib.Path(sys.executable).with_name("mrcnn-tf")
     assert "demo" in subprocess.run([command, "--help"], check=True, capture_output=True, text=True).stdout
     print(f"Python {sys.version.split()[0]}, TensorFlow {tf.__version__}, Keras {keras.__version__}: works.")
