@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <tuple>
 
 #include "vector.h"
 
@@ -155,11 +157,27 @@ inline void WriteSums(const float* sums, int64_t values, BFloat16* gradient) {
 
 }  // namespace
 
+std::vector<int64_t> OrderByPlace(const RoIAlign& op) {
+  std::vector<float> middle(op.rois);
+  for (int64_t roi = 0; roi < op.rois; ++roi) {
+    const float sum = op.boxes[4 * roi + 1] + op.boxes[4 * roi + 3];
+    middle[roi] = IsFinite(sum) ? sum : 0.0f;
+  }
+  std::vector<int64_t> order(op.rois);
+  std::iota(order.begin(), order.end(), int64_t{0});
+  std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+    return std::tie(op.level[a], op.image[a], middle[a]) < std::tie(op.level[b], op.image[b], middle[b]);
+  });
+  return order;
+}
+
 template <typename T>
-void PoolRoIs(const RoIAlign& op, const T* const* maps, int64_t first, int64_t last, T* pooled) {
+void PoolRoIs(const RoIAlign& op, const T* const* maps, const std::vector<int64_t>& order, int64_t first, int64_t last,
+              T* pooled) {
   const int64_t channels = op.channels, size = static_cast<int64_t>(op.out) * op.out * channels;
   Taps x, y;
-  for (int64_t roi = first; roi < last; ++roi) {
+  for (int64_t place = first; place < last; ++place) {
+    const int64_t roi = order[place];
     T* bins = pooled + roi * size;
     if (!HasMap(op, roi)) {
       std::memset(static_cast<void*>(bins), 0, size * sizeof(T));
@@ -220,8 +238,10 @@ void AddGradientToRows(const RoIAlign& op, const std::vector<RowRange>& touched,
   }
 }
 
-template void PoolRoIs<float>(const RoIAlign&, const float* const*, int64_t, int64_t, float*);
-template void PoolRoIs<BFloat16>(const RoIAlign&, const BFloat16* const*, int64_t, int64_t, BFloat16*);
+template void PoolRoIs<float>(const RoIAlign&, const float* const*, const std::vector<int64_t>&, int64_t, int64_t,
+                              float*);
+template void PoolRoIs<BFloat16>(const RoIAlign&, const BFloat16* const*, const std::vector<int64_t>&, int64_t, int64_t,
+                                 BFloat16*);
 template void AddGradientToRows<float>(const RoIAlign&, const std::vector<RowRange>&, const float*, int64_t, int64_t,
                                        float* const*);
 template void AddGradientToRows<BFloat16>(const RoIAlign&, const std::vector<RowRange>&, const BFloat16*, int64_t,

@@ -1,7 +1,9 @@
 // The TensorFlow operations MrcnnTf>RoiAlign and MrcnnTf>RoiAlignGrad: what they take, their shapes, and their kernels.
 
+#include <algorithm>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "roi_align_cpu.h"
@@ -253,9 +255,10 @@ class CpuRoIAlign : public RoIAlignKernel {
       maps[level] = reinterpret_cast<const Value*>(context->input(level).flat<T>().data());
     }
     auto* bins = reinterpret_cast<Value*>(pooled->flat<T>().data());
+    const std::vector<int64_t> order = mrcnn_tf::OrderByPlace(op);
     const auto& workers = *context->device()->tensorflow_cpu_worker_threads();
     Shard(workers.num_threads, workers.workers, op.rois, PoolCost(op),
-          [&](int64_t first, int64_t last) { mrcnn_tf::PoolRoIs(op, maps, first, last, bins); });
+          [&](int64_t first, int64_t last) { mrcnn_tf::PoolRoIs(op, maps, order, first, last, bins); });
   }
 };
 
