@@ -111,16 +111,15 @@ def _encode(window, height, width):
     RLE runs go down the columns, so each set run within a column of the window is a run of the image, unless it
     touches the image's bottom and the next column's top.
     """
-    columns = np.pad(window.pixels.T.astype(np.int8), ((0, 0), (1, 1)))
-    steps = np.diff(columns, axis=1)  # [w, h + 1]: +1 where a run starts, -1 one past its end
-    starts, ends = (
-        (column + window.left) * height + row + window.top for column, row in (np.nonzero(steps == s) for s in (1, -1))
-    )
-    joined = starts[1:] == ends[:-1]
-    starts = starts[np.concatenate([[True], ~joined])] if len(starts) else starts
-    ends = ends[np.concatenate([~joined, [True]])] if len(ends) else ends
-    bounds = np.concatenate([[0], np.stack([starts, ends], 1).ravel(), [height * width]])
-    counts = np.diff(bounds).tolist()
+    rows, columns = window.pixels.shape
+    # One unset pixel before all and one below each column: no run goes on past its column.
+    pixels = np.zeros(columns * (rows + 1) + 1, bool)
+    pixels[1:].reshape(columns, rows + 1)[:, :rows] = window.pixels.T
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1])  # starts and ends by turns
+    bounds = (changes // (rows + 1) + window.left) * height + changes % (rows + 1) + window.top
+    joined = np.flatnonzero(bounds[1:] == bounds[:-1])  # an end where the next run starts
+    bounds = np.delete(bounds, np.concatenate([joined, joined + 1]))
+    counts = np.diff(bounds, prepend=0, append=height * width).tolist()
     if counts[-1] == 0:
         counts.pop()
     rle = coco_mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width)

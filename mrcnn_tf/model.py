@@ -194,9 +194,12 @@ class MaskRCNN(keras.Model):
             )
         if self._detect_function is None:
             signature = [tf.TensorSpec([None, None, 3], tf.uint8)]
-            # One image fills its own canvas: None spares the masking.
+            # One image fills its own canvas: None spares the masking. AutoGraph has nothing to convert here (Keras
+            # traces `call` without it too) and would take a quarter of the tracing.
             self._detect_function = tf.function(
-                lambda pixels: self._detections(self.preprocess(pixels), None, False), input_signature=signature
+                lambda pixels: self._detections(self.preprocess(pixels), None, False),
+                input_signature=signature,
+                autograph=False,
             )
         outputs = {name: value.numpy()[0] for name, value in self._detect_function(tf.constant(image)).items()}
         return self._as_detections(outputs, image.shape[:2])

@@ -51,11 +51,12 @@ def test_coco_results_hold_ids_boxes_and_masks_of_the_original_image():
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["torchvision", "detectron2"]))
 def test_encoded_masks_are_those_that_pycocotools_encodes(seed, rule):
     rng = np.random.default_rng(seed)
-    low = rng.uniform(-8, 12, (3, 2))
-    boxes = np.concatenate([low, low + rng.uniform(0, 24, (3, 2))], axis=1)
-    probabilities = rng.random((3, 5, 5))
+    low = rng.uniform(-8, 12, (5, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0, 24, (5, 2))], axis=1)
+    probabilities = rng.random((5, 5, 5))
     probabilities[0] = 1  # over the whole image the runs of neighbouring columns join
-    boxes[0] = [-9, -9, 30, 30]
+    boxes[:2] = [-9, -9, 30, 30]  # the second one's runs join in some columns only
+    boxes[2] = [-30, -30, -20, -20]
     found = make(boxes, probabilities, rule=rule)
     for result, mask in zip(found.to_coco(1), found.masks, strict=True):
         expected = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
