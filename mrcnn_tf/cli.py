@@ -3,7 +3,6 @@
 TensorFlow is imported inside the commands, so that help and mistakes in the arguments are answered at once.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -196,19 +195,38 @@ def predict(
 def benchmark(
     config: ConfigName = "mask_rcnn_r50_fpn",
     overrides: Overrides = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Some of: roofline, roi_align, inference, breakdown, training, startup, postprocessing, pipeline."
+        ),
+    ] = None,
     height: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 800,
     width: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 1088,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
+    out: Annotated[pathlib.Path, typer.Option(help="The folder for benchmark.json and benchmark.png.")] = pathlib.Path(
+        "runs/benchmark"
+    ),
     as_json: AsJson = False,
 ):
-    """Time and memory of detection on this machine, with random weights."""
-    from mrcnn_tf.benchmark import benchmark_inference
-    from mrcnn_tf.config import load_config
+    """Time and memory on this machine's processor, beside torchvision and the Model Garden where they are installed."""
+    from mrcnn_tf.benchmark.chart import draw_chart
+    from mrcnn_tf.benchmark.plan import OURS, Settings
+    from mrcnn_tf.benchmark.suite import run_benchmark
+    from mrcnn_tf.benchmark.table import benchmark_table
+    from mrcnn_tf.files import replaced
 
-    times = benchmark_inference(load_config(config, overrides or []), height, width, repeats)
+    chosen = [name.strip() for name in only.split(",")] if only else []
+    tell = (lambda sentence: None) if as_json else (lambda sentence: console.print(sentence, style="dim", markup=False))
+    report = run_benchmark(Settings(config, overrides or [], height, width, repeats), chosen, tell)
+    with replaced(out / "benchmark.json") as file:
+        file.write_text(json.dumps(report.to_json(), indent=1), encoding="utf-8")
+    with replaced(out / "benchmark.png") as file:
+        draw_chart(report, file)
     if as_json:
-        print(json.dumps(dataclasses.asdict(times)))
-        return
-    console.print(f"{config}, {height} x {width} pixels, {times.precision}, {times.machine}")
-    console.print(f"median {times.median:.3f} s, fastest {times.fastest:.3f} s of {times.repeats} runs")
-    console.print(f"first run, with tracing, {times.first:.1f} s; peak memory {times.peak_memory / 2**30:.2f} GiB")
+        print(json.dumps(report.to_json()))
+    else:
+        console.print(benchmark_table(report))
+        console.print(f"Figures and chart: {out}", soft_wrap=True)
+    if any(f": {OURS}" in sentence for sentence in report.failed):
+        raise typer.Exit(1)

@@ -138,6 +138,12 @@ def test_training_starts_from_given_weights(run, tmp_path):
         np.testing.assert_allclose(new.numpy(), old.numpy(), atol=1e-3)
 
 
+def test_build_ops_says_where_the_library_is():
+    text = call("build-ops", "--cuda", "none")
+    path = pathlib.Path(text.split("Works: ")[1].splitlines()[0])
+    assert path.is_file() and "Built for the CPU." in text
+
+
 def test_importing_the_package_is_all_that_keras_needs_to_load_a_model(run):
     code = f"import keras, mrcnn_tf; print(type(keras.saving.load_model({str(run[0] / 'model.keras')!r})).__name__)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -175,6 +181,7 @@ def test_a_models_weights_move_to_other_classes_but_not_to_other_layers(run):
         (["evaluate", "nuclei_r18_fpn", "--weights", "nowhere.keras"], "no file nowhere.keras"),
         (["predict", "x.png", "--weights", "nowhere.keras"], "'x.png' names no image"),
         (["predict", "x.png"], "--weights"),
+        (["build-ops", "--cuda", "turing"], "'turing'"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_2(arguments, words, capsys):

@@ -128,6 +128,23 @@ def test_detect_agrees_with_the_batch_path(model):
     assert (np.diff(one.scores) <= 0).all()
 
 
+def test_stock_operations_find_the_same(model):
+    """What an export traces: the same weights without our own operations."""
+    image = np.random.default_rng(3).integers(0, 255, (64, 80, 3), np.uint8)
+    stock = MaskRCNN.from_config(model.get_config())
+    stock.set_weights(model.get_weights())
+    found = model.detect(image)
+    with mrcnn_tf.ops.stock_operations():
+        expected = stock.detect(image)
+    kinds = [_operations(each._detect_function) for each in (model, stock)]
+    assert {"MrcnnTf>RoiAlign", "MrcnnTf>Conv3x3"} < kinds[0]
+    assert not any(kind.startswith("MrcnnTf>") for kind in kinds[1])
+    assert len(found) == len(expected) > 0
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-2)
+    np.testing.assert_allclose(found.mask_probabilities, expected.mask_probabilities, atol=1e-3)
+
+
 def test_detect_takes_a_list_of_any_sizes(model):
     images = [np.zeros((40, 90, 3), np.uint8), np.full((64, 30, 3), 255, np.uint8)]
     assert [each.image_size for each in model.detect(images)] == [(40, 90), (64, 30)]
@@ -203,6 +220,13 @@ def test_a_model_needs_classes():
     config.categories = []
     with pytest.raises(mrcnn_tf.UserError, match="no classes"):
         MaskRCNN(config)
+
+
+def _operations(function):
+    """The types of all operations in a traced function, those inside of other functions included."""
+    definition = function.get_concrete_function().graph.as_graph_def()
+    nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
+    return {node.op for node in nodes}
 
 
 def _weight(model, path):

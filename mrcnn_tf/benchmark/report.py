@@ -1,0 +1,168 @@
+"""What was measured, and what follows from it: who is how much faster, and how near to the processor's limit."""
+
+import dataclasses
+
+from mrcnn_tf.benchmark.plan import OURS, Settings
+
+# What each time is of, in the order of the report.
+WHAT = {
+    ("roi_align", "forward_level"): "RoIAlign, boxes of the level",
+    ("roi_align", "forward_spread"): "RoIAlign, boxes of all sizes",
+    ("roi_align", "backward_level"): "Gradient, boxes of the level",
+    ("roi_align", "backward_spread"): "Gradient, boxes of all sizes",
+    ("inference", "detect"): "Image to boxes, 28x28 masks",
+    ("inference", "detect_full"): "Image to boxes, full-size masks",
+    ("training", "step"): "Training step (RoIs with masks)",
+    ("startup", "start_to_detection"): "Process start to detection",
+    ("startup", "mrcnn_tf"): "import mrcnn_tf, after Keras",
+    ("postprocessing", "paste"): "100 masks to full size",
+    ("postprocessing", "rle"): "100 masks to COCO's RLE",
+    ("pipeline", "image"): "Input pipeline, each image",
+}
+# The parts of detection that are timed together with another one: the rest of the first is what is reported.
+CONTAINS = {"rpn": "rpn_head", "box_head": "box_roi_align", "mask_head": "mask_roi_align"}
+PARTS = {
+    "resize": "resize",
+    "normalize": "normalise",
+    "backbone": "backbone",
+    "fpn": "FPN",
+    "rpn_head": "RPN's convolutions",
+    "rpn": "proposals",
+    "box_roi_align": "RoIAlign, boxes",
+    "box_head": "box head",
+    "detections": "detections, NMS",
+    "mask_roi_align": "RoIAlign, masks",
+    "mask_head": "mask head",
+}
+COUNTED = {"backbone": "backbone", "fpn": "fpn", "rpn_head": "rpn", "box_head": "box_head", "mask_head": "mask_head"}
+
+
+@dataclasses.dataclass
+class Times:
+    """Seconds: of the first run, which compiles, and of the others."""
+
+    first: float
+    median: float
+    fastest: float
+    runs: list[float]
+
+
+@dataclasses.dataclass
+class Entry:
+    """What one process measured: times by name, the peak of its memory in bytes, and facts (see its module)."""
+
+    measurement: str
+    who: str
+    precision: str
+    variant: str | None
+    times: dict[str, Times]
+    peak_memory: int
+    facts: dict
+
+    @property
+    def label(self):
+        """Such as "custom float32"; without the name of whose it is."""
+        return " ".join(filter(None, (self.variant, self.precision)))
+
+
+@dataclasses.dataclass
+class Report:
+    """A run of the benchmark. `left_out` and `failed` are sentences on what wasn't and couldn't be measured."""
+
+    settings: Settings
+    machine: dict
+    versions: dict
+    entries: list[Entry] = dataclasses.field(default_factory=list)
+    left_out: list[str] = dataclasses.field(default_factory=list)
+    failed: list[str] = dataclasses.field(default_factory=list)
+
+    def of(self, measurement, ours=True):
+        """The entries of a measurement: ours, or the peers'."""
+        return [e for e in self.entries if e.measurement == measurement and (e.who == OURS) == ours]
+
+    def blocks(self):
+        """(what, name of the time, entries with ours first) of everything that was timed."""
+        found = []
+        for (measurement, name), what in WHAT.items():
+            entries = [e for e in [*self.of(measurement), *self.of(measurement, ours=False)] if name in e.times]
+            if entries:
+                found.append((what, name, entries))
+        return found
+
+    def factor(self, peer, name, precision):
+        """A peer's median over our fastest variant's in `precision`: above 1, ours is faster. None without one.
+
+        A peer in bfloat16 is held against ours in bfloat16 alone.
+        """
+        ours = [e.times[name].median for e in self.of(peer.measurement) if e.precision == precision and name in e.times]
+        if peer.who == OURS or not ours or (peer.precision, precision) == ("bfloat16", "float32"):
+            return None
+        return peer.times[name].median / min(ours)
+
+    def pipeline_rates(self):
+        """Images per second of the input pipeline; empty where it wasn't measured."""
+        return [1 / entry.times["image"].median for entry in self.of("pipeline")]
+
+    def rates(self):
+        """Operations per second by name of the roofline's times, such as `product_float32`."""
+        return {
+            name: entry.facts["operations"][name] / times.median
+            for entry in self.of("roofline")
+            for name, times in entry.times.items()
+        }
+
+    def rooflines(self):
+        """By precision: `operations` of an image, `bound` in seconds at the matrix product's rate, its `fraction`."""
+        rates, found = self.rates(), {}
+        for entry in self.of("inference"):
+            rate = rates.get(f"product_{entry.precision}")
+            if rate:
+                operations = sum(entry.facts["operations"].values())
+                bound = operations / rate
+                fraction = bound / entry.times["detect"].median
+                found[entry.precision] = {"operations": operations, "bound": bound, "fraction": fraction}
+        return found
+
+    def breakdowns(self):
+        """By precision: for each part of detection `seconds` and, where they are counted, `operations`.
+
+        "the rest" is what a detection takes beyond the sum of the parts, which are timed one by one.
+        """
+        counts = {entry.precision: entry.facts["operations"] for entry in self.of("inference")}
+        found = {}
+        for entry in self.of("breakdown"):
+            times = {name: times.median for name, times in entry.times.items()}
+            operations = counts.get(entry.precision, {})
+            parts = {
+                title: {
+                    "seconds": times[name] - times.get(CONTAINS.get(name), 0.0),
+                    "operations": operations.get(COUNTED.get(name)),
+                }
+                for name, title in PARTS.items()
+                if name in times
+            }
+            rest = times["whole"] - sum(part["seconds"] for part in parts.values())
+            parts["the rest"] = {"seconds": rest, "operations": None}
+            found[entry.precision] = parts
+        return found
+
+    def to_json(self):
+        """All of it as a plain dict for `json.dump`."""
+        compared = [
+            {
+                "what": what,
+                "peer": f"{entry.who} {entry.label}",
+                "seconds": entry.times[name].median,
+                "over_ours": {precision: self.factor(entry, name, precision) for precision in ("float32", "bfloat16")},
+            }
+            for what, name, entries in self.blocks()
+            for entry in entries
+            if entry.who != OURS
+        ]
+        derived = {
+            "operations_per_second": self.rates(),
+            "roofline": self.rooflines(),
+            "breakdown": self.breakdowns(),
+            "images_per_second": self.pipeline_rates(),
+        }
+        return {"compared": compared} | derived | dataclasses.asdict(self)

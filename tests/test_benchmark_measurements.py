@@ -1,0 +1,102 @@
+"""What the measured parts of the package give at small sizes, and the operations that are counted. Nothing is timed."""
+
+import json
+import math
+import pathlib
+
+import numpy as np
+import pytest
+
+from mrcnn_tf.benchmark import breakdown, inference, inputs, pipeline, roi_align, roofline, training
+from mrcnn_tf.benchmark.operations import inference_operations, resnet_operations
+from mrcnn_tf.benchmark.processes import LeftOut, Process
+from mrcnn_tf.benchmark.report import PARTS, WHAT
+from mrcnn_tf.layers.resnet import ResNet
+from mrcnn_tf.model import MaskRCNN
+
+SMALL = [
+    "model.fpn.channels=32",
+    "model.box_head.channels=32",
+    "model.mask_head={channels: 16, convs: 1}",
+    "model.rois.batch_per_image=8",
+    "model.rpn.post_nms_train=20",
+    "model.rpn.post_nms_test=20",
+    "model.detections.max_per_image=5",
+]
+MODEL = {"config": "nuclei_r18_fpn", "overrides": SMALL, "height": 64, "width": 96, "precision": "float32"}
+
+
+def names_of(task):
+    found = task.run()
+    assert all(math.isfinite(seconds) and seconds > 0 for seconds in found.values())
+    return set(found)
+
+
+def test_roi_align_is_timed_both_ways():
+    task = roi_align.prepare("gather", 8, 12, rois=4, channels=8)
+    assert names_of(task) == {name for measurement, name in WHAT if measurement == "roi_align"}
+
+
+def test_an_implementation_that_is_not_there_is_left_out_by_its_reason():
+    process = Process("mrcnn_tf.benchmark.roi_align", {"implementation": "magic", "height": 8, "width": 8})
+    with pytest.raises(LeftOut, match="no RoIAlign implementation 'magic'"):
+        process.start()
+
+
+def test_the_roofline_counts_two_operations_for_each_multiply_add():
+    task = roofline.prepare(side=16, height=4, width=6, channels=8)
+    assert names_of(task) == task.facts["operations"].keys()
+    assert task.facts["operations"]["product_float32"] == 8192
+    assert task.facts["operations"]["convolution_float32"] == 2 * 9 * 8 * 8 * 24
+
+
+def test_detection_and_its_parts_are_timed_under_the_names_of_the_report():
+    task = inference.prepare(**MODEL)
+    assert names_of(task) == {"detect", "detect_full"}
+    assert task.facts["detections"] == 5
+    assert names_of(breakdown.prepare(**MODEL)) == {*PARTS, "whole"}
+
+
+def test_a_training_step_learns_from_the_seven_objects():
+    task = training.prepare(**MODEL)
+    assert names_of(task) == {"step"}
+    assert task.facts["loss_mask"] > 0 and task.facts["loss"] == pytest.approx(
+        sum(value for name, value in task.facts.items() if name != "loss"), rel=1e-4
+    )
+
+
+def test_the_pipelines_images_have_seven_objects_at_training_size(tmp_path):
+    task = pipeline.prepare(images=2, batch=1)
+    assert names_of(task) == {"image"}
+    tree = json.loads(pathlib.Path(pipeline.make_dataset(tmp_path)).read_text())
+    assert len(tree["images"]) == 16 and len(tree["annotations"]) == 16 * inputs.OBJECTS
+
+
+def test_boxes_lie_inside_the_image_and_keep_to_their_range():
+    boxes = inputs.boxes(500, 200, 300, 16, 112)
+    assert (boxes >= 0).all() and (boxes[:, 2] <= 300.001).all() and (boxes[:, 3] <= 200.001).all()
+    sides = boxes[:, 2:] - boxes[:, :2]
+    area = np.sqrt(sides.prod(1))
+    assert area.min() > 15.9 and area.max() < 112.1 and area.max() / area.min() > 5
+
+
+@pytest.mark.parametrize(("depth", "published", "classifier"), [(18, 1.814e9, 512e3), (50, 4.089e9, 2.048e6)])
+def test_operations_of_a_resnet_are_the_published_ones(depth, published, classifier):
+    backbone = ResNet(depth)
+    backbone.build((None, None, None, 3))
+    # Multiply-adds at 224 x 224 in torchvision's table of models, less the classifier's.
+    assert resnet_operations(backbone, 224, 224) / 2 == pytest.approx(published - classifier, rel=1e-3)
+
+
+def test_operations_of_the_parts_are_those_of_a_count_by_hand(tiny_config):
+    model = MaskRCNN(tiny_config)
+    counted = inference_operations(model, 60, 90)  # on a canvas of 64 x 96
+    assert counted["backbone"] == resnet_operations(model.backbone, 64, 96)
+    cells = [16 * 24, 8 * 12, 4 * 6, 2 * 3, 1 * 2]
+    laterals = sum(n * channels * 16 for n, channels in zip(cells, (64, 128, 256, 512), strict=False))
+    assert counted["fpn"] == 2 * (laterals + sum(cells[:4]) * 9 * 16 * 16)
+    assert counted["rpn"] == 2 * sum(cells) * (9 * 16 * 16 + 16 * 3 + 16 * 12)
+    # Ten RoIs of 3 x 3 x 16 features, then 12, 12, and 3 classes and 2 boxes.
+    assert counted["box_head"] == 10 * 2 * (144 * 12 + 12 * 12 + 12 * 3 + 12 * 8)
+    # Five masks of 4 x 4 cells: two 3x3 convolutions, a deconvolution to twice the side, one class's kernel.
+    assert counted["mask_head"] == 5 * 2 * 16 * (9 * 16 * 6 + 9 * 6 * 6 + 4 * 6 * 6 + 4 * 6)

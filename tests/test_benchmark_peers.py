@@ -1,0 +1,53 @@
+"""The peers give figures under the names of ours, at small sizes."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from mrcnn_tf.benchmark.plan import PEERS
+from mrcnn_tf.benchmark.processes import Process, take_turns
+from mrcnn_tf.benchmark.report import WHAT
+
+TORCHVISION, GARDEN = PEERS
+
+
+def torchvision_works():
+    """It may be installed beside a PyTorch that it wasn't built for."""
+    if importlib.util.find_spec("torchvision") is None:
+        return False
+    return subprocess.run([sys.executable, "-c", "import torchvision.models"], capture_output=True).returncode == 0
+
+
+def measured(peer, task, **arguments):
+    """The names of the times of one task, and its facts."""
+    (found,) = take_turns([Process(peer.module, {"task": task, **arguments})], 1, lambda process: None)
+    assert isinstance(found, dict), found
+    known = {name for measurement, name in WHAT if measurement == task}
+    assert found["runs"][0].keys() <= known and min(found["runs"][0].values()) > 0
+    return found
+
+
+@pytest.mark.skipif(not torchvision_works(), reason="torchvision isn't installed, or doesn't work")
+def test_torchvision_is_measured_by_the_names_of_ours():
+    found = measured(TORCHVISION, "roi_align", height=8, width=12, rois=4, channels=8)
+    assert len(found["runs"][0]) == 4
+    found = measured(TORCHVISION, "inference", height=64, width=96, precision="bfloat16")
+    assert found["facts"]["detections"] == 100 and found["runs"][0].keys() == {"detect_full"}
+    found = measured(TORCHVISION, "training", height=64, width=96, precision="float32", positives=True)
+    assert found["facts"]["loss_mask"] > 0
+    assert measured(TORCHVISION, "postprocessing", height=64, width=96)["runs"][0].keys() == {"paste", "rle"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("official") is None, reason="the extra [garden] isn't installed")
+def test_the_model_garden_builds_the_model_that_is_measured():
+    # Its first run takes more than a minute whatever the image: that is left to the benchmark.
+    program = (
+        f"from {GARDEN.module} import prepare, _module; size = dict(height=64, width=64, precision='float32'); "
+        "task = prepare('inference', **size); "
+        "head = _module(**size).model.detection_head[0].get_config(); "
+        "print(callable(task.run), head['num_convs'], head['num_fcs'], head['num_classes'])"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert printed.stdout.strip().endswith("True 0 2 81"), printed.stderr[-2000:]
