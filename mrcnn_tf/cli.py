@@ -230,3 +230,20 @@ def benchmark(
         console.print(f"Figures and chart: {out}", soft_wrap=True)
     if any(f": {OURS}" in sentence for sentence in report.failed):
         raise typer.Exit(1)
+
+
+@app.command()
+def build_ops(
+    cuda: Annotated[
+        str | None,
+        typer.Option(help="CUDA architectures, such as 80,90, or none. Default: all usual ones where nvcc is found."),
+    ] = None,
+):
+    """Compile this package's own operations for the TensorFlow that is installed, and load them."""
+    from mrcnn_tf.native.builder import parse_architectures
+    from mrcnn_tf.native.library import build_and_load
+
+    library = build_and_load(parse_architectures(cuda))
+    code = "".join(f", sm_{number}" for number in library.architectures)
+    console.print(f"Works: {library.path}", soft_wrap=True)
+    console.print(f"Built for the CPU{code}{' and PTX' if code else ''}.")

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from mrcnn_tf.native.library import custom_ops, load_custom_ops
+from mrcnn_tf.native.library import custom_ops, load_custom_ops, register_gradient
 
 LANES = 16  # the operation takes multiples of so many channels
 MOST_PRODUCTS = 256 * 512  # channels times filters: larger filters take longer to transform than small maps to convolve
@@ -46,7 +46,7 @@ def _suits_winograd(inputs, kernel):
     )
 
 
-@tf.RegisterGradient("MrcnnTf>Conv3x3")
+@register_gradient("MrcnnTf>Conv3x3")
 def _gradient(op, upstream):
     """With respect to inputs, filters and bias."""
     inputs, filters, bias = op.inputs

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from mrcnn_tf.native.library import custom_ops, load_custom_ops
+from mrcnn_tf.native.library import custom_ops, load_custom_ops, register_gradient
 
 CPU_TYPES = (tf.float32, tf.bfloat16)
 GPU_TYPES = (tf.float32, tf.bfloat16, tf.float16)
@@ -30,7 +30,7 @@ def custom_roi_align(features, rois, output_size, sampling_ratio, aligned):
     )
 
 
-@tf.RegisterGradient("MrcnnTf>RoiAlign")
+@register_gradient("MrcnnTf>RoiAlign")
 def _gradient(op, upstream):
     """With respect to the maps; none for the boxes, images, levels and canvas."""
     levels = op.get_attr("levels")

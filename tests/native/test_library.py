@@ -1,6 +1,7 @@
 """Loading: the fall back with one warning, and the CUDA build wherever nvcc is found (each in its own process, since a
 process loads one library)."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -43,6 +44,12 @@ def run(program, cache, **changes):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_package_can_be_imported_again():
+    """TensorFlow refuses a second gradient for an operation."""
+    for name in ("mrcnn_tf.ops.conv", "mrcnn_tf.ops.roi_align_custom"):
+        importlib.reload(importlib.import_module(name))
 
 
 def test_without_a_compiler_there_is_one_warning_and_the_stock_operations(tmp_path):
