@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <string>
-#include <type_traits>
 #include <vector>
 
+#include "op_support.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -53,11 +53,6 @@ REGISTER_OP("MrcnnTf>Conv3x3FilterGrad")
     .Input("output_gradient: T")
     .Output("filter_gradient: float")
     .SetShapeFn(FilterGradientShape);
-
-#define REQUIRE(context, condition, ...) OP_REQUIRES(context, condition, absl::InvalidArgumentError(absl::StrCat(__VA_ARGS__)))
-
-template <typename T>
-using Memory = std::conditional_t<std::is_same_v<T, float>, float, mrcnn_tf::BFloat16>;
 
 template <typename T>
 const Memory<T>* Values(const Tensor& tensor) {

@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "op_support.h"
 #include "roi_align_cpu.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
@@ -13,7 +14,6 @@
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/util/determinism.h"
 #include "tensorflow/core/util/work_sharder.h"
-#include "vector.h"
 
 #ifdef MRCNN_TF_CUDA
 #include <cuda_runtime.h>
@@ -107,8 +107,6 @@ REGISTER_OP("MrcnnTf>RoiAlignGrad")
     .Output("gradients: levels * T")
     .SetShapeFn(GradientShape);
 
-#define REQUIRE(context, condition, ...) OP_REQUIRES(context, condition, absl::InvalidArgumentError(absl::StrCat(__VA_ARGS__)))
-
 // Reads the attributes once, and of each call the shapes and the RoIs.
 class RoIAlignKernel : public OpKernel {
  public:
@@ -199,6 +197,34 @@ class RoIAlignKernel : public OpKernel {
     return maps;
   }
 
+  // Reads a forward call and allocates what it pools. Where something doesn't fit, the context says so afterwards.
+  void Prepare(OpKernelContext* context, mrcnn_tf::RoIAlign* op, Tensor** pooled) const {
+    SetShapes(context, InputShapes(context, op_), op);
+    if (!context->status().ok()) return;
+    SetRoIs(context, op->levels, op);
+    if (!context->status().ok()) return;
+    const TensorShape shape = PooledShape(context, *op);
+    if (!context->status().ok()) return;
+    OP_REQUIRES_OK(context, context->allocate_output(0, shape, pooled));
+  }
+
+  // Reads a call of the gradient and allocates that of each map; else as `Prepare`.
+  void PrepareGradient(OpKernelContext* context, mrcnn_tf::RoIAlign* op, std::vector<Tensor*>* gradients) const {
+    const std::vector<TensorShape> shapes = GivenShapes(context, op_);
+    if (!context->status().ok()) return;
+    SetShapes(context, shapes, op);
+    if (!context->status().ok()) return;
+    SetRoIs(context, op->levels + 1, op);
+    if (!context->status().ok()) return;
+    CheckGradient(context, *op);
+    if (!context->status().ok()) return;
+    gradients->resize(op->levels);
+    for (int level = 0; level < op->levels; ++level) {
+      OP_REQUIRES_OK(context, context->allocate_output(level, shapes[level], &(*gradients)[level]));
+    }
+  }
+
+ private:
   void CheckGradient(OpKernelContext* context, const mrcnn_tf::RoIAlign& op) const {
     const TensorShape pooled = PooledShape(context, op);
     REQUIRE(context, context->input(0).shape() == pooled, "The gradient of RoiAlign's output must be ",
@@ -206,19 +232,6 @@ class RoIAlignKernel : public OpKernel {
   }
 
   mrcnn_tf::RoIAlign op_ = {};
-};
-
-#define RETURN_IF_FAILED(context) \
-  if (!(context)->status().ok()) return
-
-template <typename T>
-struct Memory {
-  using Type = T;
-};
-
-template <>
-struct Memory<bfloat16> {
-  using Type = mrcnn_tf::BFloat16;
 };
 
 // On the CPU a wrong index is an error; a GPU can't say so without waiting, and there such an RoI pools to zeros.
@@ -238,18 +251,12 @@ class CpuRoIAlign : public RoIAlignKernel {
   using RoIAlignKernel::RoIAlignKernel;
 
   void Compute(OpKernelContext* context) override {
-    using Value = typename Memory<T>::Type;
+    using Value = Memory<T>;
     mrcnn_tf::RoIAlign op;
-    SetShapes(context, InputShapes(context, op_), &op);
-    RETURN_IF_FAILED(context);
-    SetRoIs(context, op.levels, &op);
-    RETURN_IF_FAILED(context);
-    CheckIndices(context, op);
-    RETURN_IF_FAILED(context);
-    const TensorShape shape = PooledShape(context, op);
-    RETURN_IF_FAILED(context);
-    Tensor* pooled;
-    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &pooled));
+    Tensor* pooled = nullptr;
+    Prepare(context, &op, &pooled);
+    if (context->status().ok()) CheckIndices(context, op);
+    if (!context->status().ok()) return;
     const Value* maps[mrcnn_tf::kMaxLevels];
     for (int level = 0; level < op.levels; ++level) {
       maps[level] = reinterpret_cast<const Value*>(context->input(level).flat<T>().data());
@@ -268,32 +275,23 @@ class CpuRoIAlignGrad : public RoIAlignKernel {
   using RoIAlignKernel::RoIAlignKernel;
 
   void Compute(OpKernelContext* context) override {
-    using Value = typename Memory<T>::Type;
+    using Value = Memory<T>;
     mrcnn_tf::RoIAlign op;
-    const std::vector<TensorShape> shapes = GivenShapes(context, op_);
-    RETURN_IF_FAILED(context);
-    SetShapes(context, shapes, &op);
-    RETURN_IF_FAILED(context);
-    SetRoIs(context, op.levels + 1, &op);
-    RETURN_IF_FAILED(context);
-    CheckGradient(context, op);
-    RETURN_IF_FAILED(context);
-    CheckIndices(context, op);
-    RETURN_IF_FAILED(context);
+    std::vector<Tensor*> outputs;
+    PrepareGradient(context, &op, &outputs);
+    if (context->status().ok()) CheckIndices(context, op);
+    if (!context->status().ok()) return;
     Value* gradients[mrcnn_tf::kMaxLevels];
     for (int level = 0; level < op.levels; ++level) {
-      Tensor* gradient;
-      OP_REQUIRES_OK(context, context->allocate_output(level, shapes[level], &gradient));
-      gradients[level] = reinterpret_cast<Value*>(gradient->flat<T>().data());
+      gradients[level] = reinterpret_cast<Value*>(outputs[level]->flat<T>().data());
     }
     const auto* upstream = reinterpret_cast<const Value*>(context->input(0).flat<T>().data());
     const std::vector<mrcnn_tf::RowRange> touched = mrcnn_tf::TouchedRows(op);
-    const int64_t rows = std::max<int64_t>(mrcnn_tf::CountRows(op), 1);
+    const int64_t rows = mrcnn_tf::CountRows(op), cost = 4 * op.rois * PoolCost(op) / std::max<int64_t>(rows, 1) + 1000;
     const auto& workers = *context->device()->tensorflow_cpu_worker_threads();
-    Shard(workers.num_threads, workers.workers, mrcnn_tf::CountRows(op), 4 * op.rois * PoolCost(op) / rows + 1000,
-          [&](int64_t first, int64_t last) {
-            mrcnn_tf::AddGradientToRows(op, touched, upstream, first, last, gradients);
-          });
+    Shard(workers.num_threads, workers.workers, rows, cost, [&](int64_t first, int64_t last) {
+      mrcnn_tf::AddGradientToRows(op, touched, upstream, first, last, gradients);
+    });
   }
 };
 
@@ -327,15 +325,9 @@ class CudaRoIAlign : public RoIAlignKernel {
 
   void Compute(OpKernelContext* context) override {
     mrcnn_tf::RoIAlign op;
-    SetShapes(context, InputShapes(context, op_), &op);
-    RETURN_IF_FAILED(context);
-    SetRoIs(context, op.levels, &op);
-    RETURN_IF_FAILED(context);
-    const TensorShape shape = PooledShape(context, op);
-    RETURN_IF_FAILED(context);
-    Tensor* pooled;
-    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &pooled));
-    if (shape.num_elements() == 0) return;
+    Tensor* pooled = nullptr;
+    Prepare(context, &op, &pooled);
+    if (!context->status().ok() || pooled->NumElements() == 0) return;
     const void* maps[mrcnn_tf::kMaxLevels];
     for (int level = 0; level < op.levels; ++level) maps[level] = context->input(level).flat<T>().data();
     CheckLaunch(context, mrcnn_tf_roi_align_forward(&op, kCudaType<T>, maps, pooled->flat<T>().data(),
@@ -350,21 +342,14 @@ class CudaRoIAlignGrad : public RoIAlignKernel {
 
   void Compute(OpKernelContext* context) override {
     mrcnn_tf::RoIAlign op;
-    const std::vector<TensorShape> shapes = GivenShapes(context, op_);
-    RETURN_IF_FAILED(context);
-    SetShapes(context, shapes, &op);
-    RETURN_IF_FAILED(context);
-    SetRoIs(context, op.levels + 1, &op);
-    RETURN_IF_FAILED(context);
-    CheckGradient(context, op);
-    RETURN_IF_FAILED(context);
+    std::vector<Tensor*> outputs;
+    PrepareGradient(context, &op, &outputs);
+    if (!context->status().ok()) return;
     void* gradients[mrcnn_tf::kMaxLevels];
     int64_t values = 0;
     for (int level = 0; level < op.levels; ++level) {
-      Tensor* gradient;
-      OP_REQUIRES_OK(context, context->allocate_output(level, shapes[level], &gradient));
-      gradients[level] = gradient->flat<T>().data();
-      values += gradient->NumElements();
+      gradients[level] = outputs[level]->flat<T>().data();
+      values += outputs[level]->NumElements();
     }
     if (values == 0) return;
     const bool deterministic = OpDeterminismRequired();

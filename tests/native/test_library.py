@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from mrcnn_tf.native.toolchain import find_compiler, find_nvcc
 
@@ -50,6 +52,13 @@ def test_the_package_can_be_imported_again():
     """TensorFlow refuses a second gradient for an operation."""
     for name in ("mrcnn_tf.ops.conv", "mrcnn_tf.ops.roi_align_custom"):
         importlib.reload(importlib.import_module(name))
+    conv2d = importlib.import_module("mrcnn_tf.ops.conv").conv2d
+    inputs = tf.ones([1, 4, 4, 16])
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        total = tf.reduce_sum(conv2d(inputs, tf.ones([3, 3, 16, 16])))
+    # Each input is in 9, 6 or 4 windows of 16 filters.
+    np.testing.assert_allclose(tape.gradient(total, inputs)[0, :2, :2, 0], [[64, 96], [96, 144]], rtol=1e-5)
 
 
 def test_without_a_compiler_there_is_one_warning_and_the_stock_operations(tmp_path):

@@ -130,3 +130,13 @@ def compare_detections(model, images, first_label):
                 mask = recorded["masks"][their] / 65535
                 np.testing.assert_allclose(detections.mask_probabilities[ours], mask, atol=2e-3)
     return theirs, found
+
+
+def check_stages(ours, recorded, stages):
+    """Every recorded stage within 1e-4, the sizes equal, and 99 % of the proposals found again."""
+    np.testing.assert_array_equal(ours["size"], recorded["size"])
+    np.testing.assert_array_equal(ours["padded_size"], recorded["padded_size"])
+    assert len(stages) == 1 + 4 + 5 + 5 + 5 + 2
+    differences = {stage: difference(stage, ours[stage], recorded) for stage in stages}
+    assert max(differences.values()) <= 1e-4, differences
+    assert found_again(recorded["proposal_boxes"], ours["proposals"]) >= 0.99

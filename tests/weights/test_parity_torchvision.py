@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 import parity
 import pytest
 
@@ -42,13 +41,9 @@ def test_every_stage_is_torchvisions(loaded):
         ours, pyramid = parity.dense_stages(model, model.preprocess(image))
         proposals = recorded["proposal_boxes"][:50]
         heads = parity.head_stages(model, pyramid, proposals, "first")
-        np.testing.assert_array_equal(ours["size"], recorded["size"])
-        np.testing.assert_array_equal(ours["padded_size"], recorded["padded_size"])
-        stages = [key.removesuffix("_max") for key in recorded if key.endswith("_max")]
-        assert len(stages) == 1 + 4 + 5 + 5 + 5 + 2
-        differences = {stage: parity.difference(stage, (ours | heads)[stage], recorded) for stage in stages}
-        assert max(differences.values()) <= 1e-4, differences
-        assert parity.found_again(recorded["proposal_boxes"], ours["proposals"]) >= 0.99
+        parity.check_stages(
+            ours | heads, recorded, [key.removesuffix("_max") for key in recorded if key.endswith("_max")]
+        )
 
 
 def test_detections_are_torchvisions(loaded):
