@@ -241,9 +241,9 @@ def build_ops(
 ):
     """Compile this package's own operations for the TensorFlow that is installed, and load them."""
     from mrcnn_tf.native.builder import parse_architectures
-    from mrcnn_tf.native.library import build_and_load
+    from mrcnn_tf.native.library import build_and_try
 
-    library = build_and_load(parse_architectures(cuda))
+    library = build_and_try(parse_architectures(cuda))
     code = "".join(f", sm_{number}" for number in library.architectures)
     console.print(f"Works: {library.path}", soft_wrap=True)
     console.print(f"Built for the CPU{code}{' and PTX' if code else ''}.")

@@ -136,9 +136,6 @@ def _compile(compiler, nvcc, architectures, objects, library):
     # Most of the time goes into reading TensorFlow's headers; what must be fast is in files without them.
     flags = dict.fromkeys(OPERATIONS, ["-O1", *headers]) | dict.fromkeys(KERNELS, ["-O3"])
     links = [str(objects / f"{name}.o") for name in flags]
-    # Most of the time goes into reading TensorFlow's headers; what must be fast is in files without them.
-    flags = dict.fromkeys(OPERATIONS, ["-O1", *headers]) | dict.fromkeys(KERNELS, ["-O3"])
-    links = [str(objects / f"{name}.o") for name in flags]
     commands = [
         [*common, *own, "-c", str(sources / f"{name}.cc"), "-o", output]
         for (name, own), output in zip(flags.items(), links, strict=True)

@@ -3,6 +3,8 @@
 import contextlib
 import contextvars
 import functools
+import subprocess
+import sys
 import warnings
 
 import tensorflow as tf
@@ -61,8 +63,11 @@ def register_gradient(operation):
     return register
 
 
-def build_and_load(architectures):
+def build_and_try(architectures):
     """Builds the library for the CPU and these CUDA architectures, unless it is there, and proves that it loads.
+
+    It is loaded by a process of its own: this one may have loaded another library, and TensorFlow takes no second kernel
+    for an operation.
 
     Returns:
         A `Library`.
@@ -71,12 +76,11 @@ def build_and_load(architectures):
         UserError: it can't be built, or this TensorFlow doesn't load it.
     """
     library = build(architectures)
-    try:
-        tf.load_op_library(str(library.path))
-    except (OSError, tf.errors.OpError) as error:
-        raise UserError(
-            f"{library.path} doesn't load: {str(error).splitlines()[0]}; delete it and try again."
-        ) from error
+    program = "import sys, tensorflow as tf; tf.load_op_library(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", program, str(library.path)], capture_output=True, text=True)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
+        raise UserError(f"{library.path} doesn't load ({why}); delete it and try again.")
     return library
 
 

@@ -3,6 +3,7 @@ process loads one library)."""
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mrcnn_tf.errors import UserError
 from mrcnn_tf.native.toolchain import find_compiler, find_nvcc
 
 WITHOUT_COMPILER = """
@@ -29,9 +31,9 @@ WITH_CUDA = """
 import numpy as np
 import tensorflow as tf
 from mrcnn_tf.native.builder import built_libraries
-from mrcnn_tf.native.library import build_and_load
+from mrcnn_tf.native.library import build_and_try
 from mrcnn_tf.ops.roi_align import roi_align
-library = build_and_load((90,))
+library = build_and_try((90,))
 assert built_libraries()[0] == library
 pooled = roi_align(np.ones((1, 4, 4, 1), "f"), np.float32([[0, 0, 4, 4]]), [0], 1.0, 2, 2, True, "custom")
 np.testing.assert_array_equal(pooled, np.ones((1, 2, 2, 1)))
@@ -59,6 +61,24 @@ def test_the_package_can_be_imported_again():
         total = tf.reduce_sum(conv2d(inputs, tf.ones([3, 3, 16, 16])))
     # Each input is in 9, 6 or 4 windows of 16 filters.
     np.testing.assert_allclose(tape.gradient(total, inputs)[0, :2, :2, 0], [[64, 96], [96, 144]], rtol=1e-5)
+
+
+def test_trying_another_library_leaves_this_process_with_its_own(tmp_path, monkeypatch):
+    """TensorFlow refuses to run an operation that two loaded libraries have a kernel for."""
+    from mrcnn_tf.native.builder import build, library_folder
+    from mrcnn_tf.native.library import build_and_try
+    from mrcnn_tf.ops.conv import conv2d
+
+    before = conv2d(tf.ones([1, 4, 4, 16]), tf.ones([3, 3, 16, 16]))
+    built = build().path
+    monkeypatch.setenv("MRCNN_TF_CACHE", str(tmp_path))
+    shutil.copytree(built.parent, library_folder())
+    library = build_and_try(())
+    assert library.path.is_relative_to(tmp_path)
+    np.testing.assert_array_equal(conv2d(tf.ones([1, 4, 4, 16]), tf.ones([3, 3, 16, 16])), before)
+    library.path.write_bytes(b"no library at all")
+    with pytest.raises(UserError, match=r"doesn't load \(.*\); delete it"):
+        build_and_try(())
 
 
 def test_without_a_compiler_there_is_one_warning_and_the_stock_operations(tmp_path):
