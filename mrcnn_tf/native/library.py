@@ -66,8 +66,8 @@ def register_gradient(operation):
 def build_and_try(architectures):
     """Builds the library for the CPU and these CUDA architectures, unless it is there, and proves that it loads.
 
-    It is loaded by a process of its own: this one may have loaded another library, and TensorFlow takes no second kernel
-    for an operation.
+    It is loaded by a process of its own: this one may have loaded another library, and TensorFlow takes no second
+    kernel for an operation.
 
     Returns:
         A `Library`.
