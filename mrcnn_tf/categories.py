@@ -14,10 +14,18 @@ UNUSED = "N/A"
 
 @dataclasses.dataclass
 class Category:
-    """A foreground class as the dataset knows it."""
+    """A foreground class as the dataset knows it.
+
+    Attributes:
+        id, name: of the dataset.
+        keypoints: their names, in the order of its annotations; empty for a class without keypoints.
+        skeleton: pairs of keypoints, numbered from 1 as in COCO, that a picture joins by a line.
+    """
 
     id: int
     name: str
+    keypoints: list[str] = dataclasses.field(default_factory=list)
+    skeleton: list[list[int]] = dataclasses.field(default_factory=list)
 
 
 def read_categories(path):

@@ -61,11 +61,16 @@ class Conventions:
     )
     mask_target: str = "soft"  # area fraction of each cell (torchvision), or thresholded at one half ("binary")
     mask_paste: str = "torchvision"  # whole-pixel boxes (torchvision) or exact float boxes (detectron2)
+    # Keypoints name a pixel: 0.5 puts them at its centre, where boxes would have it (detectron2), 0 at its corner
+    # (torchvision), which mirroring then misses by a pixel.
+    keypoint_offset: float = 0.5
+    # Of a keypoint: its share of the softmax over the heatmap (detectron2's "probability") or the "logit" (torchvision).
+    keypoint_score: str = "probability"
 
 
 CONVENTIONS: dict[str, dict[str, Any]] = {
     "default": {},
-    "torchvision": {"roi_aligned": False},
+    "torchvision": {"roi_aligned": False, "keypoint_offset": 0.0, "keypoint_score": "logit"},
     "detectron2": {
         "anchor_rounding": False,
         "anchor_stride": "fixed",
@@ -108,6 +113,10 @@ class BackboneConfig:
     groups: int = 1  # of the 3x3 convolutions: 32 in a ResNeXt-50 32x4d
     width_per_group: int = 64  # channels of each of them in res2: 4 in a ResNeXt-50 32x4d
     stem_pool: str = "symmetric"  # the padding of the max pooling: on both sides, or only at the end ("same")
+    dilated: bool = False  # res5 keeps res4's stride and dilates its 3x3 convolutions by two (detectron2's DC5)
+    # A network of keras.applications in the ResNet's place, such as MobileNetV3Small, and its layers that give C2 to C5.
+    application: str | None = None
+    taps: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -118,6 +127,7 @@ class FPNConfig:
 
 @dataclasses.dataclass
 class RPNConfig:
+    # Pixels; with a pyramid one for each of P2 to P6, else all of them on the one map.
     anchor_sizes: list[float] = dataclasses.field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
     aspect_ratios: list[float] = dataclasses.field(default_factory=lambda: [0.5, 1.0, 2.0])
     convs: int = 1  # hidden 3x3 convolutions
@@ -143,21 +153,40 @@ class RoIConfig:
 
 
 @dataclasses.dataclass
+class RoILayerConfig:
+    """How a RoI's features are cut out of the map (Table 2c of the paper); samples and alignment: `Conventions`."""
+
+    kind: str = "align"  # align; pool: maxima of quantised bins (Fast R-CNN); warp: bilinear samples of a quantised RoI
+    aggregate: str = "average"  # of a bin's samples: average or max
+
+
+@dataclasses.dataclass
 class BoxHeadConfig:
+    # With features C4: 14, which res5 halves, or 7 with a res5 of stride 1, as in the paper.
     pool_size: int = 7
     convs: int = 0  # 3x3 convolutions before the fully connected layers
     conv_channels: int = 256
     norm: str | None = None  # of the convolutions: frozen_bn or gn instead of a bias
-    fcs: int = 2
+    fcs: int = 2  # 0: the average over the RoI's cells instead, as after res5
     channels: int = 1024  # of the fully connected layers
 
 
 @dataclasses.dataclass
 class MaskHeadConfig:
-    pool_size: int = 14
+    pool_size: int = 14  # half of the masks' side; 7 with features C4, where the head reads res5's output
     convs: int = 4
     channels: int = 256
     norm: str | None = None  # of the convolutions: frozen_bn or gn instead of a bias
+    fcs: int = 0  # that many fully connected layers of `channels` in the place of all convolutions (Table 2e's MLP)
+    activation: str = "sigmoid"  # each class's mask by itself, or "softmax": pixels are divided among the classes
+    class_agnostic: bool = False  # one mask for all classes
+
+
+@dataclasses.dataclass
+class KeypointHeadConfig:
+    pool_size: int = 14  # a quarter of the heatmaps' side
+    convs: int = 8
+    channels: int = 512
 
 
 @dataclasses.dataclass
@@ -175,11 +204,15 @@ class ModelConfig:
     resize: ResizeConfig = dataclasses.field(default_factory=ResizeConfig)
     conventions: Conventions = dataclasses.field(default_factory=Conventions)
     backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
+    # What RPN and heads read, as in the paper's net-depth-features: FPN, C4 (with res5 as the head), or C5.
+    features: str = "FPN"
     fpn: FPNConfig = dataclasses.field(default_factory=FPNConfig)
     rpn: RPNConfig = dataclasses.field(default_factory=RPNConfig)
     rois: RoIConfig = dataclasses.field(default_factory=RoIConfig)
+    roi_layer: RoILayerConfig = dataclasses.field(default_factory=RoILayerConfig)
     box_head: BoxHeadConfig = dataclasses.field(default_factory=BoxHeadConfig)
-    mask_head: MaskHeadConfig | None = dataclasses.field(default_factory=MaskHeadConfig)  # null: Faster R-CNN
+    mask_head: MaskHeadConfig | None = dataclasses.field(default_factory=MaskHeadConfig)  # null: no masks
+    keypoint_head: KeypointHeadConfig | None = None  # a section, even an empty one, adds keypoints
     detections: DetectionConfig = dataclasses.field(default_factory=DetectionConfig)
 
 
@@ -188,6 +221,8 @@ class AugmentConfig:
     horizontal_flip: float = 0.5  # probability
     vertical_flip: float = 0.0
     quarter_turns: bool = False  # 0, 90, 180 or 270 degrees, each as likely
+    # Shorter sides in pixels, of which one is drawn for each image; empty: resize.min_size.
+    min_sizes: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -202,6 +237,10 @@ class DataConfig:
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     max_instances: int = 100  # G, to which each image's instances are padded
     mask_size: int = 112  # S, the side of the crop that holds an instance's mask
+    keypoint_offset: float | None = None  # pixels; from load_config: model.conventions.keypoint_offset
+    min_keypoints: int = 0  # training leaves out images with fewer labelled keypoints
+    # Of object keypoint similarity, a list for each category by name. COCO's person keypoints have COCO's, others 0.05.
+    keypoint_sigmas: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     pad_to: list[int] | None = None  # [height, width] of every batch; None: the largest image of the batch
     seed: int = 0  # of the order of images and of augmentation
 
@@ -327,7 +366,8 @@ def _as_section(conventions: Any) -> dict[str, Any]:
 def _typed(tree: dict[str, Any], source: str) -> Config:
     schema: DictConfig = OmegaConf.structured(Config)
     expanded = _expanded(tree)
-    check_keys(expanded, schema, source)
+    every = OmegaConf.structured(Config(ModelConfig(keypoint_head=KeypointHeadConfig())))  # sections that may be absent
+    check_keys(expanded, every, source)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(schema, expanded))
     except OmegaConfBaseException as error:
@@ -365,5 +405,7 @@ def _fill_in(config: Config) -> None:
     for split in (config.data.train, config.data.val):
         split.resize = split.resize or config.model.resize
         split.categories = split.categories or config.model.categories
+        if split.keypoint_offset is None:
+            split.keypoint_offset = config.model.conventions.keypoint_offset
     config.data.train.images_per_batch = config.data.train.images_per_batch or config.train.images_per_batch
     config.data.val.images_per_batch = config.data.val.images_per_batch or 1

@@ -3,7 +3,7 @@
 import difflib
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mrcnn_tf.errors import UserError
 
@@ -13,7 +13,7 @@ HEAD_NORMS = (None, "frozen_bn", "gn")
 
 def check_keys(tree: Any, schema: Any, source: str, path: str = "") -> None:
     """Raises UserError for a key that the schema lacks, naming a similar one, and for a value in a section's place."""
-    if not isinstance(schema, DictConfig):
+    if not isinstance(schema, DictConfig) or OmegaConf.get_type(schema) is dict:  # whose keys are the user's
         return
     if not isinstance(tree, dict):
         raise UserError(
