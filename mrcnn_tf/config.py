@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mrcnn_tf.categories import Category, read_categories
-from mrcnn_tf.config_checks import check_choices, check_keys, check_ranges
+from mrcnn_tf.config_checks import check_choices, check_combinations, check_keys, check_ranges
 from mrcnn_tf.errors import UserError
 
 CONFIG_FOLDERS = (
@@ -376,6 +376,7 @@ def _typed(tree: dict[str, Any], source: str) -> Config:
         raise UserError(f"{source}: setting '{key}' has a wrong value ({reason}): see mrcnn_tf/config.py.") from error
     check_choices(config, source)
     check_ranges(config, source)
+    check_combinations(config, source)
     return config
 
 

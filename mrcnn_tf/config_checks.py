@@ -40,9 +40,13 @@ def check_choices(config: Any, source: str) -> None:
         ("model.backbone.depth", model.backbone.depth, (18, 34, 50, 101, 152)),
         ("model.backbone.norm", model.backbone.norm, ("frozen_bn", "bn", "sync_bn", "gn")),
         ("model.backbone.stem_pool", model.backbone.stem_pool, ("symmetric", "same")),
+        ("model.features", model.features, ("FPN", "C4", "C5")),
         ("model.fpn.norm", model.fpn.norm, HEAD_NORMS),
+        ("model.roi_layer.kind", model.roi_layer.kind, ("align", "pool", "warp")),
+        ("model.roi_layer.aggregate", model.roi_layer.aggregate, ("average", "max")),
         ("model.box_head.norm", model.box_head.norm, HEAD_NORMS),
         ("model.mask_head.norm", model.mask_head and model.mask_head.norm, HEAD_NORMS),
+        ("model.mask_head.activation", model.mask_head and model.mask_head.activation, (None, "sigmoid", "softmax")),
         ("model.backbone.freeze_at", model.backbone.freeze_at, tuple(range(6))),
         ("model.resize.rule", model.resize.rule, ("torchvision", "detectron2")),
         (
@@ -54,6 +58,7 @@ def check_choices(config: Any, source: str) -> None:
         ("model.conventions.anchor_stride", model.conventions.anchor_stride, ("fixed", "padded")),
         ("model.conventions.rpn_normalizer", model.conventions.rpn_normalizer, ("sampled", "batch_size")),
         ("model.conventions.mask_target", model.conventions.mask_target, ("soft", "binary")),
+        ("model.conventions.keypoint_score", model.conventions.keypoint_score, ("probability", "logit")),
         ("model.conventions.mask_paste", model.conventions.mask_paste, ("torchvision", "detectron2")),
         ("train.precision", config.train.precision, ("float32", "bfloat16", "auto")),
     ]
@@ -79,8 +84,9 @@ def check_ranges(config: Any, source: str) -> None:
             "post_nms_test",
         ),
         "model.rois": ("batch_per_image",),
-        "model.box_head": ("pool_size", "conv_channels", "fcs", "channels"),
-        "model.mask_head": ("pool_size", "convs", "channels"),
+        "model.box_head": ("pool_size", "conv_channels", "channels"),
+        "model.mask_head": ("pool_size", "channels"),
+        "model.keypoint_head": ("pool_size", "convs", "channels"),
         "model.detections": ("max_per_image",),
         "data.train": ("max_instances", "mask_size"),
         "data.val": ("max_instances", "mask_size"),
@@ -99,12 +105,82 @@ def check_ranges(config: Any, source: str) -> None:
     for section, key, value in _values(config, fractions):
         if not 0 <= value <= 1:
             raise UserError(f"{source}: setting '{section}.{key}' is {value}: it must lie between 0 and 1.")
-    if len(model.rpn.anchor_sizes) != 5:
-        raise UserError(f"{source}: setting 'model.rpn.anchor_sizes' must hold 5 numbers, one for each of P2 to P6.")
-    if model.backbone.depth < 50 and (model.backbone.groups, model.backbone.width_per_group) != (1, 64):
-        raise UserError(f"{source}: 'model.backbone.groups' and 'width_per_group' need a depth of 50 or more.")
+    counts = {"model.box_head": ("convs", "fcs"), "model.mask_head": ("convs", "fcs"), "data.train": ("min_keypoints",)}
+    for section, key, value in _values(config, counts):
+        if value < 0:
+            raise UserError(f"{source}: setting '{section}.{key}' is {value}: it can't be negative.")
     if train.decay_steps != sorted(train.decay_steps):
         raise UserError(f"{source}: setting 'train.decay_steps' is {train.decay_steps}: it must rise.")
+
+
+def check_combinations(config: Any, source: str) -> None:
+    """Raises UserError for settings that are sensible one by one and not together."""
+    model = config.model
+    backbone, mask, rois = model.backbone, model.mask_head, model.roi_layer
+    c4 = model.features == "C4"
+    rules = [
+        (
+            model.features == "FPN" and len(model.rpn.anchor_sizes) != 5,
+            "'model.rpn.anchor_sizes' must hold 5 numbers, one for each of P2 to P6",
+        ),
+        (not model.rpn.anchor_sizes, "'model.rpn.anchor_sizes' is empty: give sizes in pixels"),
+        (
+            backbone.depth < 50 and (backbone.groups, backbone.width_per_group) != (1, 64),
+            "'model.backbone.groups' and 'width_per_group' need a depth of 50 or more",
+        ),
+        (
+            backbone.dilated and model.features != "C5",
+            "'model.backbone.dilated' is for a single map: set model.features=C5",
+        ),
+        (
+            backbone.application and model.features != "FPN",
+            f"'model.backbone.application' is {backbone.application}, which works under a pyramid only: set "
+            "model.features=FPN",
+        ),
+        (
+            backbone.application and backbone.norm != "frozen_bn",
+            "the normalisation of a keras.applications network is frozen: set model.backbone.norm=frozen_bn",
+        ),
+        (
+            backbone.taps and not backbone.application,
+            "'model.backbone.taps' are layers of a keras.applications network: name it in model.backbone.application",
+        ),
+        (
+            c4 and model.box_head.pool_size not in (7, 14),
+            "with model.features=C4 res5 takes 7 or 14 bins a side: set model.box_head.pool_size to one of them",
+        ),
+        (
+            c4 and mask and mask.pool_size != 7,
+            "with model.features=C4 the mask head reads res5's 7x7 output: set model.mask_head.pool_size=7",
+        ),
+        (
+            c4 and model.keypoint_head,
+            "keypoints need finer features than res5's 7x7 output: set model.features=FPN or C5",
+        ),
+        (
+            mask and mask.fcs and mask.activation == "softmax",
+            "'model.mask_head.activation' softmax is for the convolutional head: set model.mask_head.fcs=0",
+        ),
+        (
+            mask and mask.class_agnostic and mask.activation == "softmax",
+            "one mask for all classes leaves nothing to divide: set model.mask_head.activation=sigmoid",
+        ),
+        (
+            rois.kind == "pool" and rois.aggregate == "average",
+            "RoIPool takes maxima: set model.roi_layer.aggregate=max",
+        ),
+        (
+            rois.kind != "pool" and rois.aggregate == "max" and model.conventions.roi_sampling_ratio < 1,
+            "maxima need a fixed number of samples: set model.conventions.roi_sampling_ratio to 1 or more",
+        ),
+        (
+            rois.kind != "align" and model.conventions.box_ends == "pixel",
+            "matterport's model.conventions.box_ends=pixel is defined for model.roi_layer.kind=align only",
+        ),
+    ]
+    for broken, sentence in rules:
+        if broken:
+            raise UserError(f"{source}: {sentence}.")
 
 
 def _values(config: Any, keys: dict[str, tuple[str, ...]]):

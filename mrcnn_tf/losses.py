@@ -1,4 +1,4 @@
-"""The losses: L = L_cls + L_box + L_mask on the sampled RoIs (section 3) and the RPN's own two.
+"""The losses: L = L_cls + L_box + L_mask on the sampled RoIs (section 3), L_keypoint (section 5), the RPN's own two.
 
 All in float32. Normalisers are sums over the whole batch, so that an image with many objects weighs more, as in both
 reference systems.
@@ -67,9 +67,29 @@ def box_loss(deltas, sample, beta):
     return _total(error, counts) / tf.maximum(_count(sample.drawn), 1.0)
 
 
-def mask_loss(logits, targets, positive):
-    """L_mask: binary cross-entropy of the true class's mask logits [B, P, M, M], mean over positives' pixels."""
+def mask_loss(scores, targets, positive):
+    """L_mask: cross-entropy of the true class's `MaskScores` [B, P, M, M] with targets 0..1, mean over positives' pixels.
+
+    Binary where masks are independent; where classes compete, the multinomial one of Table 2b.
+    """
     counts = positive[:, :, None, None]
-    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=_only(targets, counts), logits=_only(logits, counts))
-    pixels = float(logits.shape[2] * logits.shape[3])
-    return _total(entropy, counts) / tf.maximum(_count(positive) * pixels, 1.0)
+    foreground, background, targets = (_only(values, counts) for values in (*scores, targets))
+    pixels = float(targets.shape[2] * targets.shape[3])
+    entropy = -targets * foreground - (1.0 - targets) * background
+    return tf.reduce_sum(entropy) / tf.maximum(_count(positive) * pixels, 1.0)
+
+
+def keypoint_loss(logits, cells, visible):
+    """L_keypoint: cross-entropy of a softmax over all cells of each heatmap, mean over the keypoints that count.
+
+    Args:
+        logits: float32 [B, N, P, M, M].
+        cells: int32 [B, N, P], where each keypoint lies, cells counted row by row.
+        visible: bool [B, N, P], the keypoints that count.
+    """
+    side = logits.shape[3]
+    flat = tf.reshape(logits, tf.concat([tf.shape(logits)[:3], [side * side]], axis=0))
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.where(visible, cells, 0), logits=_only(flat, visible[..., None])
+    )
+    return _total(entropy, visible) / tf.maximum(_count(visible), 1.0)

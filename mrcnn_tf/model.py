@@ -9,29 +9,22 @@ import tensorflow as tf
 from rich.console import Console
 
 from mrcnn_tf import losses
+from mrcnn_tf.assembly import Assembly
+from mrcnn_tf.categories import most_keypoints
 from mrcnn_tf.config import ModelConfig, model_config
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.errors import NonFiniteLoss, UserError
-from mrcnn_tf.layers.box_head import BoxHead
-from mrcnn_tf.layers.fpn import FPN
-from mrcnn_tf.layers.mask_head import MaskHead
-from mrcnn_tf.layers.preprocess import Preprocess
-from mrcnn_tf.layers.resnet import ResNet
-from mrcnn_tf.layers.roi_sampler import RoISampler, foreground
-from mrcnn_tf.layers.rpn import RPN
+from mrcnn_tf.layers.roi_sampler import foreground
 from mrcnn_tf.metrics import ImagesPerSecond
 from mrcnn_tf.ops.canvas import canvas
 from mrcnn_tf.ops.finite import MARK, check_finite
-from mrcnn_tf.ops.image_space import to_original
+from mrcnn_tf.ops.image_space import points_to_original, to_original
 from mrcnn_tf.weights.fit import load_into
 from mrcnn_tf.weights.source import read_weights
 
-LOSSES = ("loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box", "loss_mask")
-
-
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class MaskRCNN(keras.Model):
-    """Boxes, classes and masks of the objects in an image; without a mask head, Faster R-CNN.
+    """Boxes, classes, masks and keypoints of the objects in an image; with neither mask nor keypoint head, Faster R-CNN.
 
     Trains with `compile(optimizer=...)` and `fit` on batches of `coco_dataset(..., training=True)`; its losses are its
     own. `detect` takes images of any size and gives `Detections` in their pixels.
@@ -40,7 +33,7 @@ class MaskRCNN(keras.Model):
         config: a `ModelConfig`, as `load_config(...).model`; its categories are the classes.
 
     Raises:
-        UserError: the config has no categories.
+        UserError: the config has no categories, or a keypoint head and no category with keypoints.
     """
 
     def __init__(self, config: ModelConfig, **kwargs):
@@ -49,32 +42,47 @@ class MaskRCNN(keras.Model):
         )  # images and boxes must stay float32; the layers choose for themselves
         if not config.categories:
             raise UserError("The model has no classes: set data.train.annotations or model.categories in the config.")
+        if config.keypoint_head and not most_keypoints(config.categories):
+            raise UserError(
+                "The model has a keypoint head, and no category names its keypoints: list them in the json's categories "
+                "(keypoints: [nose, left_eye, ...]), or set model.keypoint_head=null."
+            )
         self.config = config
-        tree = dataclasses.asdict(config)
-        conventions, epsilon = tree["conventions"], config.conventions.batch_norm_epsilon
-        policy = {"dtype": self.dtype_policy}
         # What a box inside the model lacks at its right and bottom.
         self.box_ends = np.array([0, 0, 1, 1], np.float32) * (config.conventions.box_ends == "pixel")
-        self.preprocess = Preprocess(config.pixel_mean, config.pixel_std, tree["resize"], name="preprocess", **policy)
-        self.backbone = ResNet(**tree["backbone"], epsilon=epsilon, name="backbone", **policy)
-        self.fpn = FPN(**tree["fpn"], epsilon=epsilon, name="fpn", **policy)
-        self.rpn = RPN(tree["rpn"], conventions, config.fpn.channels, name="rpn", **policy)
-        self.roi_sampler = RoISampler(tree["rois"], name="roi_sampler", **policy)
-        heads = {"num_classes": len(config.categories), "conventions": conventions, **policy}
-        self.box_head = BoxHead(config=tree["box_head"], detections=tree["detections"], name="box_head", **heads)
-        self.mask_head = MaskHead(config=tree["mask_head"], name="mask_head", **heads) if config.mask_head else None
-        names = LOSSES if config.mask_head else LOSSES[:-1]
-        self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", *names)}
+        parts = Assembly(config, self.dtype_policy)
+        self.divisor = parts.divisor
+        self.preprocess = parts.preprocess()
+        self.backbone = parts.backbone()
+        self.fpn = parts.fpn()
+        strides, self.channels = parts.strides(self.backbone), parts.channels(self.backbone)
+        self.rpn = parts.rpn(strides, self.channels)
+        self.roi_sampler = parts.roi_sampler()
+        self.box_features = parts.box_features(strides)
+        self.box_head = parts.box_head()
+        self.mask_features = parts.mask_features(strides, self.box_features)
+        self.mask_head = parts.mask_head()
+        self.keypoint_features = parts.keypoint_features(strides)
+        self.keypoint_head = parts.keypoint_head()
+        names = ["loss", "loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"]
+        names += ["loss_mask"] * bool(self.mask_head) + ["loss_keypoint"] * bool(self.keypoint_head)
+        self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in names}
         self.speed = ImagesPerSecond(name="images_per_second")
         self.build()
 
     def build(self, input_shape=None):
         """Makes all weights at once: their shapes don't depend on the images'."""
         self.backbone.build((None, None, None, 3))
-        self.fpn.build(self.backbone.output_shapes)
-        pyramid = [(None, None, None, self.config.fpn.channels)] * 5
-        for layer in filter(None, (self.rpn, self.box_head, self.mask_head)):
-            layer.build(pyramid)
+        if self.fpn:
+            self.fpn.build(self.backbone.output_shapes)
+        maps = [(None, None, None, self.channels)]
+        self.rpn.build(maps)
+        heads = [(self.box_features, self.box_head), (self.mask_features, self.mask_head)]
+        for features, head in [*heads, (self.keypoint_features, self.keypoint_head)]:
+            if head:
+                if not features.built:
+                    features.build(maps)
+                head.build(features.compute_output_shape(maps))
         for layer in (self.preprocess, self.roi_sampler):  # without weights; unbuilt, they would cost `fit` a trial run
             layer.build(None)
         self.built = True
@@ -90,45 +98,58 @@ class MaskRCNN(keras.Model):
 
         Returns:
             A dictionary, D the most detections per image, by falling score: `boxes` [B, D, 4] in original pixels,
-            `scores` [B, D], `classes` int32 [B, D] in 1..K (0 in padding), `num_detections` int32 [B], and, with a mask
-            head, `masks` [B, D, M, M]: probabilities inside each box.
+            `scores` [B, D], `classes` int32 [B, D] in 1..K (0 in padding), `num_detections` int32 [B]; with a mask
+            head `masks` [B, D, M, M]: probabilities inside each box; with a keypoint head `keypoints` [B, D, P, 3] =
+            (x, y, score) in original pixels.
         """
-        return self._detections(inputs, canvas(inputs["image_size"]), training)
+        return self._detections(inputs, self._canvas(inputs), training)
+
+    def _canvas(self, inputs):
+        return canvas(inputs["image_size"], self.divisor)
 
     def _features(self, inputs, canvas_size, training):
+        """The maps that RPN and heads read: the pyramid, or the backbone's last one."""
         images = self.preprocess.normalize(inputs["image"], inputs["image_size"])
         maps = self.backbone(images, canvas_size=canvas_size, training=training)
-        return self.fpn(maps, canvas_size=canvas_size)
+        return self.fpn(maps, canvas_size=canvas_size) if self.fpn else maps[-1:]
 
     def _detections(self, inputs, canvas_size, training):
-        image_size = inputs["image_size"]
-        extent = image_size - int(self.box_ends[-1])
+        sizes = inputs["image_size"], inputs["original_size"]
+        extent = inputs["image_size"] - int(self.box_ends[-1])
         features = self._features(inputs, canvas_size, training)
         proposals = self.rpn(features, extent, canvas_size)
-        logits, deltas = self.box_head(features, proposals.boxes, canvas_size)
+        logits, deltas = self.box_head(self.box_features(features, proposals.boxes, canvas_size))
         detected = self.box_head.detect(logits, deltas, proposals, extent)
         boxes = tf.where(detected.valid[..., None], detected.boxes + self.box_ends, 0.0)
         outputs = {
-            "boxes": to_original(boxes, image_size, inputs["original_size"]),
+            "boxes": to_original(boxes, *sizes),
             "scores": detected.scores,
             "classes": detected.classes,
             "num_detections": tf.reduce_sum(tf.cast(detected.valid, tf.int32), axis=1),
         }
         if self.mask_head:
-            masks = self.mask_head(features, detected.boxes, detected.classes, canvas_size)
-            outputs["masks"] = tf.sigmoid(masks)
+            masks = self.mask_head(self.mask_features(features, detected.boxes, canvas_size), detected.classes)
+            outputs["masks"] = tf.exp(masks.foreground)
+        if self.keypoint_head:
+            heatmaps = self.keypoint_head(
+                self.keypoint_features(features, detected.boxes, canvas_size), detected.classes
+            )
+            keypoints = self.keypoint_head.detect(heatmaps, boxes, detected.classes)
+            outputs["keypoints"] = points_to_original(keypoints, *sizes)
         return outputs
 
     def compute_losses(self, batch, training=True):
         """The losses by name, float32 scalars, of a batch of the data contract (see data/pipeline.py)."""
-        rules, canvas_size = self.config.conventions, canvas(batch["image_size"])
+        rules, canvas_size = self.config.conventions, self._canvas(batch)
         boxes, classes, crowd = batch["boxes"] - self.box_ends, batch["classes"], batch["crowd"]
         features = self._features(batch, canvas_size, training)
         anchors = self.rpn.sample_anchors(features, boxes, classes > 0, crowd, canvas_size)
         extent = batch["image_size"] - int(self.box_ends[-1])
         proposals = self.rpn(features, extent, canvas_size, training=True)
         rois = self.roi_sampler(proposals, boxes, classes, crowd)
-        logits, deltas = self.box_head(features, rois.boxes, canvas_size)
+        positives = foreground(rois, self.roi_sampler.most_positives)
+        box_features = self.box_features(features, rois.boxes, canvas_size)
+        logits, deltas = self.box_head(box_features)
         found = {
             "loss_rpn_objectness": losses.rpn_objectness_loss(anchors, rules.rpn_normalizer),
             "loss_rpn_box": losses.rpn_box_loss(anchors, rules.rpn_normalizer, rules.rpn_box_beta),
@@ -136,10 +157,19 @@ class MaskRCNN(keras.Model):
             "loss_box": losses.box_loss(deltas, rois, rules.box_beta),
         }
         if self.mask_head:
-            positives = foreground(rois, self.roi_sampler.most_positives)
-            masks = self.mask_head(features, positives.boxes, positives.classes, canvas_size)
+            if self.mask_features is self.box_features:
+                mask_features = box_features[:, : positives.boxes.shape[1]]
+            else:
+                mask_features = self.mask_features(features, positives.boxes, canvas_size)
+            masks = self.mask_head(mask_features, positives.classes)
             targets = self.mask_head.targets(batch["masks"], boxes, positives)
             found["loss_mask"] = losses.mask_loss(masks, targets, positives.positive)
+        if self.keypoint_head:
+            keypoint_features = self.keypoint_features(features, positives.boxes, canvas_size)
+            heatmaps = self.keypoint_head(keypoint_features, positives.classes)
+            found["loss_keypoint"] = losses.keypoint_loss(
+                heatmaps, *self.keypoint_head.targets(batch["keypoints"], positives)
+            )
         return found
 
     def train_step(self, batch):
@@ -221,9 +251,11 @@ class MaskRCNN(keras.Model):
             scores=outputs["scores"][:found],
             classes=outputs["classes"][:found],
             mask_probabilities=outputs["masks"][:found] if self.mask_head else None,
+            keypoints=outputs["keypoints"][:found] if self.keypoint_head else None,
             image_size=image_size,
             categories=self.config.categories,
             mask_rule=self.config.conventions.mask_paste,
+            keypoint_offset=self.config.conventions.keypoint_offset,
         )
 
     def load_pretrained(self, source, allow_missing=False, map_classes=False, verbose=True):
@@ -267,7 +299,8 @@ class MaskRCNN(keras.Model):
 
     def class_variables(self):
         """(variable, initializer) of each weight whose shape depends on the classes."""
-        return [pair for head in (self.box_head, self.mask_head) if head for pair in head.class_variables()]
+        heads = (self.box_head, self.mask_head, self.keypoint_head)
+        return [pair for head in heads if head for pair in head.class_variables()]
 
     def get_config(self):
         """The config as plain JSON, so that `keras.saving.load_model` needs no custom objects."""

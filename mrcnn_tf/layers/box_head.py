@@ -1,4 +1,4 @@
-"""The box head: class scores and box deltas of each RoI (Figure 3, right), and the detections that they make."""
+"""The box head: class scores and box deltas of each RoI (Figure 3), and the detections that they make."""
 
 import collections
 
@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 
 from mrcnn_tf.layers.conv import conv_stack
-from mrcnn_tf.layers.roi_align import PyramidRoIAlign
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.nms import DROPPED, nms
 
@@ -18,9 +17,10 @@ Detected = collections.namedtuple("Detected", "boxes scores classes valid")
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class BoxHead(keras.layers.Layer):
-    """RoIAlign 7x7, hidden layers, and two siblings: K + 1 class logits (background first) and K boxes' deltas.
+    """Hidden layers and two siblings: K + 1 class logits (background first) and K boxes' deltas.
 
-    The paper has two fully connected hidden layers, torchvision's newer models four convolutions and one of them.
+    The paper has two fully connected hidden layers on a pyramid and the average over res5's cells on C4, torchvision's
+    newer models four convolutions and one fully connected layer.
 
     Args:
         num_classes: K foreground classes.
@@ -33,7 +33,6 @@ class BoxHead(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
         self.num_classes, self.config = num_classes, config
         self.detections, self.conventions = detections, conventions
-        self.roi_align = PyramidRoIAlign(config["pool_size"], conventions, name="roi_align")
         self.convs = conv_stack(
             config["convs"],
             config["conv_channels"],
@@ -55,27 +54,29 @@ class BoxHead(keras.layers.Layer):
         self.box_deltas = dense("box_deltas", 4 * num_classes, None, "float32")
 
     def build(self, input_shape):
-        self.roi_align.build(None)
-        channels = input_shape[0][-1]
+        side, channels = input_shape[-2:]
         for conv in self.convs:
             conv.build((None, None, None, channels))
             channels = conv.filters
-        units = self.config["pool_size"] ** 2 * channels
+        units = side**2 * channels if self.fcs else channels
         for layer in self.fcs:
             layer.build((None, units))
             units = layer.units
         for layer in (self.class_logits, self.box_deltas):
             layer.build((None, units))
 
-    def call(self, features, rois, canvas_size=None):
-        """Logits [B, R, K + 1] and deltas [B, R, K, 4], float32, of rois [B, R, 4] pixels."""
-        hidden = self.roi_align(features, rois, canvas_size)
+    def call(self, roi_features):
+        """RoI features [B, R, S, S, C] -> logits [B, R, K + 1] and deltas [B, R, K, 4], float32."""
+        hidden = tf.reshape(roi_features, [-1, *roi_features.shape[2:]])
         for conv in self.convs:
             hidden = conv(hidden)
-        hidden = tf.reshape(hidden, [-1, self.fcs[0].kernel.shape[0]])
+        if self.fcs:
+            hidden = tf.reshape(hidden, [-1, self.fcs[0].kernel.shape[0]])
+        else:
+            hidden = tf.reduce_mean(tf.cast(hidden, tf.float32), axis=[1, 2])
         for layer in self.fcs:
             hidden = layer(hidden)
-        shape = [-1, rois.shape[1]]
+        shape = [-1, roi_features.shape[1]]
         logits = tf.reshape(self.class_logits(hidden), [*shape, self.num_classes + 1])
         deltas = tf.reshape(self.box_deltas(hidden), [*shape, self.num_classes, 4])
         return logits, deltas

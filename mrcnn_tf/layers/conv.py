@@ -26,6 +26,7 @@ class ConvNorm(keras.layers.Layer):
         activation: None or "relu".
         epsilon: of the normalisation.
         groups: the channels are convolved in that many groups, each by itself.
+        dilation: cells from one tap of the kernel to the next; more than 1 with strides 1 only.
         kernel_initializer: as in keras.layers.Conv2D; He normal by fan-out if None.
     """
 
@@ -38,12 +39,14 @@ class ConvNorm(keras.layers.Layer):
         activation=None,
         epsilon=1e-5,
         groups=1,
+        dilation=1,
         kernel_initializer=None,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # the folding of a frozen batch norm stays in float32
         self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
-        self.norm, self.activation, self.epsilon, self.groups = norm, activation, epsilon, groups
+        self.norm, self.activation, self.epsilon = norm, activation, epsilon
+        self.groups, self.dilation = groups, dilation
         default = keras.initializers.VarianceScaling(**HE_FAN_OUT)
         self.kernel_initializer = keras.initializers.get(kernel_initializer or default)
         self.normalization = self._make_normalization()
@@ -90,8 +93,8 @@ class ConvNorm(keras.layers.Layer):
             inputs = tf.pad(inputs, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
         relu = self.activation == "relu"
         if self.normalization is None:
-            return conv2d(inputs, kernel, shift, self.strides, padding, relu)
-        outputs = conv2d(inputs, kernel, None, self.strides, padding)
+            return conv2d(inputs, kernel, shift, self.strides, padding, relu, self.dilation)
+        outputs = conv2d(inputs, kernel, None, self.strides, padding, dilation=self.dilation)
         outputs = self._normalize(outputs, canvas.extent(extent, self.strides), training)
         return tf.nn.relu(outputs) if relu else outputs
 
@@ -118,6 +121,7 @@ class ConvNorm(keras.layers.Layer):
             "activation": self.activation,
             "epsilon": self.epsilon,
             "groups": self.groups,
+            "dilation": self.dilation,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 

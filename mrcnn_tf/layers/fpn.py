@@ -6,7 +6,7 @@ import tensorflow as tf
 from mrcnn_tf.layers.conv import ConvNorm
 from mrcnn_tf.ops import canvas
 
-STRIDES = (4, 8, 16, 32, 64)  # of P2 to P6
+STRIDES = [4, 8, 16, 32, 64]  # of P2 to P6
 
 
 def upsample(features):

@@ -1,80 +1,94 @@
-"""The mask head: a small fully convolutional network on each RoI (Figure 3, right)."""
+"""The mask head: a small fully convolutional network on each RoI (Figure 3 of the paper)."""
+
+import collections
 
 import keras
 import tensorflow as tf
 
 from mrcnn_tf.layers.conv import HE_FAN_OUT, conv_stack
-from mrcnn_tf.layers.roi_align import PyramidRoIAlign
 from mrcnn_tf.ops.masks import mask_targets
+
+# Logarithms of the probabilities that a pixel belongs to the RoI's object, or to the background: float32 [B, R, M, M].
+MaskScores = collections.namedtuple("MaskScores", "foreground background")
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class MaskHead(keras.layers.Layer):
-    """RoIAlign 14x14, four 3x3 convolutions, a 2x2 deconvolution of stride 2, and K masks of 28x28 logits.
+    """Four 3x3 convolutions, a 2x2 deconvolution of stride 2, and K masks, twice as large as the RoI features.
 
     Only one of the K masks matters for an RoI: the ground truth's class in training, the predicted one in inference
-    (section 3). The last 1x1 convolution is linear in its kernel, so just that class's kernel is applied.
+    (section 3). The last 1x1 convolution is linear in its kernel, so just that class's kernel is applied. With
+    `activation` "softmax" the classes and the background compete for each pixel (Table 2b), and all are computed.
 
     Args:
         num_classes: K foreground classes.
-        config: a dictionary with the fields of `MaskHeadConfig`.
+        config: a dictionary with the fields of `MaskHeadConfig`; its `fcs` make a `MaskMLP` instead.
         conventions: a dictionary with the fields of `Conventions`.
     """
 
     def __init__(self, num_classes, config, conventions, **kwargs):
-        super().__init__(autocast=False, **kwargs)  # boxes must stay float32
+        super().__init__(autocast=False, **kwargs)  # scores must stay float32
         self.num_classes, self.config, self.conventions = num_classes, config, conventions
-        self.roi_align = PyramidRoIAlign(config["pool_size"], conventions, name="roi_align")
+        self.multinomial = config["activation"] == "softmax"
+        self.masks = 1 if config["class_agnostic"] else num_classes
         self.convs = conv_stack(
             config["convs"], config["channels"], config["norm"], conventions["batch_norm_epsilon"], self.dtype_policy
         )
 
     def build(self, input_shape):
-        self.roi_align.build(None)
-        channels, hidden = input_shape[0][-1], self.config["channels"]
+        channels, hidden = input_shape[-1], self.config["channels"]
         for conv in self.convs:
             conv.build((None, None, None, channels))
             channels = hidden
-        he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
+        he, maps = keras.initializers.VarianceScaling(**HE_FAN_OUT), self.masks + self.multinomial
         # The four output pixels of an input pixel don't overlap: the deconvolution is a 1x1 to 4 * channels,
         # rearranged.
         self.deconv_kernel = self.add_weight(name="deconv_kernel", shape=(2, 2, hidden, channels), initializer=he)
         self.deconv_bias = self.add_weight(name="deconv_bias", shape=(hidden,), initializer="zeros")
-        self.kernel = self.add_weight(name="predictor_kernel", shape=(hidden, self.num_classes), initializer=he)
-        self.bias = self.add_weight(name="predictor_bias", shape=(self.num_classes,), initializer="zeros")
+        self.kernel = self.add_weight(name="predictor_kernel", shape=(hidden, maps), initializer=he)
+        self.bias = self.add_weight(name="predictor_bias", shape=(maps,), initializer="zeros")
 
     def class_variables(self):
         """(variable, initializer) of each weight whose shape depends on the classes."""
+        if self.config["class_agnostic"]:
+            return []
         he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
         return [(self.kernel, he), (self.bias, keras.initializers.Zeros())]
 
-    def call(self, features, rois, classes, canvas_size=None):
-        """Logits float32 [B, R, M, M] of the masks of `classes` int32 [B, R] (0: padding, any) for rois [B, R, 4]."""
-        outputs = self.roi_align(features, rois, canvas_size)
+    def call(self, roi_features, classes):
+        """`MaskScores` of the masks of `classes` int32 [B, R] (0: padding, any) for RoI features [B, R, S, S, C]."""
+        outputs = tf.reshape(roi_features, [-1, *roi_features.shape[2:]])
         for conv in self.convs:
             outputs = conv(outputs)
-        index = tf.reshape(tf.maximum(classes - 1, 0), [-1])
-        return tf.reshape(self._predict(outputs, index), [-1, rois.shape[1], *2 * [2 * outputs.shape[1]]])
+        side, hidden = outputs.shape[1], self._deconvolve(outputs)
+        index = tf.zeros_like(classes) if self.config["class_agnostic"] else tf.maximum(classes - 1, 0)
+        scores = (self._compete if self.multinomial else self._decide)(hidden, tf.reshape(index, [-1]))
+        shape = [-1, roi_features.shape[1], 2 * side, 2 * side]
+        return MaskScores(*(tf.reshape(_interleave(values, side), shape) for values in scores))
 
-    def _predict(self, inputs, index):
-        """Deconvolution, ReLU and the masks `index` int32 [N]: [N, h, w, C] -> logits float32 [N, 2h, 2w]."""
-        side, channels = inputs.shape[1], inputs.shape[3]
-        hidden = self.deconv_kernel.shape[2]
-        deconv = tf.reshape(
-            tf.transpose(tf.cast(self.deconv_kernel, inputs.dtype), [3, 0, 1, 2]), [channels, 4 * hidden]
-        )
-        outputs = tf.matmul(tf.reshape(inputs, [-1, channels]), deconv)
-        outputs = tf.reshape(outputs, [-1, side * side * 4, hidden])
-        outputs = tf.nn.relu(tf.nn.bias_add(outputs, tf.cast(self.deconv_bias, outputs.dtype)))
-        kernel = tf.gather(tf.transpose(tf.cast(self.kernel, outputs.dtype)), index)  # [N, hidden]
-        logits = tf.cast(tf.matmul(outputs, kernel[:, :, None])[..., 0], tf.float32)
+    def _deconvolve(self, inputs):
+        """[N, h, w, C] -> the hidden layer [N, h * w * 4, channels], the four pixels of each input pixel in a row."""
+        cells, channels, hidden = inputs.shape[1] * inputs.shape[2], inputs.shape[3], self.deconv_kernel.shape[2]
+        kernel = tf.transpose(tf.cast(self.deconv_kernel, inputs.dtype), [3, 0, 1, 2])
+        outputs = tf.matmul(tf.reshape(inputs, [-1, channels]), tf.reshape(kernel, [channels, 4 * hidden]))
+        outputs = tf.reshape(outputs, [-1, cells * 4, hidden])
+        return tf.nn.relu(tf.nn.bias_add(outputs, tf.cast(self.deconv_bias, outputs.dtype)))
+
+    def _decide(self, hidden, index):
+        """Independent masks: a sigmoid of the logits of mask `index` int32 [N] -> two [N, pixels]."""
+        kernel = tf.gather(tf.transpose(tf.cast(self.kernel, hidden.dtype)), index)  # [N, channels]
+        logits = tf.cast(tf.matmul(hidden, kernel[:, :, None])[..., 0], tf.float32)
         logits += tf.gather(tf.cast(self.bias, tf.float32), index)[:, None]
-        # Only now are the four pixels of each input pixel put in their places: the hidden layer is 256 times as large.
-        logits = tf.transpose(tf.reshape(logits, [-1, side, side, 2, 2]), [0, 1, 3, 2, 4])
-        return tf.reshape(logits, [-1, 2 * side, 2 * side])
+        return tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
+
+    def _compete(self, hidden, index):
+        """Multinomial masks: a softmax over the background, which is last, and all masks -> two [N, pixels]."""
+        logits = tf.tensordot(hidden, tf.cast(self.kernel, hidden.dtype), 1)
+        scores = tf.nn.log_softmax(tf.cast(logits, tf.float32) + self.bias)
+        return tf.gather(tf.transpose(scores, [0, 2, 1]), index, batch_dims=1), scores[..., -1]
 
     def targets(self, masks, boxes, rois):
-        """What the logits should be: the part of each ground truth mask inside its RoI (section 3.1).
+        """What the masks should be: the part of each ground truth mask inside its RoI (section 3.1).
 
         Args:
             masks: uint8 [B, G, S, S], 255 times the occupancy, each inside its own box.
@@ -97,3 +111,11 @@ class MaskHead(keras.layers.Layer):
             "config": self.config,
             "conventions": self.conventions,
         }
+
+
+def _interleave(pixels, side):
+    """[N, side * side * 4] -> [N, 2 * side, 2 * side]: the four pixels of each input pixel in their places.
+
+    Last of all: the hidden layer that they come from is 256 times as large.
+    """
+    return tf.transpose(tf.reshape(pixels, [-1, side, side, 2, 2]), [0, 1, 3, 2, 4])

@@ -5,21 +5,20 @@ import tensorflow as tf
 
 from mrcnn_tf.ops.resize import resize_image, resized_size
 
-DIVISOR = 32  # the coarsest stride that the pyramid doubles back from
-
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class Preprocess(keras.layers.Layer):
-    """Resizes one image by the resize rule, pads it right and below to a multiple of 32, and normalises batches.
+    """Resizes one image by the resize rule, pads it right and below to a multiple, and normalises batches.
 
     Args:
         mean, std: three numbers each, RGB, of pixels in 0..255.
         resize: a dictionary with the fields of `ResizeConfig`.
+        divisor: the multiple, pixels.
     """
 
-    def __init__(self, mean, std, resize, **kwargs):
+    def __init__(self, mean, std, resize, divisor=32, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.mean, self.std, self.resize = mean, std, resize
+        self.mean, self.std, self.resize, self.divisor = mean, std, resize, divisor
 
     def call(self, image):
         """An image [H, W, 3] of pixels 0..255 as a batch of one, with its sizes, as `MaskRCNN.call` takes it."""
@@ -27,7 +26,7 @@ class Preprocess(keras.layers.Layer):
         rule = self.resize["rule"]
         size = tf.stack(resized_size(original[0], original[1], self.resize["min_size"], self.resize["max_size"], rule))
         resized = resize_image(tf.cast(image, tf.float32), size, rule)
-        missing = -size % DIVISOR
+        missing = -size % self.divisor
         padded = tf.pad(resized, [[0, missing[0]], [0, missing[1]], [0, 0]])
         return {"image": padded[None], "image_size": size[None], "original_size": original[None]}
 
@@ -40,4 +39,9 @@ class Preprocess(keras.layers.Layer):
         return tf.cast(tf.where((rows & columns)[..., None], normalized, 0.0), self.compute_dtype)
 
     def get_config(self):
-        return super().get_config() | {"mean": self.mean, "std": self.std, "resize": self.resize}
+        return super().get_config() | {
+            "mean": self.mean,
+            "std": self.std,
+            "resize": self.resize,
+            "divisor": self.divisor,
+        }

@@ -23,9 +23,12 @@ class ResidualBlock(keras.layers.Layer):
         project: the shortcut is a 1x1 convolution.
         groups: of a bottleneck's 3x3 convolution (ResNeXt, Xie et al. 2017).
         norm, epsilon: see `ConvNorm`.
+        dilation: of the 3x3 convolutions.
     """
 
-    def __init__(self, width, filters, bottleneck, strides, stride_in_1x1, project, groups, norm, epsilon, **kwargs):
+    def __init__(
+        self, width, filters, bottleneck, strides, stride_in_1x1, project, groups, norm, epsilon, dilation=1, **kwargs
+    ):
         super().__init__(**kwargs)
         self.settings = {
             "width": width,
@@ -37,10 +40,14 @@ class ResidualBlock(keras.layers.Layer):
             "groups": groups,
             "norm": norm,
             "epsilon": epsilon,
+            "dilation": dilation,
         }
 
         def conv(name, filters, size, step, activation, groups=1):
-            return ConvNorm(filters, size, step, norm, activation, epsilon, groups, dtype=self.dtype_policy, name=name)
+            spread = dilation if size == 3 else 1
+            return ConvNorm(
+                filters, size, step, norm, activation, epsilon, groups, spread, dtype=self.dtype_policy, name=name
+            )
 
         if bottleneck:
             first, second = (strides, 1) if stride_in_1x1 else (1, strides)
@@ -74,6 +81,46 @@ class ResidualBlock(keras.layers.Layer):
         return super().get_config() | self.settings
 
 
+def residual_stage(stage, settings, channels, strides, dtype, dilation=1):
+    """The blocks of one stage of a ResNet.
+
+    Args:
+        stage: 2 to 5.
+        settings: a dictionary with depth, groups, width_per_group, stride_in_1x1, norm and epsilon, as `ResNet` takes
+            them.
+        channels: of the stage's input.
+        strides: of its first block.
+        dtype: policy.
+        dilation: of all its 3x3 convolutions.
+
+    Returns:
+        A list of `ResidualBlock`s, named res{stage}_0 and so on.
+    """
+    planes, bottleneck = WIDTHS[stage - 2], settings["depth"] >= 50
+    filters = 4 * planes if bottleneck else planes
+    width = planes * settings["width_per_group"] // 64 * settings["groups"]
+    blocks = []
+    for index in range(BLOCKS[settings["depth"]][stage - 2]):
+        first = index == 0
+        blocks.append(
+            ResidualBlock(
+                width,
+                filters,
+                bottleneck,
+                strides if first else 1,
+                settings["stride_in_1x1"],
+                first and (strides > 1 or channels != filters),
+                settings["groups"],
+                settings["norm"],
+                settings["epsilon"],
+                dilation,
+                dtype=dtype,
+                name=f"res{stage}_{index}",
+            )
+        )
+    return blocks
+
+
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class ResNet(keras.layers.Layer):
     """Feature maps {C2, C3, C4, C5} of a batch of images.
@@ -85,6 +132,8 @@ class ResNet(keras.layers.Layer):
         freeze_at: 1 freezes the stem, 2 also res2, and so on; 0 trains everything.
         groups, width_per_group: of the 3x3 convolutions, the latter in res2; (32, 4) makes a ResNeXt 32x4d.
         stem_pool: the max pooling's padding: "symmetric", or only at the end ("same", as Keras's `padding="same"`).
+        dilated: res5 keeps res4's stride of 16, its 3x3 convolutions being dilated by two.
+        last_stage: 5, or 4 to end with C4.
     """
 
     def __init__(
@@ -97,6 +146,8 @@ class ResNet(keras.layers.Layer):
         groups=1,
         width_per_group=64,
         stem_pool="symmetric",
+        dilated=False,
+        last_stage=5,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -109,23 +160,16 @@ class ResNet(keras.layers.Layer):
             "groups": groups,
             "width_per_group": width_per_group,
             "stem_pool": stem_pool,
+            "dilated": dilated,
+            "last_stage": last_stage,
         }
-        bottleneck = depth >= 50
         self.stem = ConvNorm(64, 7, 2, norm, "relu", epsilon, dtype=self.dtype_policy, name="stem")
         self.stages, channels = [], 64
-        for stage, (blocks, planes) in enumerate(zip(BLOCKS[depth], WIDTHS, strict=True), start=2):
-            filters = 4 * planes if bottleneck else planes
-            width, row = planes * width_per_group // 64 * groups, []
-            for index in range(blocks):
-                strides = 2 if index == 0 and stage > 2 else 1
-                project = index == 0 and (strides == 2 or channels != filters)
-                row.append(
-                    ResidualBlock(
-                        width, filters, bottleneck, strides, stride_in_1x1, project, groups, norm, epsilon,
-                        dtype=self.dtype_policy, name=f"res{stage}_{index}",
-                    )
-                )  # fmt: skip
-            channels = filters
+        for stage in range(2, last_stage + 1):
+            spread = 2 if dilated and stage == 5 else 1
+            strides = 1 if stage == 2 or spread > 1 else 2
+            row = residual_stage(stage, self.settings, channels, strides, self.dtype_policy, spread)
+            channels = row[-1].filters
             self.stages.append(row)
         for layers in [[self.stem], *self.stages][:freeze_at]:
             for layer in layers:
@@ -144,13 +188,17 @@ class ResNet(keras.layers.Layer):
         """Shapes (None, None, None, C) of C2 to C5."""
         return [(None, None, None, row[-1].filters) for row in self.stages]
 
+    @property
+    def strides(self):
+        """Pixels per cell of C2 to C5."""
+        return [4, 8, 16, 16 if self.settings["dilated"] else 32][: len(self.stages)]
+
     def call(self, images, canvas_size=None, training=False):
-        """Images [B, H, W, 3], H and W multiples of 32 -> list of four maps [B, H / s, W / s, C], s = 4, 8, 16, 32."""
+        """Images [B, H, W, 3] -> list of maps [B, ceil(H / s), ceil(W / s), C] at the strides s."""
         outputs = self.stem(images, extent=canvas_size, training=training)
         # Zeros are a neutral border for the maximum, since ReLU has gone before.
-        pad = [1, 1]  # the canvas ends between two windows
-        if self.settings["stem_pool"] == "same":
-            pad, outputs = [0, 1], canvas.clear(outputs, canvas.extent(canvas_size, 2))
+        pad = [0, 1] if self.settings["stem_pool"] == "same" else [1, 1]
+        outputs = canvas.clear(outputs, canvas.extent(canvas_size, 2))
         outputs = tf.nn.max_pool2d(tf.pad(outputs, [[0, 0], pad, pad, [0, 0]]), 3, 2, "VALID")
         maps, cells = [], canvas.extent(canvas_size, 4)
         for row in self.stages:

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.layers.fpn import STRIDES
 from mrcnn_tf.layers.rpn_head import RPNHead
 from mrcnn_tf.ops import anchors as anchor_ops
 from mrcnn_tf.ops import boxes as box_ops
@@ -25,19 +24,24 @@ AnchorSample = collections.namedtuple("AnchorSample", "logits deltas targets pos
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class RPN(keras.layers.Layer):
-    """Proposals from the pyramid, and the sampled anchors to train it on.
+    """Proposals from a pyramid or a single map, and the sampled anchors to train it on.
 
     Args:
         config: a dictionary with the fields of `RPNConfig`.
         conventions: a dictionary with the fields of `Conventions`.
+        strides: pixels per cell of each map. A single one has anchors of all sizes, of several each has its own size.
         channels: of the hidden layers, where the config leaves them open.
     """
 
-    def __init__(self, config, conventions, channels=256, seed=None, **kwargs):
+    def __init__(self, config, conventions, strides, channels=256, seed=None, **kwargs):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
-        self.config, self.conventions, self.channels, self.seed = config, conventions, channels, seed
-        ratios, hidden = len(config["aspect_ratios"]), config["channels"] or channels
-        self.head = RPNHead(ratios, hidden, config["convs"], dtype=self.dtype_policy, name="head")
+        self.config, self.conventions, self.strides = config, conventions, list(strides)
+        self.channels, self.seed = channels, seed
+        sizes = config["anchor_sizes"]
+        self.sizes = [sizes] if len(self.strides) == 1 else [[size] for size in sizes]
+        self.anchors_per_cell = len(self.sizes[0]) * len(config["aspect_ratios"])
+        hidden = config["channels"] or channels
+        self.head = RPNHead(self.anchors_per_cell, hidden, config["convs"], dtype=self.dtype_policy, name="head")
         self.supports_jit = False  # TensorFlow's NMS and the dynamic shapes of a batch of images don't compile with XLA
         self.noise = keras.random.SeedGenerator(seed)
 
@@ -45,9 +49,9 @@ class RPN(keras.layers.Layer):
         self.head.build(input_shape)
 
     def call(self, features, image_size, canvas_size=None, training=False):
-        """`Proposals` from five maps [B, H_l, W_l, C] and image_size [B, 2]. No gradient flows through them."""
+        """`Proposals` from maps [B, H_l, W_l, C] and image_size [B, 2]. No gradient flows through them."""
         features = [tf.stop_gradient(level) for level in features]
-        extents = [canvas.extent(canvas_size, stride) for stride in STRIDES]
+        extents = [canvas.extent(canvas_size, stride) for stride in self.strides]
         logits, deltas = self.head(features, extents)
         anchors = self._anchors(features, canvas_size)
         before, after = ("pre_nms_train", "post_nms_train") if training else ("pre_nms_test", "post_nms_test")
@@ -65,7 +69,7 @@ class RPN(keras.layers.Layer):
 
     def sample_anchors(self, features, boxes, valid, crowd, canvas_size=None):
         """The `AnchorSample` of a training step for ground truth boxes [B, G, 4], valid and crowd [B, G]."""
-        extents = [canvas.extent(canvas_size, stride) for stride in STRIDES]
+        extents = [canvas.extent(canvas_size, stride) for stride in self.strides]
         anchors = tf.concat(self._anchors(features, canvas_size), axis=-2)
         usable = tf.concat(self._usable(features, extents), axis=1)
         config = self.config
@@ -81,31 +85,38 @@ class RPN(keras.layers.Layer):
         return AnchorSample(logits, deltas, targets, positive, drawn)
 
     def _anchors(self, features, canvas_size):
-        """List over levels of [H_l * W_l * ratios, 4], or [B, ..., 4] where the stride depends on the image."""
+        """List over levels of [H_l * W_l * A, 4], or [B, ..., 4] where the stride depends on the image."""
         grids = []
-        for level, size, stride in zip(features, self.config["anchor_sizes"], STRIDES, strict=True):
-            cell = anchor_ops.cell_anchors(size, self.config["aspect_ratios"], self.conventions["anchor_rounding"])
+        for level, sizes, stride in zip(features, self.sizes, self.strides, strict=True):
+            cell = anchor_ops.cell_anchors(sizes, self.config["aspect_ratios"], self.conventions["anchor_rounding"])
             if self.conventions["box_ends"] == "pixel":
                 cell = cell - np.array([0, 0, 1, 1], np.float32)
             if self.conventions["anchor_stride"] == "padded":
-                stride = _padded_stride(features[0], canvas_size, stride)
+                stride = self._padded_stride(features[0], canvas_size, stride)
             grids.append(anchor_ops.grid_anchors(cell, tf.shape(level)[1], tf.shape(level)[2], stride))
         return grids
 
+    def _padded_stride(self, finest, canvas_size, stride):
+        """float32 [B, 2]: the canvas in pixels divided by its cells on a map of `stride`, rounded down (torchvision)."""
+        if canvas_size is None:
+            canvas_size = tf.tile(tf.shape(finest)[None, 1:3] * self.strides[0], [tf.shape(finest)[0], 1])
+        return tf.cast(canvas_size // canvas.extent(canvas_size, stride), tf.float32)
+
     def _usable(self, features, extents):
-        """List over levels of bool [B or 1, H_l * W_l * ratios]: anchors at cells of the image's own canvas."""
-        ratios, usable = len(self.config["aspect_ratios"]), []
+        """List over levels of bool [B or 1, H_l * W_l * A]: anchors at cells of the image's own canvas."""
+        usable = []
         for level, extent in zip(features, extents, strict=True):
             height, width = tf.shape(level)[1], tf.shape(level)[2]
             extent = tf.stack([[height, width]]) if extent is None else extent
             cells = tf.reshape(canvas.inside(extent, height, width), [tf.shape(extent)[0], -1])
-            usable.append(tf.repeat(cells, ratios, axis=1))
+            usable.append(tf.repeat(cells, self.anchors_per_cell, axis=1))
         return usable
 
     def get_config(self):
         return super().get_config() | {
             "config": self.config,
             "conventions": self.conventions,
+            "strides": self.strides,
             "channels": self.channels,
             "seed": self.seed,
         }
@@ -122,13 +133,6 @@ def _best_of_level(logits, deltas, anchors, usable, count):
 def _take(anchors, indices):
     """The anchors [B, N, 4] at `indices` [B, N] of anchors [A, 4] or [B, A, 4]."""
     return tf.gather(anchors, indices, batch_dims=anchors.shape.rank - 2)
-
-
-def _padded_stride(finest, canvas_size, stride):
-    """float32 [B, 2]: the canvas in pixels divided by its cells on a map of `stride`, rounded down (torchvision)."""
-    if canvas_size is None:
-        canvas_size = tf.tile(tf.shape(finest)[None, 1:3] * STRIDES[0], [tf.shape(finest)[0], 1])
-    return tf.cast(canvas_size // canvas.extent(canvas_size, stride), tf.float32)
 
 
 def _at_most(count, logits):

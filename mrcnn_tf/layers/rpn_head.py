@@ -12,7 +12,7 @@ class RPNHead(keras.layers.Layer):
     """Objectness logits and box deltas of each anchor, shared by all levels.
 
     Args:
-        anchors_per_cell: aspect ratios.
+        anchors_per_cell: A, of all sizes and aspect ratios.
         channels: of the hidden layers.
         convs: how many hidden layers; the paper has one, torchvision's newer models two.
     """
@@ -42,7 +42,7 @@ class RPNHead(keras.layers.Layer):
         self.deltas.build((None, None, None, self.channels))
 
     def call(self, features, extents=None):
-        """Everywhere: lists over levels of float32 logits [B, H_l * W_l * ratios] and deltas [..., 4].
+        """Everywhere: lists over levels of float32 logits [B, H_l * W_l * A] and deltas [..., 4].
 
         `extents` is the canvas in cells of each level, see ops/canvas.py.
         """

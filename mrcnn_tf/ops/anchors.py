@@ -4,24 +4,24 @@ import numpy as np
 import tensorflow as tf
 
 
-def cell_anchors(size, aspect_ratios, rounding):
-    """Anchors of one cell around the origin, numpy float32 [ratios, 4] in pixels.
+def cell_anchors(sizes, aspect_ratios, rounding):
+    """Anchors of one cell around the origin, numpy float32 [sizes * ratios, 4] in pixels, all ratios of a size in a row.
 
     Args:
-        size: square root of the anchors' area, pixels.
+        sizes: square roots of the anchors' areas, pixels.
         aspect_ratios: height / width, as both reference systems have it (the Model Garden has width / height).
         rounding: round the corners half-to-even to whole pixels, as torchvision; detectron2 keeps the fractions.
     """
-    ratios = np.asarray(aspect_ratios, np.float64)
-    widths, heights = size / np.sqrt(ratios), size * np.sqrt(ratios)
+    sizes, ratios = np.asarray(sizes, np.float64)[:, None], np.asarray(aspect_ratios, np.float64)
+    widths, heights = (sizes / np.sqrt(ratios)).ravel(), (sizes * np.sqrt(ratios)).ravel()
     anchors = np.stack([-widths, -heights, widths, heights], axis=1) / 2
     return (np.round(anchors) if rounding else anchors).astype(np.float32)
 
 
 def grid_anchors(cell, grid_height, grid_width, stride):
-    """Anchors [grid_height * grid_width * ratios, 4] in pixels, in the order of a flattened [H, W, ratios] RPN output.
+    """Anchors [grid_height * grid_width * A, 4] in pixels, in the order of a flattened [H, W, A] RPN output.
 
-    `cell` [ratios, 4] is centred at `stride` times the cell index, without a half-cell offset (both reference systems).
+    `cell` [A, 4] is centred at `stride` times the cell index, without a half-cell offset (both reference systems).
     `stride` is a number, or float32 [B, 2] = (vertical, horizontal) for anchors [B, ..., 4].
     """
     stride = tf.broadcast_to(tf.cast(stride, tf.float32), [2]) if isinstance(stride, (int, float)) else stride

@@ -8,7 +8,7 @@ LANES = 16  # the operation takes multiples of so many channels
 MOST_PRODUCTS = 256 * 512  # channels times filters: larger filters take longer to transform than small maps to convolve
 
 
-def conv2d(inputs, kernel, bias=None, strides=1, padding="SAME", relu=False):
+def conv2d(inputs, kernel, bias=None, strides=1, padding="SAME", relu=False, dilation=1):
     """A convolution, its bias and ReLU.
 
     Args:
@@ -17,17 +17,18 @@ def conv2d(inputs, kernel, bias=None, strides=1, padding="SAME", relu=False):
         bias: float32 [K] or None.
         strides, padding: as in `tf.nn.conv2d`.
         relu: whether negative outputs become 0.
+        dilation: cells from one tap of the kernel to the next.
 
     Returns:
         [B, H', W', K] in the inputs' dtype. With 3x3 kernels of stride 1 and enough channels, a CPU computes it by
         Winograd's algorithm in float32 (custom_ops/winograd.h): within a few ulp of the plain sum.
     """
-    if strides == 1 and padding == "SAME" and _suits_winograd(inputs, kernel):
+    if strides == dilation == 1 and padding == "SAME" and _suits_winograd(inputs, kernel):
         library = custom_ops()
         if library is not None:
             shift = tf.zeros([0]) if bias is None else bias
             return library.mrcnn_tf_conv3x3(inputs, tf.convert_to_tensor(kernel), shift, relu=relu)
-    outputs = tf.nn.conv2d(inputs, tf.cast(kernel, inputs.dtype), strides, padding)
+    outputs = tf.nn.conv2d(inputs, tf.cast(kernel, inputs.dtype), strides, padding, dilations=dilation)
     if bias is not None:
         outputs = tf.nn.bias_add(outputs, tf.cast(bias, outputs.dtype))
     return tf.nn.relu(outputs) if relu else outputs

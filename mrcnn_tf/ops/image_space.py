@@ -8,5 +8,15 @@ def to_original(boxes, image_size, original_size):
 
     Each axis has its own ratio, since rounding the resized size breaks the aspect by a little (as torchvision).
     """
-    ratio = tf.cast(original_size, tf.float32) / tf.cast(image_size, tf.float32)
+    ratio = _ratio(image_size, original_size)
     return boxes * tf.gather(ratio, [1, 0, 1, 0], axis=1)[:, None, :]
+
+
+def points_to_original(points, image_size, original_size):
+    """Points [B, N, P, 3] = (x, y, anything), the same way."""
+    ratio = tf.pad(_ratio(image_size, original_size)[:, ::-1], [[0, 0], [0, 1]], constant_values=1.0)
+    return points * ratio[:, None, None, :]
+
+
+def _ratio(image_size, original_size):
+    return tf.cast(original_size, tf.float32) / tf.cast(image_size, tf.float32)
