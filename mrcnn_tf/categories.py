@@ -5,6 +5,8 @@ import json
 import mmap
 import re
 
+import numpy as np
+
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.json_stream import stream_arrays
 
@@ -38,7 +40,7 @@ def read_categories(path):
         list of Category.
 
     Raises:
-        UserError: the file is missing, isn't COCO's, or lists no or malformed categories.
+        UserError: the file is missing, isn't COCO's, or lists no or malformed categories, keypoints or skeletons.
     """
     records = _find_categories(path)
     if records is None:
@@ -51,13 +53,58 @@ def as_categories(records, path):
     for record in records:
         if not isinstance(record, dict) or type(record.get("id")) is not int or type(record.get("name")) is not str:
             raise UserError(f"Category {record} in {path} lacks a whole number as id or a name: add it.")
-    categories = sorted((Category(record["id"], record["name"]) for record in records), key=lambda one: one.id)
+    categories = sorted((_category(record, path) for record in records), key=lambda one: one.id)
     if not categories:
         raise UserError(f'"categories" in {path} is empty: list the categories of its annotations.')
     for one, other in zip(categories, categories[1:], strict=False):
         if one.id == other.id:
             raise UserError(f"Category id {one.id} is used twice in {path}: give each category an id of its own.")
     return categories
+
+
+def most_keypoints(categories):
+    """P, the most keypoints that any of the `Category`s has; 0 if none has any."""
+    return max((len(category.keypoints) for category in categories), default=0)
+
+
+def keypoint_channels(categories):
+    """The heatmap channels that the categories need.
+
+    Categories with the same names in the same order share channels, as animals of one body plan do; any others get
+    channels of their own.
+
+    Args:
+        categories: list of K `Category`s.
+
+    Returns:
+        (names, table): the keypoint's name of each channel, and int32 [K + 1, P], the channel of each keypoint of each
+        class; -1 beyond a class's own keypoints, and for the background in row 0.
+    """
+    names, first = [], {}
+    table = np.full([len(categories) + 1, most_keypoints(categories)], -1, np.int32)
+    for row, category in enumerate(categories, 1):
+        count = len(category.keypoints)
+        start = first.setdefault(tuple(category.keypoints), len(names))
+        if start == len(names):
+            names += category.keypoints
+        table[row, :count] = np.arange(start, start + count)
+    return names, table
+
+
+def _category(record, path):
+    names, skeleton = record.get("keypoints") or [], record.get("skeleton") or []
+    where = f"Category {record['name']!r} in {path}"
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"{where} has keypoints that aren't a list of names: give each keypoint a name.")
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise UserError(f"{where} has two keypoints called {twice[0]!r}: give each a name of its own.")
+    for pair in skeleton if isinstance(skeleton, list) else [skeleton]:
+        numbers = pair if isinstance(pair, list) else []
+        if len(numbers) != 2 or not all(type(number) is int and 1 <= number <= len(names) for number in numbers):
+            remedy = f"join two keypoints by their numbers, 1 to {len(names)}" if names else "name its keypoints first"
+            raise UserError(f"{where} has {pair!r} in its skeleton: {remedy}.")
+    return Category(record["id"], record["name"], names, skeleton)
 
 
 def _find_categories(path):

@@ -4,9 +4,11 @@ import numpy as np
 
 from mrcnn_tf.data import rle
 from mrcnn_tf.data.problems import Problem
+from mrcnn_tf.data.records import BAD_KEYPOINTS, NO_KEYPOINTS
 
 SMALLEST_SIDE = 1e-3  # pixels; a box with a shorter side can't be trained on
 OVERHANG = 0.1  # pixels; a box that leaves the image by less was only rounded
+KEYPOINT_OVERHANG = 1.0  # pixels; so may a keypoint's place at the image's edge
 
 
 class Checker:
@@ -17,10 +19,10 @@ class Checker:
         image_ids: [I] int64, the usable images.
         heights, widths: [I] int32 pixels.
         skipped_images: set of the ids of images in the json that aren't usable.
-        category_ids: list of int; class k has the k-th.
+        categories: list of Category; class k is the k-th.
     """
 
-    def __init__(self, annotations, image_ids, heights, widths, skipped_images, category_ids):
+    def __init__(self, annotations, image_ids, heights, widths, skipped_images, categories):
         self.file = annotations.file
         self.problems = []
         self.ids = np.asarray(annotations.ids)
@@ -29,7 +31,7 @@ class Checker:
         self.image = _places(image_ids, self.image_ids)
         self.height, self.width = (np.r_[side, 1][self.image].astype(np.float64) for side in (heights, widths))
         self.category_ids = np.asarray(annotations.category_ids)
-        self.place = _places(np.array(category_ids, np.int64), self.category_ids)
+        self.place = _places(np.array([category.id for category in categories], np.int64), self.category_ids)
         self.crowd = np.asarray(annotations.crowd).astype(bool)
         self.box_given = np.asarray(annotations.box_given).astype(bool)
         self.boxes = np.asarray(annotations.boxes).reshape(-1, 4).copy()
@@ -41,12 +43,18 @@ class Checker:
         self.run_starts = np.asarray(annotations.run_starts)
         self.run_counts = np.asarray(annotations.run_counts)
         self.runs = np.asarray(annotations.runs)
+        self.keypoint_names = [category.keypoints for category in categories]
+        self.keypoint_numbers = np.asarray(annotations.keypoint_numbers)
+        self.keypoint_counts = np.asarray(annotations.keypoint_counts)
+        self.keypoints = np.asarray(annotations.keypoints)
         self.ring_starts = np.cumsum(self.ring_counts) - self.ring_counts
         self.point_starts = np.cumsum(self.ring_sizes) - self.ring_sizes
         self._check_references(skipped_images)
         self._check_polygons()
         self._check_runs()
         self._check_boxes()
+        self._check_keypoint_lists()
+        self._check_keypoints()
 
     def _turn_away(self, bad, kind, what, remedy):
         """Takes records [T] bool out; `what` may use {image} and {category}."""
@@ -54,9 +62,11 @@ class Checker:
         self.kept &= ~bad
         self._note(bad, kind, f"{what} and was skipped", remedy)
 
-    def _note(self, rows, kind, what, remedy):
+    def _note(self, rows, kind, what, remedy, **columns):
+        """A problem for each record of `rows` [T]; `what` may also use the `columns` [T] by name."""
+        columns = {"image": self.image_ids, "category": self.category_ids, **columns}
         for row in np.flatnonzero(rows).tolist():
-            detail = what.format(image=self.image_ids[row], category=self.category_ids[row])
+            detail = what.format(**{name: column[row] for name, column in columns.items()})
             message = f"Annotation {self.ids[row]} in {self.file} {detail}: {remedy}."
             self.problems.append(Problem(kind, int(self.ids[row]), self.file, message))
 
@@ -135,11 +145,71 @@ class Checker:
             (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
         return x1, y1, x2 - x1, y2 - y1
 
+    def _check_keypoint_lists(self):
+        """Leaves `keypoints` [n, 3] of the records whose list has the right length, and `keypoint_counts` [T]."""
+        numbers = self.keypoint_numbers
+        expected = np.array([len(names) for names in self.keypoint_names])[self.place]
+        asked = self.kept & (expected > 0)
+        # A crowd's keypoints are nobody's, so none are expected.
+        absent = asked & (numbers == NO_KEYPOINTS) & ~self.crowd
+        what = "has category {category} but no keypoints and is used for its box and mask only"
+        self._note(absent, "missing_keypoints", what, "add x, y and visibility of each, zeros where unknown")
+        remedy = "give x, y and visibility of each keypoint as numbers"
+        what = "has keypoints that aren't a list of numbers and count as unlabelled"
+        self._note(asked & (numbers == BAD_KEYPOINTS), "bad_keypoints", what, remedy)
+        wrong = asked & (numbers >= 0) & (numbers != 3 * expected)
+        what = "has keypoints of {given} numbers, not the {wanted} of category {category}, and they count as unlabelled"
+        self._note(wrong, "keypoint_count", what, remedy, given=numbers, wanted=3 * expected)
+        starts = np.cumsum(self.keypoint_counts) - self.keypoint_counts
+        self.keypoint_counts = np.where(asked & ~wrong, self.keypoint_counts, 0)
+        self.keypoints = _take_ranges(self.keypoints, starts, self.keypoint_counts).reshape(-1, 3)
+        self.keypoint_counts //= 3
+
+    def _check_keypoints(self):
+        """Sets what isn't labelled, or not properly, to zeros, and drops the keypoints of records left without any."""
+        owner = np.repeat(np.arange(self.ids.size), self.keypoint_counts)
+        x, y, visibility = self.keypoints.T
+        labelled = visibility != 0
+        broken = self._owners(owner, labelled & ~np.isfinite(self.keypoints).all(axis=1))
+        what = "has a keypoint with NaN or infinity, so all of its keypoints count as unlabelled"
+        self._note(broken, "nan_coordinate", what, "give finite pixels")
+        strange = ~np.isin(visibility, (0, 1, 2))
+        value = np.zeros(self.ids.size)
+        value[owner[strange]] = visibility[strange]
+        what = "has a keypoint of visibility {value:g}, so all of its keypoints count as unlabelled"
+        remedy = "give 0 for unlabelled, 1 for hidden or 2 for visible"
+        unclear = self._owners(owner, strange) & ~broken
+        self._note(unclear, "keypoint_visibility", what, remedy, value=value)
+        labelled &= ~(broken | unclear)[owner]
+        right, bottom = self.width[owner] + KEYPOINT_OVERHANG, self.height[owner] + KEYPOINT_OVERHANG
+        inside = (x >= -KEYPOINT_OVERHANG) & (x <= right) & (y >= -KEYPOINT_OVERHANG) & (y <= bottom)
+        self._note_outside(owner, labelled & ~inside)
+        labelled &= inside
+        self.keypoints[~labelled] = 0.0
+        used = self._owners(owner, labelled)
+        self.keypoints = self.keypoints[used[owner]]
+        self.keypoint_counts = np.where(used, self.keypoint_counts, 0)
+
+    def _note_outside(self, owner, outside):
+        starts = np.cumsum(self.keypoint_counts) - self.keypoint_counts
+        names = {}
+        for row, place in zip(owner[outside].tolist(), np.flatnonzero(outside).tolist(), strict=True):
+            names.setdefault(row, []).append(self.keypoint_names[self.place[row]][place - starts[row]])
+        joined = {row: ", ".join(found) for row, found in names.items()}
+        what = "has keypoints outside image {image}, which count as unlabelled ({names})"
+        remedy = "correct them or the image's width and height"
+        self._note(self._owners(owner, outside), "outside_keypoint", what, remedy, names=joined)
+
+    def _owners(self, owner, keypoints):
+        """Which records [T] have one of the `keypoints` (a bool for each)."""
+        return np.bincount(owner[keypoints], minlength=self.ids.size) > 0
+
     def instances(self, image_count):
         """The records that are left as the instance arrays of a CocoIndex (a dict), sorted by image."""
         rows = np.flatnonzero(self.kept)
         rows = rows[np.argsort(self.image[rows], kind="stable")]
         rings = _join_ranges(self.ring_starts[rows], self.ring_counts[rows])
+        keypoint_starts = np.cumsum(self.keypoint_counts) - self.keypoint_counts
         return {
             "instance_offsets": _offsets(np.bincount(self.image[rows], minlength=image_count)),
             "classes": (self.place[rows] + 1).astype(np.int32),
@@ -153,6 +223,8 @@ class Checker:
             "points": _take_ranges(self.points, self.point_starts[rings], self.ring_sizes[rings]),
             "run_offsets": _offsets(self.run_counts[rows]),
             "runs": _take_ranges(self.runs, self.run_starts[rows], self.run_counts[rows]).astype(np.int32),
+            "keypoint_offsets": _offsets(self.keypoint_counts[rows]),
+            "keypoints": self.keypoints[_join_ranges(keypoint_starts[rows], self.keypoint_counts[rows])],
         }
 
 

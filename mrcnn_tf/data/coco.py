@@ -35,7 +35,8 @@ def load_index(config):
         CocoIndex.
 
     Raises:
-        UserError: the json or the folder is missing, the json isn't COCO's, or no image is usable.
+        UserError: the json or the folder is missing, the json isn't COCO's, its keypoints aren't those of
+            `config.categories`, or no image is usable.
     """
     _check_paths(config)
     path = cache_path(config.annotations, config.images, config.categories)
@@ -84,7 +85,7 @@ def _compile(config):
         ):
             takers[section](record)
         annotations.finish()
-        categories = config.categories or as_categories(categories, config.annotations)
+        categories = _chosen_categories(categories, config)
         files = _image_paths(images, config.images)
         checking = progress.add_task("Checking images", total=len(files))
         headers = inspect_files(list(files), lambda number: progress.advance(checking, number))
@@ -96,12 +97,28 @@ def _compile(config):
             fields["heights"],
             fields["widths"],
             skipped,
-            [category.id for category in categories],
+            categories,
         )
         instances = checker.instances(fields["image_ids"].size)
     problems = problems + annotations.problems + checker.problems
     index = CocoIndex(**fields, **instances, categories=list(categories), problems=problems)
     return index, {path: header.size for path, header in headers.items()}
+
+
+def _chosen_categories(records, config):
+    """The config's categories, else those of the json's records."""
+    if not config.categories:
+        return as_categories(records, config.annotations)
+    known = [record for record in records if isinstance(record, dict)]
+    for category in config.categories:
+        # Without names in the json the annotations may still follow the config's; without names here nobody asks.
+        names = next((one.get("keypoints") for one in known if one.get("id") == category.id), None)
+        if names and category.keypoints and names != category.keypoints:
+            raise UserError(
+                f"Category {category.name!r} has the keypoints {names} in {config.annotations} and "
+                f"{category.keypoints} in the config: give both the same names in the same order."
+            )
+    return config.categories
 
 
 def _image_paths(images, folder):

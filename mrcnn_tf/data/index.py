@@ -11,7 +11,7 @@ from mrcnn_tf.categories import Category
 from mrcnn_tf.data.problems import Problem
 from mrcnn_tf.files import cache_folder, replaced
 
-FORMAT = 1  # of the cached file; raise it when anything that goes into it changes
+FORMAT = 2  # of the cached file; raise it when anything that goes into it changes
 
 
 @dataclasses.dataclass
@@ -38,6 +38,10 @@ class CocoIndex:
         points: [points, 2] float32 pixels (x, y).
         run_offsets: [T + 1] int64 into the runs.
         runs: [runs] int32 pixels, outside and inside by turns down the columns of the image.
+        keypoint_offsets: [T + 1] int64 into the keypoints; an instance has all of its category's or, if none of them is
+            labelled, an empty range.
+        keypoints: [keypoints, 3] float32, (x, y) in pixels as in the json and v: 2 visible, 1 hidden; (0, 0, 0) for
+            an unlabelled one.
         categories: list of Category; class k is the k-th.
         problems: list of Problem, all records that aren't used as they stand.
     """
@@ -59,6 +63,8 @@ class CocoIndex:
     points: np.ndarray
     run_offsets: np.ndarray
     runs: np.ndarray
+    keypoint_offsets: np.ndarray
+    keypoints: np.ndarray
     categories: list[Category]
     problems: list[Problem]
 
@@ -72,7 +78,7 @@ def cache_path(annotations, images, categories):
         state.st_size,
         state.st_mtime_ns,
         os.path.realpath(images),
-        [[category.id, category.name] for category in categories],
+        [dataclasses.asdict(category) for category in categories],
     ]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     stem = os.path.splitext(os.path.basename(annotations))[0]

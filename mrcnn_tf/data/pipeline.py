@@ -6,10 +6,12 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.categories import most_keypoints
 from mrcnn_tf.config import ResizeConfig
 from mrcnn_tf.data.augment import augment
 from mrcnn_tf.data.coco import load_index
 from mrcnn_tf.data.image_files import apply_orientation, decode_image
+from mrcnn_tf.data.keypoints import labelled_keypoints, mirror_table
 from mrcnn_tf.data.problems import CONSOLE
 from mrcnn_tf.data.rasterize import Shapes, crop_masks
 from mrcnn_tf.errors import UserError
@@ -30,84 +32,112 @@ def coco_dataset(config, training):
         boxes          [B, G, 4] float32 pixels of `image`, the annotations' boxes clipped to the image
         classes        [B, G] int32, 1 to K; 0 marks padding
         masks          [B, G, S, S] uint8, 255 times the occupancy of each S-th part of the instance's box
+        keypoints      [B, G, P, 3] float32, (x, y) in pixels of `image`, and v: 0 unlabelled, 1 hidden, 2 visible;
+                       (0, 0, 0) for an unlabelled one. Only if a category has keypoints; P is the most that one has
         crowd          [B, G] bool
         image_id       [B] int64
 
+    `config.keypoint_offset` is added to the file's keypoints before anything else. An image with more than G instances
+    keeps the largest, crowds last.
+
     In training the order is drawn anew in each pass, images of the same orientation share a batch (unless
     `config.pad_to` fixes its size), what doesn't fill a batch waits for another pass, and `config.augment` is applied.
-    A set that is smaller than a batch fills it by repetition. Otherwise every image comes once, in the file's order.
-    An image with more than G instances keeps the largest, crowds last.
+    A set that is smaller than a batch fills it by repetition. Images with fewer labelled keypoints than
+    `config.min_keypoints`, not counting crowds, are left out.
+    Without training every image comes once, in the file's order.
 
     Args:
         config: config.DataConfig. `images_per_batch` None means 1, `resize` None the defaults of ResizeConfig.
         training: bool.
 
     Raises:
-        UserError: see `load_index`; also if there's nothing to train on or images don't fit into `config.pad_to`.
+        UserError: see `load_index`; also if there's nothing to train on, images don't fit into `config.pad_to`, or an
+            image is to be mirrored and a keypoint's other side is missing.
     """
     index = load_index(config)
     batch = config.images_per_batch or 1
     if training and not index.classes.size:
         raise UserError(f"No annotation of {config.annotations} can be used: training needs at least one instance.")
-    _check_fit(index, config, training)
-    order = _training_order(index, config, batch) if training else tf.data.Dataset.range(index.image_ids.size)
+    rows = _training_rows(index, config) if training else np.arange(index.image_ids.size)
+    _check_fit(index, rows, config, training)
+    order = _training_order(index, rows, config, batch) if training else tf.data.Dataset.range(rows.size)
     seeds = tf.data.Dataset.random(seed=config.seed, rerandomize_each_iteration=True).batch(2)
     load = _sample_loader(index, config, training)
     samples = tf.data.Dataset.zip(order, seeds).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     shapes = {name: spec.shape for name, spec in samples.element_spec.items()}
     batches = samples.padded_batch(batch, padded_shapes=shapes, drop_remainder=training)
-    count = index.image_ids.size / batch
+    count = rows.size / batch
     number = max(math.floor(count), 1) if training else math.ceil(count)
     return batches.apply(tf.data.experimental.assert_cardinality(number)).prefetch(BATCHES_AHEAD)
 
 
-def _check_fit(index, config, training):
-    # Also without `pad_to`: an unknown rule is to be named here and not from within the traced function.
-    heights, widths = (side.numpy() for side in _resized(index.heights, index.widths, config))
-    if config.pad_to is None:
-        return
-    if len(config.pad_to) != 2 or any(side <= 0 or side % STRIDE for side in config.pad_to):
-        raise UserError(f"data.*.pad_to is {list(config.pad_to)}: give [height, width] in multiples of {STRIDE}.")
-    over = (heights > config.pad_to[0]) | (widths > config.pad_to[1])
-    if training and config.augment.quarter_turns:
-        over |= (widths > config.pad_to[0]) | (heights > config.pad_to[1])
-    if over.any():
-        row = np.flatnonzero(over)[0]
+def _training_rows(index, config):
+    """The numbers of the images to train on."""
+    if not config.min_keypoints:
+        return np.arange(index.image_ids.size)
+    rows = np.flatnonzero(labelled_keypoints(index) >= config.min_keypoints)
+    if not rows.size:
         raise UserError(
-            f"Image {index.image_ids[row]} of {config.annotations} becomes {widths[row]} x {heights[row]} pixels, "
-            f"which doesn't fit into data.*.pad_to {list(config.pad_to)} (height, width): "
-            "raise it or lower resize.max_size."
+            f"No image of {config.annotations} has {config.min_keypoints} labelled keypoints: "
+            "lower data.train.min_keypoints or give annotations and their categories keypoints."
         )
+    return rows
 
 
-def _resized(heights, widths, config):
+def _check_fit(index, rows, config, training):
+    # Also without `pad_to`: an unknown rule is to be named here and not from within the traced function.
+    for min_size in _min_sizes(config, training):
+        heights, widths = (side.numpy() for side in _resized(index.heights[rows], index.widths[rows], config, min_size))
+        if config.pad_to is None:
+            continue
+        if len(config.pad_to) != 2 or any(side <= 0 or side % STRIDE for side in config.pad_to):
+            raise UserError(f"data.*.pad_to is {list(config.pad_to)}: give [height, width] in multiples of {STRIDE}.")
+        over = (heights > config.pad_to[0]) | (widths > config.pad_to[1])
+        if training and config.augment.quarter_turns:
+            over |= (widths > config.pad_to[0]) | (heights > config.pad_to[1])
+        if over.any():
+            row = np.flatnonzero(over)[0]
+            raise UserError(
+                f"Image {index.image_ids[rows[row]]} of {config.annotations} becomes {widths[row]} x {heights[row]} "
+                f"pixels, which doesn't fit into data.*.pad_to {list(config.pad_to)} (height, width): "
+                "raise it or lower resize.max_size."
+            )
+
+
+def _min_sizes(config, training):
+    """The shorter sides that images are resized to, of which training draws one."""
     resize = config.resize or ResizeConfig()
-    return resized_size(heights, widths, resize.min_size, resize.max_size, resize.rule)
+    return config.augment.min_sizes if training and config.augment.min_sizes else [resize.min_size]
 
 
-def _training_order(index, config, batch):
-    """Image numbers such that each run of `batch` of them makes a good batch; another order in each pass.
+def _resized(heights, widths, config, min_size):
+    resize = config.resize or ResizeConfig()
+    return resized_size(heights, widths, min_size, resize.max_size, resize.rule)
+
+
+def _training_order(index, rows, config, batch):
+    """Image numbers out of `rows` such that each run of `batch` of them makes a good batch; another order in each pass.
 
     A permutation is sorted by orientation, cut into batches, and the batches are shuffled. So only one batch can be
     mixed, and what is left over at the end of the pass comes from the orientation drawn last.
     """
-    count = index.image_ids.size
+    count = rows.size
     if count < batch:
         CONSOLE.print(
             f"{config.annotations} has {count} usable images, fewer than the {batch} of a batch: they are repeated.",
             markup=False,
         )
-    portrait = index.heights > index.widths
+    portrait = (index.heights > index.widths)[rows]
     if config.pad_to is not None:
         portrait = np.zeros_like(portrait)
-    portrait = tf.constant(portrait)
+    portrait, rows = tf.constant(portrait), tf.constant(rows)
 
     def batches(permutation):
         group = tf.gather(portrait, permutation)
         later = tf.cast(group != group[0], tf.int32)
         permutation = tf.gather(permutation, tf.argsort(later, stable=True))
         copies = -(-batch // count)
-        filled = tf.tile(permutation, [copies])
+        filled = tf.tile(tf.gather(rows, permutation), [copies])
         used = max(count // batch, 1) * batch
         return tf.data.Dataset.from_tensor_slices(tf.reshape(filled[:used], [-1, batch]))
 
@@ -120,21 +150,27 @@ def _training_order(index, config, batch):
 def _sample_loader(index, config, training):
     """The function of (image number, seed [2]) that makes one element, unbatched."""
     tables = _Tables(index)
+    most = most_keypoints(index.categories)
+    mirrors = tf.constant(mirror_table(index.categories, config.augment)) if training else None
+    min_sizes = _min_sizes(config, training)
 
     def load(number, seed):
         image = decode_image(tf.io.read_file(tables.image_files[number]))
         image = apply_orientation(image, tables.orientations[number])
         boxes, classes, crowd, areas, shapes = tables.instances(number)
         masks = crop_masks(shapes, boxes, tables.heights[number], tables.widths[number], config.mask_size)
+        keypoints = tables.instance_keypoints(number, most, config.keypoint_offset or 0.0)
         if training:
-            image, boxes, masks, _ = augment(image, boxes, masks, config.augment, seed)
+            moved = augment(image, boxes, masks, keypoints, tf.gather(mirrors, classes), config.augment, seed)
+            image, boxes, masks, keypoints, _ = moved
         original = tf.shape(image)[:2]
-        size = tf.stack(_resized(original[0], original[1], config))
+        size = _draw_size(original, config, min_sizes, seed)
         image = resize_image(image, size, (config.resize or ResizeConfig()).rule)
         scale = tf.cast(size, tf.float32) / tf.cast(original, tf.float32)
         boxes = boxes * tf.stack([scale[1], scale[0], scale[1], scale[0]])
+        keypoints = keypoints * tf.stack([scale[1], scale[0], 1.0])
         chosen = _largest(areas, crowd, config.max_instances)
-        return {
+        sample = {
             "image": _pad_image(image, size, config.pad_to),
             "image_size": size,
             "original_size": original,
@@ -144,8 +180,18 @@ def _sample_loader(index, config, training):
             "crowd": _pad_rows(tf.gather(crowd, chosen), config.max_instances, []),
             "image_id": tables.image_ids[number],
         }
+        if most:
+            sample["keypoints"] = _pad_rows(tf.gather(keypoints, chosen), config.max_instances, [most, 3])
+        return sample
 
     return load
+
+
+def _draw_size(original, config, min_sizes, seed):
+    """The resized (h, w), int32 [2], for one of `min_sizes`, each as likely."""
+    sizes = tf.stack([_resized(original[0], original[1], config, min_size) for min_size in min_sizes])
+    seed = tf.random.experimental.stateless_fold_in(seed, 1)  # or large images would be the mirrored ones
+    return sizes[tf.random.stateless_uniform([], seed, 0, len(min_sizes), tf.int32)]
 
 
 def _largest(areas, crowd, number):
@@ -198,3 +244,11 @@ class _Tables:
         )
         rows = slice(first, last)
         return self.boxes[rows], self.classes[rows], self.crowd[rows], self.areas[rows], shapes
+
+    def instance_keypoints(self, number, most, offset):
+        """[N, most, 3] keypoints of one image's instances; `offset` is added to x and y of those that are labelled."""
+        first, last = self.instance_offsets[number], self.instance_offsets[number + 1]
+        bounds = self.keypoint_offsets[first : last + 1]
+        values = self.keypoints[bounds[0] : bounds[-1]]
+        values += tf.where(values[:, 2:] > 0, [[offset, offset, 0.0]], 0.0)
+        return tf.RaggedTensor.from_row_lengths(values, bounds[1:] - bounds[:-1]).to_tensor(shape=[None, most, 3])

@@ -13,6 +13,7 @@ from mrcnn_tf.data import rle
 from mrcnn_tf.data.problems import Problem
 
 STRINGS_AT_ONCE = 20000  # compressed masks decoded together; bounds the memory that this takes
+NO_KEYPOINTS, BAD_KEYPOINTS = -1, -2  # in place of their number: there are none, they aren't numbers
 
 _BAD_SEGMENTATION = "give it polygons as lists [x1, y1, x2, y2, ...] of at least 3 points or an RLE"
 
@@ -28,6 +29,9 @@ class Annotations:
         ring_counts: int64, polygons of each record; `ring_sizes` holds their vertices, `points` x and y by turns.
         rle_sizes: int64, two to a record: height and width of its RLE; -1 for polygons.
         run_starts, run_counts: int64, the range of its RLE in `runs`.
+        keypoint_numbers: int64, how many numbers its "keypoints" hold; NO_KEYPOINTS or BAD_KEYPOINTS.
+        keypoint_counts: int64, how many of them `keypoints` keeps: all, or none if they label nothing.
+        keypoints: float32, x, y and visibility by turns.
         problems: list of Problem.
     """
 
@@ -40,6 +44,8 @@ class Annotations:
         self.ring_counts, self.ring_sizes, self.points = array.array("q"), array.array("q"), array.array("f")
         self.rle_sizes = array.array("q")
         self.run_starts, self.run_counts, self.runs = array.array("q"), array.array("q"), array.array("q")
+        self.keypoint_numbers, self.keypoint_counts = array.array("q"), array.array("q")
+        self.keypoints = array.array("f")
         self._strings, self._string_rows = [], []
 
     def add(self, record):
@@ -70,6 +76,7 @@ class Annotations:
         self.box_given.append(len(box) == 4)
         self.boxes.extend(box if box else (math.nan,) * 4)
         self.areas.append(area)
+        self._add_keypoints(record.get("keypoints"))
 
     def finish(self):
         """Decodes what is still waiting; call it once after the last record."""
@@ -138,6 +145,19 @@ class Annotations:
             self.runs.extend(runs)
             self.run_counts.append(len(runs))
         return True
+
+    def _add_keypoints(self, keypoints):
+        # What is wrong with them is said in checks, as only the categories tell whether they are wanted at all.
+        try:
+            values = array.array("f", keypoints or ())
+            number = len(values) or NO_KEYPOINTS
+        except (TypeError, ValueError, OverflowError):
+            values, number = (), BAD_KEYPOINTS
+        # Of COCO's people more than half have no keypoint labelled: zeros that aren't worth their room.
+        kept = values if any(values[2::3]) else ()
+        self.keypoint_numbers.append(number)
+        self.keypoint_counts.append(len(kept))
+        self.keypoints.extend(kept)
 
     def _turn_away(self, kind, name, what, remedy):
         self._note(kind, name, f"{what} and was skipped", remedy)

@@ -9,21 +9,38 @@ from mrcnn_tf.data.augment import augment, flip_horizontal, flip_vertical, quart
 
 
 def sample(seed=0):
-    """An image whose object's pixels are marked, with each object's box and mask crop (4 x 4 cells of 2 pixels)."""
+    """An image whose object's pixels are marked, with each object's box and mask crop (4 x 4 cells of 2 pixels).
+
+    The fourth channel is 0 but for the pixel under the p-th keypoint of object n, which is 10 n + p + 1.
+    """
     rng = np.random.default_rng(seed)
-    image = np.zeros((20, 30, 3), np.float32)
+    image = np.zeros((20, 30, 4), np.float32)
     boxes, masks = [], []
     for channel, (left, top) in enumerate([(2, 3), (15, 8), (21, 1)]):
         mask = rng.random((4, 4)) < 0.5
         image[top : top + 8, left : left + 8, channel] = np.kron(mask, np.ones((2, 2)))
         boxes.append([left, top, left + 8, top + 8])
         masks.append(mask * 255)
-    return tf.constant(image), tf.constant(boxes, tf.float32), tf.constant(np.array(masks), tf.uint8)
+    keypoints = np.zeros((3, 4, 3), np.float32)
+    pixels = rng.permutation(600)[:9].reshape(3, 3)  # the last keypoint of each object stays unlabelled
+    keypoints[:, :3, 0], keypoints[:, :3, 1] = pixels % 30 + 0.5, pixels // 30 + 0.5
+    keypoints[:, :3, 2] = rng.integers(1, 3, (3, 3))
+    image[pixels // 30, pixels % 30, 3] = 10 * np.arange(3)[:, None] + np.arange(1, 4)
+    masks = tf.constant(np.array(masks), tf.uint8)
+    return tf.constant(image), tf.constant(boxes, tf.float32), masks, tf.constant(keypoints)
 
 
-def paste(image, boxes, masks):
-    """The image that the boxes and crops describe."""
+NO_SIDES = tf.constant([[0, 1, 2, 3]] * 3)
+SIDES = tf.constant([[1, 0, 2, 3], [0, 1, 2, 3], [3, 2, 1, 0]])  # of three classes
+
+
+def paste(image, boxes, masks, keypoints, sources=NO_SIDES):
+    """The image that the boxes, crops and keypoints describe; `sources` [3, 4]: what each keypoint was before."""
     result = np.zeros(image.shape, np.float32)
+    for number, row in enumerate(keypoints.numpy()):
+        for place, (x, y, v) in enumerate(row):
+            if v > 0:
+                result[int(y), int(x), 3] = 10 * number + int(sources[number, place]) + 1
     for channel, (box, mask) in enumerate(zip(boxes.numpy().astype(int), masks.numpy(), strict=True)):
         result[box[1] : box[3], box[0] : box[2], channel] = np.kron(mask == 255, np.ones((2, 2)))
     return result
@@ -54,7 +71,7 @@ def test_two_turns_are_both_flips():
 
 
 def test_a_turn_is_counterclockwise():
-    image, boxes, _ = quarter_turn(*sample())
+    image, boxes, _, _ = quarter_turn(*sample())
     np.testing.assert_array_equal(image, np.rot90(sample()[0].numpy()))
     assert boxes[0].numpy().tolist() == [3.0, 20.0, 11.0, 28.0]  # x 2..10 of 30 becomes y 20..28
 
@@ -63,27 +80,68 @@ def test_a_turn_is_counterclockwise():
 @given(st.integers(0, 2**31), st.floats(0, 1), st.floats(0, 1), st.booleans())
 def test_whatever_is_drawn_masks_stay_on_their_objects(seed, horizontal, vertical, turns):
     config = AugmentConfig(horizontal, vertical, turns)
-    *moved, turned = augment(*sample(seed), config, tf.constant([seed, 1], tf.int64))
+    *moved, turned = augment(*sample(seed), NO_SIDES, config, tf.constant([seed, 1], tf.int64))
     np.testing.assert_array_equal(paste(*moved), moved[0])
     assert bool(turned) == (moved[0].shape[0] == 30)
 
 
 def test_all_eight_positions_are_drawn_about_equally():
     config = AugmentConfig(0.5, 0.5, True)
-    draw = tf.function(lambda seed: augment(*sample(), config, seed))
+    draw = tf.function(lambda seed: augment(*sample(), NO_SIDES, config, seed))
     found = [draw(tf.constant([number, 7], tf.int64))[1].numpy().tobytes() for number in range(400)]
     counts = [found.count(one) for one in set(found)]
     assert len(counts) == 8 and min(counts) > 25  # 50 expected, standard deviation 6.6
 
 
 def test_nothing_allowed_changes_nothing():
-    *same, turned = augment(*sample(), AugmentConfig(0.0, 0.0, False), tf.constant([1, 2], tf.int64))
+    *same, turned = augment(*sample(), SIDES, AugmentConfig(0.0, 0.0, False), tf.constant([1, 2], tf.int64))
     assert_equal(same, sample())
     assert not turned
 
 
 def test_an_image_without_objects():
     image = sample()[0]
-    nothing = (tf.zeros([0, 4]), tf.zeros([0, 4, 4], tf.uint8))
+    nothing = (tf.zeros([0, 4]), tf.zeros([0, 4, 4], tf.uint8), tf.zeros([0, 4, 3]))
     moved = quarter_turn(image, *nothing)
-    assert moved[0].shape == (30, 20, 3) and moved[1].shape == (0, 4)
+    assert moved[0].shape == (30, 20, 4) and moved[1].shape == (0, 4) and moved[3].shape == (0, 4, 3)
+
+
+@pytest.mark.parametrize("move", [flip_horizontal, flip_vertical, quarter_turn])
+def test_unlabelled_keypoints_stay_zero(move):
+    keypoints = move(*sample())[3].numpy()
+    assert not keypoints[:, 3].any()
+    np.testing.assert_array_equal(keypoints[..., 2], sample()[3][..., 2])
+
+
+def test_a_keypoint_by_hand():
+    keypoints = tf.constant([[[3.0, 4.5, 2.0]]])
+    rest = (tf.zeros([20, 30, 3]), tf.zeros([1, 4]), tf.zeros([1, 4, 4], tf.uint8))
+    assert flip_horizontal(*rest, keypoints)[3].numpy().tolist() == [[[27.0, 4.5, 2.0]]]
+    assert flip_vertical(*rest, keypoints)[3].numpy().tolist() == [[[3.0, 15.5, 2.0]]]
+    assert quarter_turn(*rest, keypoints)[3].numpy().tolist() == [[[4.5, 27.0, 2.0]]]
+
+
+@pytest.mark.parametrize(
+    ("config", "mirrored"),
+    [(AugmentConfig(1.0, 0.0), True), (AugmentConfig(0.0, 1.0), True), (AugmentConfig(1.0, 1.0), False)],
+)
+def test_left_and_right_exchange_when_mirrored(config, mirrored):
+    *moved, _ = augment(*sample(), SIDES, config, tf.constant([3, 4], tf.int64))
+    np.testing.assert_array_equal(paste(*moved, SIDES if mirrored else NO_SIDES), moved[0])
+    assert not np.array_equal(paste(*moved, NO_SIDES if mirrored else SIDES), moved[0])
+
+
+def test_quarter_turns_exchange_nothing():
+    config = AugmentConfig(0.0, 0.0, True)
+    for seed in range(8):
+        *moved, _ = augment(*sample(), SIDES, config, tf.constant([seed, 4], tf.int64))
+        np.testing.assert_array_equal(paste(*moved), moved[0])
+
+
+def test_no_keypoints_at_all():
+    image, boxes, masks, _ = sample()
+    nothing, sides = tf.zeros([3, 0, 3]), tf.zeros([3, 0], tf.int32)
+    *moved, _ = augment(
+        image, boxes, masks, nothing, sides, AugmentConfig(1.0, 1.0, True), tf.constant([1, 2], tf.int64)
+    )
+    assert moved[3].shape == (3, 0, 3)
