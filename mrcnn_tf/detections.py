@@ -20,38 +20,60 @@ class Detections:
         classes: [D] int32, 1..K, the model's numbering.
         category_ids: [D] int64, the dataset's ids of those classes.
         category_names: D strings.
+        categories: the D `Category`s themselves, which know the names and the skeleton of their keypoints.
         mask_probabilities: [D, M, M] float32, the mask of the predicted class inside its box; None without a mask head.
         masks: [D, H, W] bool, made of `mask_probabilities` when first asked for; None without a mask head.
-        keypoints: None, there being no keypoint head.
+        keypoints: [D, P, 3] float32, (x, y, score) in pixels of the original image, P being the most keypoints of any
+            class; zeros in the places that the detection's own class lacks. The score is what `conventions.
+            keypoint_score` says. None without a keypoint head.
+        keypoint_offset: pixels that `keypoints` lie right of and below the dataset's own (`conventions.
+            keypoint_offset`): 0.5 where a whole number stands for the centre of its pixel.
         image_size: (H, W) of the original image.
         mask_rule: how mask probabilities become pixels, "torchvision" or "detectron2" (`conventions.mask_paste`).
     """
 
     def __init__(
-        self, boxes, scores, classes, image_size, categories, mask_probabilities=None, mask_rule="torchvision"
+        self,
+        boxes,
+        scores,
+        classes,
+        image_size,
+        categories,
+        mask_probabilities=None,
+        mask_rule="torchvision",
+        keypoints=None,
+        keypoint_offset=0.0,
     ):
-        """Takes what the attributes describe, and `categories`: the model's K `Category`s, in its classes' order.
+        """Takes what the attributes describe, but as `categories` the model's K `Category`s, in its classes' order.
 
         Raises:
-            ValueError: arrays of different lengths, or a class outside 1..K.
+            ValueError: arrays of different lengths, a class outside 1..K, or keypoints that aren't [D, P, 3] or fewer
+                than a detected class has.
         """
         self.boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
         self.scores = np.asarray(scores, np.float32)
         self.classes = np.asarray(classes, np.int32)
         self.mask_probabilities = None if mask_probabilities is None else np.asarray(mask_probabilities, np.float32)
-        self.keypoints = None
+        self.keypoints = None if keypoints is None else np.asarray(keypoints, np.float32)
+        self.keypoint_offset = float(keypoint_offset)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.mask_rule = mask_rule
-        lengths = {len(self.boxes), len(self.scores), len(self.classes)}
-        if self.mask_probabilities is not None:
-            lengths.add(len(self.mask_probabilities))
+        self._check(categories)
+        self.categories = [categories[c - 1] for c in self.classes]
+        self.category_ids = np.array([category.id for category in self.categories], np.int64)
+        self.category_names = [category.name for category in self.categories]
+
+    def _check(self, categories):
+        arrays = (self.boxes, self.scores, self.classes, self.mask_probabilities, self.keypoints)
+        lengths = {len(array) for array in arrays if array is not None}
         if len(lengths) > 1:
-            raise ValueError(f"boxes, scores, classes and masks must be equally many, not {sorted(lengths)}.")
+            raise ValueError(f"boxes, scores, classes, masks, keypoints must be equally many, not {sorted(lengths)}.")
         if len(self.classes) and not 1 <= self.classes.min() <= self.classes.max() <= len(categories):
             raise ValueError(f"Every class must lie in 1..{len(categories)}, the number of categories.")
-        found = [categories[c - 1] for c in self.classes]
-        self.category_ids = np.array([category.id for category in found], np.int64)
-        self.category_names = [category.name for category in found]
+        if self.keypoints is not None:
+            most = max((len(categories[c - 1].keypoints) for c in self.classes), default=0)
+            if self.keypoints.ndim != 3 or self.keypoints.shape[1] < most or self.keypoints.shape[2] != 3:
+                raise ValueError(f"Keypoints must be [D, {most} or more, 3], not {list(self.keypoints.shape)}.")
 
     def __len__(self):
         return len(self.scores)
@@ -82,7 +104,8 @@ class Detections:
 
         Returns:
             D dicts with `image_id`, `category_id`, `bbox` [x, y, width, height] and `score`; with a mask head also
-            `segmentation`, a compressed RLE whose `counts` is a string.
+            `segmentation`, a compressed RLE whose `counts` is a string; with a keypoint head, where the class has
+            keypoints, `keypoints` [x, y, score, x, y, score, ...] in their order, x and y counted as the dataset does.
         """
         results = []
         for index, (x1, y1, x2, y2) in enumerate(self.boxes.tolist()):
@@ -97,6 +120,10 @@ class Detections:
                     self.mask_probabilities[index], self.boxes[index], *self.image_size, self.mask_rule
                 )
                 result["segmentation"] = _encode(window, *self.image_size)
+            own = len(self.categories[index].keypoints)
+            if self.keypoints is not None and own:
+                shift = np.array([self.keypoint_offset, self.keypoint_offset, 0], np.float32)
+                result["keypoints"] = (self.keypoints[index, :own] - shift).ravel().tolist()
             results.append(result)
         return results
 

@@ -13,7 +13,8 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
     """Detects in each file and writes NAME.json (all detections) and NAME.png (those of at least `min_score`) to
     `folder`.
 
-    The json holds the image's size and a list of detections in COCO's result format with class names.
+    The json holds the image's size and a list of detections in COCO's result format with class names and, beside
+    `keypoints`, the `keypoint_names` in their order.
 
     Args:
         model: a `MaskRCNN`.
@@ -45,11 +46,12 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
 
 
 def _record(path, image, detections):
-    rows = [
-        row | {"category": name} for row, name in zip(detections.to_coco(0), detections.category_names, strict=True)
-    ]
-    for row in rows:
+    rows = detections.to_coco(0)
+    for row, category in zip(rows, detections.categories, strict=True):
         del row["image_id"]
+        row["category"] = category.name
+        if "keypoints" in row:
+            row["keypoint_names"] = list(category.keypoints)
     return {"file": str(path), "height": image.shape[0], "width": image.shape[1], "detections": rows}
 
 

@@ -1,8 +1,8 @@
 """Pictures: detections and ground truth drawn on their image, and two pictures side by side.
 
-Every instance gets a translucent fill, a contour, a thin box and a tag with its name. Lines carry a rim of black or
-white, whichever their colour stands out against, so that they show on any background. A small picture is enlarged
-first, or its text could not be read.
+Every instance gets a translucent fill, a contour, a thin box, its keypoints (see `skeletons`) and a tag with its name.
+Lines carry a rim of black or white, whichever their colour stands out against, so that they show on any background. A
+small picture is enlarged first, or its text could not be read.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import replaced
 from mrcnn_tf.ops.masks import MaskWindow, paste_window
+from mrcnn_tf.skeletons import Skeleton, draw_skeleton, with_visibility
 
 MIN_SIDE = 768  # pixels; below it an overlay is enlarged
 FILL_OPACITY = 0.35
@@ -34,16 +35,17 @@ BASE_COLOURS = (
 
 @dataclasses.dataclass
 class Instance:
-    """One thing to draw, in pixels of the drawing: `box` [4], a label and, where it has a mask, its `MaskWindow`."""
+    """One thing to draw, in pixels of the drawing: `box` [4], a label and, where it has them, mask and keypoints."""
 
     box: np.ndarray
     label: str
     colour: tuple[int, int, int]
     window: MaskWindow | None = None
+    skeleton: Skeleton | None = None
 
 
 def draw_detections(image, detections, min_score=0.0, min_side=MIN_SIDE):
-    """The image with boxes, masks, class names and scores.
+    """The image with boxes, masks, keypoints, class names and scores.
 
     Args:
         image: uint8 RGB [H, W, 3], the one that the detections belong to.
@@ -65,17 +67,19 @@ def draw_detections(image, detections, min_score=0.0, min_side=MIN_SIDE):
         )
     canvas, scale = _enlarge(image, min_side)
     masks, size = detections.mask_probabilities, (canvas.height, canvas.width)
+    keypoints = None if detections.keypoints is None else with_visibility(detections.keypoints)
     instances = []
     for index in np.nonzero(detections.scores >= min_score)[0]:
         box = detections.boxes[index] * scale
         label = f"{detections.category_names[index]} {detections.scores[index]:.2f}"
         # Pasted at the drawing's size: the contour of an enlarged picture stays smooth.
         window = None if masks is None else paste_window(masks[index], box, *size, detections.mask_rule)
-        instances.append(Instance(box, label, instance_colour(index), window))
+        skeleton = _skeleton(keypoints, detections.categories, index, scale, box)
+        instances.append(Instance(box, label, instance_colour(index), window, skeleton))
     return _draw(canvas, instances)
 
 
-def draw_ground_truth(image, boxes, names, masks=None, min_side=MIN_SIDE):
+def draw_ground_truth(image, boxes, names, masks=None, min_side=MIN_SIDE, keypoints=None, categories=None):
     """The image with its annotated instances.
 
     Args:
@@ -85,6 +89,8 @@ def draw_ground_truth(image, boxes, names, masks=None, min_side=MIN_SIDE):
         masks: [G, S, S], each instance inside its box: float or bool 0..1, or uint8 0..255 as the data pipeline gives
             them; None draws none.
         min_side: as for `draw_detections`.
+        keypoints: [G, P, 3], x and y in pixels and COCO's visibility; None draws none.
+        categories: G `Category`s, whose keypoints and skeletons these are; only needed with `keypoints`.
 
     Returns:
         uint8 RGB [H', W', 3], enlarged as by `draw_detections`.
@@ -100,7 +106,8 @@ def draw_ground_truth(image, boxes, names, masks=None, min_side=MIN_SIDE):
         window = None
         if masks is not None:
             window = paste_window(masks[index], box, canvas.height, canvas.width, "detectron2", threshold)
-        instances.append(Instance(box, name, instance_colour(index), window))
+        skeleton = _skeleton(keypoints, categories, index, scale, box)
+        instances.append(Instance(box, name, instance_colour(index), window, skeleton))
     return _draw(canvas, instances)
 
 
@@ -165,17 +172,32 @@ def _enlarge(image, min_side):
     return canvas.resize(size, Image.Resampling.BICUBIC), scale
 
 
+def _skeleton(keypoints, categories, index, scale, box):
+    """One instance's `Skeleton` in pixels of the drawing, as `box` is; None where there are no keypoints."""
+    if keypoints is None or not categories[index].keypoints:
+        return None
+    points = np.asarray(keypoints[index], np.float64) * (scale, scale, 1)
+    return Skeleton(points, categories[index], float(max(box[2] - box[0], box[3] - box[1])))
+
+
 def _draw(canvas, instances):
-    """Draws fills and contours, then boxes, then tags, so that no mask hides a label. Small masks lie on large ones."""
+    """Draws fills and contours, boxes, keypoints, then tags: no mask hides a label. Small ones lie on large ones."""
     line = max(1.0, max(canvas.size) / 750)
     canvas = np.array(canvas)
-    for instance in sorted(instances, key=lambda one: -_area(one.box)):
+    large_first = sorted(instances, key=lambda one: -_area(one.box))
+    for instance in large_first:
         if instance.window is not None:
             _blend_mask(canvas, instance, line)
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture, "RGBA")
-    for instance in sorted(instances, key=lambda one: -_area(one.box)):
+    for instance in large_first:
         _draw_box(pen, instance, round(line))
+    canvas = np.array(picture)
+    for instance in large_first:
+        if instance.skeleton is not None:
+            draw_skeleton(canvas, instance.skeleton, instance.colour, _contrast(instance.colour), line)
+    picture = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(picture, "RGBA")
     font = _font(_font_size(picture.size, len(instances)))
     tags = _place_tags(instances, picture.size, font)
     # The best detections come first and lie on top.

@@ -95,6 +95,54 @@ def test_arrays_of_different_lengths_are_refused():
         make([[0, 0, 4, 4]], np.ones((2, 4, 4)))
 
 
+ARROW, KITE, STONE = (
+    Category(4, "arrow", ["tip", "tail"], [[1, 2]]),
+    Category(9, "kite", ["top", "left", "right"]),
+    Category(11, "stone"),
+)
+
+
+def with_keypoints(keypoints, classes, offset=0.0):
+    count = len(classes)
+    return Detections(
+        np.tile([0, 0, 8, 8], (count, 1)), np.full(count, 0.5), classes, (12, 16), [ARROW, KITE, STONE],
+        keypoints=keypoints, keypoint_offset=offset,
+    )  # fmt: skip
+
+
+def test_coco_results_hold_the_keypoints_of_the_class_as_the_dataset_counts():
+    keypoints = np.arange(27).reshape(3, 3, 3) + 0.5
+    found = with_keypoints(keypoints, [3, 1, 2], offset=0.5)
+    stone, arrow, kite = json.loads(json.dumps(found.to_coco(1)))
+    assert "keypoints" not in stone
+    # The scores are no places: the offset is not theirs.
+    assert arrow["keypoints"] == [9, 10, 11.5, 12, 13, 14.5]
+    assert kite["keypoints"] == [18, 19, 20.5, 21, 22, 23.5, 24, 25, 26.5]
+    np.testing.assert_array_equal(found.keypoints, keypoints)
+    assert found.keypoints.dtype == np.float32 and found.keypoint_offset == 0.5
+    assert [category.name for category in found.categories] == ["stone", "arrow", "kite"]
+
+
+def test_without_keypoint_head_there_are_none():
+    found = with_keypoints(None, [1, 2])
+    assert found.keypoints is None
+    assert all("keypoints" not in result for result in found.to_coco(1))
+
+
+def test_no_detections_with_a_keypoint_head():
+    found = with_keypoints(np.zeros((0, 3, 3)), [])
+    assert found.keypoints.shape == (0, 3, 3) and found.to_coco(1) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [((2, 3, 3), "equally many"), ((1, 2, 3), r"\[D, 3 or more, 3\]"), ((1, 3, 2), "3"), ((1, 9), "3")],
+)
+def test_keypoints_of_another_shape_are_refused(shape, reason):
+    with pytest.raises(ValueError, match=reason):
+        with_keypoints(np.zeros(shape), [2])
+
+
 def test_draw_gives_a_picture():
     picture = make([[2, 2, 8, 8]], np.ones((1, 4, 4))).draw(np.zeros((12, 16, 3), np.uint8), min_side=0)
     assert picture.shape == (12, 16, 3) and picture.dtype == np.uint8 and picture.any()

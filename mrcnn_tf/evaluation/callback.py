@@ -4,14 +4,16 @@ import keras
 
 from mrcnn_tf.evaluation.runner import evaluate
 
+KINDS = ("bbox", "segm", "keypoints")
 IN_LOGS = ("AP", "AP50", "AP75")  # more would bury the losses in the progress bar
 
 
 class CocoAP(keras.callbacks.Callback):
     """Evaluates after an epoch and adds the figures to its logs, where other callbacks find them.
 
-    The names are `val_bbox_AP`, `val_bbox_AP50`, `val_bbox_AP75` and the same with `segm`; all figures of the last
-    evaluation are in `results`. Figures without ground truth of their kind are absent. It saves nothing itself.
+    The names are `val_bbox_AP`, `val_bbox_AP50`, `val_bbox_AP75` and the same with `segm` and `keypoints`; all figures
+    of the last evaluation are in `results`. Figures without ground truth of their kind are absent. It saves nothing
+    itself.
 
     Keras calls callbacks in order, so this one must come before those that read its figures:
 
@@ -44,14 +46,14 @@ class CocoAP(keras.callbacks.Callback):
         self.results, _ = evaluate(self.model, self.data_config, progress=bool(self.verbose))
         figures = {
             f"{self.prefix}{kind}_{name}": value
-            for kind, of_kind in (("bbox", self.results.bbox), ("segm", self.results.segm or {}))
-            for name, value in of_kind.items()
+            for kind in KINDS
+            for name, value in (getattr(self.results, kind) or {}).items()
             if name in IN_LOGS and value is not None
         }
         if logs is not None:
             logs.update(figures)
         if self.verbose:
-            headlines = [f"{self.prefix}{kind}_{name}" for kind in ("bbox", "segm") for name in ("AP", "AP50")]
+            headlines = [f"{self.prefix}{kind}_{name}" for kind in KINDS for name in ("AP", "AP50")]
             shown = [f"{name}: {figures[name]:.3f}" for name in headlines if name in figures]
             # Keras' progress bar leaves the cursor in its line.
             print(f"\nEpoch {number}: {', '.join(shown) or 'no ground truth to evaluate on'}", flush=True)

@@ -10,8 +10,10 @@ from pycocotools import mask as coco_mask
 
 from mrcnn_tf.data.rle import decode_strings
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.evaluation.keypoints import keypoint_names, read_keypoints
 
 MASK_MISSING = "its mask is left out of the evaluation"
+KEYPOINTS_MISSING = "they are left out of the evaluation"
 
 
 @dataclasses.dataclass
@@ -21,29 +23,36 @@ class GroundTruth:
     source: str
     images: list[dict]
     categories: list[dict]
-    annotations: list[dict]  # `segmentation` is a compressed RLE, or None
+    # `segmentation` is a compressed RLE, or None; those of a category with keypoints have `keypoints`, `num_keypoints`
+    annotations: list[dict]
+    keypoints: dict[int, list[str]]  # names, for each category id that has any
     left_out: list[str]
 
 
-def read_ground_truth(path):
+def read_ground_truth(path, categories=()):
     """Reads a COCO json for evaluation.
 
     Fills in `iscrowd`, `area` and `bbox` where they are missing; turns every segmentation into a compressed RLE;
     numbers the annotations anew from 1, because pycocotools takes a match with annotation 0 for no match and merges
-    annotations that share an id. Boxes and areas that the file does give are kept as they are, as in COCO's protocol.
+    annotations that share an id. Boxes, areas and numbers of keypoints that the file does give are kept as they are, as
+    in COCO's protocol. An instance whose keypoints are missing or wrong counts as one without labelled keypoints: what
+    is detected near it is neither right nor wrong.
 
     Args:
         path: of the json.
+        categories: the model's `Category`s, which name the keypoints where the json doesn't.
 
     Returns:
         `GroundTruth`; annotations that can't be evaluated are left out of it and named in `left_out`.
 
     Raises:
-        UserError: no such file, not COCO's format, no images, an image without size, two images with one id.
+        UserError: no such file, not COCO's format, no images, an image without size, two images with one id, or other
+            keypoints than the model's.
     """
     data = _load(path)
     sizes = _image_sizes(data["images"], path)
     category_ids = {category["id"] for category in data["categories"]}
+    keypoints = keypoint_names(data["categories"], categories, path)
     annotations, left_out = [], []
     for record in data["annotations"]:
         name = f"{path}: annotation {record.get('id')}"
@@ -60,6 +69,9 @@ def read_ground_truth(path):
         if box is None:
             left_out.append(f"{name} is left out: it has neither a box of four numbers nor a mask.")
             continue
+        points, problem = _keypoints(record, keypoints.get(record["category_id"], ()))
+        if problem:
+            left_out.append(f"{name}: {problem}; {KEYPOINTS_MISSING}.")
         annotations.append(
             {
                 "id": len(annotations) + 1,
@@ -69,9 +81,10 @@ def read_ground_truth(path):
                 "bbox": box,
                 "area": _area(record, box, rle),
                 "segmentation": rle,
+                **points,
             }
         )
-    return GroundTruth(str(path), data["images"], data["categories"], annotations, left_out)
+    return GroundTruth(str(path), data["images"], data["categories"], annotations, keypoints, left_out)
 
 
 def _load(path):
@@ -134,6 +147,15 @@ def _box(record, rle):
     if isinstance(box, list) and len(box) == 4 and _finite(box):
         return box
     return None if rle is None else np.asarray(coco_mask.toBbox(rle)).tolist()
+
+
+def _keypoints(record, names):
+    """({"keypoints": ..., "num_keypoints": ...}, what is wrong or ""); an empty dict if the category has no names."""
+    if not names:
+        return {}, "its category names no keypoints" if record.get("keypoints") else ""
+    numbers, problem = read_keypoints(record, len(names))
+    labelled = sum(visibility > 0 for visibility in numbers[2::3])
+    return {"keypoints": numbers, "num_keypoints": labelled and record.get("num_keypoints", labelled)}, problem
 
 
 def _area(record, box, rle):

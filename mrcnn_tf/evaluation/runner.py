@@ -5,7 +5,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mrcnn_tf.categories import UNUSED
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.evaluation.coco import evaluate_detections
+from mrcnn_tf.evaluation.coco import evaluate_detections, plan_evaluation
 from mrcnn_tf.evaluation.ground_truth import read_ground_truth
 
 
@@ -15,7 +15,7 @@ def evaluate(model, data_config, progress=True):
     Args:
         model: has `detect_batch(batch)`, which takes a batch of `coco_dataset` and returns a `Detections` per image.
         data_config: the `DataConfig` of the split; only its categories are evaluated where it names any, and not those
-            without objects that torchvision calls "N/A".
+            without objects that torchvision calls "N/A". Its `keypoint_sigmas` are those of OKS.
         progress: show a progress bar.
 
     Returns:
@@ -25,7 +25,10 @@ def evaluate(model, data_config, progress=True):
     Raises:
         UserError: no image could be read, or what `read_ground_truth` and `evaluate_detections` refuse.
     """
-    truth = read_ground_truth(data_config.annotations)
+    unused = {category.id for category in data_config.categories if category.name == UNUSED}
+    categories = [category for category in data_config.categories if category.id not in unused] or None
+    truth = read_ground_truth(data_config.annotations, categories or ())
+    plan_evaluation(truth, categories, data_config.keypoint_sigmas)
     results, seen = [], set()
     with _progress_bar(progress) as bar:
         task = bar.add_task("evaluating", total=len(truth.images))
@@ -41,10 +44,8 @@ def evaluate(model, data_config, progress=True):
     for image in truth.images:
         if image["id"] not in seen:
             truth.left_out.append(f"{truth.source}: image {image['id']} is left out: it could not be read.")
-    unused = {category.id for category in data_config.categories if category.name == UNUSED}
-    categories = [category for category in data_config.categories if category.id not in unused]
     results = [result for result in results if result["category_id"] not in unused]
-    return evaluate_detections(results, truth, sorted(seen), categories or None), results
+    return evaluate_detections(results, truth, sorted(seen), categories, data_config.keypoint_sigmas), results
 
 
 def _progress_bar(shown):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from mrcnn_tf.config import DataConfig
-from mrcnn_tf.evaluation import callback
-from mrcnn_tf.evaluation.coco import FIGURES, CocoResults
+from mrcnn_tf.evaluation import CocoResults, callback
+from mrcnn_tf.evaluation.protocol import FIGURES, KEYPOINT_FIGURES
 
 
 def fit(callbacks, epochs):
@@ -17,16 +17,20 @@ def fit(callbacks, epochs):
 
 @pytest.fixture
 def precisions(monkeypatch):
-    """Evaluations give these mask APs, one after the other; box AP is half of it, small ones have no ground truth."""
+    """Evaluations give these mask APs, one after the other; box AP is half of it, small ones have no ground truth.
 
-    def give(*values):
+    Keypoints' AP, where asked for, is four fifths of it.
+    """
+
+    def give(*values, with_keypoints=False):
         remaining = list(values)
 
         def evaluate(model, data_config, progress):
             assert isinstance(model, keras.Model) and data_config.annotations == "val.json"
             segm = dict.fromkeys(FIGURES, remaining.pop(0)) | {"APs": None}
             bbox = {name: value and value / 2 for name, value in segm.items()}
-            return CocoResults(1, bbox, segm, [], []), []
+            keypoints = dict.fromkeys(KEYPOINT_FIGURES, segm["AP"] * 0.8) if with_keypoints else None
+            return CocoResults(1, bbox, segm, keypoints, [], []), []
 
         monkeypatch.setattr(callback, "evaluate", evaluate)
         return remaining
@@ -48,6 +52,14 @@ def test_figures_join_the_logs(precisions, capsys):
     assert evaluation.results.segm["AP"] == 0.5
     lines = capsys.readouterr().out.split("\n")
     assert "Epoch 2: val_bbox_AP: 0.250, val_bbox_AP50: 0.250, val_segm_AP: 0.500, val_segm_AP50: 0.500" in lines
+
+
+def test_figures_of_keypoints_join_them(precisions, capsys):
+    precisions(0.25, with_keypoints=True)
+    history = fit([coco_ap()], epochs=1)
+    assert history["val_keypoints_AP"] == history["val_keypoints_AP75"] == [0.2]
+    assert "val_keypoints_AR" not in history
+    assert "val_keypoints_AP: 0.200, val_keypoints_AP50: 0.200" in capsys.readouterr().out
 
 
 def test_the_best_epoch_is_saved(precisions, tmp_path):

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from mrcnn_tf.config import Category
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.evaluation.coco import FIGURES, evaluate_detections, write_results
+from mrcnn_tf.evaluation.coco import evaluate_detections, write_results
+from mrcnn_tf.evaluation.protocol import FIGURES
 
 SIZE = 100  # of every image, both sides
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 90, "name": "brush"}]

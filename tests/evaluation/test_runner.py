@@ -133,6 +133,49 @@ def test_ground_truth_survives_the_reader_and_the_way_back():
     assert outcome.segm["AP"] > 0.95
 
 
+class Joiner(Oracle):
+    """Finds the instances of BOXES with two keypoints each, their upper corners as the files name pixels."""
+
+    def detect_batch(self, batch):
+        for image_id, size in zip(batch["image_id"].numpy(), batch["original_size"].numpy(), strict=True):
+            boxes = np.array([BOXES[image_id]] if image_id in BOXES else []).reshape(-1, 4)
+            keypoints = np.concatenate([boxes[:, [[0, 1], [2, 1]]], np.ones((len(boxes), 2, 1))], axis=2)
+            keypoints[..., :2] += 0.5  # the model's frame, which to_coco leaves
+            categories, ones = [Category(5, "plate", ["l", "r"])], np.ones(len(boxes))
+            yield Detections(boxes, ones, ones, size, categories, None, "detectron2", keypoints, 0.5)
+
+
+@pytest.fixture
+def plates(data_config):
+    """The data of `data_config` with keypoints that lie 4 pixels below those that `Joiner` finds."""
+    path = pathlib.Path(data_config.annotations)
+    data = json.loads(path.read_text())
+    data["categories"][0]["keypoints"] = ["l", "r"]
+    for record, (x1, y1, x2, _) in zip(data["annotations"], BOXES.values(), strict=True):
+        record["keypoints"] = [x1, y1 + 4, 2, x2, y1 + 4, 2]
+    path.write_text(json.dumps(data))
+    return data_config
+
+
+def test_keypoints_are_scored_with_the_sigmas_of_the_data(monkeypatch, plates):
+    read(monkeypatch, [7, 1000001], [12])
+    outcome, results = runner.evaluate(Joiner(), plates, progress=False)
+    # exp(-16 / (2 * area * 0.1^2)) is 0.51 for 40 x 30 pixels and 0.46 for 26 x 40: one of the two at one threshold.
+    assert outcome.keypoints["AR"] == pytest.approx(0.05)
+    assert outcome.left_out == [] and "sigma of 0.05" in outcome.notes[0]
+    assert results[0]["keypoints"] == [5, 5, 1, 45, 5, 1]
+    plates.keypoint_sigmas = {"plate": [1.0, 1.0]}
+    outcome, _ = runner.evaluate(Joiner(), plates, progress=False)
+    assert outcome.keypoints["AP"] == pytest.approx(1.0) and outcome.notes == []
+
+
+def test_wrong_sigmas_are_refused_before_anything_is_detected(monkeypatch, plates):
+    read(monkeypatch, [7, 1000001], [12])
+    plates.keypoint_sigmas = {"plate": [0.1]}
+    with pytest.raises(UserError, match="must be 2"):
+        runner.evaluate(None, plates, progress=False)
+
+
 class Doubtful(Oracle):
     """Finds in each image also an object of a class that torchvision's models have and COCO hasn't."""
 

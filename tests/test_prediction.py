@@ -1,0 +1,33 @@
+"""Files that prediction writes, with a stand-in that detects what it is told."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from mrcnn_tf.config import Category
+from mrcnn_tf.detections import Detections
+from mrcnn_tf.prediction import predict_files
+
+ARROW, STONE = Category(4, "arrow", ["tip", "tail"], [[1, 2]]), Category(11, "stone")
+
+
+class Seer:
+    """Finds an arrow and a stone in every picture."""
+
+    def detect(self, image):
+        boxes = np.array([[2, 3, 10, 9], [20, 20, 30, 30]])
+        keypoints = np.array([[[3.5, 4.5, 0.75], [9, 8, 0.25]], np.zeros((2, 3))])
+        size, categories = image.shape[:2], [ARROW, STONE]
+        return Detections(boxes, [0.9, 0.8], [1, 2], size, categories, keypoints=keypoints, keypoint_offset=0.5)
+
+
+def test_the_json_names_the_keypoints(tmp_path):
+    Image.new("RGB", (40, 50), "grey").save(tmp_path / "a.png")
+    drawn, unreadable = predict_files(Seer(), [tmp_path / "a.png"], tmp_path / "out")
+    assert (drawn, unreadable) == ([(tmp_path / "a.png", 2)], [])
+    record = json.loads((tmp_path / "out" / "a.json").read_text())
+    arrow, stone = record["detections"]
+    assert (arrow["category"], arrow["keypoint_names"]) == ("arrow", ["tip", "tail"])
+    assert arrow["keypoints"] == [3, 4, 0.75, 8.5, 7.5, 0.25]
+    assert set(stone) == {"category_id", "category", "bbox", "score"}
