@@ -7,12 +7,14 @@ by two small matrix products, which is exact and leaves nothing to interpolate c
 
 import tensorflow as tf
 
+from mrcnn_tf.ops.roi_maps import RoIMaps, cell_table
+
 CHUNK = 128  # RoIs gathered at a time: about 100 MB of float32 at 7x7 bins, 2x2 samples and 256 channels
 
 
 def gather_roi_align(features, rois, output_size, sampling_ratio, aligned):
     """Pools `rois` (a `PyramidRoIs`) from maps [B, H_l, W_l, C]: [R, output_size, output_size, C] in their dtype."""
-    maps = _Maps(features, rois)
+    maps = RoIMaps(features, rois)
     grid = _Grid(rois.boxes * maps.scale[:, None], output_size, sampling_ratio, aligned)
 
     @tf.custom_gradient
@@ -22,30 +24,7 @@ def gather_roi_align(features, rois, output_size, sampling_ratio, aligned):
 
         return _gather(table, maps, grid), backward
 
-    rows = [tf.reshape(level, [-1, level.shape[-1]]) for level in features]
-    return pool(rows[0] if len(rows) == 1 else tf.concat(rows, axis=0))
-
-
-class _Maps:
-    """Where each RoI's feature map lies in the table of all cells of all maps."""
-
-    def __init__(self, features, rois):
-        shapes = tf.stack([tf.shape(level) for level in features])
-        cells = tf.reduce_prod(shapes[:, :3], axis=1)
-        starts = tf.cumsum(cells, exclusive=True)
-        sizes = tf.gather(shapes, rois.level)
-        self.scale = tf.gather(tf.constant(rois.scales, tf.float32), rois.level)
-        self.pitch = sizes[:, 2]
-        self.start = tf.gather(starts, rois.level) + rois.image * sizes[:, 1] * sizes[:, 2]
-        self.height, self.width = sizes[:, 1], sizes[:, 2]
-        if rois.canvas is not None:
-            own = tf.gather(tf.cast(rois.canvas, tf.float32), rois.image) * self.scale[:, None]
-            own = tf.cast(tf.math.ceil(own), tf.int32)
-            self.height, self.width = tf.minimum(self.height, own[:, 0]), tf.minimum(self.width, own[:, 1])
-
-    def take(self, roi):
-        """start, pitch, height and width of the RoIs `roi`."""
-        return [tf.gather(values, roi) for values in (self.start, self.pitch, self.height, self.width)]
+    return pool(cell_table(features))
 
 
 class _Grid:

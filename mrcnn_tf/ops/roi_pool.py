@@ -1,0 +1,181 @@
+"""The RoI layers that Table 2c and 2d of the paper compare with RoIAlign: RoIPool, RoIWarp's boxes, maximum RoIAlign.
+
+RoIPool (Fast R-CNN) rounds a box to whole cells, divides these into bins whose borders are rounded outwards, and takes
+each bin's maximum. A cell that is read twice changes no maximum, so every bin of a chunk of RoIs is gathered with as
+many cells as the largest of them has: its own, and its last one again and again.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.ops.roi_align import pyramid_roi_align
+from mrcnn_tf.ops.roi_maps import RoIMaps, cell_table
+
+CHUNK = 32 * 2**20  # bytes of gathered cells at a time; a single RoI may need more
+
+
+def roi_pool(features, rois, output_size):
+    """RoIPool over several feature maps at once, each RoI on its own level, as torchvision computes it.
+
+    Args:
+        features: list of L maps [B, H_l, W_l, C].
+        rois: a `PyramidRoIs`.
+        output_size: bins per side.
+
+    Returns:
+        [R, output_size, output_size, C] in the features' dtype. Bins without a cell on the map are 0, and so is all of
+        a box with a coordinate that isn't finite. The gradient flows to `features` only: to the first cell, row by
+        row, that has the bin's maximum.
+
+    Raises:
+        UserError: another number of maps than of scales.
+    """
+    if not features or len(features) != len(rois.scales):
+        raise UserError(
+            f"RoIPool got {len(features)} feature maps and {len(rois.scales)} scales: give one scale a map."
+        )
+    features = [tf.convert_to_tensor(level) for level in features]
+    maps = RoIMaps(features, rois)
+    bins = _Bins(*_quantised(rois), maps, output_size)
+
+    @tf.custom_gradient
+    def pool(table):
+        return _pool(table, bins), lambda upstream: _unpool(table, bins, upstream)
+
+    return pool(cell_table(features))
+
+
+def quantised_boxes(rois):
+    """The boxes that RoIWarp (MNC) samples: those of `rois` (a `PyramidRoIs`), rounded to whole cells as in RoIPool.
+
+    Returns:
+        float32 [R, 4] = (x1, y1, x2, y2) in image pixels, at least one cell wide and high. Aligned RoIAlign of them is
+        RoIWarp as section 4.4 of the paper describes it. A box with a coordinate that isn't finite has one here too.
+    """
+    first, size = _quantised(rois)
+    scale = tf.gather(tf.constant(rois.scales, tf.float32), rois.level)[:, None]
+    return tf.concat([first, first + size], axis=1) / scale
+
+
+def max_roi_align(features, rois, output_size, sampling_ratio, aligned, implementation="auto"):
+    """RoIAlign that takes the maximum of each bin's samples instead of their mean (Table 2c).
+
+    The samples are pooled one by one first, so for a moment the result is there sampling_ratio^2 times.
+
+    Args:
+        features, rois, output_size, sampling_ratio, aligned, implementation: as in `pyramid_roi_align`.
+
+    Returns:
+        What `pyramid_roi_align` does; a sample more than a cell outside the map counts as 0.
+
+    Raises:
+        UserError: a sampling ratio of 0 (adaptive), and what `pyramid_roi_align` raises.
+    """
+    if sampling_ratio < 1:
+        raise UserError("RoIAlign by maximum has no adaptive number of samples: set sampling_ratio to 1 or more.")
+    samples = pyramid_roi_align(features, rois, output_size * sampling_ratio, 1, aligned, implementation)
+    shape = [-1, output_size, sampling_ratio, output_size, sampling_ratio, samples.shape[-1]]
+    return tf.reduce_max(tf.reshape(samples, shape), axis=[2, 4])
+
+
+def _quantised(rois):
+    """First cell [R, 2] = (x, y) of each RoI and its size [R, 2] in cells: whole numbers in float32."""
+    scale = tf.gather(tf.constant(rois.scales, tf.float32), rois.level)[:, None]
+    position = tf.stop_gradient(tf.cast(rois.boxes, tf.float32)) * scale
+    # Halves go away from zero, as C's round() has them; tf.round takes the even neighbour.
+    distance = tf.abs(position)
+    whole = tf.floor(distance)
+    cells = tf.sign(position) * (whole + tf.cast(distance - whole >= 0.5, tf.float32))
+    return cells[:, :2], tf.maximum(cells[:, 2:] - cells[:, :2] + 1.0, 1.0)
+
+
+@dataclasses.dataclass
+class _Patch:
+    """The cells of some RoIs: `index` [bins, n] rows of the table, and whether a bin has any, `filled` [bins, 1]."""
+
+    index: tf.Tensor
+    filled: tf.Tensor
+
+
+class _Bins:
+    """First and last cell of each bin of each RoI, and the chunks in which RoIs are pooled, large bins first."""
+
+    def __init__(self, first, size, maps, out):
+        self.maps, self.out = maps, out
+        finite = tf.reduce_all(tf.math.is_finite(first) & tf.math.is_finite(size), axis=1)
+        first, size = tf.where(finite[:, None], first, 0.0), tf.where(finite[:, None], size, 0.0)
+        # In float32 some products miss a whole number, and the bin takes in a further cell. To have the same as the
+        # reference, the quotient must be the nearest float32. In a graph TensorFlow multiplies with the reciprocal
+        # instead of dividing by a constant; in float64 that is near enough to be rounded alike.
+        edge = tf.range(out, dtype=tf.float32)
+        side = tf.cast(tf.cast(size, tf.float64) / out, tf.float32)[..., None]
+        low = tf.floor(edge * side) + first[..., None]
+        high = tf.math.ceil((edge + 1.0) * side) + first[..., None]
+        limit = tf.cast(tf.stack([maps.width, maps.height], axis=1), tf.float32)[..., None]
+        self.low = tf.cast(tf.clip_by_value(low, 0.0, limit), tf.int32)  # [R, 2, out]
+        self.high = tf.cast(tf.clip_by_value(high, 0.0, limit), tf.int32)  # the first cell after the bin
+        self.cells = tf.maximum(tf.reduce_max(self.high - self.low, axis=2), 1)  # [R, 2] of the largest bin
+        self.order = tf.argsort(tf.reduce_max(self.cells, axis=1), direction="DESCENDING")
+        self.count = tf.shape(first)[0]
+
+    def chunk(self, done, row_bytes):
+        """The next RoIs [r] after the first `done` in order; none has larger bins than the first of them."""
+        largest = tf.reduce_max(self.cells[self.order[done]])
+        step = CHUNK // (tf.cast(self.out * largest, tf.int64) ** 2 * row_bytes)
+        step = tf.cast(tf.clip_by_value(step, 1, tf.cast(self.count - done, tf.int64)), tf.int32)
+        return self.order[done : done + step]
+
+    def patch(self, roi):
+        """A `_Patch` of the RoIs `roi`, their bins in the order (RoI, row, column)."""
+        start, pitch, _, _ = self.maps.take(roi)
+        low, high = tf.gather(self.low, roi), tf.gather(self.high, roi)
+        width, height = tf.unstack(tf.reduce_max(tf.gather(self.cells, roi), axis=0))
+        columns, rows = (
+            tf.maximum(tf.minimum(low[:, axis, :, None] + tf.range(length), high[:, axis, :, None] - 1), 0)
+            for axis, length in ((0, width), (1, height))
+        )
+        rows = start[:, None, None] + rows * pitch[:, None, None]
+        index = rows[:, :, None, :, None] + columns[:, None, :, None, :]  # [r, out, out, height, width]
+        filled = high > low
+        filled = filled[:, 1, :, None] & filled[:, 0, None, :]
+        return _Patch(tf.reshape(index, [-1, width * height]), tf.reshape(filled, [-1, 1]))
+
+
+def _pool(table, bins):
+    out, channels = bins.out, table.shape[-1]
+
+    def add(done, pooled):
+        roi = bins.chunk(done, channels * table.dtype.size)
+        patch = bins.patch(roi)
+        maximum = tf.reduce_max(tf.gather(table, patch.index), axis=1)
+        maximum = tf.where(patch.filled, maximum, tf.zeros([], table.dtype))
+        length = tf.shape(roi)[0]
+        return done + length, pooled.write(pooled.size(), tf.reshape(maximum, [length, out, out, channels]))
+
+    shape = [None, out, out, channels]
+    pooled = tf.TensorArray(table.dtype, 1, dynamic_size=True, infer_shape=False, element_shape=shape)
+    pooled = pooled.write(0, tf.zeros([0, *shape[1:]], table.dtype))  # of no chunks there would be no concatenation
+    _, pooled = tf.while_loop(lambda done, _: done < bins.count, add, (0, pooled), parallel_iterations=1)
+    return tf.gather(pooled.concat(), tf.argsort(bins.order))
+
+
+def _unpool(table, bins, upstream):
+    """The gradient of `_pool` with respect to the table, accumulated in float32; the cells are gathered again."""
+    channels = table.shape[-1]
+
+    def add(done, gradient):
+        roi = bins.chunk(done, channels * table.dtype.size)
+        patch = bins.patch(roi)
+        largest = tf.argmax(tf.gather(table, patch.index), axis=1, output_type=tf.int32)  # [bins, C]
+        cell = tf.cast(tf.gather(patch.index, largest, batch_dims=1), tf.int64)
+        share = tf.reshape(tf.cast(tf.gather(upstream, roi), tf.float32), [-1, channels])
+        share = tf.where(patch.filled, share, 0.0)
+        element = cell * channels + tf.range(channels, dtype=tf.int64)
+        gradient = tf.tensor_scatter_nd_add(gradient, tf.reshape(element, [-1, 1]), tf.reshape(share, [-1]))
+        return done + tf.shape(roi)[0], gradient
+
+    start = (tf.constant(0), tf.zeros(tf.size(table)))
+    _, gradient = tf.while_loop(lambda done, _: done < bins.count, add, start, parallel_iterations=1)
+    return tf.cast(tf.reshape(gradient, tf.shape(table)), table.dtype)
