@@ -113,6 +113,4 @@ class Assembly:
     def _roi_layer(self, head, strides):
         size = self.tree[head]["pool_size"]
         pooled = strides[:4]  # P6 is for proposals alone
-        return RoILayer(
-            size, pooled, self.conventions, **self.tree["roi_layer"], dtype=self.dtype, name=f"{head}_rois"
-        )
+        return RoILayer(size, pooled, self.conventions, **self.tree["roi_layer"], dtype=self.dtype, name=f"{head}_rois")

@@ -64,7 +64,7 @@ class Conventions:
     # Keypoints name a pixel: 0.5 puts them at its centre, where boxes would have it (detectron2), 0 at its corner
     # (torchvision), which mirroring then misses by a pixel.
     keypoint_offset: float = 0.5
-    # Of a keypoint: its share of the softmax over the heatmap (detectron2's "probability") or the "logit" (torchvision).
+    # Of a keypoint: its share of the softmax over the heatmap ("probability", detectron2) or the "logit" (torchvision).
     keypoint_score: str = "probability"
 
 
@@ -114,7 +114,7 @@ class BackboneConfig:
     width_per_group: int = 64  # channels of each of them in res2: 4 in a ResNeXt-50 32x4d
     stem_pool: str = "symmetric"  # the padding of the max pooling: on both sides, or only at the end ("same")
     dilated: bool = False  # res5 keeps res4's stride and dilates its 3x3 convolutions by two (detectron2's DC5)
-    # A network of keras.applications in the ResNet's place, such as MobileNetV3Small, and its layers that give C2 to C5.
+    # A network of keras.applications in the ResNet's place, such as MobileNetV3Small; its layers that give C2 to C5.
     application: str | None = None
     taps: list[str] = dataclasses.field(default_factory=list)
 
@@ -237,6 +237,8 @@ class DataConfig:
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     max_instances: int = 100  # G, to which each image's instances are padded
     mask_size: int = 112  # S, the side of the crop that holds an instance's mask
+    masks: bool | None = None  # whether instances need a mask; from load_config: whether the model has a mask head
+    keypoints: bool | None = None  # the same for keypoints, which batches have if the categories name some
     keypoint_offset: float | None = None  # pixels; from load_config: model.conventions.keypoint_offset
     min_keypoints: int = 0  # training leaves out images with fewer labelled keypoints
     # Of object keypoint similarity, a list for each category by name. COCO's person keypoints have COCO's, others 0.05.
@@ -406,6 +408,8 @@ def _fill_in(config: Config) -> None:
     for split in (config.data.train, config.data.val):
         split.resize = split.resize or config.model.resize
         split.categories = split.categories or config.model.categories
+        split.masks = bool(config.model.mask_head) if split.masks is None else split.masks
+        split.keypoints = bool(config.model.keypoint_head) if split.keypoints is None else split.keypoints
         if split.keypoint_offset is None:
             split.keypoint_offset = config.model.conventions.keypoint_offset
     config.data.train.images_per_batch = config.data.train.images_per_batch or config.train.images_per_batch

@@ -69,7 +69,7 @@ def check_choices(config: Any, source: str) -> None:
 
 def check_ranges(config: Any, source: str) -> None:
     """Raises UserError for a number outside its setting's range."""
-    model, train = config.model, config.train
+    train = config.train
     positive = {
         "model.resize": ("min_size", "max_size"),
         "model.backbone": ("groups", "width_per_group"),
@@ -97,6 +97,7 @@ def check_ranges(config: Any, source: str) -> None:
         "model.rois": ("positive_fraction", "foreground_iou"),
         "model.detections": ("score_threshold", "nms_iou"),
         "data.train.augment": ("horizontal_flip", "vertical_flip"),
+        "model.conventions": ("keypoint_offset",),
         "train": ("momentum", "warmup_factor", "decay_factor"),
     }
     for section, key, value in _values(config, positive):
@@ -111,6 +112,9 @@ def check_ranges(config: Any, source: str) -> None:
             raise UserError(f"{source}: setting '{section}.{key}' is {value}: it can't be negative.")
     if train.decay_steps != sorted(train.decay_steps):
         raise UserError(f"{source}: setting 'train.decay_steps' is {train.decay_steps}: it must rise.")
+    sizes = config.data.train.augment.min_sizes
+    if any(size <= 0 for size in sizes):
+        raise UserError(f"{source}: setting 'data.train.augment.min_sizes' is {sizes}: pixels must be more than 0.")
 
 
 def check_combinations(config: Any, source: str) -> None:

@@ -68,7 +68,7 @@ def box_loss(deltas, sample, beta):
 
 
 def mask_loss(scores, targets, positive):
-    """L_mask: cross-entropy of the true class's `MaskScores` [B, P, M, M] with targets 0..1, mean over positives' pixels.
+    """L_mask: cross-entropy of the true class's `MaskScores` [B, P, M, M] and targets, mean over positives' pixels.
 
     Binary where masks are independent; where classes compete, the multinomial one of Table 2b.
     """

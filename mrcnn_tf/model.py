@@ -22,9 +22,10 @@ from mrcnn_tf.ops.image_space import points_to_original, to_original
 from mrcnn_tf.weights.fit import load_into
 from mrcnn_tf.weights.source import read_weights
 
+
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class MaskRCNN(keras.Model):
-    """Boxes, classes, masks and keypoints of the objects in an image; with neither mask nor keypoint head, Faster R-CNN.
+    """Boxes, classes, masks and keypoints of the objects in an image; with a box head alone, Faster R-CNN.
 
     Trains with `compile(optimizer=...)` and `fit` on batches of `coco_dataset(..., training=True)`; its losses are its
     own. `detect` takes images of any size and gives `Detections` in their pixels.
@@ -44,8 +45,8 @@ class MaskRCNN(keras.Model):
             raise UserError("The model has no classes: set data.train.annotations or model.categories in the config.")
         if config.keypoint_head and not most_keypoints(config.categories):
             raise UserError(
-                "The model has a keypoint head, and no category names its keypoints: list them in the json's categories "
-                "(keypoints: [nose, left_eye, ...]), or set model.keypoint_head=null."
+                "The model has a keypoint head, and no category names its keypoints: list them in the categories of the "
+                "json (keypoints: [nose, left_eye, ...]), or set model.keypoint_head=null."
             )
         self.config = config
         # What a box inside the model lacks at its right and bottom.

@@ -59,7 +59,8 @@ def test_what_decides_for_several_places_is_filled_in():
 
 def test_default_conventions_are_torchvisions_with_aligned_roi_align():
     default, torchvision = Conventions(), _conventions("torchvision")
-    assert dataclasses.replace(default, roi_aligned=False) == torchvision
+    mirrored = {"keypoint_offset": 0.0, "keypoint_score": "logit"}  # pixel centres and probabilities are ours too
+    assert dataclasses.replace(default, roi_aligned=False, **mirrored) == torchvision
 
 
 def test_presets_replace_and_single_keys_adjust(write):
@@ -93,11 +94,42 @@ def test_a_model_config_survives_as_a_plain_dictionary():
         ("train.steps=[1", "quote it"),
         ("train.steps=0", "train.steps.*0"),
         ("model.rois.positive_fraction=1.5", "model.rois.positive_fraction.*1.5"),
+        ("model.rpn.anchor_sizes=[32]", "model.rpn.anchor_sizes.*5 numbers"),
+        ("model.mask_head.fcs=-1", "model.mask_head.fcs.*negative"),
+        ("model.keypoint_head={conv: 8}", "model.keypoint_head.conv'.*model.keypoint_head.convs"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_sentence(override, words):
     with pytest.raises(UserError, match=words) as caught:
         load_config("nuclei_r18_fpn", [override])
+    assert "\n" not in str(caught.value)
+
+
+C4 = ("model.features=C4", "model.box_head.pool_size=14", "model.mask_head.pool_size=7")
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (["model.backbone.groups=32"], "groups.*depth of 50 or more"),
+        (["model.backbone.dilated=true"], "dilated.*set model.features=C5"),
+        ([*C4, "model.box_head.pool_size=10"], "7 or 14 bins.*model.box_head.pool_size"),
+        ([*C4, "model.mask_head.pool_size=14"], "set model.mask_head.pool_size=7"),
+        ([*C4, "model.keypoint_head={}"], "keypoints need finer features"),
+        (["model.features=C5", "model.rpn.anchor_sizes=[]"], "anchor_sizes' is empty"),
+        (["model.backbone.application=MobileNetV3Small", "model.backbone.norm=gn"], "model.backbone.norm=frozen_bn"),
+        (["model.backbone.application=MobileNetV3Small", "model.features=C5"], "set model.features=FPN"),
+        (["model.backbone.taps=[a]"], "name it in model.backbone.application"),
+        (["model.mask_head.fcs=2", "model.mask_head.activation=softmax"], "set model.mask_head.fcs=0"),
+        (["model.mask_head.class_agnostic=true", "model.mask_head.activation=softmax"], "activation=sigmoid"),
+        (["model.roi_layer.kind=pool"], "RoIPool takes maxima: set model.roi_layer.aggregate=max"),
+        (["model.roi_layer.aggregate=max", "model.conventions=detectron2"], "roi_sampling_ratio to 1 or more"),
+        (["model.roi_layer.kind=warp", "model.conventions.box_ends=pixel"], "box_ends=pixel.*kind=align"),
+    ],
+)
+def test_settings_that_make_no_sense_together_are_named_in_one_sentence(overrides, words):
+    with pytest.raises(UserError, match=words) as caught:
+        load_config("nuclei_r18_fpn", overrides)
     assert "\n" not in str(caught.value)
 
 

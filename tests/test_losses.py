@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf import losses
+from mrcnn_tf.layers.mask_head import MaskScores
 from mrcnn_tf.layers.roi_sampler import RoISample
 from mrcnn_tf.layers.rpn import AnchorSample
 
@@ -129,6 +130,11 @@ def test_box_loss_takes_the_class_and_divides_by_all_rois(rois, class_deltas, be
     assert reached == {(0, 0, 0), (0, 1, 2)}
 
 
+def mask_scores(logits):
+    """`MaskScores` of independent masks."""
+    return MaskScores(tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits))
+
+
 def test_mask_loss_is_the_mean_over_the_positives_pixels():
     random = np.random.default_rng(4)
     logits, targets = (
@@ -137,10 +143,25 @@ def test_mask_loss_is_the_mean_over_the_positives_pixels():
     )
     positive = np.array([[1, 1, 0], [1, 0, 0]], bool)
     total = sum(cross_entropy(x, t) for x, t in zip(logits[positive].ravel(), targets[positive].ravel(), strict=True))
-    assert float(losses.mask_loss(logits, targets, positive)) == pytest.approx(total / 12, rel=1e-5)
-    slopes = gradient(lambda x: losses.mask_loss(x, targets, positive), logits)
+    assert float(losses.mask_loss(mask_scores(logits), targets, positive)) == pytest.approx(total / 12, rel=1e-5)
+    slopes = gradient(lambda x: losses.mask_loss(mask_scores(x), targets, positive), logits)
     np.testing.assert_array_equal((slopes != 0).all(axis=(2, 3)), positive)
     np.testing.assert_array_equal((slopes != 0).any(axis=(2, 3)), positive)
+
+
+def test_keypoint_loss_is_the_mean_cross_entropy_of_the_keypoints_that_count():
+    random = np.random.default_rng(5)
+    logits = random.normal(size=(2, 2, 3, 4, 4)).astype(np.float32)
+    cells = random.integers(0, 16, (2, 2, 3)).astype(np.int32)
+    visible = random.random((2, 2, 3)) < 0.5
+    flat = np.float64(logits).reshape(2, 2, 3, 16)
+    entropy = np.log(np.exp(flat).sum(axis=-1)) - np.take_along_axis(flat, cells[..., None], axis=-1)[..., 0]
+    assert 1 < visible.sum() < 12
+    found = losses.keypoint_loss(tf.constant(logits), tf.constant(cells), tf.constant(visible))
+    assert float(found) == pytest.approx(entropy[visible].mean(), rel=1e-5)
+    spoilt = np.where(visible[..., None, None], logits, np.nan).astype(np.float32)
+    np.testing.assert_array_equal(losses.keypoint_loss(tf.constant(spoilt), cells, tf.constant(visible)), found)
+    assert float(losses.keypoint_loss(tf.constant(logits), cells, tf.zeros([2, 2, 3], tf.bool))) == 0.0
 
 
 @pytest.mark.parametrize("normalizer", ["sampled", "batch_size"])
@@ -153,7 +174,11 @@ def test_nothing_sampled_costs_nothing(anchors, rois, class_logits, class_deltas
     assert float(losses.class_loss(class_logits, empty)) == 0.0
     assert float(losses.box_loss(class_deltas, empty, 1.0)) == 0.0
     assert (
-        float(losses.mask_loss(np.ones((2, 3, 2, 2), np.float32), np.ones((2, 3, 2, 2), np.float32), none[:, :3]))
+        float(
+            losses.mask_loss(
+                mask_scores(np.ones((2, 3, 2, 2), np.float32)), np.ones((2, 3, 2, 2), np.float32), none[:, :3]
+            )
+        )
         == 0.0
     )
 
@@ -201,7 +226,7 @@ def test_padding_may_hold_anything(anchors, rois, class_logits, class_deltas, ba
             class_deltas, rois.positive, rois.targets,
             lambda x, t: losses.box_loss(x, rois._replace(targets=t), 1 / 9),
         ),
-        "mask": (masks, positive, masks, lambda x, t: losses.mask_loss(x, t, positive)),
+        "mask": (masks, positive, masks, lambda x, t: losses.mask_loss(MaskScores(x, 2 * x), t, positive)),
     }  # fmt: skip
     for name, (predictions, counts, targets, loss) in cases.items():
         clean = loss_and_slope(lambda x, t=targets, loss=loss: loss(x, t), predictions)

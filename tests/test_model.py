@@ -4,11 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny import CATEGORIES, tiny_batch, tiny_config
+from tiny import CATEGORIES, KINDS, tiny_batch, tiny_config
 
 import mrcnn_tf
 from mrcnn_tf.layers.conv import ConvNorm
-from mrcnn_tf.model import LOSSES, MaskRCNN
+from mrcnn_tf.model import MaskRCNN
+
+LOSSES = ("loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box", "loss_mask")
 
 
 def randomize(model, seed=0):
@@ -27,7 +29,7 @@ def randomize(model, seed=0):
     return model
 
 
-@pytest.fixture(scope="module", params=["gn", "frozen_bn"])
+@pytest.fixture(scope="module", params=KINDS)
 def model(request):
     keras.utils.set_random_seed(1)
     return randomize(MaskRCNN(tiny_config(request.param)))
@@ -76,6 +78,26 @@ def test_each_loss_reaches_its_own_head_and_the_backbone(trained, name, part):
     assert not any(other in path for path in reached for other in others)
 
 
+@pytest.mark.parametrize("kind", ["c4", "keypoints"])
+def test_every_weight_of_the_other_kinds_learns(kind):
+    keras.utils.set_random_seed(2)
+    model = MaskRCNN(tiny_config(kind))
+    with tf.GradientTape() as tape:
+        found = model.compute_losses(_tensors(tiny_batch()))
+        total = tf.add_n(list(found.values()))
+    assert all(np.isfinite(value) and value > 0 for value in found.values())
+    assert ("loss_keypoint" in found) == (kind == "keypoints") and "loss_mask" in found
+    gradients = zip(_paths(model), tape.gradient(total, model.trainable_weights), strict=True)
+    assert [path for path, gradient in gradients if gradient is None or not np.any(gradient)] == []
+
+
+def test_a_keypoint_head_needs_keypoints():
+    config = tiny_config("keypoints")
+    config.categories = list(CATEGORIES)
+    with pytest.raises(mrcnn_tf.UserError, match="keypoint head, and no category names its keypoints"):
+        MaskRCNN(config)
+
+
 def test_images_without_objects_train(trained):
     batch = tiny_batch()
     batch["classes"][:] = 0
@@ -110,21 +132,31 @@ def test_what_stands_in_the_padding_has_no_influence(model):
 def test_boxes_come_back_in_original_pixels(model):
     image = np.random.default_rng(6).uniform(0, 255, (64, 64, 3)).astype(np.float32)
     inputs = _inputs([image], [(64, 64)])
-    small = model(inputs)["boxes"].numpy()
-    large = model(inputs | {"original_size": tf.constant([[128, 320]])})["boxes"].numpy()
-    np.testing.assert_allclose(large, small * [5, 2, 5, 2], rtol=1e-5)
+    small = model(inputs)
+    large = model(inputs | {"original_size": tf.constant([[128, 320]])})
+    np.testing.assert_allclose(large["boxes"], small["boxes"] * np.float32([5, 2, 5, 2]), rtol=1e-5)
+    if model.keypoint_head:
+        np.testing.assert_allclose(large["keypoints"], small["keypoints"] * np.float32([5, 2, 1]), rtol=1e-5)
 
 
-def test_detect_agrees_with_the_batch_path(model):
-    image = np.random.default_rng(7).integers(0, 255, (64, 96, 3), np.uint8)
+@pytest.mark.parametrize("size", [(64, 96), (64, 83)])
+def test_detect_agrees_with_the_batch_path(model, size):
+    image = np.random.default_rng(7).integers(0, 255, (*size, 3), np.uint8)
     one = model.detect(image)
-    batch = _inputs([image.astype(np.float32)], [(64, 96)])
+    batch = _inputs([_padded(image.astype(np.float32), (96, 128))], [size])
     other = model.detect_batch(batch)[0]
     assert len(one) == len(other) > 0
     np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-2)
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-3)
     assert set(one.category_ids) <= {category.id for category in CATEGORIES}
-    assert one.masks.shape == (len(one), 64, 96)
+    assert one.masks.shape == (len(one), *size)
+    if model.keypoint_head:
+        assert one.keypoints.shape == (len(one), 3, 3) and not one.keypoints[one.category_ids == 3, 2].any()
+        np.testing.assert_allclose(one.keypoints, other.keypoints, atol=0.5)
+        inside = (one.keypoints[:, 0, :2] >= one.boxes[:, :2]) & (one.keypoints[:, 0, :2] <= one.boxes[:, 2:])
+        assert inside.all()
+    else:
+        assert one.keypoints is None
     assert (np.diff(one.scores) <= 0).all()
 
 

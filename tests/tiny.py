@@ -2,14 +2,20 @@
 
 import numpy as np
 
-from mrcnn_tf.config import Category, ModelConfig
+from mrcnn_tf.config import CONVENTIONS, Category, Conventions, KeypointHeadConfig, ModelConfig
 
 CATEGORIES = [Category(3, "cat"), Category(17, "dog")]
+KINDS = ("gn", "frozen_bn", "c4", "keypoints")
 
 
-def tiny_config(norm="gn", size=64):
-    """ResNet-18 with narrow heads, two classes with sparse ids, few proposals."""
+def tiny_config(kind="gn", size=64):
+    """ResNet-18 with narrow heads, two classes with sparse ids, few proposals.
+
+    `kind` is the norm, "c4" (group norm, detectron2's conventions, without padding) or "keypoints" (group norm, C5; two
+    keypoints of a cat and three of a dog).
+    """
     config = ModelConfig(categories=list(CATEGORIES))
+    norm = kind if kind in ("gn", "frozen_bn") else "gn"
     config.backbone.depth, config.backbone.norm, config.backbone.freeze_at = 18, norm, 0
     config.resize.min_size, config.resize.max_size = size, 2 * size
     config.fpn.channels, config.box_head.channels = 32, 32
@@ -20,6 +26,13 @@ def tiny_config(norm="gn", size=64):
     config.rpn.batch_per_image = 32
     config.rois.batch_per_image = 16
     config.detections.max_per_image, config.detections.score_threshold = 10, 0.01
+    if kind == "c4":
+        config.features, config.conventions = "C4", Conventions(**CONVENTIONS["detectron2"])
+        config.box_head.pool_size, config.box_head.fcs = 14, 0
+        config.mask_head.convs, config.mask_head.pool_size = 0, 7
+    if kind == "keypoints":
+        config.features, config.keypoint_head = "C5", KeypointHeadConfig(pool_size=7, convs=2, channels=32)
+        config.categories = [Category(3, "cat", ["ear", "tail"]), Category(17, "dog", ["nose", "paw", "tail"])]
     return config
 
 
@@ -36,6 +49,10 @@ def tiny_batch(sizes=((64, 64), (64, 48)), canvas=(64, 64), instances=4, seed=0)
     boxes[1:, 0], classes[1:, 0] = [8, 10, 40, 44], 2
     boxes[1:, 1], classes[1:, 1], crowd[1:, 1] = [0, 40, 48, 64], 1, True
     sizes = np.array(sizes, np.int32)
+    keypoints = np.zeros((len(sizes), instances, 3, 3), np.float32)
+    keypoints[..., :2] = (boxes[:, :, None, :2] + boxes[:, :, None, 2:]) / 2
+    keypoints[..., 2] = np.where(crowd | (classes == 0), 0, 2)[..., None]
+    keypoints[0, 0, 2] = 0  # a cat has two
     return {
         "image": images,
         "image_size": sizes,
@@ -44,5 +61,6 @@ def tiny_batch(sizes=((64, 64), (64, 48)), canvas=(64, 64), instances=4, seed=0)
         "classes": classes,
         "crowd": crowd,
         "masks": np.full((len(sizes), instances, 28, 28), 255, np.uint8),
+        "keypoints": keypoints,
         "image_id": np.arange(len(sizes), dtype=np.int64) + 100,
     }

@@ -9,8 +9,7 @@ from mrcnn_tf.benchmark.models import benchmark_config, benchmark_model
 def prepare(config, overrides, height, width, precision):
     """Times the parts of `MaskRCNN.detect`, each compiled by itself for this size, and the `whole`.
 
-    Three of them contain others: `rpn` has `rpn_head` in it, `box_head` has `box_roi_align`, `mask_head` has
-    `mask_roi_align`.
+    One contains another: `rpn` has `rpn_head` in it.
     """
     model = benchmark_model(benchmark_config(config, overrides, height, width), precision)
     image = inputs.image(height, width)
@@ -25,16 +24,20 @@ def prepare(config, overrides, height, width, precision):
     size = ready["image_size"]
     images = part("normalize", lambda i, s: model.preprocess.normalize(i, s), ready["image"], size)
     maps = part("backbone", lambda i: model.backbone(i), images)
-    features = part("fpn", lambda m: model.fpn(m), maps)
+    features = part("fpn", lambda m: model.fpn(m), maps) if model.fpn else maps[-1:]
     part("rpn_head", lambda f: model.rpn.head(f), features)
     proposals = part("rpn", lambda f, s: model.rpn(f, s), features, size)
-    box_head, mask_head = model.box_head, model.mask_head
-    part("box_roi_align", lambda f, p: box_head.roi_align(f, p), features, proposals.boxes)
-    logits, deltas = part("box_head", lambda f, p: box_head(f, p), features, proposals.boxes)
+    box_head = model.box_head
+    pooled = part("box_features", lambda f, p: model.box_features(f, p), features, proposals.boxes)
+    logits, deltas = part("box_head", lambda p: box_head(p), pooled)
     found = part("detections", lambda x, d, p, s: box_head.detect(x, d, p, s), logits, deltas, proposals, size)
-    if mask_head:
-        part("mask_roi_align", lambda f, b: mask_head.roi_align(f, b), features, found.boxes)
-        part("mask_head", lambda f, b, c: mask_head(f, b, c), features, found.boxes, found.classes)
+    if model.mask_head:
+        pooled = part("mask_features", lambda f, b: model.mask_features(f, b), features, found.boxes)
+        part("mask_head", lambda p, c: model.mask_head(p, c), pooled, found.classes)
+    if model.keypoint_head:
+        pooled = part("keypoint_features", lambda f, b: model.keypoint_features(f, b), features, found.boxes)
+        heatmaps = part("keypoint_head", lambda p, c: model.keypoint_head(p, c), pooled, found.classes)
+        part("keypoints", lambda h, d: model.keypoint_head.detect(h, d.boxes, d.classes), heatmaps, found)
     return worker.Task(worker.timed(**parts, whole=lambda: model.detect(image)))
 
 

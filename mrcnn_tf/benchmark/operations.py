@@ -8,30 +8,41 @@ import math
 
 
 def inference_operations(model, height, width):
-    """Operations (two for each multiply-add) of one image of height x width pixels, by part of a `MaskRCNN`."""
-    height, width = (32 * math.ceil(side / 32) for side in (height, width))
+    """Operations (two for each multiply-add) of one image of height x width pixels, by part of a `MaskRCNN`.
+
+    A keras.applications backbone isn't counted; res5 as a head counts with the box and the mask head that read it.
+    """
+    height, width = (model.divisor * math.ceil(side / model.divisor) for side in (height, width))
     config = model.config
-    levels = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in (4, 8, 16, 32, 64)]
-    counts = {
-        "backbone": resnet_operations(model.backbone, height, width),
-        "fpn": _pyramid(model.fpn, levels),
-        "rpn": sum(_convolutions(_rpn_convs(model.rpn.head), rows * columns) for rows, columns in levels),
-        "box_head": config.rpn.post_nms_test * _box_head(model.box_head),
-    }
+    levels = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in model.rpn.strides]
+    counts = {} if config.backbone.application else {"backbone": resnet_operations(model.backbone, height, width)}
+    if model.fpn:
+        counts["fpn"] = _pyramid(model.fpn, levels)
+    counts["rpn"] = sum(_convolutions(_rpn_convs(model.rpn.head), rows * columns) for rows, columns in levels)
+    res5 = _res5(model.box_features) if config.features == "C4" else 0
+    counts["box_head"] = config.rpn.post_nms_test * (res5 + _box_head(model.box_head))
     if model.mask_head:
-        counts["mask_head"] = config.detections.max_per_image * _mask_head(model.mask_head)
+        mask_head = _perceptron(model.mask_head) if config.mask_head.fcs else _mask_head(model.mask_head)
+        counts["mask_head"] = config.detections.max_per_image * (res5 + mask_head)
+    if model.keypoint_head:
+        counts["keypoint_head"] = config.detections.max_per_image * _keypoint_head(model.keypoint_head)
     return counts
 
 
 def resnet_operations(backbone, height, width):
     """Operations of a `ResNet` on one image."""
-    rows, columns = _halved(height, width)
-    total = _convolutions([backbone.stem], rows * columns)
-    rows, columns = _halved(rows, columns)  # the max pooling
-    for block in (block for stage in backbone.stages for block in stage):
+    size = _halved(height, width)
+    total = _convolutions([backbone.stem], math.prod(size))
+    blocks = [block for stage in backbone.stages for block in stage]
+    return total + _residual(blocks, *_halved(*size))  # after the max pooling
+
+
+def _residual(blocks, rows, columns):
+    total = 0
+    for block in blocks:
         before = rows, columns
         for conv in block.convs:
-            rows, columns = _halved(rows, columns) if conv.strides == 2 else (rows, columns)
+            rows, columns = _strided((rows, columns), conv.strides)
             total += _convolutions([conv], rows * columns)
         if block.shortcut:
             total += _convolutions([block.shortcut], math.prod(_strided(before, block.strides)))
@@ -60,6 +71,12 @@ def _rpn_convs(head):
     return [*head.hidden, head.objectness, head.deltas]
 
 
+def _res5(features):
+    """For each RoI."""
+    side = features.roi_layer.output_size
+    return _residual(features.blocks, side, side)
+
+
 def _box_head(head):
     """For each RoI."""
     dense = [*head.fcs, head.class_logits, head.box_deltas]
@@ -70,4 +87,15 @@ def _mask_head(head):
     """For each RoI; of the predictor only one class's kernel is applied, to four pixels for each cell."""
     cells, hidden = head.config["pool_size"] ** 2, head.kernel.shape[0]
     deconvolution = 2 * math.prod(head.deconv_kernel.shape) * cells
-    return _convolutions(head.convs, cells) + deconvolution + 2 * hidden * 4 * cells
+    maps = head.kernel.shape[1] if head.multinomial else 1
+    return _convolutions(head.convs, cells) + deconvolution + 2 * hidden * maps * 4 * cells
+
+
+def _perceptron(head):
+    """For each RoI, the masks of all classes."""
+    return _convolutions([*head.fcs, head], 1)
+
+
+def _keypoint_head(head):
+    """For each RoI, before the heatmaps are enlarged."""
+    return _convolutions([*head.convs, head], head.config["pool_size"] ** 2)

@@ -20,7 +20,7 @@ WHAT = {
     ("pipeline", "image"): "Input pipeline, each image",
 }
 # The parts of detection that are timed together with another one: the rest of the first is what is reported.
-CONTAINS = {"rpn": "rpn_head", "box_head": "box_roi_align", "mask_head": "mask_roi_align"}
+CONTAINS = {"rpn": "rpn_head"}
 PARTS = {
     "resize": "resize",
     "normalize": "normalise",
@@ -28,13 +28,17 @@ PARTS = {
     "fpn": "FPN",
     "rpn_head": "RPN's convolutions",
     "rpn": "proposals",
-    "box_roi_align": "RoIAlign, boxes",
+    "box_features": "RoI features, boxes",
     "box_head": "box head",
     "detections": "detections, NMS",
-    "mask_roi_align": "RoIAlign, masks",
+    "mask_features": "RoI features, masks",
     "mask_head": "mask head",
+    "keypoint_features": "RoI features, keypoints",
+    "keypoint_head": "keypoint head",
+    "keypoints": "keypoints from heatmaps",
 }
-COUNTED = {"backbone": "backbone", "fpn": "fpn", "rpn_head": "rpn", "box_head": "box_head", "mask_head": "mask_head"}
+# Parts whose operations are counted -> the layer that does them.
+COUNTED = {name: name for name in ("backbone", "fpn", "box_head", "mask_head", "keypoint_head")} | {"rpn_head": "rpn"}
 
 
 @dataclasses.dataclass

@@ -73,9 +73,7 @@ class KeypointHead(keras.layers.Layer):
         """
         own = tf.gather(keypoints, rois.truth, batch_dims=1)
         points, side = own.shape[2], 4 * self.config["pool_size"]
-        cells, inside = keypoint_targets(
-            tf.reshape(own, [-1, points, 3]), tf.reshape(rois.boxes, [-1, 4]), side
-        )
+        cells, inside = keypoint_targets(tf.reshape(own, [-1, points, 3]), tf.reshape(rois.boxes, [-1, 4]), side)
         shape = [-1, rois.boxes.shape[1], points]
         return tf.reshape(cells, shape), tf.reshape(inside, shape) & rois.positive[:, :, None]
 

@@ -22,7 +22,9 @@ class Res5(keras.layers.Layer):
     def __init__(self, backbone, roi_layer, **kwargs):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
         self.backbone = backbone
-        self.roi_layer = roi_layer if isinstance(roi_layer, RoILayer) else keras.saving.deserialize_keras_object(roi_layer)
+        if not isinstance(roi_layer, RoILayer):  # from a config
+            roi_layer = keras.saving.deserialize_keras_object(roi_layer)
+        self.roi_layer = roi_layer
 
     def build(self, input_shape):
         channels = input_shape[0][-1]

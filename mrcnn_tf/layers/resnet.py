@@ -206,6 +206,7 @@ class ResNet(keras.layers.Layer):
                 outputs = block(outputs, extent=cells, training=training)
                 cells = canvas.extent(cells, block.strides)
             maps.append(outputs)
+        maps[-1] = canvas.clear(maps[-1], cells)  # heads read it as it is where there is no pyramid
         return maps
 
     def get_config(self):

@@ -27,7 +27,7 @@ class RoILayer(keras.layers.Layer):
         self.kind, self.aggregate = kind, aggregate
 
     def call(self, features, rois, canvas_size=None):
-        """Maps at `strides` (P6 may follow, unused) and rois [B, R, 4] pixels -> [B, R, output_size, output_size, C]."""
+        """Maps at `strides` (P6 may follow, unused) and rois [B, R, 4] pixels -> [B, R, S, S, C], S = output_size."""
         maps, count = list(features[: len(self.strides)]), rois.shape[1]
         levels = self._levels(rois)
         if self.conventions["box_ends"] == "pixel":

@@ -97,7 +97,7 @@ class RPN(keras.layers.Layer):
         return grids
 
     def _padded_stride(self, finest, canvas_size, stride):
-        """float32 [B, 2]: the canvas in pixels divided by its cells on a map of `stride`, rounded down (torchvision)."""
+        """float32 [B, 2]: the canvas in pixels over its cells on a map of `stride`, rounded down (torchvision)."""
         if canvas_size is None:
             canvas_size = tf.tile(tf.shape(finest)[None, 1:3] * self.strides[0], [tf.shape(finest)[0], 1])
         return tf.cast(canvas_size // canvas.extent(canvas_size, stride), tf.float32)

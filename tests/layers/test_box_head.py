@@ -5,9 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.layers.box_head import BoxHead
-from mrcnn_tf.layers.roi_align import PyramidRoIAlign
 from mrcnn_tf.layers.rpn import Proposals
-from mrcnn_tf.ops.canvas import canvas
 
 CLASSES, ROIS = 3, 8
 
@@ -22,7 +20,7 @@ def make(tiny_tree, conventions):
             conventions(**(rules or {})),
             **settings,
         )
-        head.build([(None, None, None, 5)] * 5)
+        head.build((None, None, 3, 3, 5))
         return head
 
     return build
@@ -30,8 +28,7 @@ def make(tiny_tree, conventions):
 
 @pytest.fixture(scope="module")
 def features():
-    random = np.random.default_rng(0)
-    return [random.normal(size=(2, 64 // s, 96 // s, 5)).astype(np.float32) for s in (4, 8, 16, 32)]
+    return np.random.default_rng(0).normal(size=(2, ROIS, 3, 3, 5)).astype(np.float32)
 
 
 def rois(seed=1):
@@ -40,16 +37,15 @@ def rois(seed=1):
     return np.float32(np.concatenate([corner, corner + random.uniform(5, 40, (2, ROIS, 2))], axis=2))
 
 
-def test_the_layers_are_two_hidden_and_two_siblings(make, features, conventions):
+def test_the_layers_are_two_hidden_and_two_siblings(make, features):
     head, random = make(), np.random.default_rng(2)
     head.set_weights([random.normal(size=weight.shape) * 0.3 for weight in head.get_weights()])
     fc1, fc2, classes, boxes = (
         [weight.numpy() for weight in layer.weights] for layer in (*head.fcs, head.class_logits, head.box_deltas)
     )
-    pooled = PyramidRoIAlign(3, conventions())(features, tf.constant(rois())).numpy()
-    hidden = np.maximum(pooled.reshape(2 * ROIS, 3 * 3 * 5) @ fc1[0] + fc1[1], 0)
+    hidden = np.maximum(features.reshape(2 * ROIS, 3 * 3 * 5) @ fc1[0] + fc1[1], 0)
     hidden = np.maximum(hidden @ fc2[0] + fc2[1], 0)
-    logits, deltas = head(features, tf.constant(rois()))
+    logits, deltas = head(features)
     np.testing.assert_allclose(
         logits, (hidden @ classes[0] + classes[1]).reshape(2, ROIS, CLASSES + 1), rtol=1e-4, atol=1e-4
     )
@@ -131,21 +127,21 @@ def test_a_box_moved_out_of_the_image_is_no_detection(make):
     assert detect_one(make(), [0.0] * 4, box, (30.0, 0.0, 0.0, 0.0))[0] == []
 
 
-def test_logits_dont_depend_on_the_padding(make, features):
-    head = make()
-    larger = [
-        np.pad(m, [(0, 0), (0, 64 // s), (0, 32 // s), (0, 0)]) for m, s in zip(features, (4, 8, 16, 32), strict=True)
-    ]
-    sizes, boxes = tf.constant([[64, 96]] * 2), tf.constant(rois() + np.float32([0, 0, 30, 30]))  # some reach the edge
-    for alone, together in zip(head(features, boxes), head(larger, boxes, canvas(sizes)), strict=True):
-        np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
+def test_without_hidden_layers_the_siblings_read_the_average_over_the_cells(tiny_tree, features, conventions):
+    """As after res5 (Figure 3 of the paper, left)."""
+    head = BoxHead(CLASSES, tiny_tree["box_head"] | {"fcs": 0}, tiny_tree["detections"], conventions())
+    head.build((None, None, 3, 3, 5))
+    mean = np.float64(features).mean(axis=(2, 3))
+    logits, deltas = head(features)
+    np.testing.assert_allclose(logits, mean @ head.class_logits.kernel.numpy(), rtol=1e-4, atol=1e-5)
+    expected = (mean @ head.box_deltas.kernel.numpy()).reshape(2, ROIS, CLASSES, 4)
+    np.testing.assert_allclose(deltas, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_outputs_are_float32_under_bfloat16(make, features):
     head = make(dtype="mixed_bfloat16")
     assert head.fcs[0].compute_dtype == "bfloat16"
-    maps = [tf.cast(level, tf.bfloat16) for level in features]
-    logits, deltas = head(maps, tf.constant(rois()))
+    logits, deltas = head(tf.cast(features, tf.bfloat16))
     proposals = Proposals(tf.constant(rois()), tf.zeros([2, ROIS]), tf.ones([2, ROIS], tf.bool))
     detected = head.detect(logits, deltas, proposals, tf.constant([[64, 96]] * 2))
     assert {values.dtype for values in (logits, deltas, detected.boxes, detected.scores)} == {tf.float32}

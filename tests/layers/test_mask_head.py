@@ -5,28 +5,24 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf import losses
-from mrcnn_tf.layers.mask_head import MaskHead
-from mrcnn_tf.layers.roi_align import PyramidRoIAlign
+from mrcnn_tf.layers.mask_head import MaskHead, MaskScores
+from mrcnn_tf.layers.mask_mlp import MaskMLP
 from mrcnn_tf.layers.roi_sampler import RoISample
 
 CLASSES = 3
-ROIS = np.float32(
-    [[[4, 4, 30, 40], [10, 8, 60, 44], [0, 0, 0, 0]], [[33.3, 2.5, 90, 60], [1, 1, 5, 9], [80, 48, 96, 64]]]
-)
 OWN = np.int32([[1, 3, 0], [2, 1, 3]])  # 0: padding
 
 
 @pytest.fixture(scope="module")
 def features():
-    random = np.random.default_rng(0)
-    return [random.normal(size=(2, 64 // s, 96 // s, 5)).astype(np.float32) for s in (4, 8, 16, 32)]
+    return np.random.default_rng(0).normal(size=(2, 3, 4, 4, 5)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def make(tiny_tree, conventions):
-    def build(rules=None, **settings):
-        head = MaskHead(CLASSES, tiny_tree["mask_head"], conventions(**(rules or {})), **settings)
-        head.build([(None, None, None, 5)] * 5)
+    def build(rules=None, kind=MaskHead, config=None, **settings):
+        head = kind(CLASSES, tiny_tree["mask_head"] | (config or {}), conventions(**(rules or {})), **settings)
+        head.build((None, None, 4, 4, 5))
         random = np.random.default_rng(1)
         head.set_weights([random.normal(size=weight.shape) * 0.3 for weight in head.get_weights()])
         return head
@@ -34,9 +30,14 @@ def make(tiny_tree, conventions):
     return build
 
 
-def all_masks(head, features, rois, conventions):
+def logits_of(scores):
+    """The logits of independent masks."""
+    return scores.foreground - scores.background
+
+
+def all_masks(head, features):
     """Logits [B * R, 8, 8, K] of every class: convolutions, deconvolution and a 1x1 convolution to K masks."""
-    outputs = PyramidRoIAlign(4, conventions())(features, tf.constant(rois))
+    outputs = tf.reshape(features, [-1, 4, 4, 5])
     assert len(head.convs) == 2
     for conv in head.convs:
         outputs = tf.nn.relu(tf.nn.conv2d(outputs, conv.kernel, 1, "SAME") + conv.bias)
@@ -45,11 +46,11 @@ def all_masks(head, features, rois, conventions):
     return tf.nn.conv2d(tf.nn.relu(outputs), head.kernel[None, None], 1, "VALID") + head.bias
 
 
-def test_the_mask_of_the_own_class_is_that_of_the_whole_computation(make, features, conventions):
+def test_the_mask_of_the_own_class_is_that_of_the_whole_computation(make, features):
     head = make()
-    logits = head(features, tf.constant(ROIS), tf.constant(OWN))
+    logits = logits_of(head(features, tf.constant(OWN)))
     assert logits.shape == (2, 3, 8, 8) and logits.dtype == tf.float32
-    expected = all_masks(head, features, ROIS, conventions).numpy().reshape(2, 3, 8, 8, CLASSES)
+    expected = all_masks(head, features).numpy().reshape(2, 3, 8, 8, CLASSES)
     for image, roi in zip(*np.nonzero(OWN), strict=True):
         own = expected[image, roi, :, :, OWN[image, roi] - 1]
         np.testing.assert_allclose(logits[image, roi], own, rtol=1e-4, atol=1e-4)
@@ -57,17 +58,16 @@ def test_the_mask_of_the_own_class_is_that_of_the_whole_computation(make, featur
         assert np.abs(logits[image, roi] - other).max() > 0.01
 
 
-def test_gradients_are_those_of_the_whole_computation(make, features, conventions):
+def test_gradients_are_those_of_the_whole_computation(make, features):
     head, targets = make(), np.random.default_rng(2).random((2, 3, 8, 8)).astype(np.float32)
     choice = tf.one_hot(tf.maximum(OWN - 1, 0), CLASSES)[:, :, None, None]
 
     def whole():
-        return tf.reduce_sum(
-            tf.reshape(all_masks(head, features, ROIS, conventions), [2, 3, 8, 8, CLASSES]) * choice, axis=-1
-        )
+        logits = tf.reduce_sum(tf.reshape(all_masks(head, features), [2, 3, 8, 8, CLASSES]) * choice, axis=-1)
+        return MaskScores(tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits))
 
     slopes = []
-    for function in (lambda: head(features, tf.constant(ROIS), tf.constant(OWN)), whole):
+    for function in (lambda: head(features, tf.constant(OWN)), whole):
         with tf.GradientTape() as tape:
             loss = losses.mask_loss(function(), targets, OWN > 0)
         slopes.append([tf.convert_to_tensor(slope) for slope in tape.gradient(loss, head.trainable_weights)])
@@ -81,22 +81,46 @@ def test_only_the_own_classes_of_positives_learn(make, features):
     head, classes = make(), tf.constant([[2, 1, 0], [2, 3, 3]])
     positive = np.array([[True, False, False], [True, False, False]])  # class 2 only
     with tf.GradientTape() as tape:
-        logits = head(features, tf.constant(ROIS), classes)
-        loss = losses.mask_loss(logits, tf.ones_like(logits), positive)
+        scores = head(features, classes)
+        loss = losses.mask_loss(scores, tf.ones_like(scores.foreground), positive)
     kernel, bias = tape.gradient(loss, [head.kernel, head.bias])
     kernel, bias = tf.convert_to_tensor(kernel).numpy(), tf.convert_to_tensor(bias).numpy()
     assert kernel[:, 1].any() and bias[1] != 0
     assert not kernel[:, [0, 2]].any() and not bias[[0, 2]].any()
 
 
-def test_logits_dont_depend_on_the_padding(make, features):
-    head = make()
-    larger = [
-        np.pad(m, [(0, 0), (0, 64 // s), (0, 32 // s), (0, 0)]) for m, s in zip(features, (4, 8, 16, 32), strict=True)
-    ]
-    alone = head(features, tf.constant(ROIS), tf.constant(OWN))
-    together = head(larger, tf.constant(ROIS), tf.constant(OWN), tf.constant([[64, 96]] * 2))
-    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+def test_multinomial_masks_share_each_pixel_among_classes_and_background(make, features):
+    """Table 2b: a softmax over K + 1 maps, the background's last."""
+    head = make(config={"activation": "softmax"})
+    every = all_masks(head, features).numpy().astype(np.float64).reshape(2, 3, 8, 8, CLASSES + 1)
+    shares = np.exp(every) / np.exp(every).sum(axis=-1, keepdims=True)
+    scores = head(features, tf.constant(OWN))
+    for image, roi in zip(*np.nonzero(OWN), strict=True):
+        own = shares[image, roi, :, :, OWN[image, roi] - 1]
+        np.testing.assert_allclose(np.exp(scores.foreground[image, roi]), own, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(np.exp(scores.background[image, roi]), shares[image, roi, ..., -1], 1e-3, 1e-6)
+
+
+def test_a_class_agnostic_mask_is_the_same_for_all_classes(make, features):
+    head = make(config={"class_agnostic": True})
+    assert head.kernel.shape == (6, 1) and head.class_variables() == []
+    first, second = (head(features, tf.fill([2, 3], k)).foreground for k in (1, 3))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(
+        logits_of(head(features, tf.constant(OWN))), all_masks(head, features).numpy().reshape(2, 3, 8, 8), 1e-4, 1e-4
+    )
+
+
+def test_a_perceptrons_masks_are_those_of_plain_matrix_products(make, features):
+    """Table 2e's MLP."""
+    head = make(kind=MaskMLP, config={"fcs": 2, "channels": 7})
+    hidden = np.float64(features).reshape(6, -1)
+    for layer in head.fcs:
+        hidden = np.maximum(hidden @ layer.kernel.numpy() + layer.bias.numpy(), 0)
+    every = (hidden @ head.kernel.numpy() + head.bias.numpy()).reshape(2, 3, CLASSES, 8, 8)
+    logits = logits_of(head(features, tf.constant(OWN)))
+    for image, roi in zip(*np.nonzero(OWN), strict=True):
+        np.testing.assert_allclose(logits[image, roi], every[image, roi, OWN[image, roi] - 1], rtol=1e-3, atol=1e-3)
 
 
 # Crops of 2x2: left half, upper half, one quarter of half occupancy.
@@ -130,7 +154,6 @@ def test_targets_are_the_own_mask_inside_the_roi(make, rule, half):
 
 def test_logits_are_float32_under_bfloat16(make, features):
     head = make(dtype="mixed_bfloat16")
-    maps = [tf.cast(level, tf.bfloat16) for level in features]
-    logits = head(maps, tf.constant(ROIS), tf.constant(OWN))
+    logits = logits_of(head(tf.cast(features, tf.bfloat16), tf.constant(OWN)))
     assert logits.dtype == tf.float32
-    np.testing.assert_allclose(logits[1], make()(features, tf.constant(ROIS), tf.constant(OWN))[1], atol=0.3)
+    np.testing.assert_allclose(logits, logits_of(make()(features, tf.constant(OWN))), atol=0.3)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.layers.fpn import STRIDES
-from mrcnn_tf.layers.roi_align import PyramidRoIAlign
+from mrcnn_tf.layers.roi_layer import RoILayer
 from mrcnn_tf.ops.roi_align import roi_align
 
 # Sides 40, 112, 224 and 448 pixels: levels 2, 3, 4 and 5; then padding.
@@ -21,8 +21,8 @@ def features():
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("ratio", [0, 2])
 def test_rois_are_pooled_from_their_level(features, conventions, aligned, ratio):
-    layer = PyramidRoIAlign(3, conventions(roi_aligned=aligned, roi_sampling_ratio=ratio))
-    pooled = layer(features, tf.constant(ROIS)).numpy().reshape(2, 5, 3, 3, 3)
+    layer = RoILayer(3, STRIDES[:4], conventions(roi_aligned=aligned, roi_sampling_ratio=ratio))
+    pooled = layer(features, tf.constant(ROIS)).numpy()
     for image in range(2):
         for roi, level in enumerate((0, 1, 2, 3, 0)):
             box, batch = ROIS[image, roi : roi + 1], np.int32([image])
@@ -34,7 +34,7 @@ def test_the_level_rule_is_the_conventions(features, conventions):
     side = float(np.float32(224) - 7 * np.spacing(np.float32(223)))  # see test_levels.py
     rois = np.float32([[[0, 0, side, side]]] * 2)
     torchvision, detectron2 = (
-        PyramidRoIAlign(3, conventions(level_assignment=rule))(features, tf.constant(rois))[:1]
+        RoILayer(3, STRIDES[:4], conventions(level_assignment=rule))(features, tf.constant(rois))[0]
         for rule in ("torchvision", "detectron2")
     )
     expected = [roi_align(features[i], rois[0], np.int32([0]), 1 / STRIDES[i], 3, 2, True) for i in (2, 1)]
@@ -43,7 +43,7 @@ def test_the_level_rule_is_the_conventions(features, conventions):
 
 
 def test_the_canvas_reaches_every_level(features, conventions):
-    layer = PyramidRoIAlign(3, conventions())
+    layer = RoILayer(3, STRIDES[:4], conventions())
     spoiled = [level.copy() for level in features]
     for level, stride in zip(spoiled, STRIDES, strict=True):
         level[:, 256 // stride :], level[:, :, 224 // stride :] = 1e3, -1e3
@@ -57,8 +57,8 @@ def test_the_canvas_reaches_every_level(features, conventions):
 
 
 def test_boxes_are_not_rounded_under_bfloat16(features, conventions):
-    exact = PyramidRoIAlign(3, conventions())
-    mixed = PyramidRoIAlign(3, conventions(), dtype="mixed_bfloat16")
+    exact = RoILayer(3, STRIDES[:4], conventions())
+    mixed = RoILayer(3, STRIDES[:4], conventions(), dtype="mixed_bfloat16")
     rois = tf.constant(ROIS + np.float32([201.3, 203.7, 201.3, 203.7]))
     pooled = mixed([tf.cast(level, tf.bfloat16) for level in features], rois)
     assert pooled.dtype == tf.bfloat16

@@ -19,7 +19,7 @@ def make(tiny_tree, conventions):
 
     def build(config=None, rules=None, **settings):
         config = tiny_tree["rpn"] | {"anchor_sizes": SIZES} | (config or {})
-        layer = RPN(config, conventions(**(rules or {})), CHANNELS, **settings)
+        layer = RPN(config, conventions(**(rules or {})), STRIDES, CHANNELS, **settings)
         layer.build([(None, None, None, CHANNELS)] * 5)
         random = np.random.default_rng(0)
         layer.set_weights(

@@ -9,32 +9,48 @@ from mrcnn_tf.layers.box_head import BoxHead
 from mrcnn_tf.layers.conv import ConvNorm
 from mrcnn_tf.layers.fpn import FPN
 from mrcnn_tf.layers.group_norm import GroupNorm
+from mrcnn_tf.layers.keypoint_head import KeypointHead
 from mrcnn_tf.layers.mask_head import MaskHead
+from mrcnn_tf.layers.mask_mlp import MaskMLP
 from mrcnn_tf.layers.preprocess import Preprocess
+from mrcnn_tf.layers.res5 import Res5
 from mrcnn_tf.layers.resnet import ResidualBlock, ResNet
-from mrcnn_tf.layers.roi_align import PyramidRoIAlign
+from mrcnn_tf.layers.roi_layer import RoILayer
 from mrcnn_tf.layers.roi_sampler import RoISampler
 from mrcnn_tf.layers.rpn import RPN
 from mrcnn_tf.layers.rpn_head import RPNHead
 
 PYRAMID = [(None, None, None, 16)] * 5
 IMAGES = (None, None, None, 3)
+ROI_FEATURES = (None, None, 4, 4, 16)
+RES5 = {"depth": 50, "groups": 1, "width_per_group": 64, "stride_in_1x1": True, "norm": "gn", "epsilon": 1e-3}
+KEYPOINTS = {"pool_size": 4, "convs": 2, "channels": 6}
 # Settings other than the defaults, so that a forgotten one shows; then the shape to build with.
 LAYERS = {
     "ConvNorm": (lambda tree, **k: ConvNorm(8, 3, 2, None, "relu", 1e-3, 1, "zeros", **k), IMAGES),
     "ConvNorm with group norm": (lambda tree, **k: ConvNorm(32, 1, norm="gn", epsilon=1e-2, **k), IMAGES),
     "ConvNorm in groups": (lambda tree, **k: ConvNorm(9, 3, groups=3, **k), IMAGES),
     "GroupNorm": (lambda tree, **k: GroupNorm(4, 1e-3, **k), PYRAMID[0]),
-    "ResidualBlock": (lambda tree, **k: ResidualBlock(8, 20, True, 2, True, True, 4, "bn", 1e-3, **k), IMAGES),
-    "ResNet": (lambda tree, **k: ResNet(50, "bn", True, 3, 1e-3, 2, 8, "same", **k), IMAGES),
+    "ResidualBlock": (lambda tree, **k: ResidualBlock(8, 20, True, 2, True, True, 4, "bn", 1e-3, 1, **k), IMAGES),
+    "ResNet": (lambda tree, **k: ResNet(50, "bn", True, 3, 1e-3, 2, 8, "same", True, 5, **k), IMAGES),
     "FPN": (lambda tree, **k: FPN(16, "frozen_bn", 1e-3, **k), PYRAMID[:4]),
     "RPNHead": (lambda tree, **k: RPNHead(2, 12, 2, **k), PYRAMID),
-    "RPN": (lambda tree, **k: RPN(tree["rpn"], tree["conventions"], 16, 5, **k), PYRAMID),
-    "PyramidRoIAlign": (lambda tree, **k: PyramidRoIAlign(5, tree["conventions"], **k), None),
-    "BoxHead": (lambda tree, **k: BoxHead(2, tree["box_head"], tree["detections"], tree["conventions"], **k), PYRAMID),
-    "MaskHead": (lambda tree, **k: MaskHead(2, tree["mask_head"], tree["conventions"], **k), PYRAMID),
+    "RPN": (lambda tree, **k: RPN(tree["rpn"], tree["conventions"], [4, 8, 16, 32, 64], 16, 5, **k), PYRAMID),
+    "RPN on one map": (lambda tree, **k: RPN(tree["rpn"], tree["conventions"], [16], 16, 5, **k), PYRAMID[:1]),
+    "RoILayer": (lambda tree, **k: RoILayer(5, [4, 8], tree["conventions"], "warp", "max", **k), None),
+    "Res5": (lambda tree, **k: Res5(RES5, RoILayer(14, [16], tree["conventions"]), **k), PYRAMID[:1]),
+    "BoxHead": (
+        lambda tree, **k: BoxHead(2, tree["box_head"], tree["detections"], tree["conventions"], **k),
+        ROI_FEATURES,
+    ),
+    "MaskHead": (lambda tree, **k: MaskHead(2, tree["mask_head"], tree["conventions"], **k), ROI_FEATURES),
+    "MaskMLP": (lambda tree, **k: MaskMLP(2, tree["mask_head"] | {"fcs": 2}, tree["conventions"], **k), ROI_FEATURES),
+    "KeypointHead": (
+        lambda tree, **k: KeypointHead([[-1, -1], [0, 1], [2, -1]], KEYPOINTS, tree["conventions"], **k),
+        ROI_FEATURES,
+    ),
     "RoISampler": (lambda tree, **k: RoISampler(tree["rois"], 3, **k), None),
-    "Preprocess": (lambda tree, **k: Preprocess([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], tree["resize"], **k), None),
+    "Preprocess": (lambda tree, **k: Preprocess([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], tree["resize"], 1, **k), None),
 }
 
 
