@@ -24,6 +24,7 @@ struct RoIAlign {
   int32_t out;              // bins per side
   int32_t sampling_ratio;   // samples per bin side; 0: ceil(bin size), as detectron2
   int32_t aligned;          // shift by half a cell; unaligned RoIs are at least one cell wide and high
+  int32_t bin_step;         // 1, or n: of a grid of n * out bins a side only every n-th is pooled
   int64_t rois;
   const float* boxes;     // [R, 4] x1, y1, x2, y2 in image pixels
   const int32_t* image;   // [R]
@@ -35,6 +36,7 @@ struct RoIAlign {
 struct Axis {
   float start;  // of the first bin
   float bin;    // its length
+  int32_t step;     // bins from one that is pooled to the next
   int32_t samples;  // in each bin; 0: this RoI pools nothing
   int32_t cells;    // of the map
 };
@@ -66,7 +68,8 @@ MRCNN_TF_INLINE Axis MakeAxis(const RoIAlign& op, int64_t roi, int axis) {
   result.start = box[axis] * scale - (op.aligned ? 0.5f : 0.0f);
   float length = (box[axis + 2] - box[axis]) * scale;
   if (!op.aligned && length < 1.0f) length = 1.0f;
-  result.bin = length / static_cast<float>(op.out);
+  result.step = op.bin_step;
+  result.bin = length / static_cast<float>(op.out * op.bin_step);
   float samples = op.sampling_ratio > 0 ? static_cast<float>(op.sampling_ratio) : ceilf(result.bin);
   if (!(IsFinite(box[0]) && IsFinite(box[1]) && IsFinite(box[2]) && IsFinite(box[3]) && IsFinite(result.bin)) ||
       !(samples > 0.0f) || result.cells <= 0) {
@@ -83,7 +86,7 @@ MRCNN_TF_INLINE void SamplesOnMap(const Axis& axis, int bin, int32_t* first, int
   *last = axis.samples;
   if (axis.samples <= 8 || !(axis.bin > 0.0f)) return;
   const double step = static_cast<double>(axis.bin) / axis.samples;
-  const double start = static_cast<double>(axis.start) + bin * static_cast<double>(axis.bin);
+  const double start = static_cast<double>(axis.start) + bin * axis.step * static_cast<double>(axis.bin);
   const double low = (-1.0 - start) / step - 3.0, high = (axis.cells - start) / step + 3.0;  // rounding moves a sample
   if (low > 0.0) *first = low < axis.samples ? static_cast<int32_t>(low) : axis.samples;
   if (high < axis.samples) *last = high > 0.0 ? static_cast<int32_t>(high) : 0;
@@ -91,7 +94,7 @@ MRCNN_TF_INLINE void SamplesOnMap(const Axis& axis, int bin, int32_t* first, int
 
 // False for a sample more than one cell outside the map, which counts as 0; others are clamped to the map.
 MRCNN_TF_INLINE bool MakeSample(const Axis& axis, int bin, int32_t sample, Sample* result) {
-  float position = axis.start + static_cast<float>(bin) * axis.bin +
+  float position = axis.start + static_cast<float>(bin * axis.step) * axis.bin +
                    (static_cast<float>(sample) + 0.5f) * axis.bin / static_cast<float>(axis.samples);
   if (!(position >= -1.0f && position <= static_cast<float>(axis.cells))) return false;
   const float end = static_cast<float>(axis.cells - 1);

@@ -44,7 +44,7 @@ def _boxes(random, count, side):
     return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
 
 
-def _pooling(random, boxes, sizes=((20, 24),), images=2, out=7, ratio=2, aligned=True, canvas=None):
+def _pooling(random, boxes, sizes=((20, 24),), images=2, out=7, ratio=2, aligned=True, canvas=None, step=1):
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     return Pooling(
         sizes=list(sizes),
@@ -57,6 +57,7 @@ def _pooling(random, boxes, sizes=((20, 24),), images=2, out=7, ratio=2, aligned
         ratio=ratio,
         aligned=aligned,
         canvas=None if canvas is None else np.asarray(canvas, np.int32),
+        step=step,
     )
 
 
@@ -84,6 +85,8 @@ def make_cases():
         case("1x1, adaptive", _boxes(random, 10, 90), out=1, ratio=0),
         case("19x19", _boxes(random, 3, 90), out=19),
         case("600 RoIs, 2x2", _boxes(random, 600, 90), out=2, ratio=1, sizes=pyramid),
+        case("every second bin", _boxes(random, 14, 90), step=2, ratio=0, sizes=pyramid, same=False),
+        case("every third bin, not aligned", _boxes(random, 14, 90), step=3, aligned=False, same=False),
         case("map of one cell", _boxes(random, 8, 8), sizes=((1, 1),)),
         case("ratio 40", _boxes(random, 3, 40), ratio=40, out=2),
         case("large adaptive bins", _boxes(random, 3, 250), ratio=0, out=2, sizes=((60, 64),), images=1),

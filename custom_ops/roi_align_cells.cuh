@@ -42,7 +42,7 @@ __device__ inline Axis AxisOf(const RoIAlign& op, int64_t roi, int axis) {
   if (HasMap(op, roi)) return MakeAxis(op, roi, axis);
   Axis nothing;
   nothing.start = nothing.bin = 0.0f;
-  nothing.samples = nothing.cells = 0;
+  nothing.step = nothing.samples = nothing.cells = 0;
   return nothing;
 }
 

@@ -12,8 +12,9 @@ namespace mrcnn_tf {
 namespace {
 
 // Programs that are not compiled with roi_align.h lay the struct out by themselves.
-static_assert(sizeof(RoIAlign) == 160 && offsetof(RoIAlign, height) == 12 && offsetof(RoIAlign, out) == 108 &&
-                  offsetof(RoIAlign, rois) == 120 && offsetof(RoIAlign, canvas) == 152,
+static_assert(sizeof(RoIAlign) == 168 && offsetof(RoIAlign, height) == 12 && offsetof(RoIAlign, out) == 108 &&
+                  offsetof(RoIAlign, bin_step) == 120 && offsetof(RoIAlign, rois) == 128 &&
+                  offsetof(RoIAlign, canvas) == 160,
               "the layout of RoIAlign changed: change roi_align_library.py with it");
 
 // Blocks that keep a large device busy to the end. With fewer, RoIs are cut into smaller pieces.
@@ -164,7 +165,8 @@ cudaError_t Backward(const RoIAlign& op, const void* pooled_gradient, void* cons
 }
 
 bool Valid(const RoIAlign& op) {
-  return op.levels >= 0 && op.levels <= kMaxLevels && op.images >= 0 && op.channels >= 0 && op.out >= 0 && op.rois >= 0;
+  return op.levels >= 0 && op.levels <= kMaxLevels && op.images >= 0 && op.channels >= 0 && op.out >= 0 && op.rois >= 0 &&
+         op.bin_step >= 1;
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ struct CellTile {
     for (int i = 0; i < 2; ++i) {
       const Axis axis = MakeAxis(op, roi, i);
       const float first = static_cast<float>(i == 0 ? column : row);
-      const float length = axis.bin * static_cast<float>(op.out), end = axis.start + length;
+      const float length = axis.bin * static_cast<float>(op.out * op.bin_step), end = axis.start + length;
       const float margin = 2.0f + 1e-6f * (fabsf(axis.start) + fabsf(length));  // clamping and rounding move samples
       if (axis.samples == 0 || !(fmaxf(axis.start, end) + margin >= first) ||
           !(fminf(axis.start, end) - margin <= first + kSide)) {

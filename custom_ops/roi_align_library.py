@@ -26,6 +26,7 @@ class RoIAlign(ctypes.Structure):
         ("out", ctypes.c_int32),
         ("sampling_ratio", ctypes.c_int32),
         ("aligned", ctypes.c_int32),
+        ("bin_step", ctypes.c_int32),
         ("rois", ctypes.c_int64),
         ("boxes", ctypes.c_void_p),
         ("image", ctypes.c_void_p),
@@ -34,7 +35,7 @@ class RoIAlign(ctypes.Structure):
     ]
 
 
-assert ctypes.sizeof(RoIAlign) == 160, "RoIAlign is not laid out as in roi_align.h"
+assert ctypes.sizeof(RoIAlign) == 168, "RoIAlign is not laid out as in roi_align.h"
 
 
 def find_nvcc():
@@ -120,6 +121,7 @@ class RoIs:
             out=pooling.out,
             sampling_ratio=pooling.ratio,
             aligned=pooling.aligned,
+            bin_step=pooling.step,
             rois=len(pooling.boxes),
             boxes=boxes,
             image=image,

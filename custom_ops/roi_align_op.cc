@@ -88,6 +88,7 @@ REGISTER_OP("MrcnnTf>RoiAlign")
     .Attr("output_size: int >= 1")
     .Attr("sampling_ratio: int >= 0")
     .Attr("aligned: bool")
+    .Attr("bin_step: int >= 1 = 1")
     .Output("pooled: T")
     .SetShapeFn(ForwardShape);
 
@@ -104,6 +105,7 @@ REGISTER_OP("MrcnnTf>RoiAlignGrad")
     .Attr("output_size: int >= 1")
     .Attr("sampling_ratio: int >= 0")
     .Attr("aligned: bool")
+    .Attr("bin_step: int >= 1 = 1")
     .Output("gradients: levels * T")
     .SetShapeFn(GradientShape);
 
@@ -118,6 +120,7 @@ class RoIAlignKernel : public OpKernel {
     OP_REQUIRES_OK(context, context->GetAttr("output_size", &op_.out));
     OP_REQUIRES_OK(context, context->GetAttr("sampling_ratio", &op_.sampling_ratio));
     OP_REQUIRES_OK(context, context->GetAttr("aligned", &aligned));
+    OP_REQUIRES_OK(context, context->GetAttr("bin_step", &op_.bin_step));
     REQUIRE(context, op_.levels <= mrcnn_tf::kMaxLevels, "RoiAlign pools from at most ", mrcnn_tf::kMaxLevels,
             " feature maps, not ", op_.levels, ".");
     REQUIRE(context, scales.size() == static_cast<size_t>(op_.levels), "RoiAlign got ", op_.levels,

@@ -23,6 +23,7 @@ class Pooling:
         ratio: samples per bin side, 0 for ceil(bin size).
         aligned: whether RoIs are shifted by half a cell; those that aren't are at least one cell wide and high.
         canvas: int32 [images, 2] = (height, width) in pixels where the images' own areas end, or None.
+        step: n, where only every n-th bin of a grid of n * out is pooled.
     """
 
     sizes: list
@@ -35,6 +36,7 @@ class Pooling:
     ratio: int
     aligned: bool
     canvas: np.ndarray | None = None
+    step: int = 1
 
     def own_size(self, roi):
         """(height, width) in cells of what RoI number `roi` may read."""
@@ -62,10 +64,10 @@ class Pooling:
         box, scale = self.boxes[roi].astype(np.float64), self.scales[self.level[roi]]
         start = box[axis] * scale - (0.5 if self.aligned else 0.0)
         length = (box[axis + 2] - box[axis]) * scale
-        size = (length if self.aligned else max(length, 1.0)) / self.out
+        size = (length if self.aligned else max(length, 1.0)) / (self.out * self.step)
         count = self.ratio or max(math.ceil(size), 0)
         bins = []
-        for number in range(self.out):
+        for number in range(0, self.out * self.step, self.step):
             first, last = _possible(start + number * size, size, count, cells)
             positions = [start + number * size + (sample + 0.5) * size / count for sample in range(first, last)]
             bins.append([_neighbours(place, cells) for place in positions if cells > 0 and -1.0 <= place <= cells])

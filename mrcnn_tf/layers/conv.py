@@ -83,7 +83,7 @@ class ConvNorm(keras.layers.Layer):
     def call(self, inputs, extent=None, training=False):
         """[B, H, W, C] -> [B, H / strides, W / strides, filters]; `extent` is the canvas in cells of the input."""
         inputs = tf.cast(inputs, self.compute_dtype)
-        kernel, shift = self._kernel_and_shift()
+        kernel, shift = self.kernel_and_shift()
         if self.kernel_size > 1:
             inputs = canvas.clear(inputs, extent)
         # Padding by hand and not as tf.nn.conv2d's argument: oneDNN has no gradient kernels for explicit padding.
@@ -98,7 +98,8 @@ class ConvNorm(keras.layers.Layer):
         outputs = self._normalize(outputs, canvas.extent(extent, self.strides), training)
         return tf.nn.relu(outputs) if relu else outputs
 
-    def _kernel_and_shift(self):
+    def kernel_and_shift(self):
+        """The kernel, with a frozen batch norm folded into it, and what is added to its product, or None."""
         if self.norm != "frozen_bn":
             return self.kernel, None if self.norm else self.bias
         scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)

@@ -70,11 +70,16 @@ class ResidualBlock(keras.layers.Layer):
             self.shortcut.build(input_shape)
 
     def call(self, inputs, extent=None, training=False):
-        outputs, cells = inputs, extent
-        for conv in self.convs:
-            outputs = conv(outputs, extent=cells, training=training)
-            cells = canvas.extent(cells, conv.strides)
         shortcut = self.shortcut(inputs, extent=extent, training=training) if self.shortcut else inputs
+        first = self.convs[0]
+        outputs = first(inputs, extent=extent, training=training)
+        return self.finish(outputs, shortcut, canvas.extent(extent, first.strides), training)
+
+    def finish(self, outputs, shortcut, extent=None, training=False):
+        """The block's output, from its first convolution's and its shortcut's."""
+        for conv in self.convs[1:]:
+            outputs = conv(outputs, extent=extent, training=training)
+            extent = canvas.extent(extent, conv.strides)
         return tf.nn.relu(outputs + shortcut)
 
     def get_config(self):

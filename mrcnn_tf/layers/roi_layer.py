@@ -26,8 +26,11 @@ class RoILayer(keras.layers.Layer):
         self.output_size, self.strides, self.conventions = output_size, list(strides), conventions
         self.kind, self.aggregate = kind, aggregate
 
-    def call(self, features, rois, canvas_size=None):
-        """Maps at `strides` (P6 may follow, unused) and rois [B, R, 4] pixels -> [B, R, S, S, C], S = output_size."""
+    def call(self, features, rois, canvas_size=None, bin_step=1):
+        """Maps at `strides` (P6 may follow, unused) and rois [B, R, 4] pixels -> [B, R, S, S, C], S = output_size.
+
+        With `bin_step` n only every n-th of the bins, for layers that are `linear`: S = output_size / n.
+        """
         maps, count = list(features[: len(self.strides)]), rois.shape[1]
         levels = self._levels(rois)
         if self.conventions["box_ends"] == "pixel":
@@ -41,8 +44,14 @@ class RoILayer(keras.layers.Layer):
                 [1.0 / stride for stride in self.strides],
                 canvas_size,
             ),
+            bin_step,
         )
-        return tf.reshape(pooled, [-1, count, self.output_size, self.output_size, maps[0].shape[-1]])
+        return tf.reshape(pooled, [-1, count, *2 * [self.output_size // bin_step], maps[0].shape[-1]])
+
+    @property
+    def linear(self):
+        """Whether the features are a linear function of the maps."""
+        return self.kind != "pool" and self.aggregate == "average"
 
     def compute_output_shape(self, input_shape):
         """Of maps of `input_shape`."""
@@ -53,7 +62,7 @@ class RoILayer(keras.layers.Layer):
             return tf.zeros(tf.shape(rois)[:2], tf.int32)
         return assign_levels(rois, 2, 5, self.conventions["level_assignment"]) - 2
 
-    def _pool(self, maps, rois):
+    def _pool(self, maps, rois, bin_step):
         ratio, aligned = self.conventions["roi_sampling_ratio"], self.conventions["roi_aligned"]
         if self.conventions["box_ends"] == "pixel":
             ratio, aligned = 1, True
@@ -62,8 +71,9 @@ class RoILayer(keras.layers.Layer):
         if self.kind == "warp":
             # Quantised as by RoIPool, then sampled as by RoIAlign: what Table 2c tells apart is the alignment alone.
             rois, aligned = dataclasses.replace(rois, boxes=quantised_boxes(rois)), True
-        pool = max_roi_align if self.aggregate == "max" else pyramid_roi_align
-        return pool(maps, rois, self.output_size, ratio, aligned)
+        if self.aggregate == "max":
+            return max_roi_align(maps, rois, self.output_size, ratio, aligned)
+        return pyramid_roi_align(maps, rois, self.output_size // bin_step, ratio, aligned, bin_step=bin_step)
 
     def _corner_to_corner(self, maps, rois, levels, canvas_size):
         """RoIs [B, R, 4] whose aligned bins have their centres where `tf.image.crop_and_resize` samples `rois`."""

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 
 def cell_anchors(sizes, aspect_ratios, rounding):
-    """Anchors of one cell around the origin, numpy float32 [sizes * ratios, 4] in pixels, all ratios of a size in a row.
+    """Anchors of one cell around the origin, numpy float32 [sizes * ratios, 4] pixels; all ratios of a size in a row.
 
     Args:
         sizes: square roots of the anchors' areas, pixels.

@@ -5,7 +5,8 @@ import tensorflow as tf
 from mrcnn_tf.native.library import custom_ops, load_custom_ops, register_gradient
 
 LANES = 16  # the operation takes multiples of so many channels
-MOST_PRODUCTS = 256 * 512  # channels times filters: larger filters take longer to transform than small maps to convolve
+# Channels times filters: larger filters take longer to transform than small maps to convolve, in bfloat16 sooner.
+MOST_PRODUCTS = {tf.float32: 512 * 512, tf.bfloat16: 256 * 512}
 
 
 def conv2d(inputs, kernel, bias=None, strides=1, padding="SAME", relu=False, dilation=1):
@@ -41,8 +42,7 @@ def _suits_winograd(inputs, kernel):
         and inputs.shape[-1] == channels  # in one group
         and channels % LANES == 0
         and filters % LANES == 0
-        and channels * filters <= MOST_PRODUCTS
-        and inputs.dtype in (tf.float32, tf.bfloat16)
+        and channels * filters <= MOST_PRODUCTS.get(inputs.dtype, 0)
         and not tf.config.list_physical_devices("GPU")
     )
 

@@ -63,13 +63,15 @@ def roi_align(features, boxes, box_batch, spatial_scale, output_size, sampling_r
     return pyramid_roi_align([features], rois, output_size, sampling_ratio, aligned, implementation)
 
 
-def pyramid_roi_align(features, rois, output_size, sampling_ratio, aligned, implementation="auto"):
+def pyramid_roi_align(features, rois, output_size, sampling_ratio, aligned, implementation="auto", bin_step=1):
     """RoIAlign over several feature maps at once, each RoI on its own level.
 
     Args:
         features: list of L maps [B, H_l, W_l, C].
         rois: a `PyramidRoIs`.
         output_size, sampling_ratio, aligned, implementation: as in `roi_align`.
+        bin_step: n pools only every n-th bin, along both sides, of a grid of n * output_size: what a convolution of
+            stride n reads of it.
 
     Returns and raises what `roi_align` does.
     """
@@ -83,7 +85,7 @@ def pyramid_roi_align(features, rois, output_size, sampling_ratio, aligned, impl
     rois = dataclasses.replace(rois, boxes=tf.stop_gradient(tf.cast(rois.boxes, tf.float32)))
     dtype = features[0].dtype
     if implementation == "gather" or (implementation == "auto" and not has_custom_roi_align(dtype)):
-        return gather_roi_align(features, rois, output_size, sampling_ratio, aligned)
+        return gather_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step)
     if not has_custom_roi_align(dtype):
         raise UserError(f"The custom RoIAlign isn't there for {dtype.name} on this machine: choose auto or gather.")
-    return custom_roi_align(features, rois, output_size, sampling_ratio, aligned)
+    return custom_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step)

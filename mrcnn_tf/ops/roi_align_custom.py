@@ -14,7 +14,7 @@ def has_custom_roi_align(dtype):
     return dtype in types and custom_ops() is not None
 
 
-def custom_roi_align(features, rois, output_size, sampling_ratio, aligned):
+def custom_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step=1):
     """Pools `rois` (a `PyramidRoIs`) from maps [B, H_l, W_l, C]: [R, output_size, output_size, C] in their dtype."""
     canvas = tf.zeros([0, 2], tf.int32) if rois.canvas is None else tf.cast(rois.canvas, tf.int32)
     return custom_ops().mrcnn_tf_roi_align(
@@ -27,6 +27,7 @@ def custom_roi_align(features, rois, output_size, sampling_ratio, aligned):
         output_size=output_size,
         sampling_ratio=sampling_ratio,
         aligned=aligned,
+        bin_step=bin_step,
     )
 
 
@@ -34,7 +35,8 @@ def custom_roi_align(features, rois, output_size, sampling_ratio, aligned):
 def _gradient(op, upstream):
     """With respect to the maps; none for the boxes, images, levels and canvas."""
     levels = op.get_attr("levels")
-    attributes = {name: op.get_attr(name) for name in ("spatial_scales", "output_size", "sampling_ratio", "aligned")}
+    names = ("spatial_scales", "output_size", "sampling_ratio", "aligned", "bin_step")
+    attributes = {name: op.get_attr(name) for name in names}
     shapes = tf.shape_n(op.inputs[:levels])
     gradients = load_custom_ops().mrcnn_tf_roi_align_grad(upstream, shapes, *op.inputs[levels:], **attributes)
     return [*gradients, None, None, None, None]

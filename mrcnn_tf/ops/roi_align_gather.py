@@ -12,10 +12,10 @@ from mrcnn_tf.ops.roi_maps import RoIMaps, cell_table
 CHUNK = 128  # RoIs gathered at a time: about 100 MB of float32 at 7x7 bins, 2x2 samples and 256 channels
 
 
-def gather_roi_align(features, rois, output_size, sampling_ratio, aligned):
+def gather_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step=1):
     """Pools `rois` (a `PyramidRoIs`) from maps [B, H_l, W_l, C]: [R, output_size, output_size, C] in their dtype."""
     maps = RoIMaps(features, rois)
-    grid = _Grid(rois.boxes * maps.scale[:, None], output_size, sampling_ratio, aligned)
+    grid = _Grid(rois.boxes * maps.scale[:, None], output_size, sampling_ratio, aligned, bin_step)
 
     @tf.custom_gradient
     def pool(table):
@@ -30,13 +30,13 @@ def gather_roi_align(features, rois, output_size, sampling_ratio, aligned):
 class _Grid:
     """The sample grid of each RoI in cells of its own map."""
 
-    def __init__(self, boxes, output_size, sampling_ratio, aligned):
-        self.out, self.ratio = output_size, sampling_ratio
+    def __init__(self, boxes, output_size, sampling_ratio, aligned, bin_step):
+        self.out, self.ratio, self.step = output_size, sampling_ratio, bin_step
         finite = tf.reduce_all(tf.math.is_finite(boxes), axis=1, keepdims=True)
         boxes = tf.where(finite, boxes, 0.0)
         self.first = boxes[:, :2] - (0.5 if aligned else 0.0)
         sides = boxes[:, 2:] - boxes[:, :2]
-        self.bins = (sides if aligned else tf.maximum(sides, 1.0)) / output_size
+        self.bins = (sides if aligned else tf.maximum(sides, 1.0)) / (output_size * bin_step)
         # Of no samples the mean is 0: so is the pooled value of a box that has no area, where the ratio is adaptive.
         self.pools = finite if sampling_ratio else finite & (self.bins > 0.0)
         # With the adaptive ratio every RoI has its own number of samples, so each is pooled by itself.
@@ -48,7 +48,7 @@ class _Grid:
         samples = self.ratio or tf.cast(tf.maximum(tf.math.ceil(bins[0, 0, 0]), 1.0), tf.int32)
         count = tf.cast(samples, tf.float32)
         # The order of these operations is the reference systems': rounding decides whether a sample is on the map.
-        bin_starts = first + tf.range(self.out, dtype=tf.float32)[None, :, None] * bins
+        bin_starts = first + tf.range(self.out * self.step, delta=self.step, dtype=tf.float32)[None, :, None] * bins
         position = bin_starts + (tf.range(count) + 0.5)[None, None, :] * bins / count  # [r, out, samples]
         end = tf.cast(length, tf.float32)[:, None, None]
         pools = tf.gather(self.pools[:, min(axis, self.pools.shape[1] - 1)], roi)[:, None, None]

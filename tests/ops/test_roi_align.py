@@ -145,6 +145,24 @@ def test_value_and_gradient_equal_the_plain_loop(ratio, aligned, levels, impleme
     Case(levels, seed=10 * ratio + levels).check(ratio, aligned, implementation)
 
 
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize(("ratio", "step"), [(0, 2), (2, 2), (1, 3)])
+def test_every_nth_bin_of_a_finer_grid(ratio, step, aligned, implementation):
+    """Value and gradient of what a strided convolution reads."""
+    case, fine = Case(levels=2, seed=ratio + step), Case(levels=2, seed=ratio + step, out=3 * step)
+    fine.upstream[:] = 0
+    fine.upstream[:, ::step, ::step] = case.upstream
+
+    def stepped(features, boxes, batch, level, scales, canvas, out, ratio, aligned, implementation):
+        rois = PyramidRoIs(boxes, batch, level, scales, canvas)
+        return pyramid_roi_align(features, rois, out, ratio, aligned, implementation, bin_step=step)
+
+    ours, expected = case.ours(ratio, aligned, implementation, function=stepped), fine.expected(ratio, aligned)
+    np.testing.assert_allclose(ours[0], expected[0][:, ::step, ::step], atol=1e-5)
+    for gradient, wanted in zip(ours[1], expected[1], strict=True):
+        np.testing.assert_allclose(gradient, wanted, atol=1e-5)
+
+
 @settings(max_examples=8, deadline=None)
 @given(
     st.integers(0, 10**6), st.sampled_from([0, 1, 2]), st.booleans(), st.integers(1, 4), st.sampled_from([1, 16, 147])
