@@ -102,6 +102,7 @@ def test_where_the_own_operation_is_used():
     suits = ([None, None, None, 32], [3, 3, 32, 16])
     assert "MrcnnTf>Conv3x3" in operations(*suits)
     assert "MrcnnTf>Conv3x3" in operations(*suits, dtype=tf.bfloat16)
+    assert "MrcnnTf>Conv3x3" in operations([1, 8, 8, 512], [3, 3, 512, 512])
     for shapes, arguments in (
         (suits, {"strides": 2}),
         (suits, {"padding": "VALID"}),
@@ -110,7 +111,8 @@ def test_where_the_own_operation_is_used():
         (([1, 8, 8, 8], [3, 3, 8, 16]), {}),
         (([1, 8, 8, 32], [3, 3, 32, 12]), {}),
         (([1, 8, 8, 32], [3, 3, 16, 32]), {}),  # two groups
-        (([1, 8, 8, 512], [3, 3, 512, 512]), {}),
+        (([1, 8, 8, 512], [3, 3, 512, 1024]), {}),
+        (([1, 8, 8, 512], [3, 3, 512, 512]), {"dtype": tf.bfloat16}),
     ):
         assert "Conv2D" in operations(*shapes, **arguments) - {"MrcnnTf>Conv3x3"}, (shapes, arguments)
     with stock_operations():
