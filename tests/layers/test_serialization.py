@@ -5,6 +5,8 @@ import json
 import keras
 import pytest
 
+from mrcnn_tf.layers.application import ApplicationBackbone
+from mrcnn_tf.layers.application_graph import CanvasAveragePooling, ChannelScale, ChannelStatistics, ClearPadding
 from mrcnn_tf.layers.box_head import BoxHead
 from mrcnn_tf.layers.conv import ConvNorm
 from mrcnn_tf.layers.fpn import FPN
@@ -24,6 +26,7 @@ PYRAMID = [(None, None, None, 16)] * 5
 IMAGES = (None, None, None, 3)
 ROI_FEATURES = (None, None, 4, 4, 16)
 RES5 = {"depth": 50, "groups": 1, "width_per_group": 64, "stride_in_1x1": True, "norm": "gn", "epsilon": 1e-3}
+TAPS = ["conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu"]
 KEYPOINTS = {"pool_size": 4, "convs": 2, "channels": 6}
 # Settings other than the defaults, so that a forgotten one shows; then the shape to build with.
 LAYERS = {
@@ -33,6 +36,11 @@ LAYERS = {
     "GroupNorm": (lambda tree, **k: GroupNorm(4, 1e-3, **k), PYRAMID[0]),
     "ResidualBlock": (lambda tree, **k: ResidualBlock(8, 20, True, 2, True, True, 4, "bn", 1e-3, 1, **k), IMAGES),
     "ResNet": (lambda tree, **k: ResNet(50, "bn", True, 3, 1e-3, 2, 8, "same", True, 5, **k), IMAGES),
+    "ApplicationBackbone": (lambda tree, **k: ApplicationBackbone("MobileNet", TAPS, 3, **k), IMAGES),
+    "ClearPadding": (lambda tree, **k: ClearPadding(**k), PYRAMID[0]),
+    "CanvasAveragePooling": (lambda tree, **k: CanvasAveragePooling(keepdims=True, **k), PYRAMID[0]),
+    "ChannelStatistics": (lambda tree, **k: ChannelStatistics(**k), PYRAMID[0]),
+    "ChannelScale": (lambda tree, **k: ChannelScale(0.5, **k), PYRAMID[0]),
     "FPN": (lambda tree, **k: FPN(16, "frozen_bn", 1e-3, **k), PYRAMID[:4]),
     "RPNHead": (lambda tree, **k: RPNHead(2, 12, 2, **k), PYRAMID),
     "RPN": (lambda tree, **k: RPN(tree["rpn"], tree["conventions"], [4, 8, 16, 32, 64], 16, 5, **k), PYRAMID),
