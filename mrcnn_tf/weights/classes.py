@@ -1,27 +1,20 @@
-"""The layers that depend on the number of classes, when the weights know other classes than the model."""
+"""The layers that depend on classes and keypoints, when the weights know others than the model."""
 
 import numpy as np
 
-from mrcnn_tf.categories import UNUSED
+from mrcnn_tf.categories import UNUSED, keypoint_channels
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.weights.own import weight_path
 from mrcnn_tf.weights.structure import num_classes
 
-# Class-dependent weights: path -> (values per class, columns before the first class). Columns are the last axis.
-COLUMNS = {
-    "box_head/class_logits/kernel": (1, 1),
-    "box_head/class_logits/bias": (1, 1),
-    "box_head/box_deltas/kernel": (4, 0),
-    "box_head/box_deltas/bias": (4, 0),
-    "mask_head/predictor_kernel": (1, 0),
-    "mask_head/predictor_bias": (1, 0),
-}
+CLASSES, KEYPOINTS = "classes", "keypoints"
 
 
 def fit_classes(model, source, arrays, changes, map_classes):
-    """Makes the class-dependent `arrays` fit the model's classes, if they don't; `changes` says how.
+    """Makes the `arrays` that depend on classes or keypoints fit the model's, if they don't; `changes` says how.
 
-    They get new initial values, and, with `map_classes`, the values of the classes that both know by name.
+    They get new initial values, and, with `map_classes`, the values of the classes and of their keypoints that both
+    know by name.
 
     Returns:
         weight path -> why it has a new initial value.
@@ -29,26 +22,33 @@ def fit_classes(model, source, arrays, changes, map_classes):
     Raises:
         UserError: `map_classes` and no class in common.
     """
-    count = num_classes(arrays)
-    if count is None:
+    if num_classes(arrays) is None:
         return {}
-    own, theirs = ([category.name for category in each] for each in (model.config.categories, source.categories()))
+    both = model.config.categories, source.categories()
+    names = {
+        CLASSES: [[category.name for category in each] for each in both],
+        KEYPOINTS: [keypoint_channels(each)[0] for each in both],
+    }
     named = source.converted.categories is not None
-    if own == theirs or (not named and len(own) == count):
+    same = {what: own == theirs or (not named and len(own) == len(theirs)) for what, (own, theirs) in names.items()}
+    if all(same.values()):
         return {}
-    pairs = _pairs(own, theirs, source) if map_classes else []
+    classes = _pairs(*names[CLASSES], source) if map_classes else []
+    pairs = {CLASSES: classes, KEYPOINTS: _keypoint_pairs(*both, classes)}
     left = {}
     for variable, initializer in model.class_variables():
         path = weight_path(variable)
-        if path not in arrays:
+        what = KEYPOINTS if path.startswith("keypoint_head/") else CLASSES
+        if path not in arrays or same[what]:
             continue
+        own, theirs = map(len, names[what])
         fresh = np.array(initializer(variable.shape, "float32"))
-        if pairs:
-            arrays[path] = _mapped(fresh, arrays[path], path, pairs)
-            changes[path] = f"{len(pairs)} of {len(own)} classes by name, the others new"
+        if pairs[what]:
+            _copy(fresh, arrays[path], path, pairs[what], model.config.mask_head)
+            changes[path] = f"{len(pairs[what])} of {own} {what} by name, the others new"
         else:
-            arrays[path] = fresh
-            left[path] = f"set anew: {count} classes in the file, {len(own)} in the model"
+            left[path] = f"set anew: {theirs} {what} in the file, {own} in the model"
+        arrays[path] = fresh
     return left
 
 
@@ -63,12 +63,37 @@ def _pairs(own, theirs, source):
     return pairs
 
 
-def _mapped(fresh, array, path, pairs):
-    """`fresh` with the columns of the paired classes, and the background's, taken from `array`."""
-    size, first = COLUMNS[path]
-    fresh[..., :first] = array[..., :first]
+def _keypoint_pairs(own, theirs, classes):
+    """(heatmap in the model, heatmap in the file) of the keypoints of paired classes that both know by name."""
+    tables, pairs = [keypoint_channels(each)[1] for each in (own, theirs)], {}
+    for mine, their in classes:
+        places = {name: index for index, name in enumerate(theirs[their].keypoints)}
+        for index, name in enumerate(own[mine].keypoints):
+            if name in places:
+                pairs.setdefault(int(tables[0][mine + 1, index]), int(tables[1][their + 1, places[name]]))
+    return list(pairs.items())
+
+
+def _copy(fresh, array, path, pairs, mask_head):
+    """Puts what `array` has for the paired classes or keypoints, and for the background, in its place in `fresh`."""
+    if path.startswith("keypoint_head/"):
+        axis = 2 if path.endswith("kernel") else 0  # of [4, 4, P, channels]
+        fresh, array, size, first, background = np.moveaxis(fresh, axis, -1), np.moveaxis(array, axis, -1), 1, 0, None
+    else:
+        size, first, background = _columns(path, mask_head)
+    if background is not None:
+        fresh[..., background] = array[..., background]
     for mine, their in pairs:
-        fresh[..., first + mine * size : first + (mine + 1) * size] = array[
-            ..., first + their * size : first + (their + 1) * size
-        ]
-    return fresh
+        source = slice(first + their * size, first + (their + 1) * size)
+        fresh[..., first + mine * size : first + (mine + 1) * size] = array[..., source]
+
+
+def _columns(path, mask_head):
+    """(values per class, columns before the first class, the background's column) of a weight's last axis."""
+    if path.startswith("box_head/class_logits/"):
+        return 1, 1, 0
+    if path.startswith("box_head/box_deltas/"):
+        return 4, 0, None
+    if mask_head.fcs:
+        return (2 * mask_head.pool_size) ** 2, 0, None
+    return 1, 0, -1 if mask_head.activation == "softmax" else None

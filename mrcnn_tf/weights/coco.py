@@ -1,6 +1,7 @@
-"""The classes that published detectors know: COCO's."""
+"""The classes and keypoints that published detectors know: COCO's."""
 
 from mrcnn_tf.categories import UNUSED, Category
+from mrcnn_tf.weights.structure import num_classes, num_heatmaps
 
 _NAMES = {
     1: "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant",
@@ -23,3 +24,30 @@ _BY_ID = {category.id: category for category in COCO_80}
 
 # Every id from 1 to 90, as torchvision counts them: its class is the id.
 COCO_90 = [_BY_ID.get(id, Category(id, UNUSED)) for id in range(1, 91)]
+
+# The one class of keypoint detectors, as in COCO's person_keypoints files.
+PERSON = Category(
+    1,
+    "person",
+    keypoints=[
+        "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+        "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+        "right_ankle",
+    ],
+    skeleton=[
+        [16, 14], [14, 12], [17, 15], [15, 13], [12, 13], [6, 12], [7, 13], [6, 7], [6, 8], [7, 9], [8, 10], [9, 11],
+        [2, 3], [1, 2], [1, 3], [2, 4], [3, 5], [4, 6], [5, 7],
+    ],
+)  # fmt: skip
+
+
+def categories_of(arrays, classes):
+    """The categories of a published detector's weights, by how many there are; None where these aren't COCO's.
+
+    Args:
+        arrays: weight path -> array.
+        classes: `COCO_80` or `COCO_90`, as the detector's library counts them.
+    """
+    if (num_classes(arrays), num_heatmaps(arrays)) == (1, len(PERSON.keypoints)):
+        return [PERSON]
+    return classes if (num_classes(arrays), num_heatmaps(arrays)) == (len(classes), 0) else None

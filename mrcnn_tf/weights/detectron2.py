@@ -1,11 +1,11 @@
-"""detectron2's model zoo: FPN detectors and the backbones that they start from."""
+"""detectron2's model zoo: detectors on FPN, C4 and DC5, and the backbones that they start from."""
 
 import numpy as np
 
-from mrcnn_tf.weights.coco import COCO_80
+from mrcnn_tf.weights.coco import COCO_80, categories_of
 from mrcnn_tf.weights.converted import Converted
-from mrcnn_tf.weights.rules import CONV, DECONV, LINEAR, NORM, POOLED, PREDICTOR, Rule, translate
-from mrcnn_tf.weights.structure import backbone_settings, detector_settings, num_classes
+from mrcnn_tf.weights.rules import CONV, DECONV, LINEAR, NORM, POOLED, PREDICTOR, SCORE, Rule, translate
+from mrcnn_tf.weights.structure import backbone_settings, detector_settings
 
 BODY = r"(?:backbone\.bottom_up\.|backbone\.)?"
 SKIP = {
@@ -16,8 +16,15 @@ SKIP = {
 }
 
 
+RESNEXT_STD = [58.395, 57.12, 57.375]  # that the zoo's ResNeXts divide pixels by; its ResNets don't
+
+
 def _block(match):
     return f"backbone/res{match[1]}_{match[2]}/{match[3]}"
+
+
+def _head_block(match):
+    return f"res5/res5_{match[1]}/{match[2]}"
 
 
 BACKBONE_RULES = [
@@ -34,6 +41,8 @@ DETECTOR_RULES = [
     Rule(rf"{RPN}conv(\.conv0)?", lambda m: "rpn/head/conv", CONV),
     Rule(rf"{RPN}conv\.conv(\d)", lambda m: f"rpn/head/conv{int(m[1]) + 1}", CONV),
     Rule(rf"{RPN}(objectness_logits|anchor_deltas)", lambda m: f"rpn/head/{m[1]}", CONV),
+    Rule(rf"{ROI}res5\.(\d+)\.(conv\d|shortcut)", _head_block, CONV),
+    Rule(rf"{ROI}res5\.(\d+)\.(conv\d|shortcut)\.norm", _head_block, NORM),
     Rule(rf"{ROI}box_head\.fc1", lambda m: "box_head/fc1", POOLED),
     Rule(rf"{ROI}box_head\.fc(\d)", lambda m: f"box_head/fc{m[1]}", LINEAR),
     Rule(rf"{ROI}box_head\.conv(\d)", lambda m: f"box_head/conv{m[1]}", CONV),
@@ -44,11 +53,13 @@ DETECTOR_RULES = [
     Rule(rf"{ROI}mask_head\.mask_fcn(\d)\.norm", lambda m: f"mask_head/conv{m[1]}", NORM),
     Rule(rf"{ROI}mask_head\.deconv", lambda m: "mask_head", DECONV),
     Rule(rf"{ROI}mask_head\.predictor", lambda m: "mask_head", PREDICTOR),
+    Rule(rf"{ROI}keypoint_head\.conv_fcn(\d)", lambda m: f"keypoint_head/conv{m[1]}", CONV),
+    Rule(rf"{ROI}keypoint_head\.score_lowres", lambda m: "keypoint_head", SCORE),
 ]
 
 
 def recognise(tensors):
-    """Whether the names are those of a detectron2 FPN detector or backbone."""
+    """Whether the names are those of a detectron2 detector or backbone."""
     return any(f"{prefix}stem.conv1.weight" in tensors for prefix in ("", "backbone.bottom_up.", "backbone."))
 
 
@@ -66,15 +77,26 @@ def assemble(found):
         settings, config, categories = {"backbone": backbone_settings(found.arrays)}, None, None
     else:
         settings = detector_settings(found.arrays)
-        kind = "mask_rcnn" if settings["mask_head"] else "faster_rcnn"
-        depth = 101 if settings["backbone"]["depth"] == 101 else 50
-        config = f"detectron2_{kind}_R_{depth}_FPN"
-        categories = COCO_80 if num_classes(found.arrays) == 80 else None
+        config, categories = _config(settings), categories_of(found.arrays, COCO_80)
     backbone = settings["backbone"]
+    resnext = backbone.get("groups", 1) > 1
     # The zoo's group norm and ResNeXt models stride in the 3x3 convolution, all others in the 1x1 before it.
-    backbone["stride_in_1x1"] = backbone.get("norm") != "gn" and backbone.get("groups", 1) == 1
-    settings |= {"pixel_std": [1.0, 1.0, 1.0], "conventions": {"batch_norm_epsilon": 1e-5}}
+    backbone["stride_in_1x1"] = backbone.get("norm") != "gn" and not resnext
+    settings["pixel_std"] = RESNEXT_STD if resnext else [1.0, 1.0, 1.0]
+    settings["conventions"] = {"batch_norm_epsilon": 1e-5}
     return Converted(found.arrays, found.changes, found.skipped, found.unknown, settings, config, categories)
+
+
+def _config(settings):
+    """The name of the config that comes closest; `settings` correct it where the weights differ."""
+    heads = {"keypoint": settings["keypoint_head"], "mask": settings["mask_head"]}
+    kind = next((name for name, head in heads.items() if head), "faster")
+    body = "R_101" if settings["backbone"]["depth"] == 101 else "R_50"
+    # The zoo's C5 is dilated, which no shape shows.
+    features = {"C4": "C4", "C5": "DC5"}.get(settings["features"], "FPN")
+    if settings["backbone"].get("groups", 1) > 1:
+        body, features = "X_101_32x8d", "FPN"
+    return f"detectron2_{kind}_rcnn_{body}_{'FPN' if kind == 'keypoint' else features}"
 
 
 def _background_first(found):

@@ -4,7 +4,10 @@ import dataclasses
 
 from mrcnn_tf.weights.converted import Converted
 
-SECTIONS = ("backbone", "fpn", "rpn", "box_head", "mask_head", "conventions", "pixel_mean", "pixel_std", "resize")
+SECTIONS = (
+    "features", "backbone", "fpn", "rpn", "roi_layer", "box_head", "mask_head", "keypoint_head", "conventions",
+    "pixel_mean", "pixel_std", "resize",
+)  # fmt: skip
 
 
 def weight_path(variable):

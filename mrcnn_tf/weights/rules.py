@@ -55,6 +55,11 @@ DECONV = {
     "weight": Parameter("deconv_kernel", 4, lambda w: w.transpose(2, 3, 1, 0)),
     "bias": _vector("deconv_bias"),
 }
+# The keypoints' deconvolution: [in, out, 4, 4] -> [4, 4, out, in]
+SCORE = {
+    "weight": Parameter("score_kernel", 4, lambda w: w.transpose(2, 3, 1, 0)),
+    "bias": _vector("score_bias"),
+}
 PREDICTOR = {"weight": Parameter("predictor_kernel", 4, _pointwise), "bias": _vector("predictor_bias")}
 
 

@@ -7,13 +7,13 @@ import zipfile
 import keras
 
 from mrcnn_tf.categories import Category
-from mrcnn_tf.config import ModelConfig, load_config
+from mrcnn_tf.config import BackboneConfig, ModelConfig, load_config
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.weights import caffe2, detectron2, keras_applications, matterport, own, torchvision
+from mrcnn_tf.weights import applications, caffe2, detectron2, keras_applications, matterport, own, torchvision
 from mrcnn_tf.weights.checkpoint import Checkpoint, read_checkpoint
 from mrcnn_tf.weights.converted import Converted
 from mrcnn_tf.weights.presets import PRESETS, find_preset, preset_file
-from mrcnn_tf.weights.structure import num_classes
+from mrcnn_tf.weights.structure import num_classes, num_heatmaps
 
 FORMATS = {
     "torchvision": torchvision,
@@ -47,11 +47,12 @@ class Source:
             self.checkpoint.release()
 
     def categories(self):
-        """The K foreground classes, numbered if the weights don't name them; None for a backbone."""
+        """The K foreground classes, numbered like keypoints if the weights don't name them; None for a backbone."""
         count = num_classes(self.converted.arrays)
         if count is None or self.converted.categories:
             return self.converted.categories
-        return [Category(id, f"class {id}") for id in range(1, count + 1)]
+        keypoints = [f"keypoint {number}" for number in range(1, num_heatmaps(self.converted.arrays) + 1)]
+        return [Category(id, f"class {id}", keypoints) for id in range(1, count + 1)]
 
     def config(self, overrides=()):
         """The `Config` that the weights were made for; `overrides` as in `load_config`.
@@ -70,12 +71,12 @@ class Source:
         return config
 
 
-def read_weights(source, depth=50):
+def read_weights(source, backbone=None):
     """The `Source` of what `MaskRCNN.load_pretrained` takes.
 
     Args:
-        source: a path, a preset's name, "imagenet" (keras.applications downloads the ResNet) or a keras.Model.
-        depth: of the ResNet that "imagenet" stands for: 50, 101 or 152.
+        source: a path, a preset's name, "imagenet" (keras.applications downloads the network) or a keras.Model.
+        backbone: the `BackboneConfig` that "imagenet" is for; None for a ResNet-50.
 
     Raises:
         UserError: nothing of that name, an unreadable file, or weights of an unknown model.
@@ -85,7 +86,7 @@ def read_weights(source, depth=50):
     if isinstance(source, keras.Model):
         return _from_model(source, source.name)
     if str(source) == IMAGENET:
-        return _from_model(_imagenet(depth), f"imagenet ResNet-{depth}")
+        return _imagenet(backbone or BackboneConfig())
     preset = find_preset(str(source))
     path = preset_file(preset) if preset else pathlib.Path(source)
     if not path.is_file():
@@ -107,7 +108,7 @@ def _recognised(tensors, name, checkpoint=None):
     some = ", ".join(list(tensors)[:3])
     raise UserError(
         f"{name} holds weights of no model that can be imported (its tensors are named {some}, ...): importable are "
-        "torchvision's, detectron2's FPN, Detectron's, matterport's and keras.applications' ResNet models."
+        "torchvision's, detectron2's, Detectron's FPN, matterport's and keras.applications' ResNet models."
     )
 
 
@@ -117,7 +118,14 @@ def _from_model(model, name):
     return _recognised(keras_applications.tensors_of(model), name)
 
 
-def _imagenet(depth):
+def _imagenet(backbone):
+    if backbone.application:
+        found = applications.convert(applications.download(backbone.application), backbone.application, backbone.taps)
+        return Source(f"imagenet {backbone.application}", "keras.applications", found)
+    return _from_model(_resnet(backbone.depth), f"imagenet ResNet-{backbone.depth}")
+
+
+def _resnet(depth):
     make = getattr(keras.applications, f"ResNet{depth}", None)
     if make is None:
         raise UserError(f"keras.applications has no ResNet-{depth}: set model.backbone.depth to 50, 101 or 152.")

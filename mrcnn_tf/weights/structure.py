@@ -11,11 +11,14 @@ DEPTHS = {(depth >= 50, blocks): depth for depth, blocks in BLOCKS.items()}  # (
 def backbone_settings(arrays):
     """`BackboneConfig` values of the backbone in `arrays`: depth, groups and width_per_group, and norm if it is gn.
 
+    Its last stage may stand in the heads, as C4 detectors have it.
+
     Raises:
         UserError: no ResNet of a known depth.
     """
     stages = tuple(
-        len({path.split("/")[1] for path in arrays if re.match(rf"backbone/res{s}_", path)}) for s in (2, 3, 4, 5)
+        len({path.split("/")[1] for path in arrays if re.match(rf"(backbone|res5)/res{s}_", path)})
+        for s in (2, 3, 4, 5)
     )
     bottleneck = "backbone/res2_0/conv3/kernel" in arrays
     if (bottleneck, stages) not in DEPTHS:
@@ -33,29 +36,46 @@ def backbone_settings(arrays):
 
 
 def detector_settings(arrays):
-    """`ModelConfig` values of the detector in `arrays`, nested, as far as shapes tell them."""
-    fpn, rpn, box = "fpn/output2", "rpn/head", "box_head"
+    """`ModelConfig` values of the detector in `arrays`, nested, as far as shapes tell them.
+
+    What a missing layer would tell is left out: it is reported as missing later, by name.
+    """
+    parts = {path.split("/")[0] for path in arrays}
+    features = "FPN" if "fpn" in parts else "C4" if "res5" in parts else "C5"
     settings = {
         "backbone": backbone_settings(arrays),
-        "fpn": {"channels": _outputs(arrays, fpn), "norm": _norm(arrays, fpn)},
-        "rpn": {"convs": _count(arrays, f"{rpn}/conv"), "channels": _outputs(arrays, f"{rpn}/conv")},
-        "box_head": {
-            "convs": _count(arrays, f"{box}/conv"),
-            "fcs": _count(arrays, f"{box}/fc"),
-            "channels": _outputs(arrays, f"{box}/fc1"),
-            "norm": _norm(arrays, f"{box}/conv1"),
-        },
-        "mask_head": None,
+        "features": features,
+        "rpn": {"convs": _count(arrays, "rpn/head/conv"), "channels": _outputs(arrays, "rpn/head/conv")},
+        "box_head": _box_head(arrays),
+        "mask_head": _mask_head(arrays) if "mask_head" in parts else None,
+        "keypoint_head": _keypoint_head(arrays) if "keypoint_head" in parts else None,
     }
-    if settings["box_head"]["convs"]:
-        settings["box_head"]["conv_channels"] = _outputs(arrays, f"{box}/conv1")
-    if any(path.startswith("mask_head/") for path in arrays):
-        settings["mask_head"] = {
-            "convs": _count(arrays, "mask_head/conv"),
-            "channels": _outputs(arrays, "mask_head/conv1"),
-            "norm": _norm(arrays, "mask_head/conv1"),
-        }
+    if features == "FPN":
+        settings["fpn"] = _known({"channels": _outputs(arrays, "fpn/output2")}) | {"norm": _norm(arrays, "fpn/output2")}
     return settings
+
+
+def _box_head(arrays):
+    sizes = {"channels": _outputs(arrays, "box_head/fc1"), "conv_channels": _outputs(arrays, "box_head/conv1")}
+    counts = {"convs": _count(arrays, "box_head/conv"), "fcs": _count(arrays, "box_head/fc")}
+    return counts | _known(sizes) | {"norm": _norm(arrays, "box_head/conv1")}
+
+
+def _mask_head(arrays):
+    deconv, classes = arrays.get("mask_head/deconv_kernel"), num_classes(arrays)
+    sizes = {"channels": None if deconv is None else deconv.shape[2]}
+    single = classes is not None and classes > 1 and len(arrays.get("mask_head/predictor_bias", ())) == 1
+    found = {"convs": _count(arrays, "mask_head/conv"), "class_agnostic": single}
+    return found | _known(sizes) | {"norm": _norm(arrays, "mask_head/conv1")}
+
+
+def _keypoint_head(arrays):
+    sizes = {"channels": _outputs(arrays, "keypoint_head/conv1")}
+    return {"convs": _count(arrays, "keypoint_head/conv")} | _known(sizes)
+
+
+def _known(sizes):
+    return {key: size for key, size in sizes.items() if size is not None}
 
 
 def num_classes(arrays):
@@ -64,12 +84,17 @@ def num_classes(arrays):
     return None if bias is None else len(bias) - 1
 
 
+def num_heatmaps(arrays):
+    """How many keypoints the detector in `arrays` tells apart; 0 without a keypoint head."""
+    return len(arrays.get("keypoint_head/score_bias", ()))
+
+
 def _count(arrays, prefix):
     return sum(1 for path in arrays if re.fullmatch(rf"{prefix}\d*/kernel", path))
 
 
 def _outputs(arrays, layer):
-    """Output channels of a layer; a layer that the file lacks is reported as missing later, by name."""
+    """Output channels of a layer, or None."""
     kernel = arrays.get(f"{layer}/kernel")
     return None if kernel is None else kernel.shape[-1]
 

@@ -4,10 +4,21 @@ Names of both generations of detector files are read: torchvision renames the ol
 (`fpn.inner_blocks.0.weight` is now `fpn.inner_blocks.0.0.weight`), the published `_coco` files still carry them.
 """
 
-from mrcnn_tf.weights.coco import COCO_90
+from mrcnn_tf.weights.coco import COCO_90, categories_of
 from mrcnn_tf.weights.converted import Converted
-from mrcnn_tf.weights.rules import CONV, DECONV, LINEAR, NORM, POOLED, PREDICTOR, Rule, drop_background, translate
-from mrcnn_tf.weights.structure import backbone_settings, detector_settings, num_classes
+from mrcnn_tf.weights.rules import (
+    CONV,
+    DECONV,
+    LINEAR,
+    NORM,
+    POOLED,
+    PREDICTOR,
+    SCORE,
+    Rule,
+    drop_background,
+    translate,
+)
+from mrcnn_tf.weights.structure import backbone_settings, detector_settings
 
 BODY = r"(?:backbone\.body\.)?"
 SKIP = {
@@ -51,6 +62,9 @@ DETECTOR_RULES = [
     Rule(rf"{ROI}mask_head\.(\d)\.1", lambda m: f"mask_head/conv{int(m[1]) + 1}", NORM),
     Rule(rf"{ROI}mask_predictor\.conv5_mask", lambda m: "mask_head", DECONV),
     Rule(rf"{ROI}mask_predictor\.mask_fcn_logits", lambda m: "mask_head", PREDICTOR),
+    # A ReLU is counted after each convolution.
+    Rule(rf"{ROI}keypoint_head\.(\d*[02468])", lambda m: f"keypoint_head/conv{int(m[1]) // 2 + 1}", CONV),
+    Rule(rf"{ROI}keypoint_predictor\.kps_score_lowres", lambda m: "keypoint_head", SCORE),
 ]
 
 
@@ -66,12 +80,15 @@ def convert(tensors):
     found = translate(tensors, DETECTOR_RULES, SKIP)
     drop_background(found)
     settings = detector_settings(found.arrays)
-    newer = settings["fpn"]["norm"] is not None
+    newer = "fpn" in settings and settings["fpn"]["norm"] is not None
     # The published models of 2019 were trained with an epsilon of 0 in their frozen batch norm.
     settings["conventions"] = {"batch_norm_epsilon": 1e-5 if newer else 0.0}
-    kind = "maskrcnn" if settings["mask_head"] else "fasterrcnn"
-    config = f"torchvision_{kind}_resnet50_fpn{'_v2' if newer else ''}"
-    categories = COCO_90 if num_classes(found.arrays) == 90 else None
+    if settings["keypoint_head"]:
+        config = "torchvision_keypointrcnn_resnet50_fpn"
+    else:
+        kind = "maskrcnn" if settings["mask_head"] else "fasterrcnn"
+        config = f"torchvision_{kind}_resnet50_fpn{'_v2' if newer else ''}"
+    categories = categories_of(found.arrays, COCO_90)
     return Converted(found.arrays, found.changes, found.skipped, found.unknown, settings, config, categories)
 
 

@@ -15,13 +15,14 @@ HEAD_SAMPLES = 800
 
 # Standard deviation of a linear map's output for inputs of order 1; the first pattern found in the name decides.
 _GAINS = (
-    (r"stem\.conv1\.weight", 1 / 34),  # detectron2 does not divide its pixels by their deviation
+    (r"stem\.conv1\.weight", 1 / 34),  # detectron2 does not divide a ResNet's pixels by their deviation
     (r"(cls_logits|objectness_logits)\.weight", 0.8),
     (r"(rpn\.head\.bbox_pred|anchor_deltas)\.weight", 0.1),
     (r"box_predictor\.cls_score\.weight", 2.6),
     (r"box_predictor\.bbox_pred\.weight", 0.7),
+    (r"score_lowres\.weight", 0.6),
     (r"(mask_fcn_logits|mask_head\.predictor)\.weight", 1.7),
-    (r"(bottom_up|backbone\.body)\.", 1.7),
+    (r"(bottom_up|backbone\.body|backbone\.res\d|roi_heads\.res5|keypoint_head|keypoint_predictor)\.", 1.7),
     (r"(inner|lateral)", 0.7),
     (r"(fpn|rpn|fc6|fc1|box_head\.0|mask_fcn1|mask_head\.0)", 1.0),
     (r"", 1.5),
@@ -91,13 +92,15 @@ def _ground(height, width, seed, cells=5):
     return (upper * (height - y) + lower * y) // (height * width)
 
 
-def weights(shapes, seed, background):
+def weights(shapes, seed, background, normalized=False):
     """Returns {name: array} for a published model's state dict, float32 (int64 zeros for batch counters).
 
     `shapes` maps names to (shape, dtype name) as the golden json lists them. Every tensor depends on its own name and
     shape and on the seed alone. Activations stay of order 1, scores and boxes spread out. `background`, a number of the
     golden json too, is added to the bias of the background's class logit: it decides how many detections there are.
+    `normalized` says that a detectron2 model, its ResNeXt, divides pixels by their deviation.
     """
+    first = any(name.startswith("backbone.body.") for name in shapes)  # torchvision's classes begin with the background
     norms = {name.removesuffix("running_var") for name in shapes if name.endswith("running_var")}
     made = {}
     for name, (shape, dtype) in shapes.items():
@@ -108,9 +111,13 @@ def weights(shapes, seed, background):
         elif stem + "." in norms:
             made[name] = _norm(name, shape, [seed, zlib.crc32(stem.encode())], source)
         elif part == "bias":
-            made[name] = _bias(name, shape, source, background)
+            made[name] = _bias(name, shape, source)
+            if "box_predictor.cls_score" in name:
+                made[name][0 if first else -1] += np.float32(background)
         else:
             made[name] = _linear(name, shape, source)
+            if normalized and "stem.conv1" in name:
+                made[name] *= np.float32(58)
     return made
 
 
@@ -133,22 +140,20 @@ def _norm(name, shape, shared, source):
     return scale * np.float32(0.2) if _LAST_OF_BLOCK.search(name) else scale
 
 
-def _bias(name, shape, source, background):
+def _bias(name, shape, source):
     values = uniform(shape, source, -0.1, 0.1)
-    if "box_predictor.cls_score" in name:
-        values[0 if shape[0] == 91 else -1] += np.float32(background)  # torchvision's 91 begin with the background
     if re.search(r"cls_logits|objectness_logits", name):
         values -= np.float32(3.0)
     return values
 
 
 def _linear(name, shape, source):
-    """Returns a kernel [out, in, ...] ([in, out, 2, 2] for the mask head's deconvolution).
+    """Returns a kernel [out, in, ...] ([in, out, side, side] for the deconvolutions, whose sides are even).
 
     Each output's kernel sums to zero: inputs behind a ReLU share a positive mean, and without this it would drown what
     differs from place to place.
     """
-    deconvolution = len(shape) == 4 and shape[2] == 2
+    deconvolution = len(shape) == 4 and shape[2] % 2 == 0
     inputs = (0,) if deconvolution else tuple(range(1, len(shape)))
     fan_in = int(np.prod([shape[axis] for axis in inputs]))
     steps = bits(int(np.prod(shape)), source).reshape(shape)

@@ -33,6 +33,10 @@ CONFIGS = {
     "mask_rcnn_R_50_FPN_3x": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml",
     "mask_rcnn_R_101_FPN_3x": "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml",
     "faster_rcnn_R_50_FPN_3x": "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml",
+    "mask_rcnn_R_50_C4_3x": "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_3x.yaml",
+    "mask_rcnn_R_50_DC5_3x": "COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_3x.yaml",
+    "mask_rcnn_X_101_32x8d_FPN_3x": "COCO-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_3x.yaml",
+    "keypoint_rcnn_R_50_FPN_3x": "COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml",
 }
 RECORDS = {
     "mask_rcnn_R_50_FPN_3x": {
@@ -45,12 +49,31 @@ RECORDS = {
     "faster_rcnn_R_50_FPN_3x": {
         "detectron2_faster_rcnn_R_50": {"seed": 14, "background": 18.5, **SMALL, "images": FOUR[::3]},
     },
-}
+    "mask_rcnn_R_50_C4_3x": {
+        # res5, and below the first fully connected layer on it, take long for each proposal.
+        "detectron2_mask_rcnn_R_50_C4": {
+            "seed": 17, "background": 9, **SMALL, "proposals": 100, "images": FOUR[1:3],
+        },
+    },
+    "mask_rcnn_R_50_DC5_3x": {
+        "detectron2_mask_rcnn_R_50_DC5": {"seed": 18, "background": 11, **SMALL, "proposals": 300, "images": FOUR[1:3]},
+    },
+    "mask_rcnn_X_101_32x8d_FPN_3x": {
+        "detectron2_mask_rcnn_X_101": {
+            "seed": 19, "background": 26, **SMALL, "normalized": True, "images": FOUR[:1],
+        },
+    },
+    "keypoint_rcnn_R_50_FPN_3x": {
+        "detectron2_keypoint_rcnn_R_50": {"seed": 20, "background": 9.5, **SMALL, "detections": 40, "images": FOUR[:2]},
+    },
+}  # fmt: skip
 
 
 def build(architecture, entry):
     cfg = model_zoo.get_config(CONFIGS[architecture])
     cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.RPN.POST_NMS_TOPK_TEST = entry.get("proposals", cfg.MODEL.RPN.POST_NMS_TOPK_TEST)
+    cfg.TEST.DETECTIONS_PER_IMAGE = entry.get("detections", cfg.TEST.DETECTIONS_PER_IMAGE)
     return build_model(cfg)
 
 
@@ -67,44 +90,67 @@ def run(model, entry, image):
     pixels = torch.from_numpy(resized.astype(np.float32).transpose(2, 0, 1))
     images = model.preprocess_image([{"image": pixels}])
     size = images.image_sizes[0]
-    body = model.backbone.bottom_up(images.tensor)
-    pyramid = model.backbone(images.tensor)
-    logits, deltas = model.proposal_generator.rpn_head([pyramid[f"p{level}"] for level in range(2, 7)])
+    features = model.backbone(images.tensor)
+    names = model.proposal_generator.in_features
+    logits, deltas = model.proposal_generator.rpn_head([features[name] for name in names])
     stages = {
         "size": np.array(size),
         "padded_size": np.array(images.tensor.shape[2:]),
         "resized": resized[:, :, ::-1],
         "preprocessed": recording.hwc(images.tensor)[: size[0], : size[1]],
     }
-    stages |= {f"C{level}": recording.hwc(body[f"res{level}"]) for level in range(2, 6)}
-    stages |= {f"P{level}": recording.hwc(pyramid[f"p{level}"]) for level in range(2, 7)}
-    stages |= {f"rpn_logits{level}": recording.anchors_last(value, 1)[..., 0] for level, value in enumerate(logits, 2)}
-    stages |= {f"rpn_deltas{level}": recording.anchors_last(value, 4) for level, value in enumerate(deltas, 2)}
-    proposals, _ = model.proposal_generator(images, pyramid)
-    stages["proposal_boxes"] = proposals[0].proposal_boxes.tensor.numpy()
+    stages |= body_maps(getattr(model.backbone, "bottom_up", model.backbone), images.tensor)
+    stages |= {f"P{name[1]}": recording.hwc(features[name]) for name in names if name[0] == "p"}
+    for name, level_logits, level_deltas in zip(names, logits, deltas, strict=True):
+        stages[f"rpn_logits{name[-1]}"] = recording.anchors_last(level_logits, 1)[..., 0]
+        stages[f"rpn_deltas{name[-1]}"] = recording.anchors_last(level_deltas, 4)
+    proposals, _ = model.proposal_generator(images, features)
+    boxes = proposals[0].proposal_boxes
+    stages["proposal_boxes"] = boxes.tensor.numpy()
     stages["proposal_scores"] = proposals[0].objectness_logits.numpy()
-    heads = model.roi_heads
-    pooled = heads.box_pooler([pyramid[name] for name in heads.box_in_features], [proposals[0].proposal_boxes])
-    class_logits, box_deltas = heads.box_predictor(heads.box_head(pooled))
+    class_logits, box_deltas = predict(model.roi_heads, features, boxes)
     stages |= {"class_logits": class_logits.numpy(), "box_deltas": box_deltas.numpy()}
-    found, _ = heads(images, pyramid, proposals)
+    found, _ = model.roi_heads(images, features, proposals)
     return stages | finish(found[0], image.shape[:2])
+
+
+def body_maps(resnet, images):
+    """Returns {"C2": [H, W, C], ...} of every stage, whether or not the model reads it itself."""
+    maps, outputs = {}, resnet.stem(images)
+    for name in resnet.stage_names:
+        outputs = getattr(resnet, name)(outputs)
+        maps[f"C{name[-1]}"] = recording.hwc(outputs)
+    return maps
+
+
+def predict(heads, features, boxes):
+    """Returns class logits [N, K + 1] and box deltas [N, 4 K] of N proposals."""
+    if hasattr(heads, "res5"):
+        shared = heads._shared_roi_transform([features[name] for name in heads.in_features], [boxes])
+        return heads.box_predictor(shared.mean(dim=[2, 3]))
+    pooled = heads.box_pooler([features[name] for name in heads.box_in_features], [boxes])
+    return heads.box_predictor(heads.box_head(pooled))
 
 
 def finish(found, size):
     """Returns the final detections before and after they are scaled to the image's own size (height, width).
 
-    The mask probabilities travel under a name of their own, so that they are filtered with the boxes but not pasted.
+    The mask probabilities travel under a name of their own, so that they are filtered with the boxes but not pasted;
+    the keypoints under theirs, so that they are scaled.
     """
     carried = Instances(found.image_size, pred_boxes=found.pred_boxes.clone(), scores=found.scores)
     carried.resized_boxes, carried.labels = found.pred_boxes.tensor, found.pred_classes
     if found.has("pred_masks"):
         carried.probabilities = found.pred_masks[:, 0]
+    if found.has("pred_keypoints"):
+        carried.pred_keypoints, carried.heatmaps = found.pred_keypoints, found.pred_keypoint_heatmaps
     final = detector_postprocess(carried, *size)
     stages = {"boxes": final.pred_boxes.tensor.numpy(), "resized_boxes": final.resized_boxes.numpy()}
     stages |= {"scores": final.scores.numpy(), "labels": final.labels.numpy()}
     if final.has("probabilities"):
         stages["masks"] = final.probabilities.numpy()
+    if final.has("pred_keypoints"):
+        stages |= {"keypoints": final.pred_keypoints.numpy(), "keypoint_logits": final.heatmaps.numpy()}
     return stages
 
 

@@ -34,11 +34,15 @@ RECORDS = {
     "fasterrcnn_resnet50_fpn_v2": {
         "torchvision_fasterrcnn_v2": {"seed": 6, "background": 9.5, **SMALL, "images": FOUR[2:]},
     },
+    "keypointrcnn_resnet50_fpn": {
+        "torchvision_keypointrcnn": {"seed": 7, "background": 9.5, **SMALL, "detections": 40, "images": FOUR[1:3]},
+    },
 }
 
 
 def build(architecture, entry):
     sizes = {key: entry[key] for key in ("min_size", "max_size")}
+    sizes["box_detections_per_img"] = entry.get("detections", 100)
     model = getattr(detection, architecture)(weights=None, weights_backbone=None, **sizes)
     if not architecture.endswith("_v2"):
         freeze(model.backbone.body)
@@ -80,7 +84,13 @@ def run(model, entry, image):
     stages |= {"resized_boxes": found[0]["boxes"].numpy().copy()}
     if "masks" in found[0]:
         stages |= {"masks": found[0]["masks"][:, 0].numpy().copy()}
+    if "keypoints" in found[0]:
+        pooled = heads.keypoint_roi_pool(pyramid, [found[0]["boxes"]], [size])
+        stages |= {"keypoint_logits": heads.keypoint_predictor(heads.keypoint_head(pooled)).numpy()}
     final = model.transform.postprocess(found, [size], [image.shape[:2]])[0]
+    if "keypoints" in final:
+        scores = final["keypoints_scores"][..., None]
+        stages |= {"keypoints": torch.cat([final["keypoints"][..., :2], scores], dim=-1).numpy()}
     return stages | {key: final[key].numpy() for key in ("boxes", "scores", "labels")}
 
 

@@ -6,14 +6,17 @@ the records of that architecture:
     library, architecture, versions, date
     shapes      {tensor name: [shape, dtype]} in state-dict order, an argument of `made_up.weights`
     records     {NAME: {seed, background, min_size, max_size, images: [[height, width, seed], ...],
-                        weights_crc32, images_crc32, noise}}
+                        weights_crc32, images_crc32, noise}}; some proposals, detections, normalized
 
-so that the weights are `made_up.weights(shapes, seed, background)` and image i is `made_up.image(*images[i])`, RGB.
+so that the weights are `made_up.weights(shapes, seed, background, normalized)` and image i is
+`made_up.image(*images[i])`, RGB. `proposals` and `detections` are how many of them an image has at most, where that
+isn't the library's 1000 and 100.
 `weights_crc32` and `images_crc32`, over the bytes of all of them in order, tell a change of made_up.py from a change of
 the code under test. `noise` compares the library in float32 with itself in float64, the floor under any tolerance: per
 stage and image the largest difference over the stage's largest magnitude; for `proposals` the fraction found again at
 an IoU of 0.99; for `detections` [found again, in float64, in float32], where found means the same class, an IoU of at
-least 0.99 and scores within 0.001; for `masks` the largest difference of probabilities among those.
+least 0.99 and scores within 0.001; for `masks` the largest difference of probabilities among those, for `keypoints`
+the fraction of theirs within half a pixel.
 
 Keys of the npz for image i are `img{i}/STAGE`. Maps are flattened in the order (height, width, channel), RPN outputs in
 (height, width, anchor[, coordinate]), and all maps are those of the padded image.
@@ -22,8 +25,8 @@ Keys of the npz for image i are `img{i}/STAGE`. Maps are flattened in the order 
     preprocessed         sampled [height, width, 3] after resizing and normalizing, before padding; detectron2's is BGR
     resized              detectron2 only, sampled uint8 [height, width, 3] RGB after resizing
     C2..C5, P2..P6       sampled [height, width, channels]
-    rpn_logits2..6       sampled [height, width, 3]
-    rpn_deltas2..6       sampled [height, width, 3, 4]
+    rpn_logits2..6       sampled [height, width, 3]; without a pyramid [height, width, 15] of the one map
+    rpn_deltas2..6       sampled [height, width, 3, 4]; [height, width, 15, 4]
     proposal_boxes       [<=300, 4] float32: x1, y1, x2, y2 in pixels of the resized image, best first
     proposal_scores      [<=300] float32: probabilities in torchvision, logits in detectron2
     class_logits         sampled [50, classes and background] of the first 50 proposals, the library's order of classes
@@ -31,11 +34,13 @@ Keys of the npz for image i are `img{i}/STAGE`. Maps are flattened in the order 
     resized_boxes        [n, 4] float32: final detections in pixels of the resized image, best first
     boxes                [n, 4] float32: the same in pixels of the original image
     scores, labels       [n] float32 and int64; detectron2's labels start at 0, torchvision's at 1
-    masks                [<=10, 28, 28] uint16: probability * 65535 of the detected class, for the first detections
+    masks                [<=10, M, M] uint16: probability * 65535 of the detected class, for the first detections
+    keypoint_logits      sampled [<=10, P, 56, 56]: the heatmaps of the first `resized_boxes`
+    keypoints            [n, P, 3] float32: (x, y, score) in pixels of the original image; the library's own score
 
-A sampled stage is `made_up.sample(array, count)` with `made_up.HEAD_SAMPLES` for class logits and box deltas and
-`made_up.MAP_SAMPLES` for the others. It comes with `STAGE_shape` and `STAGE_max`, the shape of the whole array and its
-largest magnitude.
+A sampled stage is `made_up.sample(array, count)` with `made_up.HEAD_SAMPLES` for class logits, box deltas and keypoint
+logits and `made_up.MAP_SAMPLES` for the others. It comes with `STAGE_shape` and `STAGE_max`, the shape of the whole
+array and its largest magnitude.
 """
 
 import copy
@@ -51,7 +56,7 @@ from golden import made_up
 FOLDER = pathlib.Path(__file__).parent
 PROPOSALS = 300
 HEAD_PROPOSALS = 50
-MASKS = 10
+DETECTIONS = 10  # whose masks and heatmaps are kept
 
 
 def record_all(library, versions, records, build, run):
@@ -64,7 +69,7 @@ def record_all(library, versions, records, build, run):
         for name, entry in entries.items():
             model = build(architecture, entry).eval()
             shapes = {key: [list(value.shape), str(value.dtype)[6:]] for key, value in model.state_dict().items()}
-            weights = made_up.weights(shapes, entry["seed"], entry["background"])
+            weights = made_up.weights(shapes, entry["seed"], entry["background"], entry.get("normalized", False))
             model.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
             images = [made_up.image(*image) for image in entry["images"]]
             entry["weights_crc32"] = _crc32(weights.values())
@@ -119,14 +124,16 @@ def _reduce(stage, array):
     if stage in ("proposal_boxes", "proposal_scores"):
         return {stage: np.float32(array[:PROPOSALS])}
     if stage == "masks":
-        return {stage: np.round(array[:MASKS] * 65535).astype(np.uint16)}
+        return {stage: np.round(array[:DETECTIONS] * 65535).astype(np.uint16)}
     if stage in ("size", "padded_size", "labels"):
         return {stage: np.int64(array)}
-    if stage in ("boxes", "resized_boxes", "scores"):
+    if stage in ("boxes", "resized_boxes", "scores", "keypoints"):
         return {stage: np.float32(array)}
     count = made_up.MAP_SAMPLES
     if stage in ("class_logits", "box_deltas"):
         array, count = array[:HEAD_PROPOSALS], made_up.HEAD_SAMPLES
+    if stage == "keypoint_logits":
+        array, count = array[:DETECTIONS], made_up.HEAD_SAMPLES
     return {
         stage: made_up.sample(array, count),
         f"{stage}_shape": np.int64(array.shape),
@@ -146,9 +153,12 @@ def _compare(stages, exact):
     pairs &= exact["labels"][:, None] == stages["labels"][None]
     pairs &= np.abs(exact["scores"][:, None] - stages["scores"][None]) <= 1e-3
     found["detections"] = [int(pairs.any(1).sum()), *map(len, (exact["scores"], stages["scores"]))]
-    if "masks" in exact and len(pairs):
-        rows, columns = np.nonzero(pairs)
+    rows, columns = np.nonzero(pairs)
+    if "masks" in exact and len(rows):
         found["masks"] = float(f"{np.abs(exact['masks'][rows] - stages['masks'][columns]).max():.2g}")
+    if "keypoints" in exact and len(rows):
+        gaps = np.abs(exact["keypoints"][rows] - stages["keypoints"][columns])[..., :2].max(axis=-1)
+        found["keypoints"] = float(f"{(gaps <= 0.5).mean():.4f}")
     return found
 
 

@@ -12,7 +12,8 @@ from golden import made_up
 from mrcnn_tf.ops import boxes as box_ops
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
-HEAD_STAGES = ("class_logits", "box_deltas")
+HEAD_STAGES = ("class_logits", "box_deltas", "keypoint_logits")
+HEATMAPS = 10  # of the first detections, recorded
 
 
 @functools.cache
@@ -25,7 +26,7 @@ def state_dict(name, record):
     """The tensors of a record of architecture `name`, under the library's own names."""
     info = architecture(name)
     entry = info["records"][record]
-    return made_up.weights(info["shapes"], entry["seed"], entry["background"])
+    return made_up.weights(info["shapes"], entry["seed"], entry["background"], entry.get("normalized", False))
 
 
 def save(path, name, record, rename=str):
@@ -35,9 +36,11 @@ def save(path, name, record, rename=str):
 
 
 def sizes(name, record):
-    """The overrides that give a model the record's image size."""
+    """The overrides that give a model the record's image size and its limits on proposals and detections."""
     entry = architecture(name)["records"][record]
-    return [f"model.resize.min_size={entry['min_size']}", f"model.resize.max_size={entry['max_size']}"]
+    keys = {"min_size": "resize.min_size", "max_size": "resize.max_size", "proposals": "rpn.post_nms_test"}
+    keys["detections"] = "detections.max_per_image"
+    return [f"model.{setting}={entry[key]}" for key, setting in keys.items() if key in entry]
 
 
 def images(name, record):
@@ -53,37 +56,50 @@ def images(name, record):
 def dense_stages(model, prepared):
     """{stage: array}, named and laid out as in the golden files, of what `model.preprocess` gives for an image.
 
-    Proposals are ours; so that an early difference can't hide in them, `head_stages` takes them from outside.
+    Proposals are ours; so that an early difference can't hide in them, `head_stages` takes them from outside. The maps
+    that the heads read are returned too.
     """
     size = prepared["image_size"]
     height, width = size.numpy()[0]
     normalized = model.preprocess.normalize(prepared["image"], size)
     maps = model.backbone(normalized)
-    pyramid = model.fpn(maps)
-    logits, deltas = model.rpn.head(pyramid)
+    features = model.fpn(maps) if model.fpn else maps[-1:]
+    first = 2 if model.fpn else len(maps) + 1
+    logits, deltas = model.rpn.head(features)
     found = {"size": size.numpy()[0], "padded_size": np.array(normalized.shape[1:3])}
     found["preprocessed"] = normalized.numpy()[0, :height, :width]
-    found |= {f"C{level}": features.numpy()[0] for level, features in enumerate(maps, 2)}
-    for level, (features, scores, shifts) in enumerate(zip(pyramid, logits, deltas, strict=True), 2):
-        cells = features.shape[1:3]
-        found[f"P{level}"] = features.numpy()[0]
+    found |= {f"C{level}": level_map.numpy()[0] for level, level_map in enumerate(maps, 2)}
+    for level, (level_map, scores, shifts) in enumerate(zip(features, logits, deltas, strict=True), first):
+        cells = level_map.shape[1:3]
+        if model.fpn:
+            found[f"P{level}"] = level_map.numpy()[0]
         found[f"rpn_logits{level}"] = scores.numpy().reshape(*cells, -1)
         found[f"rpn_deltas{level}"] = shifts.numpy().reshape(*cells, -1, 4)
-    proposals = model.rpn(pyramid, size)
+    proposals = model.rpn(features, size)
     found["proposals"] = proposals.boxes.numpy()[0][proposals.valid.numpy()[0]]
-    return found, pyramid
+    return found, features
 
 
-def head_stages(model, pyramid, proposals, background):
+def head_stages(model, features, proposals, background):
     """The box head's outputs for the recorded proposals, in the library's order of classes.
 
     Where the background is first, the library predicts a box for it too, which nobody reads: NaN here.
     """
-    logits, deltas = (value.numpy()[0] for value in model.box_head(pyramid, tf.constant(proposals[None])))
+    pooled = model.box_features(features, tf.constant(proposals[None]))
+    logits, deltas = (value.numpy()[0] for value in model.box_head(pooled))
     deltas = deltas.reshape(len(deltas), -1)
     if background == "last":
         return {"class_logits": np.roll(logits, -1, axis=1), "box_deltas": deltas}
     return {"class_logits": logits, "box_deltas": np.pad(deltas, ((0, 0), (4, 0)), constant_values=np.nan)}
+
+
+def keypoint_stages(model, features, boxes):
+    """The heatmaps of one-class detections `boxes` [N, 4] of the resized image; nothing without a keypoint head."""
+    if not model.keypoint_head:
+        return {}
+    boxes = tf.constant(boxes[None, :HEATMAPS])
+    classes = tf.ones(boxes.shape[:2], tf.int32)
+    return {"keypoint_logits": model.keypoint_head(model.keypoint_features(features, boxes), classes).numpy()[0]}
 
 
 def difference(stage, ours, recorded):
@@ -113,14 +129,15 @@ def matched(recorded, detections, labels):
 
 
 def compare_detections(model, images, first_label):
-    """Checks masks and counts of the detections of `images`; returns (how many they have, how many of them we found).
+    """Checks masks, keypoints and counts of `images`; returns (how many detections they have, how many we found).
 
     `first_label` is the library's number of our first class.
     """
     theirs = found = 0
+    kinds = min(6, len(model.config.categories))
     for image, recorded in images:
         detections = model.detect(image)
-        assert len(set(recorded["labels"])) > 5, "weights that detect a few classes only prove little"
+        assert len(set(recorded["labels"])) >= kinds, "weights that detect a few classes only prove little"
         assert abs(len(detections) - len(recorded["scores"])) <= 0.02 * len(recorded["scores"])
         pairs = matched(recorded, detections, detections.classes - 1 + first_label)
         theirs, found = theirs + len(recorded["scores"]), found + len(pairs)
@@ -129,14 +146,27 @@ def compare_detections(model, images, first_label):
             if "masks" in recorded and their < len(recorded["masks"]):
                 mask = recorded["masks"][their] / 65535
                 np.testing.assert_allclose(detections.mask_probabilities[ours], mask, atol=2e-3)
+        assert (detections.keypoints is None) == ("keypoints" not in recorded)
+        if "keypoints" in recorded:
+            their, ours = np.array(pairs).T
+            check_keypoints(detections.keypoints[ours], recorded["keypoints"][their])
     return theirs, found
 
 
-def check_stages(ours, recorded, stages):
+def check_keypoints(ours, theirs):
+    """Keypoints [N, P, 3] of the same detections: 99 % within half a pixel, and of those the scores equal."""
+    near = np.abs(ours - theirs)[..., :2].max(axis=-1) <= 0.5
+    assert near.mean() >= 0.99
+    np.testing.assert_allclose(ours[near][:, 2], theirs[near][:, 2], rtol=1e-3)
+
+
+def check_stages(model, ours, recorded):
     """Every recorded stage within 1e-4, the sizes equal, and 99 % of the proposals found again."""
+    stages = [key.removesuffix("_max") for key in recorded if key.endswith("_max") and key != "resized_max"]
+    maps = {"FPN": 4 + 3 * 5, "C4": 3 + 2, "C5": 4 + 2}[model.config.features]
+    assert len(stages) == 1 + maps + 2 + bool(model.keypoint_head)
     np.testing.assert_array_equal(ours["size"], recorded["size"])
     np.testing.assert_array_equal(ours["padded_size"], recorded["padded_size"])
-    assert len(stages) == 1 + 4 + 5 + 5 + 5 + 2
     differences = {stage: difference(stage, ours[stage], recorded) for stage in stages}
     assert max(differences.values()) <= 1e-4, differences
     assert found_again(recorded["proposal_boxes"], ours["proposals"]) >= 0.99

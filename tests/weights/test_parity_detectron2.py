@@ -14,6 +14,10 @@ RECORDS = [
     ("mask_rcnn_R_50_FPN_3x", "detectron2_mask_rcnn_R_50_seed2"),
     ("mask_rcnn_R_101_FPN_3x", "detectron2_mask_rcnn_R_101"),
     ("faster_rcnn_R_50_FPN_3x", "detectron2_faster_rcnn_R_50"),
+    ("mask_rcnn_R_50_C4_3x", "detectron2_mask_rcnn_R_50_C4"),
+    ("mask_rcnn_R_50_DC5_3x", "detectron2_mask_rcnn_R_50_DC5"),
+    ("mask_rcnn_X_101_32x8d_FPN_3x", "detectron2_mask_rcnn_X_101"),
+    ("keypoint_rcnn_R_50_FPN_3x", "detectron2_keypoint_rcnn_R_50"),
 ]
 
 
@@ -34,14 +38,14 @@ def test_every_stage_is_detectron2s(loaded):
     model, architecture, record = loaded
     for image, recorded in parity.images(architecture, record):
         prepared = model.preprocess(image)
-        ours, pyramid = parity.dense_stages(model, prepared)
+        ours, features = parity.dense_stages(model, prepared)
         height, width = ours["size"]
         resized = prepared["image"].numpy()[0, :height, :width]
         np.testing.assert_array_equal(made_up.sample(resized), recorded["resized"])
         ours["preprocessed"] = ours["preprocessed"][..., ::-1]  # detectron2 works on BGR
-        ours |= parity.head_stages(model, pyramid, recorded["proposal_boxes"][:50], "last")
-        stages = [key.removesuffix("_max") for key in recorded if key.endswith("_max") and key != "resized_max"]
-        parity.check_stages(ours, recorded, stages)
+        ours |= parity.head_stages(model, features, recorded["proposal_boxes"][:50], "last")
+        ours |= parity.keypoint_stages(model, features, recorded["resized_boxes"])
+        parity.check_stages(model, ours, recorded)
 
 
 def test_detections_are_detectron2s(loaded):

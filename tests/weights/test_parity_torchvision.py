@@ -14,6 +14,7 @@ RECORDS = [
     ("fasterrcnn_resnet50_fpn", "torchvision_fasterrcnn"),
     ("maskrcnn_resnet50_fpn_v2", "torchvision_maskrcnn_v2"),
     ("fasterrcnn_resnet50_fpn_v2", "torchvision_fasterrcnn_v2"),
+    ("keypointrcnn_resnet50_fpn", "torchvision_keypointrcnn"),
 ]
 
 
@@ -28,7 +29,7 @@ def old_name(name):
 def loaded(request, tmp_path_factory):
     """(model, architecture, record) with the record's weights."""
     architecture, record = request.param
-    rename = old_name if record == "torchvision_maskrcnn_seed2" else str
+    rename = old_name if record in ("torchvision_maskrcnn_seed2", "torchvision_keypointrcnn") else str
     path = parity.save(tmp_path_factory.mktemp("weights") / "model.pth", architecture, record, rename)
     model = MaskRCNN.from_pretrained(path, parity.sizes(architecture, record), verbose=False)
     path.unlink()
@@ -38,12 +39,10 @@ def loaded(request, tmp_path_factory):
 def test_every_stage_is_torchvisions(loaded):
     model, architecture, record = loaded
     for image, recorded in parity.images(architecture, record):
-        ours, pyramid = parity.dense_stages(model, model.preprocess(image))
-        proposals = recorded["proposal_boxes"][:50]
-        heads = parity.head_stages(model, pyramid, proposals, "first")
-        parity.check_stages(
-            ours | heads, recorded, [key.removesuffix("_max") for key in recorded if key.endswith("_max")]
-        )
+        ours, features = parity.dense_stages(model, model.preprocess(image))
+        ours |= parity.head_stages(model, features, recorded["proposal_boxes"][:50], "first")
+        ours |= parity.keypoint_stages(model, features, recorded["resized_boxes"])
+        parity.check_stages(model, ours, recorded)
 
 
 def test_detections_are_torchvisions(loaded):

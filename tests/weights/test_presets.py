@@ -12,12 +12,14 @@ from mrcnn_tf.weights.source import read_weights
 
 def test_every_preset_has_what_a_user_needs():
     found = mrcnn_tf.list_presets()
-    assert len({preset.name for preset in found}) == len({preset.file for preset in found}) == len(found) > 15
+    assert len({preset.name for preset in found}) == len({preset.file for preset in found}) == len(found) > 30
     for preset in found:
         assert preset.page.startswith("https://") and preset.entry and preset.licence
         assert preset.config is None or preset.config in config_names()
         if preset.config:
-            assert bool(load_config(preset.config).model.mask_head) == ("mask" in preset.name)
+            model = load_config(preset.config).model
+            assert bool(model.mask_head) == ("mask" in preset.name)
+            assert bool(model.keypoint_head) == bool(preset.keypoint_ap) == ("keypoint" in preset.name)
 
 
 def test_an_absent_file_says_what_to_download_where(monkeypatch, tmp_path):
