@@ -233,6 +233,39 @@ def benchmark(
 
 
 @app.command()
+def ablate(
+    table: Annotated[str, typer.Argument(help="One of 2a, 2b, agnostic, 2c, 2d, 2e, 5, 6.")],
+    overrides: Overrides = None,
+    steps: Annotated[int, typer.Option(help="Of each training.")] = 600,
+    seeds: Annotated[int, typer.Option(help="Trainings of each row.")] = 3,
+    images: Annotated[int, typer.Option(help="To draw and to train on; a fifth as many to evaluate on.")] = 1000,
+    size: Annotated[int | None, typer.Option(help="Of the images, pixels. Default: the table's, 128 or 192.")] = None,
+    rows: Annotated[str | None, typer.Option(help="Some of the table's: labels or numbers from 1, by commas.")] = None,
+    out: Annotated[
+        pathlib.Path, typer.Option(help="The folder for pictures and runs; finished ones are not repeated.")
+    ] = pathlib.Path("runs/ablate"),
+    as_json: AsJson = False,
+):
+    """Train the rows of one of the paper's ablation tables on generated pictures and compare them with the paper."""
+    from mrcnn_tf.ablation.report import ablation_table
+    from mrcnn_tf.ablation.runner import Budget, run_ablation
+    from mrcnn_tf.files import replaced
+
+    chosen = [name.strip() for name in rows.split(",")] if rows else []
+    tell = (lambda sentence: None) if as_json else (lambda sentence: console.print(sentence, style="dim", markup=False))
+    result = run_ablation(table, Budget(steps, seeds, images, size), out, chosen, overrides or [], tell)
+    with replaced(out / f"table-{table}.json") as file:
+        file.write_text(json.dumps(result.to_json(), indent=1), encoding="utf-8")
+    if as_json:
+        print(json.dumps(result.to_json()))
+    else:
+        console.print(ablation_table(result))
+        console.print(f"Figures: {out / f'table-{table}.json'}", soft_wrap=True)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def build_ops(
     cuda: Annotated[
         str | None,

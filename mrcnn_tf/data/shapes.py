@@ -16,8 +16,9 @@ from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import replaced
 
 SAMPLES = 4  # per pixel and axis
-OPACITY = 0.82  # what lies under a shape still shows
-THINNEST = 2.5  # pixels, the stroke of the smallest shapes
+OPACITY = 0.85  # what lies under a shape still shows
+THINNEST = 3.0  # pixels, the stroke of the smallest shapes
+LIGHT = 150  # the least mean of a shape's three colour channels; grounds are darker
 LEAST_INSIDE = 0.7  # of a shape's area
 MOST_HIDDEN = 0.5  # of a shape's pixels
 MOST_BOX_IOU = 0.5  # non-maximum suppression by the usual threshold must not have to drop a true box
@@ -35,7 +36,28 @@ class Shape:
     coverage: np.ndarray  # [size, size] 0..1
 
 
-def make_shapes(folder, images, seed=0, size=128, shapes=(2, 6), smallest=None, largest=None):
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What the pictures show.
+
+    Attributes:
+        shapes: the least and the most in an image; a picture that gets too crowded has fewer.
+        lengths: of shapes, shares of the image's side, from and to.
+        strokes: how wide they are, shares of their length, from and to; at least 3 pixels.
+        kinds: names of `KINDS`; all of them if empty. The categories are these.
+    """
+
+    shapes: tuple[int, int] = (2, 5)
+    lengths: tuple[float, float] = (0.2, 0.6)
+    strokes: tuple[float, float] = (0.09, 0.16)
+    kinds: tuple[str, ...] = ()
+
+    def drawn(self):
+        """The `Kind`s."""
+        return tuple(kind for kind in KINDS if not self.kinds or kind.name in self.kinds)
+
+
+def make_shapes(folder, images, seed=0, size=128, look=None):
     """Writes a dataset in COCO's format: `annotations.json` and `images/000001.png` and so on.
 
     The n-th picture follows from the seed, n and the other arguments but not from how many are made. Polygons are whole
@@ -47,8 +69,7 @@ def make_shapes(folder, images, seed=0, size=128, shapes=(2, 6), smallest=None, 
         images: how many.
         seed: of everything drawn by chance; training and validation data need different ones.
         size: the images' side in pixels.
-        shapes: the least and the most in an image; a picture that gets too crowded has fewer.
-        smallest, largest: lengths of shapes in pixels; a sixth and half of `size` if None.
+        look: a `Look`; None is its defaults.
 
     Returns:
         (path of the json, folder of the images), both `pathlib.Path`.
@@ -56,35 +77,34 @@ def make_shapes(folder, images, seed=0, size=128, shapes=(2, 6), smallest=None, 
     Raises:
         UserError: numbers that make no sense.
     """
-    smallest, largest = smallest or size / 6, largest or size / 2
-    _check(images, size, shapes, smallest, largest)
+    look = look or Look()
+    _check(images, size, look)
     folder = pathlib.Path(folder)
     path = folder / "annotations.json"
     path.unlink(missing_ok=True)  # it must not stand beside another seed's pictures if this is interrupted
     records, annotations = [], []
     for number in range(1, images + 1):
         rng = np.random.default_rng([seed, number])
-        scene = compose(rng, size, shapes, smallest, largest)
+        scene = compose(rng, size, look)
         name = f"{number:06d}.png"
         with replaced(folder / "images" / name) as file:
             Image.fromarray(paint(rng, scene, size)).save(file, compress_level=1)  # noise hardly shrinks
         records.append({"id": number, "file_name": name, "width": size, "height": size})
         for index in range(len(scene)):
-            annotations.append({"id": len(annotations) + 1, "image_id": number} | _annotation(scene, index, size))
-    categories = [_category(number, kind) for number, kind in enumerate(KINDS, 1)]
+            record = _annotation(scene, index, size, look.drawn())
+            annotations.append({"id": len(annotations) + 1, "image_id": number} | record)
+    categories = [_category(number, kind) for number, kind in enumerate(look.drawn(), 1)]
     with replaced(path) as file:
         file.write_text(json.dumps({"images": records, "annotations": annotations, "categories": categories}))
     return path, folder / "images"
 
 
-def compose(rng, size, shapes, smallest, largest):
-    """Places shapes by chance, later ones over earlier ones; a list of `Shape`."""
+def compose(rng, size, look):
+    """Places shapes of a `Look` by chance, later ones over earlier ones; a list of `Shape`."""
     scene = []
-    for _ in range(rng.integers(shapes[0], shapes[1] + 1)):
+    for _ in range(rng.integers(look.shapes[0], look.shapes[1] + 1)):
         for _ in range(ATTEMPTS):
-            # As many in each octave of sizes, or most would be large.
-            length = smallest * (largest / smallest) ** rng.uniform()
-            candidate = _place(rng, scene, size, length)
+            candidate = _place(rng, scene, size, look)
             if candidate is not None and _fits(candidate, scene):
                 scene.append(candidate)
                 break
@@ -119,32 +139,45 @@ def paint(rng, scene, size):
     ground = _texture(rng, size)
     picture, used = ground.copy(), [ground.mean(axis=(0, 1))]
     for shape in scene:
-        # Any colour, but one that can be told from the others of this picture.
-        colours = rng.uniform(10, 245, (6, 3))
+        # Any light colour, but one that can be told from the others of this picture.
+        colours = rng.uniform(60, 255, (12, 3))
+        colours += np.maximum(LIGHT - colours.mean(axis=1, keepdims=True), 0)
         distances = np.linalg.norm(colours[:, None] - np.array(used), axis=2).min(axis=1)
         used.append(colours[distances.argmax()])
         shade = np.float32(used[-1]) + _ramp(rng, size)
         picture += (shape.coverage * np.float32(OPACITY))[..., None] * (shade - picture)
-    picture += rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(3, 9))
+    picture += rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(2, 7))
     return picture.round().clip(0, 255).astype(np.uint8)
 
 
-def _check(images, size, shapes, smallest, largest):
+def _check(images, size, look):
     if images < 1 or size < 16:
         raise UserError(f"{images} images of {size} pixels can't be made: ask for at least 1 of at least 16.")
-    if not 0 <= shapes[0] <= shapes[1]:
-        raise UserError(f"{shapes[0]} to {shapes[1]} shapes can't be drawn: give the least and the most, from 0.")
+    least, most = look.shapes
+    if not 0 <= least <= most:
+        raise UserError(f"{least} to {most} shapes can't be drawn: give the least and the most, from 0.")
+    smallest, largest = (share * size for share in look.lengths)
     if not THINNEST * 4 <= smallest <= largest <= size:
         raise UserError(
             f"Shapes of {smallest:g} to {largest:g} pixels can't be drawn in images of {size}: "
-            f"give lengths from {THINNEST * 4:g} to the image's side, the smallest first."
+            f"give lengths from {THINNEST * 4:g} pixels to the image's side, the smallest first."
         )
+    thin, thick = look.strokes
+    if not 0 < thin <= thick <= 0.5:
+        raise UserError(f"Strokes of {thin:g} to {thick:g} of a length can't be drawn: give shares up to a half.")
+    unknown = set(look.kinds) - {kind.name for kind in KINDS}
+    if unknown:
+        known = ", ".join(kind.name for kind in KINDS)
+        raise UserError(f"There are no shapes called {', '.join(sorted(unknown))}: choose of {known}.")
 
 
-def _place(rng, scene, size, length):
-    """A `Shape` of random kind, place and angle, or None where too much of it would be outside the image."""
-    kind = KINDS[rng.integers(len(KINDS))]
-    stroke = max(THINNEST, length * rng.uniform(0.07, 0.12))
+def _place(rng, scene, size, look):
+    """A `Shape` of random kind, size, place and angle, or None where too much of it would be outside the image."""
+    smallest, largest = (share * size for share in look.lengths)
+    length = smallest * (largest / smallest) ** rng.uniform()  # as many in each octave, or most would be large
+    kinds = look.drawn()
+    kind = kinds[rng.integers(len(kinds))]
+    stroke = max(THINNEST, length * rng.uniform(*look.strokes))
     outline, keypoints = kind.draw(length, stroke, rng.uniform())
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -180,8 +213,8 @@ def _box_iou(ring, other):
 
 def _texture(rng, size):
     """A ground with clouds of two sizes around a colour, [size, size, 3] float32."""
-    ground = np.full((size, size, 3), rng.uniform(50, 205, 3), np.float32)
-    for cell, strength in ((size / 4, rng.uniform(5, 25)), (4, rng.uniform(3, 14))):
+    ground = np.full((size, size, 3), rng.uniform(10, 110, 3), np.float32)
+    for cell, strength in ((size / 4, rng.uniform(4, 20)), (4, rng.uniform(2, 10))):
         cells = max(2, round(size / cell))
         for channel, own in enumerate(np.clip(rng.normal(1, 0.3, 3), 0, 2)):
             noise = Image.fromarray(rng.normal(0, strength * own, (cells, cells)).astype(np.float32))
@@ -201,12 +234,12 @@ def _category(number, kind):
     return {"id": number, "name": kind.name} | (keypoints if kind.keypoints else {})
 
 
-def _annotation(scene, index, size):
+def _annotation(scene, index, size, kinds):
     """COCO's fields of a shape, whose area and box are those of its polygon."""
     shape = scene[index]
     low, extent = shape.ring.min(axis=0), np.ptp(shape.ring, axis=0)
     record = {
-        "category_id": KINDS.index(shape.kind) + 1,
+        "category_id": kinds.index(shape.kind) + 1,
         "segmentation": [shape.ring.ravel().tolist()],
         "area": round(area(shape.ring), 4),
         "bbox": np.round([*low, *extent], 2).tolist(),

@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from mrcnn_tf.config import DataConfig
 from mrcnn_tf.data.coco import load_index
 from mrcnn_tf.data.shape_outlines import KINDS, area, clip, contains
-from mrcnn_tf.data.shapes import compose, coverage, make_shapes, paint
+from mrcnn_tf.data.shapes import Look, compose, coverage, make_shapes, paint
 from mrcnn_tf.errors import UserError
 
 SIZE = 96
@@ -22,7 +22,7 @@ def made(tmp_path_factory):
 
 
 def _scene(seed):
-    return compose(np.random.default_rng(seed), SIZE, (4, 6), 16, 48)
+    return compose(np.random.default_rng(seed), SIZE, Look((4, 6), (1 / 6, 1 / 2)))
 
 
 def _rastered(ring, size):
@@ -56,7 +56,7 @@ def test_polygon_area_and_raster_are_those_of_the_shape_drawn():
 def test_the_picture_shows_the_shapes_where_the_truth_has_them():
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        scene = compose(rng, SIZE, (1, 1), 40, 48)
+        scene = compose(rng, SIZE, Look((1, 1), (0.42, 0.5)))
         state = rng.bit_generator.state
         picture = paint(rng, scene, SIZE).astype(float)
         rng.bit_generator.state = state
@@ -120,7 +120,7 @@ def test_truth_is_sound(made):
         assert record.get("num_keypoints", 0) == (points[:, 2:] > 0).sum()
         seen |= set(points[:, 2])
         for x, y, visible in points[points[:, 2] > 0]:
-            assert visible in (1, 2) and 0 <= min(x, y) and max(x, y) <= SIZE - 1
+            assert visible in (1, 2) and min(x, y) >= 0 and max(x, y) <= SIZE - 1
             place = np.array([x, y]) + 0.5  # from pixel numbers to where polygons have their zero
             assert contains(ring, place) or np.linalg.norm(_along(ring) - place, axis=1).min() < 0.6
         np.testing.assert_array_equal(points[points[:, 2] == 0], 0)
@@ -170,6 +170,17 @@ def test_a_picture_depends_on_seed_and_number_alone(tmp_path, made):
     assert {file.name for file in (tmp_path / "fewer").iterdir()} == {"annotations.json", "images"}
 
 
+def test_kinds_and_strokes_can_be_chosen(tmp_path):
+    """Alone, a blade covers half of its length times its base, which is about two strokes wide."""
+    look = Look(shapes=(1, 1), lengths=(0.4, 0.4), strokes=(0.3, 0.3), kinds=("blade",))
+    path, _ = make_shapes(tmp_path, 6, size=SIZE, look=look)
+    data = json.loads(path.read_text())
+    assert [category["name"] for category in data["categories"]] == ["blade"]
+    assert {record["category_id"] for record in data["annotations"]} == {1}
+    whole = max(record["area"] for record in data["annotations"])
+    assert 0.8 * 0.3 < whole / (0.4 * SIZE) ** 2 < 1.2 * 0.3
+
+
 def test_the_pipeline_takes_it_without_a_word(made):
     path, images, data = made
     index = load_index(DataConfig(annotations=str(path), images=str(images)))
@@ -182,9 +193,11 @@ def test_the_pipeline_takes_it_without_a_word(made):
     [
         ({"images": 0}, "at least 1"),
         ({"size": 8}, "of at least 16"),
-        ({"shapes": (3, 2)}, "the least and the most"),
-        ({"smallest": 60, "largest": 40}, "smallest first"),
-        ({"largest": 900}, "smallest first"),
+        ({"look": Look(shapes=(3, 2))}, "the least and the most"),
+        ({"look": Look(lengths=(0.6, 0.4))}, "smallest first"),
+        ({"look": Look(lengths=(0.6, 1.4))}, "smallest first"),
+        ({"look": Look(strokes=(0.3, 0.2))}, "shares up to a half"),
+        ({"look": Look(kinds=("arrow", "spoon"))}, "called spoon: choose of blade, arrow, hook, cross"),
     ],
 )
 def test_numbers_that_make_no_sense(tmp_path, wrong, word):
