@@ -24,8 +24,9 @@ def times(*seconds):
     return Times(10 * seconds[0], float(np.median(seconds)), min(seconds), list(seconds))
 
 
-def entry(measurement, who, medians, precision="float32", variant=None, facts=None):
-    return Entry(measurement, who, precision, variant, {k: times(v) for k, v in medians.items()}, 2**30, facts or {})
+def entry(measurement, who, medians, precision="float32", variant=None, facts=None, subject=None):
+    medians = {name: times(value) for name, value in medians.items()}
+    return Entry(measurement, who, precision, variant, medians, 2**30, facts or {}, subject)
 
 
 @pytest.fixture
@@ -52,6 +53,49 @@ def report():
     ]
     found.left_out = ["Model Garden isn't installed (pip install tf-models-official)."]
     return found
+
+
+@pytest.fixture
+def family(report):
+    """The same run with only the family in it."""
+    report.entries = [
+        entry("family", who, medians, precision, subject=subject)
+        for subject, who, precision, medians in (
+            ("Faster R50-FPN", plan.OURS, "float32", {"detect": 2.0}),
+            ("Faster R50-FPN", "torchvision", "float32", {"detect": 5.0}),
+            ("Faster R50-FPN", plan.OURS, "bfloat16", {"detect": 1.0}),
+            ("Mask R50-FPN", plan.OURS, "float32", {"detect": 2.5, "detect_full": 3.0}),
+            ("Mask R50-FPN", "torchvision", "float32", {"detect_full": 9.0}),
+            ("Mask R50-C4", plan.OURS, "float32", {"detect": 8.0, "detect_full": 8.5}),
+            ("Mask R50-C4", "detectron2", "float32", {"detect": 16.0, "detect_full": 17.0}),
+        )
+    ]
+    return report
+
+
+def test_a_member_of_the_family_is_held_against_the_same_model_and_time(family):
+    compared = {(row["what"], row["peer"]): row["over_ours"]["float32"] for row in family.to_json()["compared"]}
+    assert compared == {
+        ("Faster R50-FPN, image to boxes", "torchvision float32"): 2.5,
+        ("Mask R50-FPN, image to boxes, full-size masks", "torchvision float32"): 3.0,
+        ("Mask R50-C4, image to boxes, 14x14 masks", "detectron2 float32"): 2.0,
+        ("Mask R50-C4, image to boxes, full-size masks", "detectron2 float32"): 2.0,
+    }
+    alone = next(e for e in family.entries if e.who == "detectron2")
+    family.entries = [e for e in family.entries if (e.who, e.subject) != (plan.OURS, "Mask R50-C4")]
+    assert family.factor(alone, "detect", "float32") is None
+
+
+def test_the_mask_branch_is_what_masks_add_to_boxes_in_each_precision_that_has_both(family):
+    assert family.mask_branch() == {"float32": pytest.approx(0.25)}
+    assert family.to_json()["mask_branch"] == family.mask_branch()
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(benchmark_table(family))
+    text = console.export_text()
+    assert "Mask branch over Faster R-CNN, float32: +25% (the paper: ~20%" in text
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    heading = rows.index("Mask R50-C4, image to boxes, 14x14 masks")
+    assert rows[heading + 2] == "detectron2 float32 16 s 16 s 160 s 2.00 1.00"
 
 
 def test_a_peer_is_held_against_our_fastest_in_its_own_precision_and_from_float32_also_in_bfloat16(report):
@@ -144,9 +188,10 @@ def test_unknown_measurements_and_configs_are_refused_before_anything_is_started
 
 
 def test_ours_is_measured_without_the_peers_and_they_are_named(monkeypatch):
-    absent = plan.Peer("Nobody", "no_such_package", "no-such-dist", "no.module", ("postprocessing",))
-    broken = plan.Peer("Broken", "numpy", "numpy", "no.module", ("postprocessing",))
-    monkeypatch.setattr(plan, "PEERS", (absent, broken))
+    absent = plan.Peer("Nobody", "no_such_package", "pip install no-such-dist", "no.module", ("postprocessing",))
+    broken = plan.Peer("Broken", "numpy", "pip install numpy", "no.module", ("postprocessing",))
+    other = plan.Peer("Elsewhere", "no_such_package", "pip install it", "no.module", ("family",))
+    monkeypatch.setattr(plan, "PEERS", (absent, broken, other))
     found = suite.run_benchmark(plan.Settings("mask_rcnn_r50_fpn", [], 64, 96, 2), ["postprocessing"])
     assert found.left_out == ["Nobody isn't installed (pip install no-such-dist)."]
     assert len(found.failed) == 1 and found.failed[0].startswith("postprocessing: Broken float32: ")
@@ -154,6 +199,17 @@ def test_ours_is_measured_without_the_peers_and_they_are_named(monkeypatch):
     (ours,) = found.entries
     assert ours.who == plan.OURS and ours.times.keys() == {"paste", "rle"} and ours.peak_memory > 2**26
     assert all(len(t.runs) == 2 and t.fastest <= t.median for t in ours.times.values())
+
+
+def test_the_familys_models_are_never_all_in_memory(monkeypatch):
+    settings, groups = plan.Settings("mask_rcnn_r50_fpn", [], 64, 96, 1), []
+    monkeypatch.setattr(plan, "installed_peers", lambda measurements: (plan.PEERS, []))
+    monkeypatch.setattr(suite, "take_turns", lambda processes, *_: groups.append(processes) or [{}] * len(processes))
+    native = {"facts": {"native_bfloat16": True}}
+    monkeypatch.setattr(suite, "_entry", lambda contender, outcome: type("Entry", (), native))
+    suite.run_benchmark(settings, ["family"])
+    assert [len(group) for group in groups] == [1] + [2] * 8  # the roofline, then each model in each precision
+    assert all(group[0].arguments["precision"] == group[1].arguments["precision"] for group in groups[1:])
 
 
 def test_the_process_that_measures_never_imports_tensorflow():
@@ -178,6 +234,14 @@ def test_every_measurement_has_a_module_and_roi_align_each_implementation():
     assert [c.who for c in found["inference"]] == [plan.OURS] * 2 + ["torchvision"] * 2 + ["Model Garden"] * 2
     assert found["roi_align"][0].arguments == {"implementation": "custom", "height": 16, "width": 24}
     assert found["training"][0].arguments["overrides"] == ["train.seed=1"]
+    assert [c.label for c in found["family"]][-4:] == [
+        "mrcnn_tf Mask R50-C4 float32", "detectron2 Mask R50-C4 float32",
+        "mrcnn_tf Mask R50-C4 bfloat16", "detectron2 Mask R50-C4 bfloat16",
+    ]  # fmt: skip
+    assert found["family"][-3].arguments == {
+        "task": "family", "model": "Mask R50-C4", "height": 64, "width": 96, "precision": "float32",
+    }  # fmt: skip
+    assert all(plan.FAMILY[c.subject].peer == c.who for c in found["family"] if c.who != plan.OURS)
     for contender in (c for group in found.values() for c in group):
         module = f"{contender.module.replace('.', '/')}.py"
         assert (pathlib.Path(cli.__file__).parent.parent / module).is_file()

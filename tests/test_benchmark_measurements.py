@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from mrcnn_tf.benchmark import breakdown, inference, inputs, pipeline, roi_align, roofline, training
+from mrcnn_tf.benchmark.models import benchmark_config
 from mrcnn_tf.benchmark.operations import inference_operations, resnet_operations
+from mrcnn_tf.benchmark.plan import FAMILY
 from mrcnn_tf.benchmark.processes import LeftOut, Process
 from mrcnn_tf.benchmark.report import PARTS, WHAT
 from mrcnn_tf.layers.resnet import ResNet
@@ -54,7 +56,30 @@ def test_detection_and_its_parts_are_timed_under_the_names_of_the_report():
     task = inference.prepare(**MODEL)
     assert names_of(task) == {"detect", "detect_full"}
     assert task.facts["detections"] == 5
-    assert names_of(breakdown.prepare(**MODEL)) == {*PARTS, "whole"} - {"keypoint_features", "keypoint_head", "keypoints"}
+    assert names_of(breakdown.prepare(**MODEL)) == {*PARTS, "whole"} - {
+        "keypoint_features",
+        "keypoint_head",
+        "keypoints",
+    }
+
+
+def test_keypoints_are_found_in_a_config_that_leaves_the_categories_open():
+    overrides = [*SMALL, "model.backbone.depth=18", "model.mask_head=null", "model.keypoint_head.channels=16"]
+    task = inference.prepare(**MODEL | {"config": FAMILY["Keypoint R50-FPN"].config, "overrides": overrides})
+    assert names_of(task) == {"detect"}
+    assert 0 < task.facts["detections"] <= 5
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_familys_configs_give_what_the_report_says_of_them(name):
+    config = benchmark_config(FAMILY[name].config, [], 64, 96).model
+    assert ("keypoints" in FAMILY[name].gives) == bool(config.keypoint_head)
+    side = 2 * config.mask_head.pool_size if config.mask_head else None
+    assert FAMILY[name].gives.partition(" masks")[0] == (f"boxes, {side}x{side}" if side else FAMILY[name].gives)
+    assert (config.features, config.backbone.depth) == (name[-3:].strip("-0"), 50)
+    assert config.rpn.post_nms_test == 1000 and config.detections.max_per_image == 100
+    # Persons with their keypoints, or as many classes as the peers have.
+    assert [len(category.keypoints) for category in config.categories] == ([17] if config.keypoint_head else [0] * 80)
 
 
 def test_a_training_step_learns_from_the_seven_objects():

@@ -10,14 +10,14 @@ from mrcnn_tf.benchmark.plan import PEERS
 from mrcnn_tf.benchmark.processes import Process, take_turns
 from mrcnn_tf.benchmark.report import WHAT
 
-TORCHVISION, GARDEN = PEERS
+TORCHVISION, GARDEN, DETECTRON2 = PEERS
 
 
-def torchvision_works():
+def works(package, module):
     """It may be installed beside a PyTorch that it wasn't built for."""
-    if importlib.util.find_spec("torchvision") is None:
+    if importlib.util.find_spec(package) is None:
         return False
-    return subprocess.run([sys.executable, "-c", "import torchvision.models"], capture_output=True).returncode == 0
+    return subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode == 0
 
 
 def measured(peer, task, **arguments):
@@ -29,15 +29,28 @@ def measured(peer, task, **arguments):
     return found
 
 
-@pytest.mark.skipif(not torchvision_works(), reason="torchvision isn't installed, or doesn't work")
+@pytest.mark.skipif(
+    not works("torchvision", "torchvision.models"), reason="torchvision isn't installed, or doesn't work"
+)
 def test_torchvision_is_measured_by_the_names_of_ours():
     found = measured(TORCHVISION, "roi_align", height=8, width=12, rois=4, channels=8)
     assert len(found["runs"][0]) == 4
     found = measured(TORCHVISION, "inference", height=64, width=96, precision="bfloat16")
     assert found["facts"]["detections"] == 100 and found["runs"][0].keys() == {"detect_full"}
+    for name in ("Faster R50-FPN", "Keypoint R50-FPN"):  # its Mask R-CNN is above
+        found = measured(TORCHVISION, "family", model=name, height=32, width=32, precision="float32")
+        assert found["facts"]["detections"] > 0 and found["runs"][0].keys() == {"detect"}
     found = measured(TORCHVISION, "training", height=64, width=96, precision="float32", positives=True)
     assert found["facts"]["loss_mask"] > 0
     assert measured(TORCHVISION, "postprocessing", height=64, width=96)["runs"][0].keys() == {"paste", "rle"}
+
+
+@pytest.mark.skipif(not works("detectron2", "detectron2.modeling"), reason="detectron2 isn't installed, or fails")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_detectron2_is_measured_with_its_masks_small_and_in_full_size(precision):
+    found = measured(DETECTRON2, "family", model="Mask R50-C4", height=32, width=48, precision=precision)
+    (run,) = found["runs"]
+    assert 0 < found["facts"]["detections"] <= 100 and run["detect"] < run["detect_full"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("official") is None, reason="the extra [garden] isn't installed")

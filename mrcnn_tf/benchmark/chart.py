@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from mrcnn_tf.benchmark.plan import OURS
 from mrcnn_tf.benchmark.table import readable
 
-COLOURS = {OURS: "#0b7285", "torchvision": "#f08c00", "Model Garden": "#868e96"}
+COLOURS = {OURS: "#0b7285", "torchvision": "#f08c00", "Model Garden": "#868e96", "detectron2": "#ae3ec9"}
 WIDTH, BAR, HEADING, FOOT = 9.0, 0.27, 0.42, 0.75  # inches
 
 

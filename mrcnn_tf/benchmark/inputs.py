@@ -8,6 +8,9 @@ ROI_STRIDE, ROI_BINS, ROI_SAMPLES = 4, 7, 2
 # Ranges of the root of an RoI's area in pixels: what the pyramid's rule sends to the finest level, and everything.
 ROI_SIZES = {"level": (16, 112), "spread": (16, 600)}
 DETECTION_SIZES = (16, 400)  # pixels, the root of the area
+# For the family. Random weights let features grow from block to block: on the pixels' own scale, as detectron2 has it,
+# until no proposal is finite. So they come out near 1, and the peers have the 1000 proposals that ours always computes.
+PIXEL_STD = 1000.0
 
 
 def image(height, width):

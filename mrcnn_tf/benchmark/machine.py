@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import platform
 
-LIBRARIES = ("mrcnn-tf", "tensorflow", "keras", "numpy", "torch", "torchvision", "tf-models-official")
+LIBRARIES = ("mrcnn-tf", "tensorflow", "keras", "numpy", "torch", "torchvision", "tf-models-official", "detectron2")
 
 
 def describe_machine():

@@ -7,6 +7,7 @@ from mrcnn_tf.config import load_config
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.model import MaskRCNN
 from mrcnn_tf.training.precision import dtype_policy
+from mrcnn_tf.weights.coco import PERSON
 
 CLASSES = 80  # COCO's, where the config leaves the classes open
 
@@ -18,7 +19,9 @@ def benchmark_config(name, overrides, height, width):
     """
     config = load_config(name, overrides)
     model = config.model
-    model.categories = model.categories or [Category(number, str(number)) for number in range(1, CLASSES + 1)]
+    if not model.categories:
+        things = [Category(number, str(number)) for number in range(1, CLASSES + 1)]
+        model.categories = [PERSON] if model.keypoint_head else things
     model.detections = dataclasses.replace(model.detections, score_threshold=0.0)
     model.resize = dataclasses.replace(model.resize, min_size=min(height, width), max_size=max(height, width))
     return config

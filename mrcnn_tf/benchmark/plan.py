@@ -11,6 +11,7 @@ MEASUREMENTS = (
     "roofline",
     "roi_align",
     "inference",
+    "family",
     "breakdown",
     "training",
     "startup",
@@ -22,11 +23,11 @@ MODULES = "mrcnn_tf.benchmark"
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """What a user might take instead: its name, the package to look for, how to install it, and what is compared."""
+    """What a user might take instead: its name, the package to look for, how to get it, and what is compared."""
 
     name: str
     package: str
-    distribution: str
+    remedy: str
     module: str
     measurements: tuple[str, ...]
 
@@ -35,12 +36,37 @@ PEERS = (
     Peer(
         "torchvision",
         "torchvision",
-        "torchvision",
+        "pip install torchvision",
         f"{MODULES}.peers.torchvision",
-        ("roi_align", "inference", "training", "startup", "postprocessing"),
+        ("roi_align", "inference", "family", "training", "startup", "postprocessing"),
     ),
-    Peer("Model Garden", "official", "tf-models-official", f"{MODULES}.peers.model_garden", ("inference", "startup")),
+    Peer(
+        "Model Garden",
+        "official",
+        "pip install tf-models-official",
+        f"{MODULES}.peers.model_garden",
+        ("inference", "startup"),
+    ),
+    # No registry has a package of it for today's Python.
+    Peer("detectron2", "detectron2", "see its installation page", f"{MODULES}.peers.detectron2", ("family",)),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A detector of the measurement `family`: our config, the `Peer` that has the same, and what a detection gives."""
+
+    config: str
+    peer: str
+    gives: str
+
+
+FAMILY = {
+    "Faster R50-FPN": Member("torchvision_fasterrcnn_resnet50_fpn", "torchvision", "boxes"),
+    "Mask R50-FPN": Member("torchvision_maskrcnn_resnet50_fpn", "torchvision", "boxes, 28x28 masks"),
+    "Keypoint R50-FPN": Member("torchvision_keypointrcnn_resnet50_fpn", "torchvision", "boxes, keypoints"),
+    "Mask R50-C4": Member("detectron2_mask_rcnn_R_50_C4", "detectron2", "boxes, 14x14 masks"),
+}
 
 
 @dataclasses.dataclass
@@ -56,7 +82,10 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """One process of a measurement: whose, in which precision and variant, and what it runs."""
+    """One process of a measurement: whose, in which precision and variant, and what it runs.
+
+    Only those of one `subject` are compared: a name in `FAMILY`, None in the other measurements.
+    """
 
     measurement: str
     who: str
@@ -64,27 +93,36 @@ class Contender:
     variant: str | None
     module: str
     arguments: dict
+    subject: str | None = None
 
     @property
     def label(self):
         """Such as "mrcnn_tf custom float32"."""
-        return " ".join(filter(None, (self.who, self.variant, self.precision)))
+        return " ".join(filter(None, (self.who, self.subject, self.variant, self.precision)))
+
+    @property
+    def turn(self):
+        """What those have in common that take turns: the family's models wouldn't fit into memory all at once."""
+        return (self.subject, self.precision) if self.subject else None
 
 
-def installed_peers():
-    """The `PEERS` whose package is found (it isn't imported), and the others."""
-    found = [peer for peer in PEERS if importlib.util.find_spec(peer.package)]
-    return found, [peer for peer in PEERS if peer not in found]
+def installed_peers(measurements):
+    """The `PEERS` of some measurements whose package is found (it isn't imported), and the others of them."""
+    wanted = [peer for peer in PEERS if set(peer.measurements) & set(measurements)]
+    found = [peer for peer in wanted if importlib.util.find_spec(peer.package)]
+    return found, [peer for peer in wanted if peer not in found]
 
 
 def contenders(measurement, settings, precisions, peers):
-    """The `Contender`s of one of `MEASUREMENTS`, ours first.
+    """The `Contender`s of one of `MEASUREMENTS`, ours first, those of one turn side by side.
 
     Args:
         settings: `Settings`.
         precisions: "float32" and, where it is native, "bfloat16".
         peers: those of `PEERS` to compare with.
     """
+    if measurement == "family":
+        return _family(settings, precisions, peers)
     size = {"height": settings.height, "width": settings.width}
     model = {"config": settings.config, "overrides": settings.overrides, **size}
     cells = {side: pixels // inputs.ROI_STRIDE for side, pixels in size.items()}
@@ -109,5 +147,22 @@ def contenders(measurement, settings, precisions, peers):
             found += [
                 Contender(measurement, who, precision, variant, module, arguments | choice)
                 for variant, arguments in variants.items()
+            ]
+    return found
+
+
+def _family(settings, precisions, peers):
+    """The config of the settings has no say in it, and neither have its overrides, which the peers couldn't follow."""
+    size = {"height": settings.height, "width": settings.width}
+    overrides, found = [f"model.pixel_std={[inputs.PIXEL_STD] * 3}"], []
+    for subject, member in FAMILY.items():
+        runs = [(OURS, f"{MODULES}.inference", {"config": member.config, "overrides": overrides})]
+        task = {"task": "family", "model": subject}
+        runs += [(peer.name, peer.module, task) for peer in peers if peer.name == member.peer]
+        for precision in precisions:
+            choice = size | {"precision": precision}
+            found += [
+                Contender("family", who, precision, None, module, arguments | choice, subject)
+                for who, module, arguments in runs
             ]
     return found

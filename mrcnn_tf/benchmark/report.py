@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from mrcnn_tf.benchmark.plan import OURS, Settings
+from mrcnn_tf.benchmark.plan import FAMILY, OURS, Settings
 
 # What each time is of, in the order of the report.
 WHAT = {
@@ -12,6 +12,8 @@ WHAT = {
     ("roi_align", "backward_spread"): "Gradient, boxes of all sizes",
     ("inference", "detect"): "Image to boxes, 28x28 masks",
     ("inference", "detect_full"): "Image to boxes, full-size masks",
+    ("family", "detect"): "image to {gives}",
+    ("family", "detect_full"): "image to boxes, full-size masks",
     ("training", "step"): "Training step (RoIs with masks)",
     ("startup", "start_to_detection"): "Process start to detection",
     ("startup", "mrcnn_tf"): "import mrcnn_tf, after Keras",
@@ -53,7 +55,10 @@ class Times:
 
 @dataclasses.dataclass
 class Entry:
-    """What one process measured: times by name, the peak of its memory in bytes, and facts (see its module)."""
+    """What one process measured: times by name, the peak of its memory in bytes, and facts (see its module).
+
+    `subject`: as in `plan.Contender`.
+    """
 
     measurement: str
     who: str
@@ -62,6 +67,7 @@ class Entry:
     times: dict[str, Times]
     peak_memory: int
     facts: dict
+    subject: str | None = None
 
     @property
     def label(self):
@@ -89,8 +95,9 @@ class Report:
         found = []
         for (measurement, name), what in WHAT.items():
             entries = [e for e in [*self.of(measurement), *self.of(measurement, ours=False)] if name in e.times]
-            if entries:
-                found.append((what, name, entries))
+            for subject in dict.fromkeys(entry.subject for entry in entries):
+                title = f"{subject}, {what.format(gives=FAMILY[subject].gives)}" if subject else what
+                found.append((title, name, [entry for entry in entries if entry.subject == subject]))
         return found
 
     def factor(self, peer, name, precision):
@@ -98,10 +105,21 @@ class Report:
 
         A peer in bfloat16 is held against ours in bfloat16 alone.
         """
-        ours = [e.times[name].median for e in self.of(peer.measurement) if e.precision == precision and name in e.times]
+        entries = [e for e in self.of(peer.measurement) if (e.subject, e.precision) == (peer.subject, precision)]
+        ours = [entry.times[name].median for entry in entries if name in entry.times]
         if peer.who == OURS or not ours or (peer.precision, precision) == ("bfloat16", "float32"):
             return None
         return peer.times[name].median / min(ours)
+
+    def mask_branch(self):
+        """By precision: the share of our Faster R-CNN's time that the mask branch adds to it, pasting left out."""
+        medians = {(e.subject, e.precision): e.times["detect"].median for e in self.of("family")}
+        found = {}
+        for precision in ("float32", "bfloat16"):
+            boxes, masks = (medians.get((subject, precision)) for subject in ("Faster R50-FPN", "Mask R50-FPN"))
+            if boxes and masks:
+                found[precision] = masks / boxes - 1
+        return found
 
     def pipeline_rates(self):
         """Images per second of the input pipeline; empty where it wasn't measured."""
@@ -167,6 +185,7 @@ class Report:
             "operations_per_second": self.rates(),
             "roofline": self.rooflines(),
             "breakdown": self.breakdowns(),
+            "mask_branch": self.mask_branch(),
             "images_per_second": self.pipeline_rates(),
         }
         return {"compared": compared} | derived | dataclasses.asdict(self)

@@ -1,5 +1,6 @@
 """Runs the measurements one after the other and gathers what they give."""
 
+import itertools
 import statistics
 
 from mrcnn_tf.benchmark import machine, plan
@@ -10,7 +11,7 @@ from mrcnn_tf.errors import UserError
 
 FRESH = "startup"  # the measurement whose runs are processes of their own
 FRESH_RUNS = 3  # at most: the Model Garden takes minutes to its first detection
-OF_MODELS = {"inference", "breakdown", "training"}  # in each precision, which the roofline's process knows
+OF_MODELS = {"inference", "family", "breakdown", "training"}  # in each precision, which the roofline's process knows
 
 
 def run_benchmark(settings, only=(), report=lambda sentence: None):
@@ -31,24 +32,26 @@ def run_benchmark(settings, only=(), report=lambda sentence: None):
         if name not in plan.MEASUREMENTS:
             raise UserError(f"There is no measurement '{name}': choose of {', '.join(plan.MEASUREMENTS)}.")
     load_config(settings.config, settings.overrides)  # a mistake in it is to be named before anything is started
-    peers, missing = plan.installed_peers()
-    result = Report(settings, machine.describe_machine(), machine.library_versions())
-    result.left_out = [f"{peer.name} isn't installed (pip install {peer.distribution})." for peer in missing]
     wanted = [name for name in plan.MEASUREMENTS if not only or name in only]
+    peers, missing = plan.installed_peers(wanted)
+    result = Report(settings, machine.describe_machine(), machine.library_versions())
+    result.left_out = [f"{peer.name} isn't installed ({peer.remedy})." for peer in missing]
     if OF_MODELS & set(wanted) and "roofline" not in wanted:
         wanted.insert(0, "roofline")
     precisions = ["float32"]
     for position, name in enumerate(wanted, 1):
-        group = plan.contenders(name, settings, precisions, peers)
+        found = plan.contenders(name, settings, precisions, peers)
         repeats = min(settings.repeats, FRESH_RUNS) if name == FRESH else settings.repeats
-        entries = _measure(group, repeats, result, lambda c, p=position: report(f"{p}/{len(wanted)} {c}"))
+        entries = []
+        for _, group in itertools.groupby(found, lambda contender: contender.turn):
+            entries += _measure(group, repeats, result, lambda c, p=position: report(f"{p}/{len(wanted)} {c}"))
         if name == "roofline" and entries and entries[0].facts["native_bfloat16"]:
             precisions.append("bfloat16")
     return result
 
 
 def _measure(group, repeats, result, report):
-    """Adds the entries, failures and omissions of one measurement to the `Report`; returns the entries."""
+    """Lets a group take turns; adds its entries, failures and omissions to the `Report`; returns the entries."""
     processes = {
         (FreshProcess if contender.measurement == FRESH else Process)(contender.module, contender.arguments): contender
         for contender in group
@@ -82,4 +85,5 @@ def _entry(contender, summary):
         times,
         summary["peak_memory"],
         summary["facts"],
+        contender.subject,
     )

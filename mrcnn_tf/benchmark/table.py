@@ -4,6 +4,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+PAPERS_SHARE = "the paper: ~20% on typical models"  # section 3, Inference
 STAGES = {
     "tensorflow": "import tensorflow",
     "keras": "import keras",
@@ -28,6 +29,10 @@ def benchmark_table(report):
     ]
     parts = [Text(line) for line in lines]
     parts.append(_side_by_side(report))
+    parts += [
+        Text(f"Mask branch over Faster R-CNN, {precision}: {share:+.0%} ({PAPERS_SHARE})")
+        for precision, share in report.mask_branch().items()
+    ]
     parts += [Text(f"Input pipeline: {rate:.0f} images per second") for rate in report.pipeline_rates()]
     if report.rates():
         parts.append(_roofline(report))

@@ -4,6 +4,7 @@ A crop covers its box exactly, so it turns with it and no outline has to be move
 
     image [H, W, 3], boxes [N, 4] pixels, masks [N, S, S], keypoints [N, P, 3] (x, y in pixels, v)  ->  the same four
 
+S or P is 0 for a dataset without masks or keypoints.
 and `augment` draws which of them to apply. They leave a keypoint at its place in the list; that a mirrored left eye is
 a right one, `augment` settles at the end. Unlabelled keypoints stay (0, 0, 0).
 """
@@ -45,7 +46,7 @@ def augment(image, boxes, masks, keypoints, mirrored, config, seed):
     Args:
         image: [H, W, 3].
         boxes: [N, 4] pixels.
-        masks: [N, S, S].
+        masks: [N, S, S]; S may be 0.
         keypoints: [N, P, 3], x and y in pixels, v 0 for unlabelled; P may be 0.
         mirrored: [N, P] int32, the keypoint that takes each one's place in a mirrored image.
         config: config.AugmentConfig.

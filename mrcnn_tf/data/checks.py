@@ -152,7 +152,7 @@ class Checker:
         asked = self.kept & (expected > 0)
         # A crowd's keypoints are nobody's, so none are expected.
         absent = asked & (numbers == NO_KEYPOINTS) & ~self.crowd
-        what = "has category {category} but no keypoints and is used for its box and mask only"
+        what = "has category {category} but no keypoints and is used without them"
         self._note(absent, "missing_keypoints", what, "add x, y and visibility of each, zeros where unknown")
         remedy = "give x, y and visibility of each keypoint as numbers"
         what = "has keypoints that aren't a list of numbers and count as unlabelled"

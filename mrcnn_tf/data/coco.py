@@ -3,6 +3,7 @@
 A large json is streamed, its image files are opened for their headers, and every bad record ends up in a report.
 """
 
+import dataclasses
 import os
 
 import numpy as np
@@ -26,10 +27,12 @@ def load_index(config):
     The first call reads the json and the images' headers and keeps the result in the user's cache folder
     ($MRCNN_TF_CACHE, or mrcnn_tf in $XDG_CACHE_HOME or ~/.cache); later calls only compare the sizes of files with what
     was seen then. Bad records are left out and listed: one line per kind on stderr, all in a json report beside the
-    cached file. Images without objects are kept.
+    cached file. Images without objects are kept. What `config.masks` or `config.keypoints` has no use for is neither
+    asked for nor checked.
 
     Args:
-        config: config.DataConfig; `annotations`, `images`, `categories` and `max_instances` are read.
+        config: config.DataConfig; `annotations`, `images`, `categories`, `max_instances`, `masks` and `keypoints` are
+            read; None for one of the last two means True.
 
     Returns:
         CocoIndex.
@@ -39,7 +42,7 @@ def load_index(config):
             `config.categories`, or no image is usable.
     """
     _check_paths(config)
-    path = cache_path(config.annotations, config.images, config.categories)
+    path = cache_path(config)
     index = _cached(path)
     if index is None:
         index, seen = _compile(config)
@@ -73,7 +76,7 @@ def _cached(path):
 
 def _compile(config):
     """(CocoIndex, {image path: bytes}) from the json and the folder."""
-    annotations = Annotations(config.annotations)
+    annotations = Annotations(config.annotations, config.masks is not False)
     images, categories = [], []
     percentage = TextColumn("{task.percentage:.0f} %")
     columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn())
@@ -106,11 +109,12 @@ def _compile(config):
 
 
 def _chosen_categories(records, config):
-    """The config's categories, else those of the json's records."""
-    if not config.categories:
-        return as_categories(records, config.annotations)
+    """The config's categories, else those of the json's records; without keypoints if the config does without."""
+    chosen = config.categories or as_categories(records, config.annotations)
+    if config.keypoints is False:
+        return [dataclasses.replace(category, keypoints=[], skeleton=[]) for category in chosen]
     known = [record for record in records if isinstance(record, dict)]
-    for category in config.categories:
+    for category in chosen:
         # Without names in the json the annotations may still follow the config's; without names here nobody asks.
         names = next((one.get("keypoints") for one in known if one.get("id") == category.id), None)
         if names and category.keypoints and names != category.keypoints:
@@ -118,7 +122,7 @@ def _chosen_categories(records, config):
                 f"Category {category.name!r} has the keypoints {names} in {config.annotations} and "
                 f"{category.keypoints} in the config: give both the same names in the same order."
             )
-    return config.categories
+    return chosen
 
 
 def _image_paths(images, folder):

@@ -33,7 +33,8 @@ class CocoIndex:
         areas: [T] float32 square pixels, as in the json (the box's where it has none).
         crowd: [T] bool.
         annotation_ids: [T] int64.
-        ring_offsets: [T + 1] int64 into the rings, the polygons of instances.
+        ring_offsets: [T + 1] int64 into the rings, the polygons of instances. For a dataset without masks there are
+            only those rings and runs that a missing bbox was made of.
         point_offsets: [rings + 1] int64 into the points.
         points: [points, 2] float32 pixels (x, y).
         run_offsets: [T + 1] int64 into the runs.
@@ -42,7 +43,7 @@ class CocoIndex:
             labelled, an empty range.
         keypoints: [keypoints, 3] float32, (x, y) in pixels as in the json and v: 2 visible, 1 hidden; (0, 0, 0) for
             an unlabelled one.
-        categories: list of Category; class k is the k-th.
+        categories: list of Category; class k is the k-th. For a dataset without keypoints they name none.
         problems: list of Problem, all records that aren't used as they stand.
     """
 
@@ -69,19 +70,21 @@ class CocoIndex:
     problems: list[Problem]
 
 
-def cache_path(annotations, images, categories):
-    """Where the index of a json is kept: named by the json's path, size and time, the folder and the categories."""
-    state = os.stat(annotations)
+def cache_path(config):
+    """Where the index of a `DataConfig` is kept: named by all of the config and the json's file that it depends on."""
+    state = os.stat(config.annotations)
     key = [
         FORMAT,
-        os.path.realpath(annotations),
+        os.path.realpath(config.annotations),
         state.st_size,
         state.st_mtime_ns,
-        os.path.realpath(images),
-        [dataclasses.asdict(category) for category in categories],
+        os.path.realpath(config.images),
+        [dataclasses.asdict(category) for category in config.categories],
+        config.masks is not False,
+        config.keypoints is not False,
     ]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
-    stem = os.path.splitext(os.path.basename(annotations))[0]
+    stem = os.path.splitext(os.path.basename(config.annotations))[0]
     return os.path.join(cache_folder(), f"{stem}-{digest}.npz")
 
 

@@ -1,4 +1,4 @@
-"""What a dataset's keypoints mean for training: how a mirrored image renames them, and how many an image has."""
+"""What a dataset's keypoints mean for training: how a mirrored image renames them, and which images have enough."""
 
 import re
 
@@ -78,3 +78,32 @@ def labelled_keypoints(index):
     labelled = (index.keypoints[:, 2] > 0) & ~index.crowd[owner]
     image = np.repeat(np.arange(index.image_ids.size), np.diff(index.instance_offsets))
     return np.bincount(image[owner[labelled]], minlength=index.image_ids.size)
+
+
+def images_to_train_on(index, config):
+    """The images that have the labelled keypoints which `config` asks for.
+
+    Args:
+        index: CocoIndex.
+        config: config.DataConfig; `keypoints` and `min_keypoints` are read.
+
+    Returns:
+        int64 numbers of the images, rising; all of them where nothing is asked for.
+
+    Raises:
+        UserError: there are no such images, or not a single labelled keypoint for a keypoint head to learn from.
+    """
+    labelled = labelled_keypoints(index)
+    wanted = config.keypoints or most_keypoints(index.categories)
+    if wanted and not labelled.any():
+        raise UserError(
+            f"No annotation of {config.annotations} has a labelled keypoint to train on: name keypoints in its "
+            "categories and label them, or train without them (model.keypoint_head=null, data.train.keypoints=false)."
+        )
+    rows = np.flatnonzero(labelled >= config.min_keypoints)
+    if not rows.size:
+        raise UserError(
+            f"No image of {config.annotations} has {config.min_keypoints} labelled keypoints: "
+            "lower data.train.min_keypoints or give annotations and their categories keypoints."
+        )
+    return rows

@@ -11,7 +11,7 @@ from mrcnn_tf.config import ResizeConfig
 from mrcnn_tf.data.augment import augment
 from mrcnn_tf.data.coco import load_index
 from mrcnn_tf.data.image_files import apply_orientation, decode_image
-from mrcnn_tf.data.keypoints import labelled_keypoints, mirror_table
+from mrcnn_tf.data.keypoints import images_to_train_on, mirror_table
 from mrcnn_tf.data.problems import CONSOLE
 from mrcnn_tf.data.rasterize import Shapes, crop_masks
 from mrcnn_tf.errors import UserError
@@ -31,9 +31,11 @@ def coco_dataset(config, training):
         original_size  [B, 2] int32, (h, w) of the file after EXIF orientation (and after a quarter turn, if drawn)
         boxes          [B, G, 4] float32 pixels of `image`, the annotations' boxes clipped to the image
         classes        [B, G] int32, 1 to K; 0 marks padding
-        masks          [B, G, S, S] uint8, 255 times the occupancy of each S-th part of the instance's box
+        masks          [B, G, S, S] uint8, 255 times the occupancy of each S-th part of the instance's box; absent if
+                       `config.masks` is False
         keypoints      [B, G, P, 3] float32, (x, y) in pixels of `image`, and v: 0 unlabelled, 1 hidden, 2 visible;
-                       (0, 0, 0) for an unlabelled one. Only if a category has keypoints; P is the most that one has
+                       (0, 0, 0) for an unlabelled one. P is the most that a category has; absent if none has any or
+                       `config.keypoints` is False
         crowd          [B, G] bool
         image_id       [B] int64
 
@@ -47,18 +49,22 @@ def coco_dataset(config, training):
     Without training every image comes once, in the file's order.
 
     Args:
-        config: config.DataConfig. `images_per_batch` None means 1, `resize` None the defaults of ResizeConfig.
+        config: config.DataConfig. `images_per_batch` None means 1, `resize` None the defaults of ResizeConfig, and
+            `masks` or `keypoints` None True.
         training: bool.
 
     Raises:
-        UserError: see `load_index`; also if there's nothing to train on, images don't fit into `config.pad_to`, or an
-            image is to be mirrored and a keypoint's other side is missing.
+        UserError: see `load_index`; also if there's nothing to train on, for a keypoint head not one labelled keypoint,
+            images don't fit into `config.pad_to`, an image is to be mirrored and a keypoint's other side is missing, or
+            `config.min_keypoints` of a dataset used without keypoints.
     """
+    if training:
+        _check_wanted(config)
     index = load_index(config)
     batch = config.images_per_batch or 1
     if training and not index.classes.size:
         raise UserError(f"No annotation of {config.annotations} can be used: training needs at least one instance.")
-    rows = _training_rows(index, config) if training else np.arange(index.image_ids.size)
+    rows = images_to_train_on(index, config) if training else np.arange(index.image_ids.size)
     _check_fit(index, rows, config, training)
     order = _training_order(index, rows, config, batch) if training else tf.data.Dataset.range(rows.size)
     seeds = tf.data.Dataset.random(seed=config.seed, rerandomize_each_iteration=True).batch(2)
@@ -71,17 +77,12 @@ def coco_dataset(config, training):
     return batches.apply(tf.data.experimental.assert_cardinality(number)).prefetch(BATCHES_AHEAD)
 
 
-def _training_rows(index, config):
-    """The numbers of the images to train on."""
-    if not config.min_keypoints:
-        return np.arange(index.image_ids.size)
-    rows = np.flatnonzero(labelled_keypoints(index) >= config.min_keypoints)
-    if not rows.size:
+def _check_wanted(config):
+    if config.min_keypoints and config.keypoints is False:
         raise UserError(
-            f"No image of {config.annotations} has {config.min_keypoints} labelled keypoints: "
-            "lower data.train.min_keypoints or give annotations and their categories keypoints."
+            f"data.train.min_keypoints is {config.min_keypoints}, but the data is used without keypoints: set it to 0 "
+            "or add a keypoint head (model.keypoint_head={}, data.train.keypoints=true)."
         )
-    return rows
 
 
 def _check_fit(index, rows, config, training):
@@ -153,12 +154,15 @@ def _sample_loader(index, config, training):
     most = most_keypoints(index.categories)
     mirrors = tf.constant(mirror_table(index.categories, config.augment)) if training else None
     min_sizes = _min_sizes(config, training)
+    mask_size = 0 if config.masks is False else config.mask_size
 
+    # AutoGraph has nothing to convert here and would take most of the time until the first batch.
+    @tf.autograph.experimental.do_not_convert
     def load(number, seed):
         image = decode_image(tf.io.read_file(tables.image_files[number]))
         image = apply_orientation(image, tables.orientations[number])
-        boxes, classes, crowd, areas, shapes = tables.instances(number)
-        masks = crop_masks(shapes, boxes, tables.heights[number], tables.widths[number], config.mask_size)
+        boxes, classes, crowd, areas = tables.instances(number)
+        masks = tables.instance_masks(number, mask_size)
         keypoints = tables.instance_keypoints(number, most, config.keypoint_offset or 0.0)
         if training:
             moved = augment(image, boxes, masks, keypoints, tf.gather(mirrors, classes), config.augment, seed)
@@ -176,10 +180,11 @@ def _sample_loader(index, config, training):
             "original_size": original,
             "boxes": _pad_rows(tf.gather(boxes, chosen), config.max_instances, [4]),
             "classes": _pad_rows(tf.gather(classes, chosen), config.max_instances, []),
-            "masks": _pad_rows(tf.gather(masks, chosen), config.max_instances, [config.mask_size] * 2),
             "crowd": _pad_rows(tf.gather(crowd, chosen), config.max_instances, []),
             "image_id": tables.image_ids[number],
         }
+        if mask_size:
+            sample["masks"] = _pad_rows(tf.gather(masks, chosen), config.max_instances, [mask_size] * 2)
         if most:
             sample["keypoints"] = _pad_rows(tf.gather(keypoints, chosen), config.max_instances, [most, 3])
         return sample
@@ -227,28 +232,40 @@ class _Tables:
                     setattr(self, field.name, tf.constant(value))
 
     def instances(self, number):
-        """boxes [N, 4], classes [N], crowd [N], areas [N] and Shapes of one image."""
-        first, last = self.instance_offsets[number], self.instance_offsets[number + 1]
+        """boxes [N, 4], classes [N], crowd [N] and areas [N] of one image."""
+        rows = slice(*self._range(number))
+        return self.boxes[rows], self.classes[rows], self.crowd[rows], self.areas[rows]
+
+    def instance_masks(self, number, size):
+        """[N, size, size] uint8 mask crops of one image's instances; for a size of 0 nothing is drawn."""
+        boxes = self.instances(number)[0]
+        if not size:
+            return tf.zeros([tf.shape(boxes)[0], 0, 0], tf.uint8)
+        return crop_masks(self._shapes(number), boxes, self.heights[number], self.widths[number], size)
+
+    def instance_keypoints(self, number, most, offset):
+        """[N, most, 3] keypoints of one image's instances; `offset` is added to x and y of those that are labelled."""
+        first, last = self._range(number)
+        bounds = self.keypoint_offsets[first : last + 1]
+        values = self.keypoints[bounds[0] : bounds[-1]]
+        values += tf.where(values[:, 2:] > 0, [[offset, offset, 0.0]], 0.0)
+        return tf.RaggedTensor.from_row_lengths(values, bounds[1:] - bounds[:-1]).to_tensor(shape=[None, most, 3])
+
+    def _range(self, number):
+        return self.instance_offsets[number], self.instance_offsets[number + 1]
+
+    def _shapes(self, number):
+        first, last = self._range(number)
         ring_bounds = self.ring_offsets[first : last + 1]
         ring_first, ring_last = ring_bounds[0], ring_bounds[-1]
         point_bounds = self.point_offsets[ring_first : ring_last + 1]
         run_bounds = self.run_offsets[first : last + 1]
         ring_counts = ring_bounds[1:] - ring_bounds[:-1]
         instances = tf.range(tf.cast(last - first, tf.int32))
-        shapes = Shapes(
+        return Shapes(
             points=self.points[point_bounds[0] : point_bounds[-1]],
             ring_sizes=tf.cast(point_bounds[1:] - point_bounds[:-1], tf.int32),
             ring_instances=tf.repeat(instances, ring_counts),
             runs=self.runs[run_bounds[0] : run_bounds[-1]],
             run_counts=tf.cast(run_bounds[1:] - run_bounds[:-1], tf.int32),
         )
-        rows = slice(first, last)
-        return self.boxes[rows], self.classes[rows], self.crowd[rows], self.areas[rows], shapes
-
-    def instance_keypoints(self, number, most, offset):
-        """[N, most, 3] keypoints of one image's instances; `offset` is added to x and y of those that are labelled."""
-        first, last = self.instance_offsets[number], self.instance_offsets[number + 1]
-        bounds = self.keypoint_offsets[first : last + 1]
-        values = self.keypoints[bounds[0] : bounds[-1]]
-        values += tf.where(values[:, 2:] > 0, [[offset, offset, 0.0]], 0.0)
-        return tf.RaggedTensor.from_row_lengths(values, bounds[1:] - bounds[:-1]).to_tensor(shape=[None, most, 3])

@@ -21,6 +21,10 @@ _BAD_SEGMENTATION = "give it polygons as lists [x1, y1, x2, y2, ...] of at least
 class Annotations:
     """Annotation records as columns, in the order of the file.
 
+    Args:
+        file: the json.
+        masks: whether a record needs a segmentation. If not, only one without a bbox is asked for it.
+
     Attributes:
         ids, image_ids, category_ids: int64.
         crowd: int8.
@@ -35,8 +39,9 @@ class Annotations:
         problems: list of Problem.
     """
 
-    def __init__(self, file):
+    def __init__(self, file, masks):
         self.file = file
+        self._masks = masks
         self.problems = []
         self.ids, self.image_ids, self.category_ids = array.array("q"), array.array("q"), array.array("q")
         self.crowd, self.box_given = array.array("b"), array.array("b")
@@ -67,7 +72,7 @@ class Annotations:
         if len(box) not in (0, 4):
             self._turn_away("bad_box", name, f"has a bbox of {len(box)} numbers", "give [x, y, width, height]")
             return
-        if not self._add_segmentation(name, record.get("segmentation")):
+        if not self._add_segmentation(name, record.get("segmentation"), bool(box)):
             return
         self.ids.append(keys[0])
         self.image_ids.append(keys[1])
@@ -87,7 +92,14 @@ class Annotations:
             self.run_starts[row], self.run_counts[row] = start, count
         self._strings, self._string_rows = [], []
 
-    def _add_segmentation(self, name, segmentation):
+    def _add_segmentation(self, name, segmentation, box_given):
+        if not self._masks and box_given:
+            self._add_rings([])
+            return True
+        if not segmentation and not self._masks:
+            what = "has neither a bbox nor a segmentation to take it from"
+            self._turn_away("bad_box", name, what, "give [x, y, width, height]")
+            return False
         if not segmentation:
             self._turn_away("empty_segmentation", name, "has no segmentation", _BAD_SEGMENTATION)
             return False
@@ -111,6 +123,10 @@ class Annotations:
         if not rings:
             self._turn_away("empty_segmentation", name, "has no polygon of 3 points or more", _BAD_SEGMENTATION)
             return False
+        self._add_rings(rings)
+        return True
+
+    def _add_rings(self, rings):
         for ring in rings:
             self.ring_sizes.append(len(ring) // 2)
             self.points.extend(ring)
@@ -118,7 +134,6 @@ class Annotations:
         self.rle_sizes.extend((-1, -1))
         self.run_starts.append(len(self.runs))
         self.run_counts.append(0)
-        return True
 
     def _add_rle(self, name, segmentation):
         try:

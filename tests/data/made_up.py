@@ -10,6 +10,7 @@ import mrcnn_tf.data
 from mrcnn_tf.config import DataConfig, ResizeConfig
 
 NUCLEI = pathlib.Path(mrcnn_tf.data.__file__).parent / "nuclei"
+FACE = [5.0, 6.0, 2, 7.0, 8.0, 1, 0, 0, 0]  # nose visible, left eye hidden, right eye not labelled
 SQUARE = [[2.0, 3.0, 12.0, 3.0, 12.0, 13.0, 2.0, 13.0]]
 
 

@@ -138,10 +138,12 @@ def test_quarter_turns_exchange_nothing():
         np.testing.assert_array_equal(paste(*moved), moved[0])
 
 
-def test_no_keypoints_at_all():
-    image, boxes, masks, _ = sample()
+@pytest.mark.parametrize("side", [4, 0])
+def test_without_keypoints_and_without_masks_the_rest_moves_alike(side):
+    image, boxes, masks, keypoints = sample()
+    config, seed = AugmentConfig(1.0, 0.5, True), tf.constant([1, 2], tf.int64)
+    expected = augment(image, boxes, masks, keypoints, SIDES, config, seed)
     nothing, sides = tf.zeros([3, 0, 3]), tf.zeros([3, 0], tf.int32)
-    *moved, _ = augment(
-        image, boxes, masks, nothing, sides, AugmentConfig(1.0, 1.0, True), tf.constant([1, 2], tf.int64)
-    )
-    assert moved[3].shape == (3, 0, 3)
+    *moved, turned = augment(image, boxes, masks[:, :side, :side], nothing, sides, config, seed)
+    assert_equal(moved[:2], expected[:2])
+    assert moved[2].shape == (3, side, side) and moved[3].shape == (3, 0, 3) and turned == expected[4]

@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
-from made_up import annotation
+from made_up import FACE, annotation
 
 from mrcnn_tf.categories import Category
 from mrcnn_tf.data import coco
 from mrcnn_tf.data.coco import load_index
 from mrcnn_tf.errors import UserError
 
-FACE = [5.0, 6.0, 2, 7.0, 8.0, 1, 0, 0, 0]  # nose visible, left eye hidden, right eye not labelled
 NAN, INFINITY = float("nan"), float("inf")
 
 
@@ -46,7 +45,7 @@ def test_tables_are_ragged(faces):
 
 
 BAD = [
-    ("missing_keypoints", ..., "has category 7 but no keypoints and is used for its box and mask only"),
+    ("missing_keypoints", ..., "has category 7 but no keypoints and is used without them"),
     ("missing_keypoints", None, "has category 7 but no keypoints"),
     ("missing_keypoints", [], "has category 7 but no keypoints"),
     ("bad_keypoints", ["a"] * 9, "has keypoints that aren't a list of numbers and count as unlabelled"),

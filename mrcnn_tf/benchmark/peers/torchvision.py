@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torchvision
 from pycocotools import mask as coco_mask
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
@@ -17,11 +17,17 @@ from mrcnn_tf.benchmark.machine import available_cores
 
 IMPORTED = time.time()
 CLASSES = 81  # with background
+# By the names of the family: the detector, its classes with background, and the name of the time; masks come pasted.
+DETECTORS = {
+    "Faster R50-FPN": (FasterRCNN, CLASSES, "detect"),
+    "Mask R50-FPN": (MaskRCNN, CLASSES, "detect_full"),
+    "Keypoint R50-FPN": (KeypointRCNN, 2, "detect"),
+}
 COPIES = 20  # of each object among the proposals: with seven objects more than 128
 
 
 def prepare(task, **arguments):
-    """The `Task` of a measurement: roi_align, inference, training, startup or postprocessing."""
+    """The `Task` of a measurement: roi_align, inference, family, training, startup or postprocessing."""
     torch.set_num_threads(available_cores())
     torch.manual_seed(0)
     return TASKS[task](**arguments)
@@ -55,7 +61,18 @@ def _roi_align_calls(name, map_, upstream, size):
 
 def inference(height, width, precision):
     """The model in evaluation; its masks come pasted into the whole image, so only that time is comparable."""
-    model = _model(height, width).eval()
+    return _detection(_model(height, width), height, width, precision, "detect_full")
+
+
+def family(model, height, width, precision):
+    """The same of any of `DETECTORS`; keypoints come decoded, as ours do."""
+    deviation = inputs.PIXEL_STD / 255  # it normalises pixels of 0 to 1
+    detector = _model(height, width, model, image_std=[deviation] * 3)
+    return _detection(detector, height, width, precision, DETECTORS[model][-1])
+
+
+def _detection(model, height, width, precision, name):
+    model.eval()
     pixels = inputs.image(height, width)
     facts = {}
 
@@ -64,7 +81,7 @@ def inference(height, width, precision):
         with torch.inference_mode(), _precision(precision):
             found = model([_as_input(pixels)])[0]
         facts["detections"] = len(found["boxes"])
-        return {"detect_full": time.perf_counter() - start}
+        return {name: time.perf_counter() - start}
 
     return worker.Task(run, facts)
 
@@ -126,11 +143,12 @@ def postprocessing(height, width, count=100):
     return worker.Task(worker.timed(paste=paste, rle=encode))
 
 
-def _model(height, width):
+def _model(height, width, name="Mask R50-FPN", **settings):
     """R50-FPN, with random weights but the frozen batch norm that published weights come with."""
     backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
     sizes = {"min_size": min(height, width), "max_size": max(height, width)}
-    return MaskRCNN(backbone, CLASSES, box_score_thresh=0.0, **sizes)
+    detector, classes, _ = DETECTORS[name]
+    return detector(backbone, classes, box_score_thresh=0.0, **sizes, **settings)
 
 
 def _add_near_objects(proposals, objects):
@@ -155,6 +173,7 @@ def _precision(name):
 TASKS = {
     "roi_align": roi_align,
     "inference": inference,
+    "family": family,
     "training": training,
     "startup": startup,
     "postprocessing": postprocessing,
