@@ -45,8 +45,8 @@ class MaskRCNN(keras.Model):
             raise UserError("The model has no classes: set data.train.annotations or model.categories in the config.")
         if config.keypoint_head and not most_keypoints(config.categories):
             raise UserError(
-                "The model has a keypoint head, and no category names its keypoints: list them in the json's categories, "
-                "as keypoints: [nose, left_eye, ...], or set model.keypoint_head=null."
+                "The model has a keypoint head, and no category names its keypoints: list them in the json's "
+                "categories, as keypoints: [nose, left_eye, ...], or set model.keypoint_head=null."
             )
         self.config = config
         # What a box inside the model lacks at its right and bottom.
