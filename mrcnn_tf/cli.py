@@ -198,7 +198,8 @@ def benchmark(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Some of: roofline, roi_align, inference, breakdown, training, startup, postprocessing, pipeline."
+            help="Some of: roofline, roi_align, inference, family, breakdown, training, startup, postprocessing, "
+            "pipeline."
         ),
     ] = None,
     height: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 800,
@@ -209,7 +210,7 @@ def benchmark(
     ),
     as_json: AsJson = False,
 ):
-    """Time and memory on this machine's processor, beside torchvision and the Model Garden where they are installed."""
+    """Time and memory on this machine's processor, beside torchvision, detectron2, Model Garden if they are there."""
     from mrcnn_tf.benchmark.chart import draw_chart
     from mrcnn_tf.benchmark.plan import OURS, Settings
     from mrcnn_tf.benchmark.suite import run_benchmark
