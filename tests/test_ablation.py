@@ -9,6 +9,7 @@ from mrcnn_tf.ablation.report import Ablation, Outcome, ablation_table
 from mrcnn_tf.ablation.runner import BASE, RESULT, Budget, plan_runs, run_ablation
 from mrcnn_tf.ablation.tables import TABLES, Row, Table
 from mrcnn_tf.config import load_config
+from mrcnn_tf.data.shapes import Look
 from mrcnn_tf.errors import UserError
 
 # As the paper's text and captions have them, where they can be held against the tables' rows.
@@ -84,7 +85,7 @@ def _outcome(label, seed, mask, box=None):
 
 
 def _ablation(*outcomes):
-    table = Table("a title", FIGURES, (), ROWS, 128)
+    table = Table("a title", FIGURES, (), ROWS, 128, Look())
     budget = {"steps": 1, "seeds": 2, "images": 3, "val_images": 4, "size": 5}
     return Ablation("x", table, budget, [], list(outcomes), ["gone, seed 0: broke"])
 
@@ -156,7 +157,7 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, arguments, word
 
 
 SMALL = [
-    "model.fpn.channels=16",
+    "model.fpn.channels=32",
     "model.box_head.channels=16",
     "model.mask_head.convs=1",
     "model.rpn.channels=16",
