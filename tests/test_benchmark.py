@@ -208,8 +208,9 @@ def test_the_familys_models_are_never_all_in_memory(monkeypatch):
     native = {"facts": {"native_bfloat16": True}}
     monkeypatch.setattr(suite, "_entry", lambda contender, outcome: type("Entry", (), native))
     suite.run_benchmark(settings, ["family"])
-    assert [len(group) for group in groups] == [1] + [2] * 8  # the roofline, then each model in each precision
-    assert all(group[0].arguments["precision"] == group[1].arguments["precision"] for group in groups[1:])
+    # The roofline, Faster and Mask R-CNN in each precision, then each other model in each.
+    assert [len(group) for group in groups] == [1, 4, 4, 2, 2, 2, 2]
+    assert all(len({process.arguments["precision"] for process in group}) == 1 for group in groups[1:])
 
 
 def test_the_process_that_measures_never_imports_tensorflow():

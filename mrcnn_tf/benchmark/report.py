@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from mrcnn_tf.benchmark.plan import FAMILY, OURS, Settings
+from mrcnn_tf.benchmark.plan import FAMILY, MASK_BRANCH, OURS, Settings
 
 # What each time is of, in the order of the report.
 WHAT = {
@@ -116,7 +116,7 @@ class Report:
         medians = {(e.subject, e.precision): e.times["detect"].median for e in self.of("family")}
         found = {}
         for precision in ("float32", "bfloat16"):
-            boxes, masks = (medians.get((subject, precision)) for subject in ("Faster R50-FPN", "Mask R50-FPN"))
+            boxes, masks = (medians.get((subject, precision)) for subject in MASK_BRANCH)
             if boxes and masks:
                 found[precision] = masks / boxes - 1
         return found
