@@ -78,10 +78,10 @@ class Assembly:
         return BoxHead(config=self.tree["box_head"], detections=self.tree["detections"], name="box_head", **self._head)
 
     def mask_features(self, strides, box_features):
-        """The same for the mask head; on C4 it reads what the box head does."""
-        if not self.config.mask_head or self.config.features == "C4":
-            return box_features
-        return self._roi_layer("mask_head", strides)
+        """The same for the mask head, if there is one; on C4 it reads what the box head does."""
+        if not self.config.mask_head:
+            return None
+        return box_features if self.config.features == "C4" else self._roi_layer("mask_head", strides)
 
     def mask_head(self):
         """None without masks."""

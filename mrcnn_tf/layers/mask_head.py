@@ -31,8 +31,9 @@ class MaskHead(keras.layers.Layer):
         self.num_classes, self.config, self.conventions = num_classes, config, conventions
         self.multinomial = config["activation"] == "softmax"
         self.masks = 1 if config["class_agnostic"] else num_classes
+        count = 0 if config["fcs"] else config["convs"]
         self.convs = conv_stack(
-            config["convs"], config["channels"], config["norm"], conventions["batch_norm_epsilon"], self.dtype_policy
+            count, config["channels"], config["norm"], conventions["batch_norm_epsilon"], self.dtype_policy
         )
 
     def build(self, input_shape):
@@ -40,20 +41,28 @@ class MaskHead(keras.layers.Layer):
         for conv in self.convs:
             conv.build((None, None, None, channels))
             channels = hidden
-        he, maps = keras.initializers.VarianceScaling(**HE_FAN_OUT), self.masks + self.multinomial
+        he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
         # The four output pixels of an input pixel don't overlap: the deconvolution is a 1x1 to 4 * channels,
         # rearranged.
         self.deconv_kernel = self.add_weight(name="deconv_kernel", shape=(2, 2, hidden, channels), initializer=he)
         self.deconv_bias = self.add_weight(name="deconv_bias", shape=(hidden,), initializer="zeros")
-        self.kernel = self.add_weight(name="predictor_kernel", shape=(hidden, maps), initializer=he)
-        self.bias = self.add_weight(name="predictor_bias", shape=(maps,), initializer="zeros")
+        self._add_predictor(hidden, self.masks + self.multinomial)
+
+    @staticmethod
+    def predictor_initializer():
+        """A new one for each use: the same one draws the same numbers again."""
+        return keras.initializers.VarianceScaling(**HE_FAN_OUT)
+
+    def _add_predictor(self, inputs, outputs):
+        initializer = self.predictor_initializer()
+        self.kernel = self.add_weight(name="predictor_kernel", shape=(inputs, outputs), initializer=initializer)
+        self.bias = self.add_weight(name="predictor_bias", shape=(outputs,), initializer="zeros")
 
     def class_variables(self):
         """(variable, initializer) of each weight whose shape depends on the classes."""
         if self.config["class_agnostic"]:
             return []
-        he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
-        return [(self.kernel, he), (self.bias, keras.initializers.Zeros())]
+        return [(self.kernel, self.predictor_initializer()), (self.bias, keras.initializers.Zeros())]
 
     def call(self, roi_features, classes):
         """`MaskScores` of the masks of `classes` int32 [B, R] (0: padding, any) for RoI features [B, R, S, S, C]."""
@@ -61,10 +70,14 @@ class MaskHead(keras.layers.Layer):
         for conv in self.convs:
             outputs = conv(outputs)
         side, hidden = outputs.shape[1], self._deconvolve(outputs)
-        index = tf.zeros_like(classes) if self.config["class_agnostic"] else tf.maximum(classes - 1, 0)
-        scores = (self._compete if self.multinomial else self._decide)(hidden, tf.reshape(index, [-1]))
+        scores = (self._compete if self.multinomial else self._decide)(hidden, self._mask_of(classes))
         shape = [-1, roi_features.shape[1], 2 * side, 2 * side]
         return MaskScores(*(tf.reshape(_interleave(values, side), shape) for values in scores))
+
+    def _mask_of(self, classes):
+        """int32 [B * R]: which of the masks belongs to each of `classes` [B, R]."""
+        index = tf.zeros_like(classes) if self.config["class_agnostic"] else tf.maximum(classes - 1, 0)
+        return tf.reshape(index, [-1])
 
     def _deconvolve(self, inputs):
         """[N, h, w, C] -> the hidden layer [N, h * w * 4, channels], the four pixels of each input pixel in a row."""

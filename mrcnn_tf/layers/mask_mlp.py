@@ -6,9 +6,6 @@ import tensorflow as tf
 from mrcnn_tf.layers.conv import HE_FAN_OUT
 from mrcnn_tf.layers.mask_head import MaskHead, MaskScores
 
-# torch.nn.Linear's initial weights; He's by fan-out would be tiny for so many outputs.
-LINEAR = keras.initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform")
-
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class MaskMLP(MaskHead):
@@ -18,30 +15,26 @@ class MaskMLP(MaskHead):
     """
 
     def __init__(self, num_classes, config, conventions, **kwargs):
-        super().__init__(num_classes, config | {"convs": 0}, conventions, **kwargs)
-        self.config = config
-        he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
-        self.fcs = [
-            keras.layers.Dense(
-                config["channels"], "relu", kernel_initializer=he, dtype=self.dtype_policy, name=f"fc{index}"
-            )
-            for index in range(1, config["fcs"] + 1)
-        ]
+        super().__init__(num_classes, config, conventions, **kwargs)
+        self.fcs = [self._hidden(f"fc{index}") for index in range(1, config["fcs"] + 1)]
+
+    def _hidden(self, name):
+        he = keras.initializers.VarianceScaling(**HE_FAN_OUT)  # shared, it would draw equal layers
+        return keras.layers.Dense(
+            self.config["channels"], "relu", kernel_initializer=he, dtype=self.dtype_policy, name=name
+        )
+
+    @staticmethod
+    def predictor_initializer():
+        """torch.nn.Linear's initial weights; He's by fan-out would be tiny for so many outputs."""
+        return keras.initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform")
 
     def build(self, input_shape):
         side, units = input_shape[-2], input_shape[-3] * input_shape[-2] * input_shape[-1]
         for layer in self.fcs:
             layer.build((None, units))
             units = layer.units
-        outputs = self.masks * 4 * side * side
-        self.kernel = self.add_weight(name="predictor_kernel", shape=(units, outputs), initializer=LINEAR)
-        self.bias = self.add_weight(name="predictor_bias", shape=(outputs,), initializer="zeros")
-
-    def class_variables(self):
-        """(variable, initializer) of each weight whose shape depends on the classes."""
-        if self.config["class_agnostic"]:
-            return []
-        return [(self.kernel, LINEAR), (self.bias, keras.initializers.Zeros())]
+        self._add_predictor(units, self.masks * 4 * side * side)
 
     def call(self, roi_features, classes):
         """As `MaskHead.call`."""
@@ -51,7 +44,6 @@ class MaskMLP(MaskHead):
             hidden = layer(hidden)
         every = tf.cast(tf.matmul(hidden, tf.cast(self.kernel, hidden.dtype)), tf.float32) + self.bias
         every = tf.reshape(every, [-1, self.masks, 2 * side, 2 * side])
-        index = tf.zeros_like(classes) if self.config["class_agnostic"] else tf.maximum(classes - 1, 0)
-        logits = tf.gather(every, tf.reshape(index, [-1]), batch_dims=1)
+        logits = tf.gather(every, self._mask_of(classes), batch_dims=1)
         logits = tf.reshape(logits, [-1, count, 2 * side, 2 * side])
         return MaskScores(tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits))

@@ -123,6 +123,12 @@ def test_a_perceptrons_masks_are_those_of_plain_matrix_products(make, features):
         np.testing.assert_allclose(logits[image, roi], every[image, roi, OWN[image, roi] - 1], rtol=1e-3, atol=1e-3)
 
 
+def test_a_perceptrons_hidden_layers_start_from_different_weights(tiny_tree, conventions):
+    head = MaskMLP(CLASSES, tiny_tree["mask_head"] | {"fcs": 3, "channels": 7}, conventions())
+    head.build((None, None, 4, 4, 5))
+    assert np.abs(head.fcs[1].kernel - head.fcs[2].kernel).max() > 0.01
+
+
 # Crops of 2x2: left half, upper half, one quarter of half occupancy.
 MASKS = np.uint8([[[[255, 0], [255, 0]], [[255, 255], [0, 0]]], [[[128, 0], [0, 0]], [[0, 0], [0, 0]]]])
 TRUE_BOXES = np.float32([[[0, 0, 16, 16], [20, 20, 36, 28]], [[8, 8, 24, 24], [0, 0, 0, 0]]])
