@@ -30,12 +30,13 @@ check_environment()
 # The command imports what it needs when it needs it: its help and its complaints don't wait for TensorFlow.
 if pathlib.Path(sys.argv[0]).stem != "mrcnn-tf":
     from mrcnn_tf import ops
-    from mrcnn_tf.config import Config, load_config
+    from mrcnn_tf.config import load_config
     from mrcnn_tf.data.pipeline import coco_dataset
     from mrcnn_tf.detections import Detections
     from mrcnn_tf.evaluation.callback import CocoAP
     from mrcnn_tf.evaluation.runner import evaluate
     from mrcnn_tf.model import MaskRCNN
+    from mrcnn_tf.settings import Config
     from mrcnn_tf.training.optimizer import make_optimizer
     from mrcnn_tf.training.trainer import load_model, train
     from mrcnn_tf.weights.presets import list_presets

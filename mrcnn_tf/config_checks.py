@@ -60,7 +60,8 @@ def check_choices(config: Any, source: str) -> None:
         ("model.conventions.mask_target", model.conventions.mask_target, ("soft", "binary")),
         ("model.conventions.keypoint_score", model.conventions.keypoint_score, ("probability", "logit")),
         ("model.conventions.mask_paste", model.conventions.mask_paste, ("torchvision", "detectron2")),
-        ("train.precision", config.train.precision, ("float32", "bfloat16", "auto")),
+        ("train.precision", config.train.precision, ("float32", "bfloat16", "float16", "auto")),
+        ("train.strategy", config.train.strategy, ("auto", "mirrored", "none")),
     ]
     for key, value, allowed in choices:
         if value not in allowed:
@@ -90,21 +91,41 @@ def check_ranges(config: Any, source: str) -> None:
         "model.detections": ("max_per_image",),
         "data.train": ("max_instances", "mask_size"),
         "data.val": ("max_instances", "mask_size"),
-        "train": ("images_per_batch", "learning_rate", "learning_rate_batch", "steps"),
+        "train": (
+            "images_per_batch",
+            "learning_rate",
+            "learning_rate_batch",
+            "steps",
+            "accumulate",
+            "patience",
+            "checkpoint_steps",
+            "keep_checkpoints",
+            "log_steps",
+        ),
     }
     fractions = {
         "model.rpn": ("foreground_iou", "background_iou", "positive_fraction", "nms_iou"),
         "model.rois": ("positive_fraction", "foreground_iou"),
         "model.detections": ("score_threshold", "nms_iou"),
-        "data.train.augment": ("horizontal_flip", "vertical_flip"),
+        "data.train.augment": (
+            "horizontal_flip",
+            "vertical_flip",
+            "crop",
+            "crop_least",
+            "copy_paste",
+            "brightness",
+            "contrast",
+            "saturation",
+            "hue",
+        ),
         "model.conventions": ("keypoint_offset",),
-        "train": ("momentum", "warmup_factor", "decay_factor"),
+        "train": ("momentum", "warmup_factor", "decay_factor", "ema"),
     }
     for section, key, value in _values(config, positive):
         if value is not None and not value > 0:
             raise UserError(f"{source}: setting '{section}.{key}' is {value}: it must be more than 0.")
     for section, key, value in _values(config, fractions):
-        if not 0 <= value <= 1:
+        if value is not None and not 0 <= value <= 1:
             raise UserError(f"{source}: setting '{section}.{key}' is {value}: it must lie between 0 and 1.")
     counts = {"model.box_head": ("convs", "fcs"), "model.mask_head": ("convs", "fcs"), "data.train": ("min_keypoints",)}
     for section, key, value in _values(config, counts):

@@ -6,10 +6,10 @@ import pathlib
 
 import numpy as np
 
-from mrcnn_tf.config import Config
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import replaced
+from mrcnn_tf.settings import Config
 from mrcnn_tf.training.trainer import TrainingRun, train
 from mrcnn_tf.visualize import draw_ground_truth, save_png, side_by_side
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from mrcnn_tf import losses
 from mrcnn_tf.assembly import Assembly
 from mrcnn_tf.categories import most_keypoints
-from mrcnn_tf.config import ModelConfig, model_config
+from mrcnn_tf.config import model_config
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.errors import NonFiniteLoss, UserError
 from mrcnn_tf.layers.roi_sampler import foreground
@@ -19,6 +19,7 @@ from mrcnn_tf.metrics import ImagesPerSecond
 from mrcnn_tf.ops.canvas import canvas
 from mrcnn_tf.ops.finite import MARK, check_finite
 from mrcnn_tf.ops.image_space import points_to_original, to_original
+from mrcnn_tf.settings import ModelConfig
 from mrcnn_tf.weights.fit import load_into
 from mrcnn_tf.weights.source import read_weights
 

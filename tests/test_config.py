@@ -4,16 +4,10 @@ import dataclasses
 
 import pytest
 
-from mrcnn_tf.config import (
-    CONFIG_FOLDERS,
-    Category,
-    Conventions,
-    ModelConfig,
-    config_names,
-    load_config,
-    model_config,
-)
+from mrcnn_tf.categories import Category
+from mrcnn_tf.config import CONFIG_FOLDERS, config_names, load_config, model_config
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.settings import Conventions, ModelConfig
 
 
 @pytest.fixture

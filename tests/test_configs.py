@@ -16,7 +16,8 @@ import pytest
 import tensorflow as tf
 from tiny import tiny_batch
 
-from mrcnn_tf.config import Category, config_names, load_config, model_config
+from mrcnn_tf.categories import Category
+from mrcnn_tf.config import config_names, load_config, model_config
 from mrcnn_tf.layers import resnet
 from mrcnn_tf.model import MaskRCNN
 

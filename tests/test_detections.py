@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.config import Category
+from mrcnn_tf.categories import Category
 from mrcnn_tf.detections import Detections
 
 CATEGORIES = [Category(3, "cat"), Category(90, "tooth brush"), Category(7, "Fußgänger")]

@@ -14,8 +14,9 @@ from PIL import Image
 import mrcnn_tf
 from mrcnn_tf import cli
 from mrcnn_tf.ablation.tables import TABLES
-from mrcnn_tf.config import CONFIG_FOLDERS, CONVENTIONS, Conventions, config_names, load_config
+from mrcnn_tf.config import CONFIG_FOLDERS, config_names, load_config
 from mrcnn_tf.data.pipeline import coco_dataset
+from mrcnn_tf.settings import CONVENTIONS, Conventions
 
 PAPER = [name for name in config_names() if name.startswith("paper_")]
 DOCUMENT = pathlib.Path(mrcnn_tf.__file__).parent.parent / "docs" / "paper_tables.md"

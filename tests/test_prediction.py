@@ -5,7 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from mrcnn_tf.config import Category
+from mrcnn_tf.categories import Category
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.prediction import predict_files
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mrcnn_tf import visualize
-from mrcnn_tf.config import Category
+from mrcnn_tf.categories import Category
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.skeletons import HIDDEN, VISIBLE, Skeleton, draw_skeleton, with_visibility
 

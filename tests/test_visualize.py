@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mrcnn_tf import visualize
-from mrcnn_tf.config import Category
+from mrcnn_tf.categories import Category
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.errors import UserError
 

@@ -10,10 +10,11 @@ import resource
 import sys
 
 from mrcnn_tf.ablation.runner import BASE, RESULT
-from mrcnn_tf.config import DataConfig, load_config
+from mrcnn_tf.config import load_config
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation.runner import evaluate
 from mrcnn_tf.files import replaced
+from mrcnn_tf.settings import DataConfig
 from mrcnn_tf.training.trainer import train
 
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes

@@ -49,7 +49,7 @@ def augment(image, boxes, masks, keypoints, mirrored, config, seed):
         masks: [N, S, S]; S may be 0.
         keypoints: [N, P, 3], x and y in pixels, v 0 for unlabelled; P may be 0.
         mirrored: [N, P] int32, the keypoint that takes each one's place in a mirrored image.
-        config: config.AugmentConfig.
+        config: settings.AugmentConfig.
         seed: [2] int64; the same seed gives the same result.
 
     Returns:

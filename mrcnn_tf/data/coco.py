@@ -31,7 +31,7 @@ def load_index(config):
     asked for nor checked.
 
     Args:
-        config: config.DataConfig; `annotations`, `images`, `categories`, `max_instances`, `masks` and `keypoints` are
+        config: settings.DataConfig; `annotations`, `images`, `categories`, `max_instances`, `masks` and `keypoints` are
             read; None for one of the last two means True.
 
     Returns:

@@ -56,7 +56,7 @@ def mirror_table(categories, config):
 
     Args:
         categories: list of K `Category`s.
-        config: config.AugmentConfig; if it mirrors nothing, the names needn't have sides.
+        config: settings.AugmentConfig; if it mirrors nothing, the names needn't have sides.
 
     Returns:
         int32 [K + 1, P]; each place is its own where a class has no keypoint, and for the background in row 0.
@@ -85,7 +85,7 @@ def images_to_train_on(index, config):
 
     Args:
         index: CocoIndex.
-        config: config.DataConfig; `keypoints` and `min_keypoints` are read.
+        config: settings.DataConfig; `keypoints` and `min_keypoints` are read.
 
     Returns:
         int64 numbers of the images, rising; all of them where nothing is asked for.

@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.categories import most_keypoints
-from mrcnn_tf.config import ResizeConfig
 from mrcnn_tf.data.augment import augment
 from mrcnn_tf.data.coco import load_index
 from mrcnn_tf.data.image_files import apply_orientation, decode_image
@@ -16,6 +15,7 @@ from mrcnn_tf.data.problems import CONSOLE
 from mrcnn_tf.data.rasterize import Shapes, crop_masks
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.ops.resize import resize_image, resized_size
+from mrcnn_tf.settings import ResizeConfig
 
 STRIDE = 32  # of the backbone's coarsest map; image sides are padded to multiples of it
 BATCHES_AHEAD = 2
@@ -49,7 +49,7 @@ def coco_dataset(config, training):
     Without training every image comes once, in the file's order.
 
     Args:
-        config: config.DataConfig. `images_per_batch` None means 1, `resize` None the defaults of ResizeConfig, and
+        config: settings.DataConfig. `images_per_batch` None means 1, `resize` None the defaults of ResizeConfig, and
             `masks` or `keypoints` None True.
         training: bool.
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.config import Config
+from mrcnn_tf.settings import Config
 from mrcnn_tf.training.schedule import WarmupStepDecay
 
 UNDECAYED = ("gamma", "beta")  # normalisation weights: shrinking them fights what they are for

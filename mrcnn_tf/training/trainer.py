@@ -8,13 +8,13 @@ import time
 import keras
 import yaml
 
-from mrcnn_tf.config import Config
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation.callback import CocoAP
 from mrcnn_tf.evaluation.coco import CocoResults
 from mrcnn_tf.files import replaced
 from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.settings import Config
 from mrcnn_tf.training.callbacks import SaveModel
 from mrcnn_tf.training.optimizer import make_optimizer
 from mrcnn_tf.training.precision import dtype_policy

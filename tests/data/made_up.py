@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 import mrcnn_tf.data
-from mrcnn_tf.config import DataConfig, ResizeConfig
+from mrcnn_tf.settings import DataConfig, ResizeConfig
 
 NUCLEI = pathlib.Path(mrcnn_tf.data.__file__).parent / "nuclei"
 FACE = [5.0, 6.0, 2, 7.0, 8.0, 1, 0, 0, 0]  # nose visible, left eye hidden, right eye not labelled

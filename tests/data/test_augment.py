@@ -4,8 +4,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn_tf.config import AugmentConfig
 from mrcnn_tf.data.augment import augment, flip_horizontal, flip_vertical, quarter_turn
+from mrcnn_tf.settings import AugmentConfig
 
 
 def sample(seed=0):

@@ -8,10 +8,11 @@ from make_coco import make_coco
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.config import Category, DataConfig
+from mrcnn_tf.categories import Category
 from mrcnn_tf.data import coco
 from mrcnn_tf.data.coco import load_index
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.settings import DataConfig
 
 
 def kinds(index):

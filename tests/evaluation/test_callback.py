@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn_tf.config import DataConfig
 from mrcnn_tf.evaluation import CocoResults, callback
 from mrcnn_tf.evaluation.protocol import FIGURES, KEYPOINT_FIGURES
+from mrcnn_tf.settings import DataConfig
 
 
 def fit(callbacks, epochs):

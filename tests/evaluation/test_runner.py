@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.config import Category, DataConfig, ResizeConfig
+from mrcnn_tf.categories import Category
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation import runner
+from mrcnn_tf.settings import DataConfig, ResizeConfig
 
 SIZES = {7: (40, 60), 1000001: (50, 30), 12: (64, 64)}  # image id: (height, width)
 BOXES = {7: [5, 5, 45, 35], 1000001: [2, 3, 28, 43]}  # image 12 has no instance

@@ -5,10 +5,11 @@ import pytest
 from tiny_weights import as_torchvision, make, values, write
 
 from mrcnn_tf.categories import Category
-from mrcnn_tf.config import KeypointHeadConfig, load_config
+from mrcnn_tf.config import load_config
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.layers.application import application_network
 from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.settings import KeypointHeadConfig
 
 HEAD = ("keypoint_head/score_kernel", "keypoint_head/score_bias")
 
