@@ -219,8 +219,8 @@ class AugmentConfig:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0  # the shift to either side, in turns of the colour circle
-    # Probabilities of tensorflow-addons' operations by name: equalize, sharpness, gaussian_filter2d, hsv, cutout, rotate,
-    # shear_x, shear_y, translate. They need the extra mrcnn-tf[addons].
+    # Probabilities of tensorflow-addons' operations by name: equalize, sharpness, gaussian_filter2d, hsv, cutout,
+    # rotate, shear_x, shear_y, translate. They need the extra mrcnn-tf[addons].
     addons: dict[str, float] = dataclasses.field(default_factory=dict)
 
 

@@ -83,7 +83,7 @@ def test_a_model_config_survives_as_a_plain_dictionary():
         ("model.backbone.depth=19", "model.backbone.depth.*19.*18, 34, 50, 101"),
         ("model.backbone.norm=ln", "model.backbone.norm.*frozen_bn"),
         ("model.conventions=caffe", "caffe.*detectron2"),
-        ("train.precision=float16", "train.precision.*bfloat16"),
+        ("train.precision=float8", "train.precision.*bfloat16"),
         ("train.steps", "key.path=value"),
         ("train.steps=[1", "quote it"),
         ("train.steps=0", "train.steps.*0"),

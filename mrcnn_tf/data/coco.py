@@ -148,6 +148,7 @@ def _usable_images(images, headers, config):
     fields = {
         "image_ids": np.array(ids, np.int64),
         "image_files": np.array([os.fsencode(path) for path in files], np.bytes_),
+        "record_offsets": np.full(len(ids), -1, np.int64),
         "heights": np.array(heights, np.int32),
         "widths": np.array(widths, np.int32),
         "orientations": np.array(orientations, np.int32),

@@ -11,7 +11,7 @@ from mrcnn_tf.categories import Category
 from mrcnn_tf.data.problems import Problem
 from mrcnn_tf.files import cache_folder, replaced
 
-FORMAT = 2  # of the cached file; raise it when anything that goes into it changes
+FORMAT = 3  # of the cached file; raise it when anything that goes into it changes
 
 
 @dataclasses.dataclass
@@ -23,7 +23,8 @@ class CocoIndex:
 
     Attributes:
         image_ids: [I] int64.
-        image_files: [I] bytes, paths.
+        image_files: [I] bytes, paths; of the TFRecord file for an image that lies in one.
+        record_offsets: [I] int64, where the image's record begins in that file, bytes; -1 for an image file.
         heights, widths: [I] int32 pixels, after `orientations`; the frame of all coordinates.
         orientations: [I] int32, the EXIF orientation to apply; 1 where the json describes the file as it is stored.
         instance_offsets: [I + 1] int64 into the instances.
@@ -32,7 +33,7 @@ class CocoIndex:
         boxes: [T, 4] float32 pixels, the annotation's bbox as corners, clipped to the image.
         areas: [T] float32 square pixels, as in the json (the box's where it has none).
         crowd: [T] bool.
-        annotation_ids: [T] int64.
+        annotation_ids: [T] int64; of an object in a record its place there, from 0.
         ring_offsets: [T + 1] int64 into the rings, the polygons of instances. For a dataset without masks there are
             only those rings and runs that a missing bbox was made of.
         point_offsets: [rings + 1] int64 into the points.
@@ -49,6 +50,7 @@ class CocoIndex:
 
     image_ids: np.ndarray
     image_files: np.ndarray
+    record_offsets: np.ndarray
     heights: np.ndarray
     widths: np.ndarray
     orientations: np.ndarray
