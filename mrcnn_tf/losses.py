@@ -1,10 +1,13 @@
 """The losses: L = L_cls + L_box + L_mask on the sampled RoIs (section 3), L_keypoint (section 5), the RPN's own two.
 
 All in float32. Normalisers are sums over the whole batch, so that an image with many objects weighs more, as in both
-reference systems.
+reference systems. Where the batch is spread over several replicas, they are sums over all of them: each replica then
+has its share of the loss, and losses and gradients add up to what a single one would have.
 """
 
 import tensorflow as tf
+
+from mrcnn_tf.ops.replicas import summed
 
 
 def smooth_l1(predictions, targets, beta):
@@ -25,13 +28,14 @@ def _total(values, mask):
 
 
 def _count(mask):
-    return tf.reduce_sum(tf.cast(mask, tf.float32))
+    """In the batches of all replicas."""
+    return summed(tf.reduce_sum(tf.cast(mask, tf.float32)))
 
 
 def _rpn_normalizer(sample, normalizer):
     """torchvision divides by the anchors that were drawn, detectron2 by all slots, so that sparse images weigh less."""
-    slots = tf.cast(tf.size(sample.drawn), tf.float32)
-    return slots if normalizer == "batch_size" else tf.maximum(_count(sample.drawn), 1.0)
+    counted = tf.ones_like(sample.drawn) if normalizer == "batch_size" else sample.drawn
+    return tf.maximum(_count(counted), 1.0)
 
 
 def rpn_objectness_loss(sample, normalizer):

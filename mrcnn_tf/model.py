@@ -15,13 +15,18 @@ from mrcnn_tf.config import model_config
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.errors import NonFiniteLoss, UserError
 from mrcnn_tf.layers.roi_sampler import foreground
-from mrcnn_tf.metrics import ImagesPerSecond
+from mrcnn_tf.metrics import ImagesPerSecond, InputWait
 from mrcnn_tf.ops.canvas import canvas
 from mrcnn_tf.ops.finite import MARK, check_finite
 from mrcnn_tf.ops.image_space import points_to_original, to_original
+from mrcnn_tf.ops.noise import image_seeds
+from mrcnn_tf.ops.replicas import gathered, summed
 from mrcnn_tf.settings import ModelConfig
+from mrcnn_tf.steps import make_step_function, make_train_function, prepare_optimizer
 from mrcnn_tf.weights.fit import load_into
 from mrcnn_tf.weights.source import read_weights
+
+SMALLEST_LOSS_SCALE = 2.0**-10  # halved so often, it isn't the scale that is at fault
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -33,12 +38,14 @@ class MaskRCNN(keras.Model):
 
     Args:
         config: a `ModelConfig`, as `load_config(...).model`; its categories are the classes.
+        seed: of the anchors and RoIs that training samples. The sample of an image follows from it, the step and the
+            image's id, so it is the same on any number of devices, and after a restart.
 
     Raises:
         UserError: the config has no categories, or a keypoint head and no category with keypoints.
     """
 
-    def __init__(self, config: ModelConfig, **kwargs):
+    def __init__(self, config: ModelConfig, seed: int = 0, **kwargs):
         super().__init__(
             autocast=False, **kwargs
         )  # images and boxes must stay float32; the layers choose for themselves
@@ -49,7 +56,7 @@ class MaskRCNN(keras.Model):
                 "The model has a keypoint head, and no category names its keypoints: list them in the json's "
                 "categories, as keypoints: [nose, left_eye, ...], or set model.keypoint_head=null."
             )
-        self.config = config
+        self.config, self.seed = config, seed
         # What a box inside the model lacks at its right and bottom.
         self.box_ends = np.array([0, 0, 1, 1], np.float32) * (config.conventions.box_ends == "pixel")
         parts = Assembly(config, self.dtype_policy)
@@ -69,7 +76,7 @@ class MaskRCNN(keras.Model):
         names = ["loss", "loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"]
         names += ["loss_mask"] * bool(self.mask_head) + ["loss_keypoint"] * bool(self.keypoint_head)
         self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in names}
-        self.speed = ImagesPerSecond(name="images_per_second")
+        self.speed, self.input_wait = ImagesPerSecond(), InputWait()
         self.build()
 
     def build(self, input_shape=None):
@@ -145,10 +152,12 @@ class MaskRCNN(keras.Model):
         rules, canvas_size = self.config.conventions, self._canvas(batch)
         boxes, classes, crowd = batch["boxes"] - self.box_ends, batch["classes"], batch["crowd"]
         features = self._features(batch, canvas_size, training)
-        anchors = self.rpn.sample_anchors(features, boxes, classes > 0, crowd, canvas_size)
+        step = self.optimizer.iterations if training and self.compiled else 0
+        seeds = image_seeds(self.seed, step, batch["image_id"])
+        anchors = self.rpn.sample_anchors(features, boxes, classes > 0, crowd, seeds, canvas_size)
         extent = batch["image_size"] - int(self.box_ends[-1])
         proposals = self.rpn(features, extent, canvas_size, training=True)
-        rois = self.roi_sampler(proposals, boxes, classes, crowd)
+        rois = self.roi_sampler(proposals, boxes, classes, crowd, seeds)
         positives = foreground(rois, self.roi_sampler.most_positives)
         box_features = self.box_features(features, rois.boxes, canvas_size)
         logits, deltas = self.box_head(box_features)
@@ -174,34 +183,112 @@ class MaskRCNN(keras.Model):
             )
         return found
 
-    def train_step(self, batch):
-        """One step of `fit`; raises NonFiniteLoss before a bad number reaches the weights."""
+    def compile(self, optimizer="sgd", accumulate=1, **kwargs):
+        """keras.Model.compile; the losses are the model's own.
+
+        Args:
+            optimizer: as in Keras. In mixed float16 it gets dynamic loss scaling.
+            accumulate: batches whose gradients are averaged for one step; `fit` counts steps, not batches.
+            **kwargs: as in Keras. `jit_compile` True compiles losses and gradients by XLA; it isn't used by itself.
+        """
+        super().compile(optimizer=optimizer, **{"jit_compile": False} | kwargs)
+        prepare_optimizer(self.optimizer, self.distribute_strategy)
+        if self.jit_compile and self.distribute_strategy.num_replicas_in_sync > 1:
+            raise UserError("XLA can't compile a step on several devices: leave out jit_compile (train.jit_compile).")
+        self.accumulate = accumulate
+        self._compiled_gradients = tf.function(self._loss_gradients, jit_compile=True) if self.jit_compile else None
+
+    accumulate = 1
+
+    def _maybe_symbolic_build(self, *args, **kwargs):
+        """Nothing: all weights are there. Keras would trace the model once more, which fails on several replicas."""
+
+    def make_train_function(self, force=False):
+        """See `steps`."""
+        if self.train_function is None or force:
+            self.train_function = make_train_function(self)
+
+    def make_test_function(self, force=False):
+        """See `steps`."""
+        if self.test_function is None or force:
+            self.test_function = make_step_function(self, self.test_step)
+
+    def train_step(self, batch, waited=0.0):
+        """One step of `fit`; raises NonFiniteLoss before a bad number reaches the weights.
+
+        Args:
+            batch: of the data contract, this replica's part of it.
+            waited: seconds until it was there.
+        """
+        values, gradients = self.loss_gradients(batch)
+        return self.update(values, gradients, tf.shape(batch["image"])[0], waited, batch["image_id"])
+
+    def loss_gradients(self, batch):
+        """The losses of a batch by name, and the gradient of (with float16, the scaled) sum for each trainable weight.
+
+        Under a strategy they are this replica's shares, see `losses`.
+        """
+        return (self._compiled_gradients or self._loss_gradients)(batch)
+
+    def _loss_gradients(self, batch):
         with tf.GradientTape() as tape:
             values = self.compute_losses(batch)
-            total = tf.add_n(list(values.values()))
-        gradients = tape.gradient(total, self.trainable_weights)
-        checked = check_finite(values | {"the gradient": tf.linalg.global_norm(gradients)}, batch["image_id"])
+            total = self.optimizer.scale_loss(tf.add_n(list(values.values())))
+        return values, tape.gradient(total, self.trainable_weights)
+
+    _compiled_gradients = None
+
+    def update(self, values, gradients, images, waited, image_ids=None):
+        """Sums losses and gradients over the replicas, updates the weights, and returns the figures of the step."""
+        gradients = summed([tf.convert_to_tensor(gradient) for gradient in gradients])
+        values = dict(zip(values, summed(list(values.values())), strict=True))
+        checked = check_finite(
+            values | self._gradient_check(gradients), None if image_ids is None else gathered(image_ids)
+        )
         with tf.control_dependencies(list(checked.values())):
             self.optimizer.apply([tf.identity(gradient) for gradient in gradients], self.trainable_weights)
-        return self._report(values, total, batch)
+        self.speed.update_state(summed(images))
+        self.input_wait.update_state(waited)
+        return self._report(values) | {metric.name: metric.result() for metric in (self.speed, self.input_wait)}
+
+    def _gradient_check(self, gradients):
+        """What has to be finite beside the losses: the gradient, unless loss scaling deals with it."""
+        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            return {"the gradient": tf.linalg.global_norm(gradients)}
+        scale = tf.convert_to_tensor(self.optimizer.dynamic_scale)
+        return {"the gradient, however small the loss scale,": tf.where(scale < SMALLEST_LOSS_SCALE, np.inf, 0.0)}
 
     def test_step(self, batch):
         """One step of `fit`'s validation and of keras `evaluate`: the losses. Average precision: `CocoAP`."""
         values = self.compute_losses(batch, training=False)
-        return self._report(values, tf.add_n(list(values.values())), batch)
+        return self._report(dict(zip(values, summed(list(values.values())), strict=True)))
 
-    def _report(self, values, total, batch):
-        for name, value in {"loss": total, **values}.items():
+    def _report(self, values):
+        for name, value in {"loss": tf.add_n(list(values.values())), **values}.items():
             self.loss_trackers[name].update_state(value)
-        self.speed.update_state(tf.shape(batch["image"])[0])
-        return {metric.name: metric.result() for metric in (*self.loss_trackers.values(), self.speed)}
+        return {name: tracker.result() for name, tracker in self.loss_trackers.items()}
 
-    def fit(self, *args, **kwargs):
+    @property
+    def loss_names(self):
+        """The names of what `compute_losses` gives."""
+        return [name for name in self.loss_trackers if name != "loss"]
+
+    def fit(self, x=None, *args, steps_per_epoch=None, **kwargs):
         """keras.Model.fit, but a loss that isn't finite ends in a NonFiniteLoss of one sentence."""
         if self.compiled and not self.optimizer.built:
-            self.optimizer.build(self.trainable_weights)  # made inside the first step, they would have it traced twice
+            with self.distribute_strategy.scope():  # made inside the first step, they would have it traced twice
+                self.optimizer.build(self.trainable_weights)
+        if self.accumulate > 1 and steps_per_epoch is None and isinstance(x, tf.data.Dataset):
+            steps_per_epoch = int(x.cardinality()) // self.accumulate
+            if steps_per_epoch < 1:
+                raise UserError(
+                    f"The data has {int(x.cardinality())} batches and a step takes {self.accumulate} (accumulate): "
+                    "give steps_per_epoch and data that repeats, or accumulate less."
+                )
+            x = x.repeat()
+        kwargs = {"shuffle": False} | kwargs  # Keras warns of shuffling a tf.data.Dataset
         try:
-            return super().fit(*args, **{"shuffle": False} | kwargs)  # Keras warns of shuffling a tf.data.Dataset
+            return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **kwargs)
         except tf.errors.InvalidArgumentError as error:
             found = re.search(re.escape(MARK) + r"[^\]]*?step before\.", error.message)
             if found is None:
@@ -306,10 +393,15 @@ class MaskRCNN(keras.Model):
 
     def get_config(self):
         """The config as plain JSON, so that `keras.saving.load_model` needs no custom objects."""
-        return {"config": dataclasses.asdict(self.config), "name": self.name, "dtype": self.dtype_policy}
+        return {
+            "config": dataclasses.asdict(self.config),
+            "seed": self.seed,
+            "name": self.name,
+            "dtype": self.dtype_policy,
+        }
 
     @classmethod
     def from_config(cls, config):
         """The model of `get_config`."""
         policy = keras.dtype_policies.get(config["dtype"])
-        return cls(model_config(config["config"]), name=config["name"], dtype=policy)
+        return cls(model_config(config["config"]), config.get("seed", 0), name=config["name"], dtype=policy)

@@ -1,82 +1,63 @@
-"""Mirrorings and quarter turns that move the image, the boxes, the mask crops and the keypoints together.
+"""What training does to an image and its objects by chance: all of `settings.AugmentConfig`, in the graph.
 
-A crop covers its box exactly, so it turns with it and no outline has to be moved. All are pure functions
-
-    image [H, W, 3], boxes [N, 4] pixels, masks [N, S, S], keypoints [N, P, 3] (x, y in pixels, v)  ->  the same four
-
-S or P is 0 for a dataset without masks or keypoints.
-and `augment` draws which of them to apply. They leave a keypoint at its place in the list; that a mirrored left eye is
-a right one, `augment` settles at the end. Unlabelled keypoints stay (0, 0, 0).
+The settings decide what the graph holds, so what is off costs nothing. Everything drawn follows from the seed alone.
 """
 
 import tensorflow as tf
 
+from mrcnn_tf.data.turns import flip_horizontal, flip_vertical, quarter_turn, turned  # noqa: F401
+from mrcnn_tf.ops.resize import resize_image, resized_size
+from mrcnn_tf.settings import ResizeConfig
 
-def flip_horizontal(image, boxes, masks, keypoints):
-    """Left and right exchanged."""
-    x1, y1, x2, y2 = tf.unstack(boxes, axis=1)
-    x, y, v = tf.unstack(keypoints, axis=2)
-    width = tf.cast(tf.shape(image)[1], boxes.dtype)
-    boxes = tf.stack([width - x2, y1, width - x1, y2], axis=1)
-    return tf.reverse(image, [1]), boxes, tf.reverse(masks, [2]), _labelled(width - x, y, v)
+SIZE = 1  # the stream of draws: large images must not be the mirrored ones
 
 
-def flip_vertical(image, boxes, masks, keypoints):
-    """Up and down exchanged."""
-    x1, y1, x2, y2 = tf.unstack(boxes, axis=1)
-    x, y, v = tf.unstack(keypoints, axis=2)
-    height = tf.cast(tf.shape(image)[0], boxes.dtype)
-    boxes = tf.stack([x1, height - y2, x2, height - y1], axis=1)
-    return tf.reverse(image, [0]), boxes, tf.reverse(masks, [1]), _labelled(x, height - y, v)
-
-
-def quarter_turn(image, boxes, masks, keypoints):
-    """90 degrees counterclockwise: what was at the right edge is at the top. H and W exchange."""
-    x1, y1, x2, y2 = tf.unstack(boxes, axis=1)
-    x, y, v = tf.unstack(keypoints, axis=2)
-    width = tf.cast(tf.shape(image)[1], boxes.dtype)
-    image = tf.reverse(tf.transpose(image, [1, 0, 2]), [0])
-    masks = tf.reverse(tf.transpose(masks, [0, 2, 1]), [1])
-    return image, tf.stack([y1, width - x2, y2, width - x1], axis=1), masks, _labelled(y, width - x, v)
-
-
-def augment(image, boxes, masks, keypoints, mirrored, config, seed):
-    """Applies what `config` allows, each with its probability.
+def augmented(sample, other, mirrors, config, seed):
+    """A sample as training sees it: augmented by what `config.augment` allows, and resized.
 
     Args:
-        image: [H, W, 3].
-        boxes: [N, 4] pixels.
-        masks: [N, S, S]; S may be 0.
-        keypoints: [N, P, 3], x and y in pixels, v 0 for unlabelled; P may be 0.
-        mirrored: [N, P] int32, the keypoint that takes each one's place in a mirrored image.
-        config: settings.AugmentConfig.
-        seed: [2] int64; the same seed gives the same result.
+        sample: a `Sample`, its image [H, W, 3] uint8 or float32 0..255.
+        other: a function without arguments that gives another image's Sample, called where instances are pasted;
+            None if `config.augment.copy_paste` is 0.
+        mirrors: int32 [K + 1, P], `keypoints.mirror_table`.
+        config: settings.DataConfig.
+        seed: int64 [2]; the same seed gives the same result.
 
     Returns:
-        (image, boxes, masks, keypoints, turned): `turned` is a bool tensor, True where H and W were exchanged.
+        (Sample, original_size): its image is float32 [h, w, 3] 0..255; `original_size` is int32 [2], (H, W) after
+        quarter turns and before resizing.
     """
-    sample = (image, boxes, masks, keypoints)
-    draws = tf.random.stateless_uniform([3], seed)
-    horizontal, vertical = draws[0] < config.horizontal_flip, draws[1] < config.vertical_flip
-    if config.horizontal_flip > 0:
-        sample = _maybe(horizontal, flip_horizontal, sample)
-    if config.vertical_flip > 0:
-        sample = _maybe(vertical, flip_vertical, sample)
-    turns = tf.constant(0)
-    if config.quarter_turns:
-        turns = tf.cast(draws[2] * 4.0, tf.int32)
-        sample = _maybe(turns % 2 == 1, quarter_turn, sample)
-        sample = _maybe(turns >= 2, lambda *parts: flip_vertical(*flip_horizontal(*parts)), sample)
-    image, boxes, masks, keypoints = sample
-    # Both flips together are half a turn, which leaves left and right what they are.
-    exchanged = tf.gather(keypoints, mirrored, batch_dims=1)
-    keypoints = tf.where(horizontal != vertical, exchanged, keypoints)
-    return image, boxes, masks, keypoints, turns % 2 == 1
+    sample = turned(sample, mirrors, config.augment, seed)
+    original = tf.shape(sample.image)[:2]
+    usual = draw_size(original, config, seed)
+    return resized(sample, usual, config), original
 
 
-def _labelled(x, y, v):
-    return tf.stack([x, y, v], axis=2) * tf.cast(v > 0, v.dtype)[:, :, None]
+def draw_size(original, config, seed):
+    """The usual size (h, w), int32 [2], of an image of size `original`, for one of the shorter sides to draw from."""
+    resize = config.resize or ResizeConfig()
+    min_sizes = config.augment.min_sizes or [resize.min_size]
+    sizes = [resized_size(original[0], original[1], side, resize.max_size, resize.rule) for side in min_sizes]
+    seed = tf.random.experimental.stateless_fold_in(seed, SIZE)
+    return tf.stack(sizes)[tf.random.stateless_uniform([], seed, 0, len(min_sizes), tf.int32)]
 
 
-def _maybe(condition, function, sample):
-    return tf.cond(condition, lambda: tuple(function(*sample)), lambda: sample)
+def resized(sample, size, config):
+    """The sample at another size, (h, w) int32 [2]."""
+    rule = (config.resize or ResizeConfig()).rule
+    scale = tf.cast(size, tf.float32) / tf.cast(tf.shape(sample.image)[:2], tf.float32)
+    return sample._replace(
+        image=resize_image(sample.image, size, rule),
+        boxes=sample.boxes * tf.stack([scale[1], scale[0], scale[1], scale[0]]),
+        areas=sample.areas * scale[0] * scale[1],
+        keypoints=sample.keypoints * tf.stack([scale[1], scale[0], 1.0]),
+    )
+
+
+def augment(image, boxes, masks, keypoints, mirrored, config, seed):  # until the pipeline calls `augmented`
+    from mrcnn_tf.data.sample import Sample
+
+    rows = tf.range(tf.shape(boxes)[0])
+    sample = turned(Sample(image, boxes, rows, None, None, masks, keypoints), mirrored, config, seed)
+    turns = tf.cast(tf.random.stateless_uniform([3], seed)[2] * 4.0, tf.int32) if config.quarter_turns else 0
+    return sample.image, sample.boxes, sample.masks, sample.keypoints, tf.convert_to_tensor(turns % 2 == 1)

@@ -66,10 +66,25 @@ def crop_masks(shapes, boxes, height, width, size):
     """
     grids = instance_grids(boxes, size)
     drawn = draw(shapes, grids, height, width, size + 2, size + 2)
-    drawn = tf.cast(drawn, tf.float32)
+    return interpolate(drawn, grids, boxes, height, width, size)
+
+
+def interpolate(drawn, grids, boxes, height, width, size):
+    """Instances drawn on `instance_grids` of their boxes -> `crop_masks`' result.
+
+    Args:
+        drawn: [N, size + 2, size + 2] bool.
+        grids: Grids of the N boxes.
+        boxes: [N, 4] float32 pixels.
+        height, width: of the image in pixels; a scalar or, for instances of several images, [N, 1].
+        size: S.
+
+    Returns:
+        [N, S, S] uint8.
+    """
     across = _interpolation(boxes[:, 0], boxes[:, 2], grids.origin[:, 0], grids.step[:, 0], width, size)
     down = _interpolation(boxes[:, 1], boxes[:, 3], grids.origin[:, 1], grids.step[:, 1], height, size)
-    crops = tf.matmul(down, tf.matmul(drawn, across, transpose_b=True))
+    crops = tf.matmul(down, tf.matmul(tf.cast(drawn, tf.float32), across, transpose_b=True))
     return tf.cast(tf.round(crops * 255.0), tf.uint8)
 
 
@@ -143,7 +158,7 @@ def _draw_rings(shapes, grids, height, width, rows, columns):
     edge, column, row = _crossings(points, tf.gather(points, following), columns)
     ring = tf.gather(ring_of_point, edge)
     drawn = _fill(ring, column, row, ring_count, rows, columns)
-    return drawn * tf.cast(_inside_image(origin, step, height, width, rows, columns), tf.int32)
+    return drawn * tf.cast(inside_image(origin, step, height, width, rows, columns), tf.int32)
 
 
 def _lattice(points, origin, step):
@@ -215,8 +230,8 @@ def _draw_runs(shapes, grids, height, width, rows, columns):
     ends = sums[1:] - tf.gather(tf.gather(sums, run_starts), instance)
     line = ends + tf.cast(instance, tf.int64) * (area + 1)
 
-    pixel_column = _cell_pixels(grids.origin[:, 0], grids.step[:, 0], columns)
-    pixel_row = _cell_pixels(grids.origin[:, 1], grids.step[:, 1], rows)
+    pixel_column = cell_pixels(grids.origin[:, 0], grids.step[:, 0], columns)
+    pixel_row = cell_pixels(grids.origin[:, 1], grids.step[:, 1], rows)
     top = tf.clip_by_value(tf.cast(pixel_row[:, 0], tf.int64), 0, height - 1)[:, None]
     across = tf.clip_by_value(tf.cast(pixel_column, tf.int64), 0, tf.cast(width, tf.int64) - 1)
     offset = tf.range(tf.cast(count, tf.int64))[:, None] * (area + 1)
@@ -231,10 +246,10 @@ def _draw_runs(shapes, grids, height, width, rows, columns):
     below_top = ends % height > tf.gather(top[:, 0], instance)
     kept = tf.where(exact & (nearest == here) & below_top)[:, 0]
     drawn = _fill(*(tf.gather(part, kept) for part in (instance, column, row)), count, rows, columns, begun)
-    return (drawn > 0) & _inside_image(grids.origin, grids.step, height, width, rows, columns)
+    return (drawn > 0) & inside_image(grids.origin, grids.step, height, width, rows, columns)
 
 
-def _cell_pixels(origin, step, cells):
+def cell_pixels(origin, step, cells):
     """[N, cells] float32: the pixel in which each cell's centre lies, along one axis."""
     return tf.floor(_centres(origin, step, cells))
 
@@ -245,8 +260,12 @@ def _centres(origin, step, cells):
 
 def _first_cell_from(pixel, origin, step, instance):
     """The first cell whose centre isn't before `pixel` [U] along one axis."""
-    cell = (tf.cast(pixel, tf.float32) - tf.gather(origin, instance)) / tf.gather(step, instance) - 0.5
-    return tf.cast(tf.math.ceil(cell), tf.int32)
+    pixel, origin, step = tf.cast(pixel, tf.float32), tf.gather(origin, instance), tf.gather(step, instance)
+    cell = tf.math.ceil((pixel - origin) / step - 0.5)
+    # Rounding may put a centre that lies on a pixel's edge on its other side; as `cell_pixels` has it is what counts.
+    cell -= tf.cast(tf.floor(origin + (cell - 0.5) * step) >= pixel, tf.float32)
+    cell += tf.cast(tf.floor(origin + (cell + 0.5) * step) < pixel, tf.float32)
+    return tf.cast(cell, tf.int32)
 
 
 _cell_of_pixel = _first_cell_from  # the step isn't less than a pixel, so no second centre lies in it
@@ -269,7 +288,7 @@ def _fill(shape, column, row, count, rows, columns, begun=None):
     return tf.bitwise.bitwise_and(filled, 1)
 
 
-def _inside_image(origin, step, height, width, rows, columns):
+def inside_image(origin, step, height, width, rows, columns):
     """[N, rows, columns] bool: the cell's centre lies in the image."""
     x = _centres(origin[:, 0], step[:, 0], columns)
     y = _centres(origin[:, 1], step[:, 1], rows)

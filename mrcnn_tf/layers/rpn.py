@@ -12,6 +12,7 @@ from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops import canvas
 from mrcnn_tf.ops.matching import match, sample
 from mrcnn_tf.ops.nms import DROPPED, nms
+from mrcnn_tf.ops.noise import uniform
 
 DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
@@ -33,17 +34,16 @@ class RPN(keras.layers.Layer):
         channels: of the hidden layers, where the config leaves them open.
     """
 
-    def __init__(self, config, conventions, strides, channels=256, seed=None, **kwargs):
+    def __init__(self, config, conventions, strides, channels=256, **kwargs):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
         self.config, self.conventions, self.strides = config, conventions, list(strides)
-        self.channels, self.seed = channels, seed
+        self.channels = channels
         sizes = config["anchor_sizes"]
         self.sizes = [sizes] if len(self.strides) == 1 else [[size] for size in sizes]
         self.anchors_per_cell = len(self.sizes[0]) * len(config["aspect_ratios"])
         hidden = config["channels"] or channels
         self.head = RPNHead(self.anchors_per_cell, hidden, config["convs"], dtype=self.dtype_policy, name="head")
         self.supports_jit = False  # TensorFlow's NMS and the dynamic shapes of a batch of images don't compile with XLA
-        self.noise = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape):
         self.head.build(input_shape)
@@ -67,8 +67,15 @@ class RPN(keras.layers.Layer):
         boxes = tf.where(valid[..., None], tf.gather(boxes, kept, batch_dims=1), 0.0)
         return Proposals(tf.stop_gradient(boxes), tf.gather(scores, kept, batch_dims=1), valid)
 
-    def sample_anchors(self, features, boxes, valid, crowd, canvas_size=None):
-        """The `AnchorSample` of a training step for ground truth boxes [B, G, 4], valid and crowd [B, G]."""
+    def sample_anchors(self, features, boxes, valid, crowd, seeds, canvas_size=None):
+        """The `AnchorSample` of a training step.
+
+        Args:
+            features: the maps.
+            boxes, valid, crowd: the ground truth, [B, G, 4] and [B, G].
+            seeds: uint32 [B] of the draw, see `ops.noise`.
+            canvas_size: int32 [B, 2], each image's own extent on the batch's canvas.
+        """
         extents = [canvas.extent(canvas_size, stride) for stride in self.strides]
         anchors = tf.concat(self._anchors(features, canvas_size), axis=-2)
         usable = tf.concat(self._usable(features, extents), axis=1)
@@ -77,7 +84,7 @@ class RPN(keras.layers.Layer):
         every = anchors[None] if anchors.shape.rank == 2 else anchors
         matches = match(every, boxes, valid, crowd, *thresholds, promote_best=True, usable=usable)
         positives = int(config["batch_per_image"] * config["positive_fraction"])
-        noise = keras.random.uniform(tf.shape(matches), seed=self.noise)
+        noise = uniform(seeds, self._places(features))
         indices, positive, drawn = sample(matches, usable, config["batch_per_image"], positives, noise)
         logits, deltas = self.head.at(features, indices, extents)
         truth = tf.gather(boxes, tf.maximum(tf.gather(matches, indices, batch_dims=1), 0), batch_dims=1)
@@ -102,6 +109,15 @@ class RPN(keras.layers.Layer):
             canvas_size = tf.tile(tf.shape(finest)[None, 1:3] * self.strides[0], [tf.shape(finest)[0], 1])
         return tf.cast(canvas_size // canvas.extent(canvas_size, stride), tf.float32)
 
+    def _places(self, features):
+        """uint32 [A]: a number for each anchor, the same on maps of any size: of level, row, column and shape."""
+        numbers = []
+        for level, values in enumerate(features):
+            row, column = (tf.range(tf.shape(values)[axis]) for axis in (1, 2))
+            cells = level * 2**29 + row[:, None] * 2**17 + column * 2**5
+            numbers.append(tf.reshape(cells[..., None] + tf.range(self.anchors_per_cell), [-1]))
+        return tf.bitcast(tf.concat(numbers, axis=0), tf.uint32)
+
     def _usable(self, features, extents):
         """List over levels of bool [B or 1, H_l * W_l * A]: anchors at cells of the image's own canvas."""
         usable = []
@@ -118,7 +134,6 @@ class RPN(keras.layers.Layer):
             "conventions": self.conventions,
             "strides": self.strides,
             "channels": self.channels,
-            "seed": self.seed,
         }
 
 

@@ -1,0 +1,157 @@
+"""What `fit` runs for a step, on one device or on many.
+
+Keras's own functions are right for one device. On several, Keras clips each replica's gradient before it adds them up,
+looks for infinities on the first replica alone, fails to accumulate, and fails under MultiWorkerMirroredStrategy. Here
+the order is fixed: every replica computes its share of the loss's gradient, the shares are summed once, and all of them
+then see the same numbers, whatever the optimizer does with them.
+"""
+
+import keras
+import tensorflow as tf
+
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.ops.finite import check_finite
+from mrcnn_tf.ops.replicas import gathered
+
+
+def make_step_function(model, step):
+    """A function of the data's iterator that runs `step(batch)` on each replica; it returns the first one's result."""
+    strategy = model.distribute_strategy
+
+    def run(iterator):
+        return _first(strategy.run(step, args=(next(iterator),)))
+
+    return _compiled(model, run)
+
+
+def make_train_function(model):
+    """The same for training: `model.loss_gradients(batch)` in `model.accumulate` parts, then `model.update`.
+
+    Returns:
+        A function of the iterator that takes as many batches from it as there are parts, and returns the logs.
+    """
+    strategy, parts = model.distribute_strategy, model.accumulate
+    if parts == 1:
+
+        def run(iterator):
+            started = tf.timestamp()
+            batch = next(iterator)
+            waited = _seconds_since(started, batch)
+            return _first(strategy.run(model.train_step, args=(batch, waited)))
+
+        return _compiled(model, run)
+
+    store = _Accumulator(model)
+
+    def run_parts(iterator):
+        strategy.run(store.clear)
+
+        def part(number, waited):
+            started = tf.timestamp()
+            batch = next(iterator)
+            waited += _seconds_since(started, batch)
+            strategy.run(store.add, args=(batch,))
+            return number + 1, waited
+
+        _, waited = tf.while_loop(
+            lambda number, _: number < parts, part, (tf.constant(0), tf.zeros([], tf.float64)), parallel_iterations=1
+        )
+        return _first(strategy.run(store.update, args=(waited,)))
+
+    return _compiled(model, run_parts)
+
+
+def prepare_optimizer(optimizer, strategy):
+    """Makes an optimizer take gradients that are summed over the replicas already.
+
+    Raises:
+        UserError: for one that cannot work on several replicas.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if getattr(inner, "gradient_accumulation_steps", None):
+        raise UserError(
+            "An optimizer's gradient_accumulation_steps doesn't work on several devices: leave it out and "
+            "give compile(..., accumulate=N)."
+        )
+    if not hasattr(inner, "_all_reduce_sum_gradients"):
+        raise UserError(
+            f"Keras {keras.__version__} sums gradients in another way than this package knows: train on one device, or "
+            "install a Keras that it was tested with (see the README)."
+        )
+    inner._all_reduce_sum_gradients = lambda pairs: pairs
+
+
+class _Accumulator:
+    """Sums of the parts of a step on each replica: gradients, losses, and which images they were of."""
+
+    def __init__(self, model):
+        self.model = model
+        with model.distribute_strategy.scope():
+            self.gradients = [_local(weight.shape) for weight in model.trainable_weights]
+            self.losses = {name: _local([]) for name in model.loss_names}
+            self.images = _local([], tf.int32)
+
+    def clear(self):
+        for variable in (*self.gradients, *self.losses.values(), self.images):
+            variable.assign(tf.zeros_like(variable))
+
+    def add(self, batch):
+        losses, gradients = self.model.loss_gradients(batch)
+        losses = check_finite(losses, gathered(batch["image_id"]))
+        for variable, gradient in zip(self.gradients, gradients, strict=True):
+            variable.assign_add(gradient)
+        for name, value in losses.items():
+            self.losses[name].assign_add(value)
+        self.images.assign_add(tf.shape(batch["image_id"])[0])
+
+    def update(self, waited):
+        parts = float(self.model.accumulate)
+        losses = {name: tf.convert_to_tensor(value) / parts for name, value in self.losses.items()}
+        gradients = [tf.convert_to_tensor(value) / parts for value in self.gradients]
+        return self.model.update(losses, gradients, tf.convert_to_tensor(self.images), waited)
+
+
+def _local(shape, dtype=tf.float32):
+    """A variable of which each replica has its own."""
+    return tf.Variable(
+        tf.zeros(shape, dtype),
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.SUM,
+    )
+
+
+def _first(results):
+    """Of each result the first replica's; all are the same."""
+    strategy = tf.distribute.get_strategy()
+    return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], results)
+
+
+def _seconds_since(started, batch):
+    """float64, once the batch is there."""
+    arrived = tf.distribute.get_strategy().experimental_local_results(batch["image_id"])
+    with tf.control_dependencies(list(arrived)):
+        return tf.timestamp() - started
+
+
+def _compiled(model, run):
+    strategy, steps = model.distribute_strategy, model.steps_per_execution
+
+    @tf.autograph.experimental.do_not_convert
+    def scoped(iterator):
+        with strategy.scope():
+            return run(iterator)
+
+    traced = scoped if model.run_eagerly else tf.function(scoped)
+
+    def function(iterator):
+        try:
+            for _ in range(steps):
+                logs = traced(iterator)
+        except tf.errors.OutOfRangeError:
+            raise StopIteration from None
+        return logs
+
+    return function

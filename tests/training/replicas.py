@@ -1,0 +1,78 @@
+"""Run as a script by test_replicas: trains a tiny model on some logical devices and writes what came of it.
+
+    python tests/training/replicas.py REPLICAS SCENARIO OUT.npz
+"""
+
+import pathlib
+import sys
+
+sys.path[:0] = [str(pathlib.Path(__file__).parents[2]), str(pathlib.Path(__file__).parents[1])]
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tiny import tiny_batch, tiny_config
+
+from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.training.optimizer import SGD
+
+IMAGES, STEPS = 4, 3  # of a step; the scenario accumulate=2 takes two batches of so many
+
+SCENARIOS = {
+    "plain": {},
+    "clipped_average": {"optimizer": {"global_clipnorm": 0.5, "average": 0.9}},
+    "accumulated": {"optimizer": {"global_clipnorm": 0.5}, "accumulate": 2},
+    "frozen_bn": {"norm": "frozen_bn"},
+    "sync_bn": {"norm": "sync_bn"},
+    "adam": {"adam": True},
+}
+
+
+def batches(parts):
+    """A batch for each step and part, all different, images of two sizes among them."""
+    sizes = [(64, 64), (64, 48), (48, 64), (64, 64)][:IMAGES]
+    made = []
+    for number in range(STEPS * parts):
+        batch = tiny_batch(sizes, seed=number)
+        batch["image_id"] += 10 * number
+        batch["boxes"][0, 0] += number  # so that the images' objects differ, too
+        made.append(batch)
+    return made
+
+
+def dataset(parts):
+    columns = {name: np.concatenate([batch[name] for batch in batches(parts)]) for name in tiny_batch()}
+    return tf.data.Dataset.from_tensor_slices(columns).batch(IMAGES, drop_remainder=True)
+
+
+def strategy_of(replicas):
+    if replicas == 1:
+        return tf.distribute.get_strategy()
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
+
+
+def train(replicas, norm="gn", optimizer=None, accumulate=1, adam=False):
+    """The model after the steps, and the logs of the epoch."""
+    keras.utils.set_random_seed(3)
+    with strategy_of(replicas).scope():
+        config = tiny_config("gn" if norm == "gn" else "frozen_bn")
+        config.backbone.norm = norm
+        model = MaskRCNN(config)
+        rule = keras.optimizers.Adam(1e-3, clipnorm=0.1) if adam else SGD(0.02, **(optimizer or {}))
+        model.compile(optimizer=rule, accumulate=accumulate)
+    history = model.fit(dataset(accumulate), verbose=0)
+    return model, history.history
+
+
+def main(replicas, scenario, out):
+    model, history = train(int(replicas), **SCENARIOS[scenario])
+    arrays = {f"weights/{weight.path}": weight.numpy() for weight in model.weights}
+    arrays |= {f"averages/{i}": v.numpy() for i, v in enumerate(getattr(model.optimizer, "averages", []))}
+    arrays |= {f"logs/{name}": np.array(value) for name, value in history.items() if name.startswith("loss")}
+    np.savez(out, steps=model.optimizer.iterations.numpy(), **arrays)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
