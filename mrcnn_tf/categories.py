@@ -1,8 +1,10 @@
-"""The classes of a dataset, read from its json."""
+"""The classes of a dataset, read from its json or from the manifest beside its TFRecords."""
 
 import dataclasses
+import glob
 import json
 import mmap
+import pathlib
 import re
 
 import numpy as np
@@ -45,6 +47,58 @@ def read_categories(path):
     records = _find_categories(path)
     if records is None:
         records = [record for _, record in stream_arrays(path, ("categories",))]
+    return as_categories(records, path)
+
+
+def record_files(pattern):
+    """The TFRecord files of a pattern such as records/train-*.tfrecord, sorted; list of str.
+
+    Raises:
+        UserError: there are none.
+    """
+    files = sorted(path for path in glob.glob(str(pattern), recursive=True) if pathlib.Path(path).is_file())
+    if not files:
+        raise UserError(f"There is no file {str(pattern)!r}: set data.train.records to a pattern of TFRecord files.")
+    return files
+
+
+def record_categories(pattern):
+    """The categories of the TFRecords that `mrcnn-tf convert tfrecord` wrote, from the manifest beside them.
+
+    Args:
+        pattern: of the files, such as records/train-*.tfrecord, whose manifest is records/train.json.
+
+    Returns:
+        list of Category, sorted by id.
+
+    Raises:
+        UserError: no file matches, one has no manifest (others' records carry no list of categories), or two manifests
+            differ in their categories.
+    """
+    chosen, source = None, None
+    for path in dict.fromkeys(manifest_path(file) for file in record_files(pattern)):
+        if path is None or not path.is_file():
+            raise UserError(f"No manifest names the categories of {str(pattern)!r}: set model.categories.")
+        categories = _manifest_categories(path)
+        if chosen not in (None, categories):
+            raise UserError(f"{source} and {path} have other categories: set model.categories or narrow {pattern!r}.")
+        chosen, source = categories, path
+    return chosen
+
+
+def manifest_path(file):
+    """pathlib.Path of the manifest of a TFRecord file, NAME.json beside NAME-00000-of-00010.tfrecord; None if its name
+    is of another form."""
+    file = pathlib.Path(file)
+    match = re.fullmatch(r"(.+)-\d{5}-of-\d{5}", file.stem)
+    return file.with_name(f"{match.group(1)}.json") if match else None
+
+
+def _manifest_categories(path):
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["categories"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} isn't a manifest of TFRecords ({error!r}): set model.categories.") from error
     return as_categories(records, path)
 
 

@@ -22,7 +22,7 @@ from mrcnn_tf.ops.image_space import points_to_original, to_original
 from mrcnn_tf.ops.noise import image_seeds
 from mrcnn_tf.ops.replicas import gathered, summed
 from mrcnn_tf.settings import ModelConfig
-from mrcnn_tf.steps import make_step_function, make_train_function, prepare_optimizer
+from mrcnn_tf.steps import make_detect_function, make_step_function, make_train_function, prepare_optimizer
 from mrcnn_tf.weights.fit import load_into
 from mrcnn_tf.weights.source import read_weights
 
@@ -327,11 +327,15 @@ class MaskRCNN(keras.Model):
 
     def detect_batch(self, batch):
         """A list of `Detections`, one for each image of a batch of `coco_dataset`."""
-        inputs = {name: batch[name] for name in ("image", "image_size", "original_size")}
-        outputs = {name: np.asarray(value) for name, value in self.predict_on_batch(inputs).items()}
+        if self._detect_batch_function is None:
+            self._detect_batch_function = make_detect_function(self)
+        inputs = {name: tf.convert_to_tensor(batch[name]) for name in ("image", "image_size", "original_size")}
+        outputs = self._detect_batch_function(inputs)
         sizes = np.asarray(batch["original_size"])
         rows = [{name: value[index] for name, value in outputs.items()} for index in range(len(sizes))]
         return [self._as_detections(row, tuple(size)) for row, size in zip(rows, sizes, strict=True)]
+
+    _detect_batch_function = None
 
     def _as_detections(self, outputs, image_size):
         found = int(outputs["num_detections"])

@@ -7,6 +7,7 @@ then see the same numbers, whatever the optimizer does with them.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.errors import UserError
@@ -59,6 +60,38 @@ def make_train_function(model):
         return _first(strategy.run(store.update, args=(waited,)))
 
     return _compiled(model, run_parts)
+
+
+def make_detect_function(model):
+    """A function of a batch's inputs by name that gives `model.call`'s outputs, numpy, for all of its images.
+
+    The replicas of this process divide the images among themselves; other processes have no part in it.
+    """
+    strategy = model.distribute_strategy
+    replicas = len(strategy.extended.worker_devices)
+
+    def detect(inputs):
+        return model(inputs, training=False)
+
+    if replicas == 1:
+        traced = tf.function(detect, reduce_retracing=True, autograph=False)
+        return lambda inputs: {name: value.numpy() for name, value in traced(inputs).items()}
+
+    traced = tf.function(lambda part: strategy.run(detect, args=(part,)), reduce_retracing=True, autograph=False)
+
+    def function(inputs):
+        count = len(inputs["image"])
+        rows = np.minimum(np.arange(-(-count // replicas) * replicas), count - 1).reshape(replicas, -1)
+
+        def part(context):
+            own = rows[context.replica_id_in_sync_group % replicas]
+            return {name: tf.gather(values, own) for name, values in inputs.items()}
+
+        outputs = traced(strategy.experimental_distribute_values_from_function(part))
+        parts = {name: strategy.experimental_local_results(value) for name, value in outputs.items()}
+        return {name: np.concatenate(values)[:count] for name, values in parts.items()}
+
+    return function
 
 
 def prepare_optimizer(optimizer, strategy):

@@ -1,15 +1,18 @@
 """What training does to an image and its objects by chance: all of `settings.AugmentConfig`, in the graph.
 
 The settings decide what the graph holds, so what is off costs nothing. Everything drawn follows from the seed alone.
+The order: mirroring and quarter turns; crop, rotation and scale in one resampling; pasted instances; colours;
+tensorflow-addons' operations.
 """
 
 import tensorflow as tf
 
+from mrcnn_tf.data.addons import check_addons, with_addons
+from mrcnn_tf.data.copy_paste import pasted
+from mrcnn_tf.data.framing import draw_size, framed, resized
+from mrcnn_tf.data.photometric import recoloured
 from mrcnn_tf.data.turns import flip_horizontal, flip_vertical, quarter_turn, turned  # noqa: F401
-from mrcnn_tf.ops.resize import resize_image, resized_size
-from mrcnn_tf.settings import ResizeConfig
-
-SIZE = 1  # the stream of draws: large images must not be the mirrored ones
+from mrcnn_tf.errors import UserError
 
 
 def augmented(sample, other, mirrors, config, seed):
@@ -25,33 +28,61 @@ def augmented(sample, other, mirrors, config, seed):
 
     Returns:
         (Sample, original_size): its image is float32 [h, w, 3] 0..255; `original_size` is int32 [2], (H, W) after
-        quarter turns and before resizing.
+        quarter turns and before all else.
+
+    Raises:
+        UserError: see `check_augment`.
     """
-    sample = turned(sample, mirrors, config.augment, seed)
+    check_augment(config)
+    augment = config.augment
+    sample = turned(sample, mirrors, augment, seed)
     original = tf.shape(sample.image)[:2]
     usual = draw_size(original, config, seed)
-    return resized(sample, usual, config), original
+    if augment.crop > 0 or augment.rotation > 0 or augment.scale_jitter:
+        frame = usual if config.pad_to is None else tf.constant(config.pad_to)
+        sample = framed(sample, usual, frame, config, augment, seed)
+    else:
+        sample = resized(sample, usual, config)
+    if augment.copy_paste > 0:
+        sample = pasted(sample, other, mirrors, config, seed)
+    if augment.brightness or augment.contrast or augment.saturation or augment.hue:
+        sample = sample._replace(image=recoloured(sample.image, augment, seed))
+    if augment.addons:
+        sample = with_addons(sample, config, seed)
+    return sample, original
 
 
-def draw_size(original, config, seed):
-    """The usual size (h, w), int32 [2], of an image of size `original`, for one of the shorter sides to draw from."""
-    resize = config.resize or ResizeConfig()
-    min_sizes = config.augment.min_sizes or [resize.min_size]
-    sizes = [resized_size(original[0], original[1], side, resize.max_size, resize.rule) for side in min_sizes]
-    seed = tf.random.experimental.stateless_fold_in(seed, SIZE)
-    return tf.stack(sizes)[tf.random.stateless_uniform([], seed, 0, len(min_sizes), tf.int32)]
-
-
-def resized(sample, size, config):
-    """The sample at another size, (h, w) int32 [2]."""
-    rule = (config.resize or ResizeConfig()).rule
-    scale = tf.cast(size, tf.float32) / tf.cast(tf.shape(sample.image)[:2], tf.float32)
-    return sample._replace(
-        image=resize_image(sample.image, size, rule),
-        boxes=sample.boxes * tf.stack([scale[1], scale[0], scale[1], scale[0]]),
-        areas=sample.areas * scale[0] * scale[1],
-        keypoints=sample.keypoints * tf.stack([scale[1], scale[0], 1.0]),
-    )
+def check_augment(config):
+    """Raises UserError for what `config.augment` (of a settings.DataConfig) can't do, naming the setting."""
+    augment = config.augment
+    shares = ("horizontal_flip", "vertical_flip", "crop", "copy_paste", "brightness", "contrast", "saturation")
+    limits = [(name, getattr(augment, name), 1) for name in shares]
+    limits += [("hue", augment.hue, 0.5), ("rotation", augment.rotation, 180)]
+    limits += [(f"addons.{name}", probability, 1) for name, probability in augment.addons.items()]
+    for name, value, most in limits:
+        if not 0 <= value <= most:
+            raise UserError(f"Setting 'data.train.augment.{name}' is {value}: it must lie between 0 and {most}.")
+    if not 0 < augment.crop_least <= 1:
+        raise UserError(
+            f"Setting 'data.train.augment.crop_least' is {augment.crop_least}: give the share of each side that a "
+            "crop leaves at least, more than 0 and at most 1."
+        )
+    jitter = list(augment.scale_jitter)
+    if jitter and not (len(jitter) == 2 and 0 < jitter[0] <= jitter[1] < float("inf")):
+        raise UserError(
+            f"Setting 'data.train.augment.scale_jitter' is {jitter}: give the least and the most times the usual size, "
+            "such as [0.1, 2.0], or nothing."
+        )
+    if any(not side > 0 for side in augment.min_sizes):
+        raise UserError(
+            f"Setting 'data.train.augment.min_sizes' is {list(augment.min_sizes)}: pixels must be more than 0."
+        )
+    if augment.copy_paste > 0 and config.masks is False:
+        raise UserError(
+            "Setting 'data.train.augment.copy_paste' cuts instances out by their masks, but the data is used without "
+            "masks: set it to 0 or add a mask head (model.mask_head={}, data.train.masks=true)."
+        )
+    check_addons(augment.addons)
 
 
 def augment(image, boxes, masks, keypoints, mirrored, config, seed):  # until the pipeline calls `augmented`

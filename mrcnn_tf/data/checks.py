@@ -15,7 +15,7 @@ class Checker:
     """The columns of `Annotations` as arrays, and which of the records are still in.
 
     Args:
-        annotations: records.Annotations, finished.
+        annotations: records.Annotations, finished, or anything with its columns and its `whereabouts`.
         image_ids: [I] int64, the usable images.
         heights, widths: [I] int32 pixels.
         skipped_images: set of the ids of images in the json that aren't usable.
@@ -23,7 +23,7 @@ class Checker:
     """
 
     def __init__(self, annotations, image_ids, heights, widths, skipped_images, categories):
-        self.file = annotations.file
+        self._whereabouts = annotations.whereabouts
         self.problems = []
         self.ids = np.asarray(annotations.ids)
         self.kept = np.ones(self.ids.size, bool)
@@ -67,8 +67,8 @@ class Checker:
         columns = {"image": self.image_ids, "category": self.category_ids, **columns}
         for row in np.flatnonzero(rows).tolist():
             detail = what.format(**{name: column[row] for name, column in columns.items()})
-            message = f"Annotation {self.ids[row]} in {self.file} {detail}: {remedy}."
-            self.problems.append(Problem(kind, int(self.ids[row]), self.file, message))
+            record, file, name = self._whereabouts(row)
+            self.problems.append(Problem(kind, record, file, f"{name} {detail}: {remedy}."))
 
     def _check_references(self, skipped_images):
         first = np.zeros(self.ids.size, bool)

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mrcnn_tf.categories import as_categories
 from mrcnn_tf.data.checks import Checker
-from mrcnn_tf.data.image_files import file_sizes, inspect_files
-from mrcnn_tf.data.index import CocoIndex, cache_path, read_index, save_index
-from mrcnn_tf.data.problems import CONSOLE, Problem, report
+from mrcnn_tf.data.image_files import image_frame, inspect_files, visible_size
+from mrcnn_tf.data.index import CocoIndex, cache_path, kept_index, report_index
+from mrcnn_tf.data.problems import CONSOLE, Problem
 from mrcnn_tf.data.records import Annotations
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.json_stream import stream_arrays
@@ -43,18 +43,8 @@ def load_index(config):
     """
     _check_paths(config)
     path = cache_path(config)
-    index = _cached(path)
-    if index is None:
-        index, seen = _compile(config)
-        try:
-            save_index(path, index, seen)
-        except OSError as error:
-            CONSOLE.print(f"The index can't be kept in {path} ({error.strerror}): set MRCNN_TF_CACHE.", markup=False)
-    index.problems = index.problems + _crowded(index, config)
-    report(index.problems, os.path.splitext(path)[0] + ".problems.json", config.annotations)
-    if not index.image_ids.size:
-        reason = index.problems[0].message if index.problems else "its list of images is empty."
-        raise UserError(f"No image of {config.annotations} can be used, the first because: {reason}")
+    index = kept_index(path, lambda: _compile(config))
+    report_index(index, path, config.annotations, config.max_instances)
     return index
 
 
@@ -64,14 +54,6 @@ def _check_paths(config):
     if not os.path.isdir(config.images):
         where = f"set data.*.images to the images of {config.annotations}"
         raise UserError(f"There is no folder {config.images!r}: {where}.")
-
-
-def _cached(path):
-    found = read_index(path)
-    if found is None:
-        return None
-    index, seen = found
-    return index if file_sizes(seen) == list(seen.values()) else None
 
 
 def _compile(config):
@@ -173,26 +155,10 @@ def _image_row(record, headers, config, seen):
     if header.problem:
         kind, what, remedy = header.problem
         return problem(kind, what, remedy, path)
-    stored = (header.height, header.width)
-    turned = stored[::-1] if header.orientation >= 5 else stored
-    described = (record.get("height", turned[0]), record.get("width", turned[1]))
-    if described == turned:
-        return (record["id"], path, *turned, header.orientation), None
-    if described == stored:
-        return (record["id"], path, *stored, 1), None
-    what = f"is {described[1]} x {described[0]} there and {turned[1]} x {turned[0]} in the file"
+    height, width = visible_size(header)
+    described = (record.get("height", height), record.get("width", width))
+    frame = image_frame(header, *described)
+    if frame:
+        return (record["id"], path, *frame), None
+    what = f"is {described[1]} x {described[0]} there and {width} x {height} in the file"
     return problem("image_size", what, "correct width and height, or the file", path)
-
-
-def _crowded(index, config):
-    """A Problem for each image with more instances than a batch has room for."""
-    counts = np.diff(index.instance_offsets)
-    problems = []
-    for row in np.flatnonzero(counts > config.max_instances).tolist():
-        name = int(index.image_ids[row])
-        message = (
-            f"Image {name} in {config.annotations} has {counts[row]} instances, of which the {config.max_instances} "
-            "largest are used: raise data.*.max_instances."
-        )
-        problems.append(Problem("too_many_instances", name, config.annotations, message))
-    return problems

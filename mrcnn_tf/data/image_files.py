@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import io
 import os
 
 import tensorflow as tf
@@ -48,8 +49,39 @@ def inspect_files(paths, on_progress):
             for path, header in zip(paths, headers, strict=True)
             if header.problem is None and (everything or header.suspect)
         ]
-        list(pool.map(lambda pair: _decode_once(*pair), doubtful))
+        list(pool.map(lambda pair: _decode_once(lambda: tf.io.read_file(pair[0]), pair[1]), doubtful))
     return headers
+
+
+def inspect_bytes(data):
+    """The header of an image file given as bytes, as an ImageFile; decoded where its end is doubtful."""
+    header = ImageFile(size=len(data))
+    _parse_header(io.BytesIO(data), header)
+    if header.problem is None and header.suspect:
+        _decode_once(lambda: data, header)
+    return header
+
+
+def image_frame(header, height, width):
+    """How a described size fits a file: (height, width, EXIF orientation to apply), or None if it doesn't.
+
+    A description may be of the image as it's seen or, if sides differ, of the file as it's stored, which then stays as
+    it is.
+
+    Args:
+        header: ImageFile without a problem.
+        height, width: pixels as described.
+    """
+    seen, stored = visible_size(header), (header.height, header.width)
+    if (height, width) == seen:
+        return *seen, header.orientation
+    return (*stored, 1) if (height, width) == stored else None
+
+
+def visible_size(header):
+    """(height, width) of an ImageFile's image once its EXIF orientation is applied."""
+    stored = (header.height, header.width)
+    return stored[::-1] if header.orientation >= 5 else stored
 
 
 def file_sizes(paths):
@@ -71,12 +103,22 @@ def _read_header(path):
         header.problem = ("missing_image", "isn't there", "put it into the folder or correct file_name")
         return header
     try:
-        with open(path, "rb") as file, Image.open(file) as image:
+        with open(path, "rb") as file:
+            _parse_header(file, header)
+    except OSError as error:
+        header.problem = ("unreadable_image", f"isn't a readable image ({error})", "replace the file")
+    return header
+
+
+def _parse_header(file, header):
+    """Fills in what an open image file says about itself."""
+    try:
+        with Image.open(file) as image:
             header.width, header.height = image.size
             if image.format not in FORMATS:
                 problem = f"is {image.format}, which TensorFlow doesn't decode"
                 header.problem = ("image_format", problem, "convert it to JPEG or PNG")
-                return header
+                return
             # Where a PNG's header has no EXIF, getexif would decode all of it to look behind the pixels.
             orientation = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
             header.orientation = orientation if orientation in range(1, 9) else 1
@@ -89,12 +131,11 @@ def _read_header(path):
     except Exception as error:  # Pillow raises whatever its format plugins run into
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         header.problem = ("unreadable_image", f"isn't a readable image ({reason})", "replace the file")
-    return header
 
 
-def _decode_once(path, header):
+def _decode_once(read, header):
     try:
-        decode_image(tf.io.read_file(path))
+        decode_image(read())
     except tf.errors.OpError:
         header.problem = ("truncated_image", "is cut off or damaged", "replace the file")
 

@@ -1,4 +1,4 @@
-"""The compiled form of a COCO json: flat numpy arrays, and the file that keeps them between launches."""
+"""The compiled form of a COCO json or TFRecords: flat numpy arrays, and the file that keeps them between launches."""
 
 import dataclasses
 import hashlib
@@ -8,7 +8,9 @@ import os
 import numpy as np
 
 from mrcnn_tf.categories import Category
-from mrcnn_tf.data.problems import Problem
+from mrcnn_tf.data.image_files import file_sizes
+from mrcnn_tf.data.problems import CONSOLE, Problem, report
+from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import cache_folder, replaced
 
 FORMAT = 3  # of the cached file; raise it when anything that goes into it changes
@@ -76,7 +78,6 @@ def cache_path(config):
     """Where the index of a `DataConfig` is kept: named by all of the config and the json's file that it depends on."""
     state = os.stat(config.annotations)
     key = [
-        FORMAT,
         os.path.realpath(config.annotations),
         state.st_size,
         state.st_mtime_ns,
@@ -85,9 +86,67 @@ def cache_path(config):
         config.masks is not False,
         config.keypoints is not False,
     ]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
-    stem = os.path.splitext(os.path.basename(config.annotations))[0]
+    return cache_file(os.path.splitext(os.path.basename(config.annotations))[0], key)
+
+
+def cache_file(stem, key):
+    """Where an index is kept that depends on all of `key`, a list that json can write."""
+    digest = hashlib.sha256(json.dumps([FORMAT, *key]).encode()).hexdigest()[:24]
     return os.path.join(cache_folder(), f"{stem}-{digest}.npz")
+
+
+def kept_index(path, compile_index):
+    """The index at `path` if the files it was made from still have their sizes, else a new one, which is kept there.
+
+    Args:
+        path: see `cache_file`.
+        compile_index: function without arguments that gives the CocoIndex and what it was made from, {path: bytes}.
+
+    Returns:
+        CocoIndex.
+    """
+    found = read_index(path)
+    if found and file_sizes(found[1]) == list(found[1].values()):
+        return found[0]
+    index, seen = compile_index()
+    try:
+        save_index(path, index, seen)
+    except OSError as error:
+        CONSOLE.print(f"The index can't be kept in {path} ({error.strerror}): set MRCNN_TF_CACHE.", markup=False)
+    return index
+
+
+def report_index(index, path, source, max_instances):
+    """Reports an index' problems beside its file at `path`, those images included that a batch has no room for.
+
+    Args:
+        index: CocoIndex; problems are added.
+        path: of its cached file.
+        source: the json or pattern that it was made from.
+        max_instances: of a batch.
+
+    Raises:
+        UserError: it has no image.
+    """
+    index.problems = index.problems + _crowded(index, source, max_instances)
+    report(index.problems, os.path.splitext(path)[0] + ".problems.json", source)
+    if not index.image_ids.size:
+        reason = index.problems[0].message if index.problems else "its list of images is empty."
+        raise UserError(f"No image of {source} can be used, the first because: {reason}")
+
+
+def _crowded(index, source, max_instances):
+    """A Problem for each image with more instances than a batch has room for."""
+    counts = np.diff(index.instance_offsets)
+    problems = []
+    for row in np.flatnonzero(counts > max_instances).tolist():
+        name = int(index.image_ids[row])
+        message = (
+            f"Image {name} in {source} has {counts[row]} instances, of which the {max_instances} largest are used: "
+            "raise data.*.max_instances."
+        )
+        problems.append(Problem("too_many_instances", name, source, message))
+    return problems
 
 
 def save_index(path, index, seen):

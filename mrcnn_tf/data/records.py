@@ -92,6 +92,10 @@ class Annotations:
             self.run_starts[row], self.run_counts[row] = start, count
         self._strings, self._string_rows = [], []
 
+    def whereabouts(self, row):
+        """How to name a record in a Problem: its record and file, and the beginning of a sentence."""
+        return int(self.ids[row]), self.file, f"Annotation {self.ids[row]} in {self.file}"
+
     def _add_segmentation(self, name, segmentation, box_given):
         if not self._masks and box_given:
             self._add_rings([])

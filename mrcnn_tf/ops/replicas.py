@@ -1,5 +1,9 @@
-"""Sums over the replicas of a tf.distribute strategy; without one, or outside its `run`, there is a single replica."""
+"""Sums over the replicas of a tf.distribute strategy, and messages between its processes.
 
+Without a strategy, or outside its `run`, there is a single replica.
+"""
+
+import numpy as np
 import tensorflow as tf
 
 
@@ -20,3 +24,35 @@ def gathered(values):
     if context is None or context.num_replicas_in_sync == 1:
         return values
     return context.all_gather(values, axis=0)
+
+
+def workers(strategy):
+    """(which of a strategy's processes this is, how many there are), (0, 1) for a single one; the first is the chief."""
+    resolver = strategy.cluster_resolver
+    jobs = resolver.cluster_spec().as_dict() if resolver else {}
+    chiefs, others = len(jobs.get("chief", [])), len(jobs.get("worker", []))
+    if chiefs + others < 2:
+        return 0, 1
+    index = resolver.task_id or 0
+    return (index if resolver.task_type == "chief" else chiefs + index), chiefs + others
+
+
+def from_all_workers(strategy, data):
+    """The bytes that each of a strategy's processes gives, in their order, a list; all processes must call it."""
+    _, count = workers(strategy)
+    if count == 1:
+        return [data]
+    words = np.frombuffer(data + bytes(-len(data) % 4), np.int32)  # what collective operations take
+    local = len(strategy.extended.worker_devices)
+
+    def here(values):
+        """One value from each process: of its first replica, nothing from the others."""
+
+        def part(context):
+            return tf.constant(values if context.replica_id_in_sync_group % local == 0 else values[:0], tf.int32)
+
+        return strategy.gather(strategy.experimental_distribute_values_from_function(part), axis=0).numpy()
+
+    sizes = here(np.array([len(data)], np.int32))
+    parts = np.split(here(words), np.cumsum((sizes + 3) // 4)[:-1])
+    return [part.tobytes()[:size] for part, size in zip(parts, sizes, strict=True)]

@@ -40,7 +40,7 @@ class Checkpoints:
     def __init__(self, folder, keep=2, figure="val_segm_AP", writes=True):
         self.folder, self.keep, self.figure = pathlib.Path(folder), keep, figure
         self.failure = None
-        self._writer = None
+        self._writer = self._arrays = None
         self._scores = {}  # by path
         if writes:
             for leftover in self.folder.glob(LEFTOVERS):
@@ -56,9 +56,15 @@ class Checkpoints:
             facts: json values; "step" names the file, and "figures" {name: value} belong to these very weights.
         """
         self.wait()
+        self._arrays = arrays
         # Not a daemon: a program that ends lets it finish.
         self._writer = threading.Thread(target=self._write, args=(arrays, facts), name="checkpoint")
         self._writer.start()
+
+    def reclaim(self):
+        """The arrays of the last save, written and free for `snapshot` to use their memory again; None before it."""
+        self.wait()
+        return self._arrays
 
     def wait(self):
         """Returns when nothing is being written."""

@@ -38,15 +38,14 @@ def write_checkpoint(path, arrays, facts):
         OSError: no space, no permission and the like; `path` is as before.
     """
     path = pathlib.Path(path)
-    with replaced(path) as temporary:
-        with open(temporary, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-                content = json.dumps({"format": FORMAT, "arrays": list(arrays), "facts": facts})
-                archive.writestr(zipfile.ZipInfo(FACTS), content)
-                for name, array in arrays.items():
-                    _write_array(archive, name, array)
-            file.flush()
-            os.fsync(file.fileno())
+    with replaced(path) as temporary, open(temporary, "wb") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            content = json.dumps({"format": FORMAT, "arrays": list(arrays), "facts": facts})
+            archive.writestr(zipfile.ZipInfo(FACTS), content)
+            for name, array in arrays.items():
+                _write_array(archive, name, array)
+        file.flush()
+        os.fsync(file.fileno())
     _sync_folder(path.parent)
 
 

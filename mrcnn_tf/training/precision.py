@@ -5,12 +5,12 @@ import pathlib
 import keras
 import tensorflow as tf
 
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 NATIVE_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def dtype_policy(precision):
-    """The Keras dtype policy for `train.precision`: "float32", "bfloat16" or "auto".
+    """The Keras dtype policy for `train.precision`: "float32", "bfloat16", "float16" or "auto".
 
     "auto" takes bfloat16 where the hardware multiplies it natively: GPUs from compute capability 8.0, and processors
     with AVX512-BF16 or AMX. Elsewhere it would be emulated, slower than float32. Weights stay float32, and so do boxes,

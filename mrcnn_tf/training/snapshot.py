@@ -2,17 +2,34 @@
 
 import collections
 
+import keras
+import numpy as np
+import tensorflow as tf
+
 from mrcnn_tf.errors import UserError
 
 
-def snapshot(model):
+def snapshot(model, spare=None):
     """Copies of a compiled model's state: {name: numpy array}.
 
     That is weights, optimizer (with loss scale and averages), seeds of random layers, and the sums behind the losses of
     the epoch; not the clocks. Names follow from what a variable is for, so they are the same in another process. Under
     a strategy, call it outside of `strategy.run`; mirrored variables come once.
+
+    Args:
+        model: a compiled MaskRCNN.
+        spare: an earlier snapshot of it that may be overwritten, several times faster than to have new memory.
     """
-    return {name: variable.value.numpy() for name, variable in _variables(model).items()}
+    spare = spare or {}
+    return {name: _copied(variable, spare.get(name)) for name, variable in _variables(model).items()}
+
+
+def _copied(variable, room):
+    value = np.asarray(tf.convert_to_tensor(variable.value))  # on a processor, a view of the variable itself
+    if room is None or room.shape != value.shape or room.dtype != value.dtype:
+        return value.copy()
+    np.copyto(room, value)
+    return room
 
 
 def restore(model, arrays, source="The checkpoint"):
@@ -34,6 +51,23 @@ def restore(model, arrays, source="The checkpoint"):
         variable.assign(arrays[name])
 
 
+class RestoreLosses(keras.callbacks.Callback):
+    """Sets the sums behind the epoch's losses to those of a snapshot, once, after `fit` has cleared them.
+
+    For a run that goes on in the middle of an epoch; it must come before the callbacks that read them.
+    """
+
+    def __init__(self, arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.arrays is not None:
+            for name, variable in _loss_variables(self.model):
+                variable.assign(self.arrays[name])
+        self.arrays = None
+
+
 def _first_difference(variables, arrays):
     for name, variable in variables.items():
         if name not in arrays:
@@ -52,7 +86,7 @@ def _variables(model):
 
     Keras numbers the names of models and optimizers by how many a process has made, so these are left out.
     """
-    optimizer, trackers = model.optimizer, model.loss_trackers
+    optimizer = model.optimizer
     if not optimizer.built:
         with model.distribute_strategy.scope():
             optimizer.build(model.trainable_variables)
@@ -60,14 +94,22 @@ def _variables(model):
     for index, variable in enumerate(optimizer.variables):
         slot = variable.path.split("/", 1)[1].removeprefix(f"{model.name}_")
         named.append((f"optimizer/{index:04d}_{slot}", variable))
-    for name, tracker in trackers.items():
-        named += [(f"losses/{name}/{variable.name}", variable) for variable in tracker.variables]
+    named += _loss_variables(model)
     known = {id(variable) for _, variable in named}
-    named += [(f"state/{_below(model, v)}", v) for v in model.non_trainable_variables if id(v) not in known]
+    others = [variable for variable in model.non_trainable_variables if id(variable) not in known]
+    named += [(f"state/{index:04d}_{variable.name}", variable) for index, variable in enumerate(others)]
     repeated = [name for name, count in collections.Counter(name for name, _ in named).items() if count > 1]
     if repeated:
         raise ValueError(f"Two variables would be {repeated[0]} in a checkpoint.")
     return dict(named)
+
+
+def _loss_variables(model):
+    return [
+        (f"losses/{name}/{variable.name}", variable)
+        for name, tracker in model.loss_trackers.items()
+        for variable in tracker.variables
+    ]
 
 
 def _below(model, variable):

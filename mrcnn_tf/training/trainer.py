@@ -1,23 +1,24 @@
 """A whole training run from a config: data, model, `model.fit`, and the files it leaves."""
 
 import dataclasses
-import json
 import pathlib
-import time
 
 import keras
-import yaml
+import tensorflow as tf
 
-from mrcnn_tf.data.pipeline import coco_dataset
+from mrcnn_tf.data.pipeline import TrainingData
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.evaluation.callback import CocoAP
 from mrcnn_tf.evaluation.coco import CocoResults
-from mrcnn_tf.files import replaced
 from mrcnn_tf.model import MaskRCNN
 from mrcnn_tf.settings import Config
-from mrcnn_tf.training.callbacks import SaveModel
+from mrcnn_tf.training.checkpoint import Checkpoints
+from mrcnn_tf.training.freeze import freeze
 from mrcnn_tf.training.optimizer import make_optimizer
 from mrcnn_tf.training.precision import dtype_policy
+from mrcnn_tf.training.run import Run
+from mrcnn_tf.training.same_run import check_same_run, version_note
+from mrcnn_tf.training.snapshot import restore
+from mrcnn_tf.training.strategy import is_chief, make_strategy
 
 
 @dataclasses.dataclass
@@ -25,9 +26,10 @@ class TrainingRun:
     """What a run left.
 
     Attributes:
-        model: with the last weights.
-        folder: holds `config.yaml`, `model.keras` (last weights), `best.keras` (best mask AP) and `history.json`.
-        seconds: wall time of the training steps, without evaluation and saving.
+        model: with the last weights, or their averages (train.ema).
+        folder: holds `config.yaml`, `model.keras` (those weights), `best.keras` (best mask AP), `history.json` (figures
+            of each epoch), `log.jsonl` (of each few steps), `tensorboard/` and `checkpoints/`.
+        seconds: wall time of the training steps of this process, without evaluation and saving.
         history: a list over epochs of the losses and figures by name.
         results: the `CocoResults` after the last epoch; None without data.val.
     """
@@ -39,54 +41,92 @@ class TrainingRun:
     results: CocoResults | None
 
 
-def train(config: Config, folder, weights=None, verbose="auto"):
+def train(config: Config, folder, weights=None, resume=False, force=False, verbose="auto"):
     """Trains a model as the config says and returns a `TrainingRun`.
 
     An epoch is `train.epoch_steps` steps, or once through the data, and `train.steps` is rounded up to whole epochs.
-    After each one the model is evaluated on data.val, if that is set, and the best is saved; the last at the end, also
-    when the run is interrupted.
+    After each one the model is evaluated on data.val, if that is set, and the best is saved; the last at the end.
+
+    A run that was interrupted or killed goes on from its last checkpoint with `resume`, as if nothing had happened:
+    what it computes follows from the config and the step. Where TF_CONFIG names several workers, each of them calls
+    this with the same config and the same folder, which all of them must see; the first one writes.
 
     Args:
         config: from `load_config`.
         folder: where the files go; made if missing.
         weights: what to start from, as `MaskRCNN.load_pretrained` takes it; train.weights of the config if None.
+        resume: go on from the last checkpoint in the folder, if there is one.
+        force: go on even with another config than the checkpoint's.
         verbose: as in keras.Model.fit.
 
     Raises:
-        UserError: nothing to train on, a frozen backbone without weights, or weights that don't fit.
+        UserError: nothing to train on, a frozen backbone without weights, weights that don't fit, checkpoints in the
+            folder without `resume`, or with another config and without `force`; data that can't be read any more, a
+            worker that is gone, or a full disk, after all of which the run can be resumed.
         NonFiniteLoss: a loss left the numbers; `model.keras` holds the weights of the step before.
+        Interrupted: SIGINT or SIGTERM came; there is a checkpoint of the step that ran.
     """
-    if not config.data.train.annotations:
+    weights = weights or config.train.weights
+    _check_startable(config, weights)
+    strategy = make_strategy(config.train.strategy)
+    keras.utils.set_random_seed(config.train.seed)
+    if config.train.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    chief = is_chief(strategy)
+    folder, verbose = pathlib.Path(folder), verbose if chief else 0
+    figure = "val_segm_AP" if config.model.mask_head else "val_bbox_AP"
+    checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints, figure, writes=chief)
+    arrays, facts = _last_checkpoint(checkpoints, config, resume, force)
+    data = TrainingData(config.data.train)
+    model = _make_model(config, strategy, None if arrays else weights, verbose)
+    if arrays:
+        restore(model, arrays, f"The checkpoint of step {facts['step']} in {checkpoints.folder}")
+    run = Run(config, folder, model, data, checkpoints, arrays, facts)
+    run.fit(verbose)
+    return TrainingRun(model, folder, run.clock.seconds, run.history.epochs, run.judge.results)
+
+
+def _check_startable(config, weights):
+    train = config.data.train
+    if not (train.annotations or train.records or train.sources):
         raise UserError("The config names no data to train on: set data.train.annotations and data.train.images.")
-    backbone, weights = config.model.backbone, weights or config.train.weights
+    backbone = config.model.backbone
     if not weights and (backbone.freeze_at or backbone.norm == "frozen_bn"):
         raise UserError(
             "The config freezes a part of the backbone, which would stay random: give weights to start from "
             "(train.weights), or set model.backbone.norm=gn and model.backbone.freeze_at=0 to train from scratch."
         )
-    folder = pathlib.Path(folder)
-    keras.utils.set_random_seed(config.train.seed)
-    data = coco_dataset(config.data.train, training=True)
-    model = MaskRCNN(config.model, dtype=dtype_policy(config.train.precision))
-    if weights:
-        model.load_pretrained(weights, map_classes=config.train.map_classes, verbose=verbose != 0)
-    model.compile(optimizer=make_optimizer(config))
-    folder.mkdir(parents=True, exist_ok=True)
-    with replaced(folder / "config.yaml") as file:
-        file.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False), encoding="utf-8")
-    clock, judge = _Clock(), CocoAP(config.data.val, verbose=int(verbose != 0))
-    history = _History(folder / "history.json")
-    figure = "val_segm_AP" if model.mask_head else "val_bbox_AP"
-    judged = [judge, SaveModel(folder / "best.keras", figure)] if config.data.val.annotations else []
-    callbacks = [clock, *judged, history]
-    epoch_steps = min(config.train.epoch_steps or int(data.cardinality()), config.train.steps)
-    epochs = -(-config.train.steps // epoch_steps)
-    try:
-        model.fit(data.repeat(), epochs=epochs, steps_per_epoch=epoch_steps, callbacks=callbacks, verbose=verbose)
-    finally:
-        with replaced(folder / "model.keras") as file:
-            model.save(file)
-    return TrainingRun(model, folder, clock.seconds, history.epochs, judge.results)
+
+
+def _last_checkpoint(checkpoints, config, resume, force):
+    """(arrays, facts) to go on from; both empty for a new run."""
+    latest = checkpoints.latest()
+    if latest is None:
+        return {}, {}
+    if not resume:
+        raise UserError(
+            f"{checkpoints.folder.parent} holds a run that got as far as {latest.name}: go on with it by --resume, or "
+            "train in another folder (--out)."
+        )
+    arrays, facts = checkpoints.load(latest)
+    for difference in check_same_run(facts, dataclasses.asdict(config), force):
+        print(f"Changed since: {difference}")
+    note = version_note(facts)
+    if note:
+        print(note)
+    return arrays, facts
+
+
+def _make_model(config, strategy, weights, verbose):
+    train = config.train
+    with strategy.scope():
+        model = MaskRCNN(config.model, seed=train.seed, dtype=dtype_policy(train.precision))
+        if weights:
+            model.load_pretrained(weights, map_classes=train.map_classes, verbose=verbose != 0)
+        freeze(model, train.freeze)
+        model.compile(make_optimizer(config), accumulate=train.accumulate, jit_compile=train.jit_compile)
+        model.optimizer.build(model.trainable_weights)
+    return model
 
 
 def load_model(path):
@@ -106,30 +146,3 @@ def load_model(path):
     if not isinstance(model, MaskRCNN):
         raise UserError(f"{path} holds a {type(model).__name__}: give the .keras file of a MaskRCNN.")
     return model
-
-
-class _Clock(keras.callbacks.Callback):
-    """Adds up the wall time of the epochs; as the first callback it stops before the others evaluate and save."""
-
-    def __init__(self):
-        super().__init__()
-        self.seconds = 0.0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.started = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.seconds += time.perf_counter() - self.started
-
-
-class _History(keras.callbacks.Callback):
-    """Writes the figures of all epochs so far as json after each epoch."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.path, self.epochs = path, []
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.epochs.append({"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()})
-        with replaced(self.path) as file:
-            file.write_text(json.dumps(self.epochs, indent=1), encoding="utf-8")

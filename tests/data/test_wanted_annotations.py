@@ -78,7 +78,7 @@ def test_without_masks_batches_are_otherwise_the_same(faces, monkeypatch, traini
     ]
     settings = {"augment": EVERYTHING, "resize": ResizeConfig(60, 90)}
     with_masks = list(coco_dataset(faces.config(**settings), training).repeat(4))
-    monkeypatch.setattr("mrcnn_tf.data.pipeline.crop_masks", lambda *_: pytest.fail("masks are drawn"))
+    monkeypatch.setattr("mrcnn_tf.data.loader.crop_masks", lambda *_: pytest.fail("masks are drawn"))
     without = list(coco_dataset(faces.config(masks=False, **settings), training).repeat(4))
     assert len(with_masks) == len(without) == 8
     for one, other in zip(with_masks, without, strict=True):

@@ -1,12 +1,9 @@
 """Run as a script by test_replicas: trains a tiny model on some logical devices and writes what came of it.
 
-    python tests/training/replicas.py REPLICAS SCENARIO OUT.npz
+python tests/training/replicas.py REPLICAS SCENARIO OUT.npz
 """
 
-import pathlib
 import sys
-
-sys.path[:0] = [str(pathlib.Path(__file__).parents[2]), str(pathlib.Path(__file__).parents[1])]
 
 import keras
 import numpy as np
@@ -18,6 +15,19 @@ from mrcnn_tf.training.optimizer import SGD
 
 IMAGES, STEPS = 4, 3  # of a step; the scenario accumulate=2 takes two batches of so many
 
+OVERFLOW = 100 + 10 + 3  # the last image of the second step, so that of the last replica
+
+
+@keras.saving.register_keras_serializable("tests")
+class Overflowing(MaskRCNN):
+    """Its gradient of any batch with image OVERFLOW is infinite."""
+
+    def loss_gradients(self, batch):
+        values, gradients = super().loss_gradients(batch)
+        bad = tf.reduce_any(batch["image_id"] == OVERFLOW)
+        return values, [tf.where(bad, np.inf, gradient) for gradient in gradients]
+
+
 SCENARIOS = {
     "plain": {},
     "clipped_average": {"optimizer": {"global_clipnorm": 0.5, "average": 0.9}},
@@ -25,6 +35,8 @@ SCENARIOS = {
     "frozen_bn": {"norm": "frozen_bn"},
     "sync_bn": {"norm": "sync_bn"},
     "adam": {"adam": True},
+    "overflow": {"kind": Overflowing, "scaled": True},
+    "float16": {"dtype": "mixed_float16"},
 }
 
 
@@ -53,15 +65,15 @@ def strategy_of(replicas):
     return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
 
 
-def train(replicas, norm="gn", optimizer=None, accumulate=1, adam=False):
+def train(replicas, norm="gn", optimizer=None, accumulate=1, adam=False, kind=MaskRCNN, scaled=False, dtype=None):
     """The model after the steps, and the logs of the epoch."""
     keras.utils.set_random_seed(3)
     with strategy_of(replicas).scope():
         config = tiny_config("gn" if norm == "gn" else "frozen_bn")
         config.backbone.norm = norm
-        model = MaskRCNN(config)
+        model = kind(config, dtype=dtype)
         rule = keras.optimizers.Adam(1e-3, clipnorm=0.1) if adam else SGD(0.02, **(optimizer or {}))
-        model.compile(optimizer=rule, accumulate=accumulate)
+        model.compile(optimizer=keras.optimizers.LossScaleOptimizer(rule) if scaled else rule, accumulate=accumulate)
     history = model.fit(dataset(accumulate), verbose=0)
     return model, history.history
 
@@ -71,6 +83,8 @@ def main(replicas, scenario, out):
     arrays = {f"weights/{weight.path}": weight.numpy() for weight in model.weights}
     arrays |= {f"averages/{i}": v.numpy() for i, v in enumerate(getattr(model.optimizer, "averages", []))}
     arrays |= {f"logs/{name}": np.array(value) for name, value in history.items() if name.startswith("loss")}
+    if hasattr(model.optimizer, "dynamic_scale"):
+        arrays["scale"] = model.optimizer.dynamic_scale.numpy()
     np.savez(out, steps=model.optimizer.iterations.numpy(), **arrays)
 
 

@@ -1,0 +1,91 @@
+"""The records of one TFRecord file with their byte offsets; damaged ones are told apart from sound ones.
+
+A record is its length (8 bytes), the length's checksum (4), the data and the data's checksum (4). TensorFlow reads and
+checks them; what it doesn't say is where a record began, and how to go on behind a damaged one.
+"""
+
+import os
+import struct
+
+import tensorflow as tf
+
+from mrcnn_tf.errors import UserError
+
+HEADER, FOOTER = 12, 4  # bytes before and after the data
+_GZIP = b"\x1f\x8b"
+_CASTAGNOLI = 0x82F63B78  # CRC-32C's polynomial, its bits reversed
+
+
+def scan(file):
+    """Yields the records of a file in their order.
+
+    Args:
+        file: path.
+
+    Yields:
+        number: int, the record's place in the file, from 0.
+        offset: int, where it begins, bytes.
+        data: bytes, or None for a damaged record.
+        damage: None, or what is wrong with it, words for a sentence.
+
+    Raises:
+        UserError: the file can't be read or is compressed.
+    """
+    number = offset = 0
+    try:
+        size = os.path.getsize(file)
+        while offset < size:
+            for data in _sound_records(file, offset):
+                yield number, offset, data, None
+                number, offset = number + 1, offset + HEADER + len(data) + FOOTER
+            if offset == size:
+                return
+            damage, following = _diagnose(file, offset, size)
+            yield number, offset, None, damage
+            number, offset = number + 1, following
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", error)
+        raise UserError(f"{file} can't be read ({reason}): restore it or leave it out of data.*.records.") from error
+
+
+def _sound_records(file, offset):
+    """The data of the records from `offset` up to the first damaged one."""
+    records = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[file], compression_type="", buffer_size=1 << 20, byte_offsets=[offset]
+    )
+    records = iter(tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string)))
+    while True:
+        try:
+            data = next(records).numpy()
+        except (StopIteration, tf.errors.DataLossError):
+            return
+        yield data
+
+
+def _diagnose(file, offset, size):
+    """(what is wrong with the record at `offset`, where the next one begins)."""
+    with open(file, "rb") as opened:
+        opened.seek(offset)
+        header = opened.read(HEADER)
+    if offset == 0 and header.startswith(_GZIP):
+        raise UserError(f"{file} is compressed, and records are read at their place: decompress it (gunzip).")
+    if len(header) < HEADER:
+        return "is cut off by the end of the file", size
+    length, checksum = struct.unpack("<QI", header)
+    if checksum != _masked_crc(header[:8]):
+        return "has a damaged length, so the rest of the file can't be found either,", size
+    following = offset + HEADER + length + FOOTER
+    if following > size:
+        return "is cut off by the end of the file", size
+    return "doesn't match its checksum", following
+
+
+def _masked_crc(data):
+    """The checksum that a TFRecord file holds of `data`."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (_CASTAGNOLI if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

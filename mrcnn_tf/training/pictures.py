@@ -1,0 +1,97 @@
+"""What the model finds in a few images, beside what is there, after each evaluation."""
+
+import keras
+import numpy as np
+from PIL import Image
+
+from mrcnn_tf.data.pipeline import coco_dataset
+from mrcnn_tf.data.problems import CONSOLE
+from mrcnn_tf.detections import Detections
+from mrcnn_tf.visualize import draw_detections, draw_ground_truth, side_by_side
+
+MIN_SCORE = 0.5
+LONGEST = 1200  # pixels of a picture's side
+
+
+class Predictions(keras.callbacks.Callback):
+    """Adds pictures of the first images of a dataset to an `EventFile` after each evaluation.
+
+    It goes by the logs of the epoch, where the figures of an evaluation have to be: it comes after CocoAP.
+
+    Args:
+        events: the `EventFile`.
+        data_config: the `DataConfig` of the images.
+        measure: the `Measure` that knows the step.
+        count: of images.
+    """
+
+    def __init__(self, events, data_config, measure, count=4):
+        super().__init__()
+        self.events, self.data_config, self.measure, self.count = events, data_config, measure, count
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not any(name.startswith("val_") for name in logs or {}):
+            return
+        pictures = prediction_pictures(self.model, self.data_config, self.count)
+        try:
+            self.events.write_pictures(pictures, self.measure.step)
+        except OSError as error:
+            CONSOLE.print(f"Warning: the pictures for TensorBoard are lost ({error.strerror}).", markup=False)
+
+
+def prediction_pictures(model, data_config, count=4, min_score=MIN_SCORE):
+    """Ground truth and detections of the first images of a dataset: {"predictions/<image id>": uint8 RGB [H, W, 3]}.
+
+    Args:
+        model: a MaskRCNN.
+        data_config: the `DataConfig` of the images, which are drawn in the size that the model sees.
+        count: of images.
+        min_score: of the detections drawn.
+    """
+    pictures = {}
+    for batch in coco_dataset(data_config, training=False):
+        arrays = {name: np.asarray(value) for name, value in batch.items()}
+        for index, detections in enumerate(model.detect_batch(batch)):
+            row = {name: value[index] for name, value in arrays.items()}
+            name = f"predictions/{row['image_id']}"
+            if len(pictures) < count and name not in pictures:
+                pictures[name] = _picture(row, detections, model.config.categories, min_score)
+        if len(pictures) >= count:
+            break
+    return pictures
+
+
+def _picture(row, detections, categories, min_score):
+    size = height, width = tuple(int(side) for side in row["image_size"])
+    pixels = row["image"][:height, :width].round().clip(0, 255).astype(np.uint8)
+    there = row["classes"] > 0
+    owners = [categories[label - 1] for label in row["classes"][there]]
+    crowds = ["", " (crowd)"]
+    truth = draw_ground_truth(
+        pixels,
+        row["boxes"][there],
+        [owner.name + crowds[crowd] for owner, crowd in zip(owners, row["crowd"][there].astype(int), strict=True)],
+        masks=row["masks"][there] if "masks" in row else None,
+        keypoints=row["keypoints"][there] if "keypoints" in row else None,
+        categories=owners,
+    )
+    found = draw_detections(pixels, _rescaled(detections, size, categories), min_score)
+    sheet = Image.fromarray(side_by_side(truth, found, ("ground truth", f"detections scored {min_score} or more")))
+    sheet.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+    return np.asarray(sheet)
+
+
+def _rescaled(detections, size, categories):
+    """The `Detections` in their image resized to (h, w)."""
+    y, x = np.array(size, np.float32) / detections.image_size
+    keypoints = detections.keypoints
+    return Detections(
+        boxes=detections.boxes * np.array([x, y, x, y], np.float32),
+        scores=detections.scores,
+        classes=detections.classes,
+        image_size=size,
+        categories=categories,
+        mask_probabilities=detections.mask_probabilities,
+        mask_rule=detections.mask_rule,
+        keypoints=None if keypoints is None else keypoints * np.array([x, y, 1], np.float32),
+    )

@@ -1,0 +1,165 @@
+"""`model.fit` from one step of a run to its end, with everything that is written and said on the way."""
+
+import dataclasses
+import time
+
+import keras
+import tensorflow as tf
+import yaml
+
+from mrcnn_tf.errors import NonFiniteLoss, UserError
+from mrcnn_tf.files import replaced
+from mrcnn_tf.training.averages import averaged
+from mrcnn_tf.training.callbacks import EvaluateAverages, SaveBest, SaveCheckpoints
+from mrcnn_tf.training.early_stopping import EarlyStopping
+from mrcnn_tf.training.history import History
+from mrcnn_tf.training.interrupt import Interrupted, StopAfterStep
+from mrcnn_tf.training.log import LogFile
+from mrcnn_tf.training.measure import Measure
+from mrcnn_tf.training.pictures import Predictions
+from mrcnn_tf.training.snapshot import RestoreLosses
+from mrcnn_tf.training.strategy import distributed, is_chief, lost_worker
+from mrcnn_tf.training.tensorboard import EventFile
+
+
+class Run:
+    """What one process does of a run.
+
+    Every process of a run on several hosts evaluates and reads the same figures, since reading them takes all of them;
+    only the first one writes.
+
+    Args:
+        config: the `Config`.
+        folder: pathlib.Path of the run's files.
+        model: compiled, in the state of the step to go on from.
+        data: a `TrainingData`.
+        checkpoints: a `Checkpoints`.
+        arrays, facts: the checkpoint to go on from, empty for a new run.
+
+    Attributes:
+        clock: its `seconds` are the wall time of the training steps.
+        history: the `History`.
+        judge: its `results` are of the last evaluation.
+    """
+
+    def __init__(self, config, folder, model, data, checkpoints, arrays, facts):
+        self.config, self.folder, self.model, self.data = config, folder, model, data
+        self.checkpoints, self.arrays, self.facts = checkpoints, arrays, facts
+        self.strategy = model.distribute_strategy
+        self.chief = is_chief(self.strategy)
+        self.step = facts.get("step", 0)
+        self.epoch_steps = min(config.train.epoch_steps or data.steps_per_pass, config.train.steps)
+        self.epochs = -(-config.train.steps // self.epoch_steps)
+        self.clock, self.stop = _Clock(), StopAfterStep()
+        self.history = History(folder / "history.json" if self.chief else None, facts.get("history", ()))
+        self.judge = EvaluateAverages(config.data.val, verbose=int(self.chief))
+
+    def fit(self, verbose):
+        """Trains to the last step and writes the model.
+
+        Args:
+            verbose: as in keras.Model.fit.
+
+        Raises: see `trainer.train`.
+        """
+        if self.chief:
+            with replaced(self.folder / "config.yaml") as file:
+                tree = dataclasses.asdict(self.config)
+                file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        self.saver, callbacks = self._callbacks(verbose)
+        try:
+            with self.stop.signals():
+                self._fit(callbacks, verbose)
+        except NonFiniteLoss:
+            self._save_model()
+            raise
+        except Interrupted:
+            self._save_interrupted()
+            raise
+        except tf.errors.OpError as error:
+            raise self._explained(error) from error
+        self._save_model()
+        self.checkpoints.close()
+
+    def _fit(self, callbacks, verbose):
+        """Keras's epochs are all of one length, so the rest of one that was begun before is a `fit` of its own."""
+        begun, done = divmod(self.step, self.epoch_steps)
+        if done:
+            self._fit_epochs(begun, begun + 1, self.epoch_steps - done, callbacks, verbose)
+            begun += 1
+        if begun < self.epochs and not self.model.stop_training:
+            self._fit_epochs(begun, self.epochs, self.epoch_steps, callbacks, verbose)
+
+    def _fit_epochs(self, first, end, steps, callbacks, verbose):
+        start = (first + 1) * self.epoch_steps - steps
+        data = distributed(self.strategy, lambda share: self.data.stream(start, share), self.config.train.accumulate)
+        self.model.fit(
+            data, initial_epoch=first, epochs=end, steps_per_epoch=steps, callbacks=callbacks, verbose=verbose
+        )
+
+    def _callbacks(self, verbose):
+        """(the one that saves checkpoints, all of them in their order)."""
+        train, val, step = self.config.train, self.config.data.val, self.step
+        figure = self.checkpoints.figure
+        writers, events = [], None
+        if self.chief:
+            events = EventFile(self.folder / "tensorboard", step)
+            writers = [LogFile(self.folder / "log.jsonl", step), events]
+        measure = Measure(writers, train.log_steps, step, self.facts.get("measure"))
+        tree = dataclasses.asdict(self.config)
+        saver = SaveCheckpoints(
+            self.checkpoints, train.checkpoint_steps, tree, self.history, measure, step, self.epoch_steps, self.chief
+        )
+        callbacks = [self.clock]
+        if step % self.epoch_steps:
+            callbacks.append(RestoreLosses(self.arrays))
+        if val.annotations:
+            callbacks.append(self.judge)
+            if self.chief:
+                callbacks.append(SaveBest(self.folder / "best.keras", figure, self.history.epochs))
+        callbacks += [self.history, EarlyStopping(self.history, figure, train.patience), measure]
+        if val.annotations and self.chief:
+            callbacks.append(Predictions(events, val, measure))
+        return saver, [*callbacks, saver, self.stop]
+
+    def _save_model(self):
+        if not self.chief:
+            return
+        path = self.folder / "model.keras"
+        try:
+            with averaged(self.model), replaced(path) as file:
+                self.model.save(file)
+        except OSError as error:
+            raise UserError(
+                f"{path} couldn't be written ({error.strerror or error}), and the last checkpoint has the same weights: "
+                "free some space or allow writing there, then run again with --resume."
+            ) from error
+
+    def _save_interrupted(self):
+        """A checkpoint of the step that ran. On several hosts that would take all of them, which a signal doesn't."""
+        if self.strategy.extended._in_multi_worker_mode():
+            return
+        self.saver.save({})
+        self.checkpoints.close()
+        self._save_model()
+
+    def _explained(self, error):
+        """The UserError for what went wrong outside of the program; others are returned as they are."""
+        sentence = lost_worker(error, self.strategy)
+        if sentence:
+            return UserError(sentence)
+        return error
+
+
+class _Clock(keras.callbacks.Callback):
+    """Adds up the wall time of the epochs; as the first callback it stops before the others evaluate and save."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds += time.perf_counter() - self.started
