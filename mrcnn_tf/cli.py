@@ -21,6 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+convert_app = typer.Typer(help="Convert datasets.", no_args_is_help=True)
+app.add_typer(convert_app, name="convert")
 console = Console()
 
 ConfigName = Annotated[
@@ -75,13 +77,23 @@ def train(
     overrides: Overrides = None,
     weights: Weights = None,
     out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/CONFIG.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder, if there is one.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Resume even with another config.")] = False,
 ):
-    """Train a model by a config; evaluates and saves after each epoch."""
+    """Train a model by a config; evaluates and saves after each epoch. Ctrl-C saves; --resume goes on."""
     from mrcnn_tf.config import load_config
+    from mrcnn_tf.training.interrupt import Interrupted
     from mrcnn_tf.training.trainer import train as run_training
 
     settings = load_config(config, overrides or [])
-    run = run_training(settings, out or pathlib.Path("runs") / pathlib.Path(config).stem, weights)
+    folder = out or pathlib.Path("runs") / pathlib.Path(config).stem
+    try:
+        run = run_training(settings, folder, weights, resume, force)
+    except Interrupted as interrupted:
+        console.print(f"Stopped; everything is in {folder}. Go on with the same command and --resume.", soft_wrap=True)
+        raise typer.Exit(interrupted.exit_code) from None
     console.print(f"Trained in {run.seconds:.0f} s. Model, config and history: {run.folder}", soft_wrap=True)
 
 
@@ -264,6 +276,40 @@ def ablate(
         console.print(f"Figures: {out / f'table-{table}.json'}", soft_wrap=True)
     if result.failed:
         raise typer.Exit(1)
+
+
+@convert_app.command()
+def tfrecord(
+    annotations: Annotated[pathlib.Path, typer.Option(help="The COCO json.")],
+    images: Annotated[pathlib.Path, typer.Option(help="The folder that its file names are relative to.")],
+    out: Annotated[pathlib.Path, typer.Option(help="The folder for the records.")],
+    name: Annotated[str, typer.Option(help="With which the files' names begin.")] = "train",
+    shards: Annotated[
+        int | None, typer.Option(min=1, max=99999, help="Number of files. Default: one for each 1000 images.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Default: one for each processor.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace records of other inputs.")] = False,
+    as_json: AsJson = False,
+):
+    """Write a COCO dataset as TFRecords in the TensorFlow Model Garden's format. Repeat the command to go on."""
+    from mrcnn_tf.data.tfrecord_writer import write_records
+
+    started = time.perf_counter()
+    processes = processes or os.cpu_count() or 1
+    made = write_records(annotations, images, out, name, shards, processes, force, progress=not as_json)
+    seconds = time.perf_counter() - started
+    pattern = str(out / f"{name}-*.tfrecord")
+    if as_json:
+        figures = {"records": pattern, "shards": len(made.files), "written": made.written, "images": made.images}
+        print(json.dumps(figures | {"objects": made.objects, "problems": len(made.problems), "seconds": seconds}))
+        return
+    kept = f", {len(made.files) - made.written} of them from before" if made.written < len(made.files) else ""
+    console.print(
+        f"{made.images} images with {made.objects} objects in {len(made.files)} files{kept}, in {seconds:.0f} s.\n"
+        f"Train on them: data.train.records='{pattern}'",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import numpy as np
 
@@ -35,6 +36,7 @@ def run_demo(config: Config, folder, verbose="auto") -> DemoResult:
     if not config.data.val.annotations:
         raise UserError("The demo needs held-out images: leave data.val.annotations and data.val.images as they are.")
     folder = pathlib.Path(folder)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of an earlier demo, which this one replaces
     run = train(config, folder, verbose=verbose)
     with replaced(folder / "results.json") as file:
         figures = run.results.to_json() | {"training_seconds": run.seconds}

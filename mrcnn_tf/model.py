@@ -200,6 +200,15 @@ class MaskRCNN(keras.Model):
 
     accumulate = 1
 
+    def get_compile_config(self):
+        """What `compile` was called with, as json."""
+        return (super().get_compile_config() | {"accumulate": self.accumulate}) if self.compiled else {}
+
+    def compile_from_config(self, config):
+        """Compiles a loaded model as it was when it was saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_weights)
+
     def _maybe_symbolic_build(self, *args, **kwargs):
         """Nothing: all weights are there. Keras would trace the model once more, which fails on several replicas."""
 
@@ -213,15 +222,16 @@ class MaskRCNN(keras.Model):
         if self.test_function is None or force:
             self.test_function = make_step_function(self, self.test_step)
 
-    def train_step(self, batch, waited=0.0):
+    def train_step(self, batch, now, waited):
         """One step of `fit`; raises NonFiniteLoss before a bad number reaches the weights.
 
         Args:
             batch: of the data contract, this replica's part of it.
-            waited: seconds until it was there.
+            now: the time when it was there, in seconds.
+            waited: seconds until then.
         """
         values, gradients = self.loss_gradients(batch)
-        return self.update(values, gradients, tf.shape(batch["image"])[0], waited, batch["image_id"])
+        return self.update(values, gradients, tf.shape(batch["image"])[0], now, waited, batch["image_id"])
 
     def loss_gradients(self, batch):
         """The losses of a batch by name, and the gradient of (with float16, the scaled) sum for each trainable weight.
@@ -238,7 +248,7 @@ class MaskRCNN(keras.Model):
 
     _compiled_gradients = None
 
-    def update(self, values, gradients, images, waited, image_ids=None):
+    def update(self, values, gradients, images, now, waited, image_ids=None):
         """Sums losses and gradients over the replicas, updates the weights, and returns the figures of the step."""
         gradients = summed([tf.convert_to_tensor(gradient) for gradient in gradients])
         values = dict(zip(values, summed(list(values.values())), strict=True))
@@ -247,8 +257,8 @@ class MaskRCNN(keras.Model):
         )
         with tf.control_dependencies(list(checked.values())):
             self.optimizer.apply([tf.identity(gradient) for gradient in gradients], self.trainable_weights)
-        self.speed.update_state(summed(images))
-        self.input_wait.update_state(waited)
+        self.speed.update_state(summed(images), now)
+        self.input_wait.update_state(waited, now)
         return self._report(values) | {metric.name: metric.result() for metric in (self.speed, self.input_wait)}
 
     def _gradient_check(self, gradients):

@@ -6,23 +6,21 @@ the order is fixed: every replica computes its share of the loss's gradient, the
 then see the same numbers, whatever the optimizer does with them.
 """
 
+import time
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.ops.finite import check_finite
-from mrcnn_tf.ops.replicas import gathered
+from mrcnn_tf.ops.replicas import gathered, local_replicas
 
 
 def make_step_function(model, step):
     """A function of the data's iterator that runs `step(batch)` on each replica; it returns the first one's result."""
-    strategy = model.distribute_strategy
-
-    def run(iterator):
-        return _first(strategy.run(step, args=(next(iterator),)))
-
-    return _compiled(model, run)
+    run = _OnReplicas(model, step)
+    return _repeated(model, lambda iterator: run(next(iterator), spec=_spec(iterator)))
 
 
 def make_train_function(model):
@@ -31,35 +29,28 @@ def make_train_function(model):
     Returns:
         A function of the iterator that takes as many batches from it as there are parts, and returns the logs.
     """
-    strategy, parts = model.distribute_strategy, model.accumulate
-    if parts == 1:
+    if model.accumulate == 1:
+        step = _OnReplicas(model, model.train_step)
 
-        def run(iterator):
-            started = tf.timestamp()
-            batch = next(iterator)
-            waited = _seconds_since(started, batch)
-            return _first(strategy.run(model.train_step, args=(batch, waited)))
+        def whole(iterator):
+            batch, waited = _timed_next(iterator)
+            return step(batch, *_seconds(time.time(), waited), spec=_spec(iterator))
 
-        return _compiled(model, run)
+        return _repeated(model, whole)
 
     store = _Accumulator(model)
+    clear, add, update = (_OnReplicas(model, part) for part in (store.clear, store.add, store.update))
 
-    def run_parts(iterator):
-        strategy.run(store.clear)
+    def in_parts(iterator):
+        clear()
+        total = 0.0
+        for _ in range(model.accumulate):
+            batch, waited = _timed_next(iterator)
+            total += waited
+            add(batch, spec=_spec(iterator))
+        return update(*_seconds(time.time(), total))
 
-        def part(number, waited):
-            started = tf.timestamp()
-            batch = next(iterator)
-            waited += _seconds_since(started, batch)
-            strategy.run(store.add, args=(batch,))
-            return number + 1, waited
-
-        _, waited = tf.while_loop(
-            lambda number, _: number < parts, part, (tf.constant(0), tf.zeros([], tf.float64)), parallel_iterations=1
-        )
-        return _first(strategy.run(store.update, args=(waited,)))
-
-    return _compiled(model, run_parts)
+    return _repeated(model, in_parts)
 
 
 def make_detect_function(model):
@@ -68,7 +59,7 @@ def make_detect_function(model):
     The replicas of this process divide the images among themselves; other processes have no part in it.
     """
     strategy = model.distribute_strategy
-    replicas = len(strategy.extended.worker_devices)
+    replicas = local_replicas(strategy)
 
     def detect(inputs):
         return model(inputs, training=False)
@@ -139,11 +130,11 @@ class _Accumulator:
             self.losses[name].assign_add(value)
         self.images.assign_add(tf.shape(batch["image_id"])[0])
 
-    def update(self, waited):
+    def update(self, now, waited):
         parts = float(self.model.accumulate)
         losses = {name: tf.convert_to_tensor(value) / parts for name, value in self.losses.items()}
         gradients = [tf.convert_to_tensor(value) / parts for value in self.gradients]
-        return self.model.update(losses, gradients, tf.convert_to_tensor(self.images), waited)
+        return self.model.update(losses, gradients, tf.convert_to_tensor(self.images), now, waited)
 
 
 def _local(shape, dtype=tf.float32):
@@ -156,35 +147,54 @@ def _local(shape, dtype=tf.float32):
     )
 
 
-def _first(results):
-    """Of each result the first replica's; all are the same."""
-    strategy = tf.distribute.get_strategy()
-    return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], results)
+class _OnReplicas:
+    """A function that runs on every replica and returns what it gave on the first; all give the same.
+
+    It is traced once for each kind of batch, whatever their sizes. The other arguments are float64 scalars.
+    """
+
+    def __init__(self, model, function):
+        self.model, self.function = model, function
+        self.traced = {}
+
+    def __call__(self, *arguments, spec=None):
+        if self.model.run_eagerly:
+            return self._run(*arguments)
+        kind = tuple(tf.nest.flatten(spec))
+        if kind not in self.traced:
+            scalars = [tf.TensorSpec([], tf.float64)] * (len(arguments) - 1)
+            signature = [spec, *scalars] if spec is not None else None
+            self.traced[kind] = tf.function(self._run, signature, autograph=False, reduce_retracing=spec is None)
+        return self.traced[kind](*arguments)
+
+    def _run(self, *arguments):
+        strategy = self.model.distribute_strategy
+        results = strategy.run(self.function, args=arguments)
+        return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], results)
 
 
-def _seconds_since(started, batch):
-    """float64, once the batch is there."""
-    arrived = tf.distribute.get_strategy().experimental_local_results(batch["image_id"])
-    with tf.control_dependencies(list(arrived)):
-        return tf.timestamp() - started
+def _timed_next(iterator):
+    """The next batch, and the seconds until it was there."""
+    started = time.perf_counter()
+    batch = next(iterator)
+    return batch, time.perf_counter() - started
 
 
-def _compiled(model, run):
-    strategy, steps = model.distribute_strategy, model.steps_per_execution
+def _seconds(*values):
+    return [tf.constant(value, tf.float64) for value in values]
 
-    @tf.autograph.experimental.do_not_convert
-    def scoped(iterator):
-        with strategy.scope():
-            return run(iterator)
 
-    traced = scoped if model.run_eagerly else tf.function(scoped)
+def _spec(iterator):
+    """Of its elements; None for a Python generator, as `train_on_batch` has one."""
+    return getattr(iterator, "element_spec", None)
 
-    def function(iterator):
-        try:
-            for _ in range(steps):
-                logs = traced(iterator)
-        except tf.errors.OutOfRangeError:
-            raise StopIteration from None
+
+def _repeated(model, function):
+    """`function` as often as `steps_per_execution` says."""
+
+    def repeated(iterator):
+        for _ in range(model.steps_per_execution):
+            logs = function(iterator)
         return logs
 
-    return function
+    return repeated

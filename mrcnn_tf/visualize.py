@@ -1,4 +1,4 @@
-"""Pictures: detections and ground truth drawn on their image, and two pictures side by side.
+"""Pictures: detections and ground truth drawn on their image, two pictures side by side, and a whole batch.
 
 Every instance gets a translucent fill, a contour, a thin box, its keypoints (see `skeletons`) and a tag with its name.
 Lines carry a rim of black or white, whichever their colour stands out against, so that they show on any background. A
@@ -7,6 +7,7 @@ small picture is enlarged first, or its text could not be read.
 
 import dataclasses
 import functools
+import math
 import os
 
 import numpy as np
@@ -18,6 +19,7 @@ from mrcnn_tf.ops.masks import MaskWindow, paste_window
 from mrcnn_tf.skeletons import Skeleton, draw_skeleton, with_visibility
 
 MIN_SIDE = 768  # pixels; below it an overlay is enlarged
+TILE = 620  # pixels, the longer side of each image on the sheet of a batch
 FILL_OPACITY = 0.35
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart with any common colour blindness. Black is left out.
@@ -139,6 +141,62 @@ def side_by_side(left, right, titles=("ground truth", "detections")):
     return np.asarray(sheet)
 
 
+def show_batch(batch, categories, path=None):
+    """A sheet with all images of a batch as training sees them: boxes, masks and keypoints drawn, padding left away.
+
+    Args:
+        batch: what `mrcnn_tf.coco_dataset` yields, dict of [B, ...] tensors or arrays.
+        categories: the K `Category`s that its classes 1 to K stand for.
+        path: where to write the sheet as a PNG; None writes nothing.
+
+    Returns:
+        PIL.Image.Image, RGB.
+    """
+    batch = {name: np.asarray(values) for name, values in batch.items()}
+    tiles = [_tile(batch, place, categories) for place in range(len(batch["image"]))]
+    columns = math.ceil(math.sqrt(len(tiles)))
+    font, gap = _font(16), 14
+    strip = round(font.size * 1.9)
+    rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
+    widths = [max(row[column][0].width for row in rows if column < len(row)) for column in range(columns)]
+    heights = [max(picture.height for picture, _ in row) for row in rows]
+    size = sum(widths) + gap * (columns + 1), sum(heights) + (strip + gap) * len(rows) + gap
+    sheet = Image.new("RGB", size, "white")
+    pen, y = ImageDraw.Draw(sheet), gap
+    for row, height in zip(rows, heights, strict=True):
+        x = gap
+        for (picture, title), width in zip(row, widths, strict=False):
+            left = x + (width - picture.width) // 2
+            sheet.paste(picture, (left, y + height - picture.height))
+            pen.text((left + picture.width / 2, y + height + strip / 2), title, fill="black", font=font, anchor="mm")
+            x += width + gap
+        y += height + strip + gap
+    if path is not None:
+        save_png(np.asarray(sheet), path)
+    return sheet
+
+
+def _tile(batch, place, categories):
+    """One image of a batch at the size it has on the sheet, with its objects, and the title below it."""
+    height, width = batch["image_size"][place]
+    pixels = batch["image"][place, :height, :width].round().clip(0, 255).astype(np.uint8)
+    scale = TILE / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    picture = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    real = np.flatnonzero(batch["classes"][place] > 0)
+    owners = [categories[number - 1] for number in batch["classes"][place, real]]
+    crowd = batch["crowd"][place, real]
+    # With a single category the tags would say nothing and hide much.
+    several = len(categories) > 1
+    names = [(owner.name if several else "") + " crowd" * bool(many) for owner, many in zip(owners, crowd, strict=True)]
+    masks = batch["masks"][place, real] if "masks" in batch else None
+    keypoints = batch["keypoints"][place, real] * (scale, scale, 1) if "keypoints" in batch else None
+    drawn = draw_ground_truth(picture, batch["boxes"][place, real] * scale, names, masks, 0, keypoints, owners)
+    what = "objects" if several else categories[0].name
+    title = f"image {batch['image_id'][place]}, {width} x {height}, {len(real)} {what}"
+    return Image.fromarray(drawn), title
+
+
 def save_png(image, path):
     """Writes uint8 RGB [H, W, 3] as a PNG, under a temporary name until it is complete; makes the folder."""
     with replaced(path) as file:
@@ -202,7 +260,8 @@ def _draw(canvas, instances):
     tags = _place_tags(instances, picture.size, font)
     # The best detections come first and lie on top.
     for instance, tag in reversed(list(zip(instances, tags, strict=True))):
-        _draw_tag(pen, instance, tag, font)
+        if instance.label:
+            _draw_tag(pen, instance, tag, font)
     return np.asarray(picture)
 
 

@@ -44,7 +44,7 @@ def test_a_config_builds_learns_detects_saves_and_loads(name, monkeypatch):
     names = {"masks": "loss_mask", "keypoints": "loss_keypoint"}
     expected = {"loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"}
     expected |= {names[branch] for branch, head in branches.items() if head}
-    assert set(trial.losses) - {"loss", "images_per_second"} == expected
+    assert set(trial.losses) - {"loss", "images_per_second", "input_wait"} == expected
     for loss in expected:
         assert np.isfinite(trial.losses[loss]) and trial.losses[loss] > 0, loss
     assert trial.unreached == []

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import pathlib
 import resource
+import shutil
 import sys
 
 from mrcnn_tf.ablation.runner import BASE, RESULT
@@ -17,6 +18,7 @@ from mrcnn_tf.files import replaced
 from mrcnn_tf.settings import DataConfig
 from mrcnn_tf.training.trainer import train
 
+CHECKPOINTS = "checkpoints"
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
 
 
@@ -24,10 +26,12 @@ def run_row(overrides, folder):
     """Trains by `base.yaml` and the overrides, evaluates once at the end and writes `result.json` into the folder."""
     config = load_config(BASE, overrides)
     folder, val = pathlib.Path(folder), config.data.val
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # of a run that didn't get to its result
     # An evaluation after each epoch would take longer than the training.
     run = train(dataclasses.replace(config, data=dataclasses.replace(config.data, val=DataConfig())), folder, verbose=0)
     results, _ = evaluate(run.model, val, progress=False)
     (folder / "model.keras").unlink()  # tens of runs of hundreds of megabytes, which nobody needs
+    shutil.rmtree(folder / CHECKPOINTS)
     outcome = {
         "figures": results.to_json(),
         "losses": run.history[-1],

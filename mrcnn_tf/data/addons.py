@@ -174,8 +174,8 @@ def _shear_map(matrix):
 
 
 def _translate(image, draws):
-    sides = tf.cast(tf.shape(image)[1::-1], tf.float32)
-    way = draws[:2] * WAY * sides
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    way = draws[:2] * WAY * tf.stack([width, height])
     return image_operations().translate(image, way, interpolation="bilinear"), shift(way[0], way[1])
 
 

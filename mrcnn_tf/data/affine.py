@@ -127,24 +127,25 @@ def rows(sample, places):
     return sample._replace(**objects)
 
 
-def tight_boxes(boxes, cells, matrix, limits):
+def tight_boxes(boxes, wide, high, matrix, limits):
     """Boxes around cells of crops, after a map.
 
     Args:
         boxes: [N, 4], where the crops lie before the map.
-        cells: [N, S, S] bool, those that count.
+        wide, high: [N, S, S] bool, the cells that count for the horizontal and for the vertical extent.
         matrix: the map.
         limits: (w, h, w, h) float32 [4], to which boxes are clipped.
 
     Returns:
         [N, 4]; of no size where no cell counts.
     """
-    x, y, reach = _cell_places(boxes, tf.shape(cells)[1], matrix)
-    low = [tf.reduce_min(tf.where(cells, place, math.inf), [1, 2]) for place in (x, y)]
-    high = [tf.reduce_max(tf.where(cells, place, -math.inf), [1, 2]) for place in (x, y)]
-    ends = tf.concat([tf.stack(low, axis=1) - reach, tf.stack(high, axis=1) + reach], axis=1)
-    empty = ~tf.reduce_any(cells, [1, 2])
-    return tf.where(empty[:, None], 0.0, tf.clip_by_value(ends, 0.0, limits))
+    x, y, reach = _cell_places(boxes, tf.shape(wide)[1], matrix)
+    extents = (wide, x), (high, y)
+    low = tf.stack([tf.reduce_min(tf.where(cells, place, math.inf), [1, 2]) for cells, place in extents], axis=1)
+    top = tf.stack([tf.reduce_max(tf.where(cells, place, -math.inf), [1, 2]) for cells, place in extents], axis=1)
+    found = tf.reduce_any(wide, [1, 2]) & tf.reduce_any(high, [1, 2])
+    ends = tf.clip_by_value(tf.concat([low - reach, top + reach], axis=1), 0.0, limits)
+    return tf.where(found[:, None], ends, 0.0)
 
 
 def _cell_places(boxes, side, matrix):
@@ -161,10 +162,13 @@ def _cell_places(boxes, side, matrix):
 def _seen(sample, matrix, limits):
     """[N, S, S] float32 the share of each cell that lies in the image after the map, and boxes around those that do."""
     x, y, reach = _cell_places(sample.boxes, tf.shape(sample.masks)[1], matrix)
-    reach_x, reach_y = reach[:, 0, None, None], reach[:, 1, None, None]
-    inside = _share(x, reach_x, limits[0]) * _share(y, reach_y, limits[1])
-    tight = tight_boxes(sample.boxes, (inside > 0.0) & (sample.masks > HALF), matrix, limits)
-    return inside, tight
+    across = _share(x, reach[:, 0, None, None], limits[0])
+    down = _share(y, reach[:, 1, None, None], limits[1])
+    own = sample.masks > HALF
+    # A cell on the image's edge takes the box up to the edge, but along it only with its greater part in the image:
+    # where an outline meets the edge at a flat angle, half a cell across is many along.
+    wide, high = own & (across > 0.0) & (down >= 0.5), own & (across >= 0.5) & (down > 0.0)
+    return across * down, tight_boxes(sample.boxes, wide, high, matrix, limits)
 
 
 def _share(place, reach, limit):

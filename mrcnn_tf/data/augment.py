@@ -11,7 +11,7 @@ from mrcnn_tf.data.addons import check_addons, with_addons
 from mrcnn_tf.data.copy_paste import pasted
 from mrcnn_tf.data.framing import draw_size, framed, resized
 from mrcnn_tf.data.photometric import recoloured
-from mrcnn_tf.data.turns import flip_horizontal, flip_vertical, quarter_turn, turned  # noqa: F401
+from mrcnn_tf.data.turns import turned
 from mrcnn_tf.errors import UserError
 
 
@@ -83,12 +83,3 @@ def check_augment(config):
             "masks: set it to 0 or add a mask head (model.mask_head={}, data.train.masks=true)."
         )
     check_addons(augment.addons)
-
-
-def augment(image, boxes, masks, keypoints, mirrored, config, seed):  # until the pipeline calls `augmented`
-    from mrcnn_tf.data.sample import Sample
-
-    rows = tf.range(tf.shape(boxes)[0])
-    sample = turned(Sample(image, boxes, rows, None, None, masks, keypoints), mirrored, config, seed)
-    turns = tf.cast(tf.random.stateless_uniform([3], seed)[2] * 4.0, tf.int32) if config.quarter_turns else 0
-    return sample.image, sample.boxes, sample.masks, sample.keypoints, tf.convert_to_tensor(turns % 2 == 1)

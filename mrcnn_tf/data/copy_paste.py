@@ -73,7 +73,7 @@ def drawn(masks, boxes, size):
     """
     side = tf.cast(tf.shape(masks)[1], tf.float32)
     low = tf.cast(tf.floor(boxes[:, :2]), tf.int32)
-    high = tf.minimum(tf.cast(tf.math.ceil(boxes[:, 2:]), tf.int32), size[::-1])
+    high = tf.minimum(tf.cast(tf.math.ceil(boxes[:, 2:]), tf.int32), tf.reverse(size, [0]))
 
     def add(place, canvas):
         (left, top), (right, bottom) = tf.unstack(low[place]), tf.unstack(high[place])
@@ -108,7 +108,7 @@ def covered(sample, opacity):
     touched = tf.reduce_any((values > HALF) & (above > HALF), [1, 2])
     still = scaling(1.0, 1.0)
     cells = (left > HALF) & (share >= LEAST_LEFT)[:, None, None]
-    tight = tight_boxes(sample.boxes, cells, still, tf.stack([width, height, width, height]))
+    tight = tight_boxes(sample.boxes, cells, cells, still, tf.stack([width, height, width, height]))
     sample = sample._replace(
         areas=tf.where(touched, sample.areas * share, sample.areas),
         keypoints=_hidden(sample.keypoints, opacity),
@@ -118,12 +118,12 @@ def covered(sample, opacity):
 
 def _at_cells(opacity, boxes, side):
     """[N, S, S] float32: `opacity` at the centres of the boxes' cells."""
-    last = tf.cast(tf.shape(opacity) - 1, tf.float32)[::-1]
+    last = tf.reverse(tf.cast(tf.shape(opacity) - 1, tf.float32), [0])
     half = 0.5 * (boxes[:, 2:] - boxes[:, :2]) / tf.cast(side, tf.float32)
     # The operation takes the first and the last place, counted from the middle of the first pixel, as shares.
     first = tf.math.divide_no_nan(boxes[:, :2] + half - 0.5, last)
     final = tf.math.divide_no_nan(boxes[:, 2:] - half - 0.5, last)
-    ends = tf.concat([first[:, ::-1], final[:, ::-1]], axis=1)
+    ends = tf.concat([tf.reverse(first, [1]), tf.reverse(final, [1])], axis=1)
     image = tf.cast(opacity, tf.float32)[None, ..., None]
     owners = tf.zeros(tf.shape(boxes)[:1], tf.int32)
     return tf.image.crop_and_resize(image, ends, owners, tf.stack([side, side]))[..., 0]

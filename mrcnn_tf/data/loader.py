@@ -9,6 +9,7 @@ from mrcnn_tf.categories import most_keypoints
 from mrcnn_tf.data.image_files import apply_orientation, decode_image
 from mrcnn_tf.data.rasterize import Shapes, crop_masks
 from mrcnn_tf.data.sample import Sample
+from mrcnn_tf.data.tfrecord_reader import bitmap_crops, read_record
 
 
 class SampleLoader:
@@ -88,8 +89,6 @@ class SampleLoader:
         return data, crop_masks(self._shapes(number), boxes, height, width, self.mask_size)
 
     def _from_record(self, number, boxes):
-        from mrcnn_tf.data.tfrecord_reader import bitmap_crops, read_record
-
         data, pngs = read_record(self._image_files[number], self._record_offsets[number])
         if not self.mask_size:
             return data, self._no_masks(boxes)

@@ -6,9 +6,11 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.data.augment import augmented, resized
+from mrcnn_tf.data import draws
+from mrcnn_tf.data.augment import augmented, check_augment
 from mrcnn_tf.data.batching import batched, check_fit, element
 from mrcnn_tf.data.faults import explained, from_input
+from mrcnn_tf.data.framing import resized
 from mrcnn_tf.data.keypoints import images_to_train_on, mirror_table
 from mrcnn_tf.data.loader import SampleLoader
 from mrcnn_tf.data.order import WHOLE, Order
@@ -20,7 +22,7 @@ from mrcnn_tf.settings import ResizeConfig
 
 BATCHES_AHEAD = 2
 STEPS_AHEAD = 8  # how far an iterator's error may be from the step that was counted last
-PARTNER = -1  # the stream of draws for copy-paste's other image; those of augment.py count from 0
+PARTNER = 0  # the stream of draws for copy-paste's other image; the others in draws.py are 1 and up
 
 
 def coco_dataset(config, training):
@@ -93,11 +95,12 @@ class TrainingData:
     Raises:
         UserError: see `load_sources`; also if there's nothing to train on, for a keypoint head not one labelled
             keypoint, images don't fit into `config.pad_to`, an image is to be mirrored and a keypoint's other side is
-            missing, or `config.min_keypoints` of a dataset used without keypoints.
+            missing, `config.min_keypoints` of a dataset used without keypoints, or see `check_augment`.
     """
 
     def __init__(self, config):
         _check_wanted(config)
+        check_augment(config)
         sources = load_sources(config)
         index, batch = sources.index, config.images_per_batch or 1
         if not index.classes.size:
@@ -176,8 +179,7 @@ class TrainingData:
 
     def _partner(self, seed):
         """The number of another image, whose objects may be pasted in."""
-        seed = tf.random.experimental.stateless_fold_in(seed, PARTNER)
-        return self._rows[tf.random.stateless_uniform([], seed, 0, self.images, tf.int64)]
+        return self._rows[tf.random.stateless_uniform([], draws.stream(seed, PARTNER), 0, self.images, tf.int64)]
 
 
 def _check_wanted(config):

@@ -158,7 +158,7 @@ def _draw_rings(shapes, grids, height, width, rows, columns):
     edge, column, row = _crossings(points, tf.gather(points, following), columns)
     ring = tf.gather(ring_of_point, edge)
     drawn = _fill(ring, column, row, ring_count, rows, columns)
-    return drawn * tf.cast(inside_image(origin, step, height, width, rows, columns), tf.int32)
+    return drawn * tf.cast(_inside_image(origin, step, height, width, rows, columns), tf.int32)
 
 
 def _lattice(points, origin, step):
@@ -246,7 +246,7 @@ def _draw_runs(shapes, grids, height, width, rows, columns):
     below_top = ends % height > tf.gather(top[:, 0], instance)
     kept = tf.where(exact & (nearest == here) & below_top)[:, 0]
     drawn = _fill(*(tf.gather(part, kept) for part in (instance, column, row)), count, rows, columns, begun)
-    return (drawn > 0) & inside_image(grids.origin, grids.step, height, width, rows, columns)
+    return (drawn > 0) & _inside_image(grids.origin, grids.step, height, width, rows, columns)
 
 
 def cell_pixels(origin, step, cells):
@@ -288,7 +288,7 @@ def _fill(shape, column, row, count, rows, columns, begun=None):
     return tf.bitwise.bitwise_and(filled, 1)
 
 
-def inside_image(origin, step, height, width, rows, columns):
+def _inside_image(origin, step, height, width, rows, columns):
     """[N, rows, columns] bool: the cell's centre lies in the image."""
     x = _centres(origin[:, 0], step[:, 0], columns)
     y = _centres(origin[:, 1], step[:, 1], rows)

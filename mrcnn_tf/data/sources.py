@@ -8,6 +8,7 @@ from mrcnn_tf.categories import read_categories
 from mrcnn_tf.data.coco import load_index
 from mrcnn_tf.data.index import CocoIndex
 from mrcnn_tf.data.order import Pool
+from mrcnn_tf.data.tfrecord_index import load_record_index
 from mrcnn_tf.errors import UserError
 
 
@@ -137,8 +138,6 @@ def _load(config):
         return load_index(config)
     if config.annotations:
         raise UserError(f"The data has both {config.annotations} and {config.records}: name one of them as its source.")
-    from mrcnn_tf.data.tfrecord_index import load_record_index
-
     return load_record_index(config.records, config)
 
 

@@ -2,9 +2,8 @@
 
 import tensorflow as tf
 
-from mrcnn_tf.data.rasterize import cell_pixels, inside_image, instance_grids, interpolate
-
-READ_BYTES = 1 << 18  # read at once: most records lie within
+from mrcnn_tf.data.rasterize import cell_pixels, instance_grids, interpolate
+from mrcnn_tf.data.tfrecord_scan import record_at
 
 
 def read_record(file, offset):
@@ -21,12 +20,8 @@ def read_record(file, offset):
     Raises:
         tf.errors.OpError: when run, if the file is gone or the record's checksum is wrong.
     """
-    records = tf.raw_ops.TFRecordDatasetV2(
-        filenames=[file], compression_type="", buffer_size=READ_BYTES, byte_offsets=[offset]
-    )
-    records = tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string))
     features = tf.io.parse_single_example(
-        records.take(1).get_single_element(),
+        record_at(file, offset),
         {
             "image/encoded": tf.io.FixedLenFeature([], tf.string),
             "image/object/mask": tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True),
@@ -60,6 +55,4 @@ def bitmap_crops(pngs, boxes, size):
 
     shapes = (tf.TensorSpec([size + 2, size + 2], tf.bool), tf.TensorSpec([2], tf.int32))
     drawn, sides = tf.map_fn(sample, (pngs, rows, columns), fn_output_signature=shapes)
-    height, width = sides[:, :1], sides[:, 1:]
-    drawn &= inside_image(grids.origin, grids.step, height, width, size + 2, size + 2)
-    return interpolate(drawn, grids, boxes, height, width, size)
+    return interpolate(drawn, grids, boxes, sides[:, :1], sides[:, 1:], size)

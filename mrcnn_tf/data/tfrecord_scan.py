@@ -12,6 +12,7 @@ import tensorflow as tf
 from mrcnn_tf.errors import UserError
 
 HEADER, FOOTER = 12, 4  # bytes before and after the data
+READ_BYTES = 1 << 18  # read at once; most records lie within
 _GZIP = b"\x1f\x8b"
 _CASTAGNOLI = 0x82F63B78  # CRC-32C's polynomial, its bits reversed
 
@@ -50,16 +51,34 @@ def scan(file):
 
 def _sound_records(file, offset):
     """The data of the records from `offset` up to the first damaged one."""
-    records = tf.raw_ops.TFRecordDatasetV2(
-        filenames=[file], compression_type="", buffer_size=1 << 20, byte_offsets=[offset]
-    )
-    records = iter(tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string)))
+    # A dataset can't be iterated from an offset, only its first record be taken: slower, but seldom needed.
+    records = iter(tf.data.TFRecordDataset(file)) if offset == 0 else None
     while True:
         try:
-            data = next(records).numpy()
-        except (StopIteration, tf.errors.DataLossError):
+            data = (next(records) if records else record_at(file, offset)).numpy()
+        except (StopIteration, tf.errors.DataLossError, tf.errors.InvalidArgumentError):
             return
         yield data
+        offset += HEADER + len(data) + FOOTER
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)])
+def record_at(file, offset):
+    """The data of one record, string scalar, without reading what lies before it; also for use inside Dataset.map.
+
+    Args:
+        file: string scalar, the path of an uncompressed TFRecord file.
+        offset: int64 scalar, bytes from the file's beginning to the record's.
+
+    Raises:
+        tf.errors.DataLossError: when run, if a checksum is wrong.
+        tf.errors.OpError: when run, if there is no record or the file is gone.
+    """
+    records = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[file], compression_type="", buffer_size=READ_BYTES, byte_offsets=[offset]
+    )
+    records = tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string))
+    return records.take(1).get_single_element()
 
 
 def _diagnose(file, offset, size):

@@ -9,8 +9,10 @@ from mrcnn_tf.evaluation.protocol import class_figures, figures, run_keypoint_pr
 from mrcnn_tf.evaluation.results import CocoResults
 from mrcnn_tf.files import replaced
 
+KINDS = ("segm", "keypoints")  # what may be evaluated besides boxes
 
-def evaluate_detections(results, annotations, image_ids=None, categories=None, sigmas=None):
+
+def evaluate_detections(results, annotations, image_ids=None, categories=None, sigmas=None, kinds=KINDS):
     """COCO's figures for detections in COCO's result format.
 
     Args:
@@ -20,6 +22,7 @@ def evaluate_detections(results, annotations, image_ids=None, categories=None, s
         categories: the `Category`s to evaluate; None: all of the json.
         sigmas: {category name: a list with the OKS sigma of each of its keypoints}. Categories without take COCO's if
             their keypoints are COCO's of persons, otherwise 0.05, as the results' `notes` then say.
+        kinds: which of `KINDS` to evaluate besides boxes; what a model doesn't detect would count as missed.
 
     Returns:
         `CocoResults`. Masks are evaluated if the ground truth has any and every detection has one, keypoints if the
@@ -39,23 +42,26 @@ def evaluate_detections(results, annotations, image_ids=None, categories=None, s
     names, known_sigmas, notes = plan_evaluation(truth, categories, sigmas)
     _check(results, truth, names)
 
-    kinds = {"bbox": run_protocol("bbox", truth, results, image_ids, list(names)), "segm": None, "keypoints": None}
-    if any(a["segmentation"] for a in truth.annotations) and all("segmentation" in r for r in results):
-        kinds["segm"] = run_protocol("segm", truth, results, image_ids, list(names))
-    labelled = any(a.get("num_keypoints") for a in truth.annotations if a["category_id"] in known_sigmas)
+    found = {"bbox": run_protocol("bbox", truth, results, image_ids, list(names)), "segm": None, "keypoints": None}
+    outlined = "segm" in kinds and any(a["segmentation"] for a in truth.annotations)
+    if outlined and all("segmentation" in r for r in results):
+        found["segm"] = run_protocol("segm", truth, results, image_ids, list(names))
+    labelled = "keypoints" in kinds and any(
+        a.get("num_keypoints") for a in truth.annotations if a["category_id"] in known_sigmas
+    )
     if labelled and all("keypoints" in r for r in results if r["category_id"] in known_sigmas):
-        kinds["keypoints"] = run_keypoint_protocol(truth, results, image_ids, known_sigmas)
+        found["keypoints"] = run_keypoint_protocol(truth, results, image_ids, known_sigmas)
     per_class = [{"id": key, "name": name} for key, name in sorted(names.items())]
-    for kind, evaluation in kinds.items():
+    for kind, evaluation in found.items():
         of_class = class_figures(evaluation)
         for row in per_class:
             row[f"{kind}_AP"], row[f"{kind}_AP50"] = of_class.get(row["id"], (None, None))
     return CocoResults(
         images=len(set(image_ids)),
-        **{kind: figures(evaluation) for kind, evaluation in kinds.items()},
+        **{kind: figures(evaluation) for kind, evaluation in found.items()},
         per_class=per_class,
         left_out=list(truth.left_out),
-        notes=notes if kinds["keypoints"] else [],
+        notes=notes if found["keypoints"] else [],
     )
 
 

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.layers.batch_norm import BatchNorm
 from mrcnn_tf.layers.group_norm import GroupNorm
 from mrcnn_tf.ops import canvas
 from mrcnn_tf.ops.conv import conv2d
@@ -55,13 +56,8 @@ class ConvNorm(keras.layers.Layer):
         if self.norm == "gn":
             return GroupNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
         if self.norm in ("bn", "sync_bn"):
-            return keras.layers.BatchNormalization(
-                momentum=0.9,
-                epsilon=self.epsilon,
-                synchronized=self.norm == "sync_bn",
-                dtype=self.dtype_policy,
-                name="norm",
-            )
+            synchronized = self.norm == "sync_bn"
+            return BatchNorm(epsilon=self.epsilon, synchronized=synchronized, dtype=self.dtype_policy, name="norm")
         return None
 
     def build(self, input_shape):
@@ -108,10 +104,7 @@ class ConvNorm(keras.layers.Layer):
     def _normalize(self, outputs, extent, training):
         if self.norm == "gn":
             return self.normalization(outputs, extent=extent)
-        mask = None
-        if extent is not None:
-            mask = canvas.inside(extent, tf.shape(outputs)[1], tf.shape(outputs)[2])[..., 0]
-        return self.normalization(outputs, training=training, mask=mask)
+        return self.normalization(outputs, extent=extent, training=training)
 
     def get_config(self):
         return super().get_config() | {

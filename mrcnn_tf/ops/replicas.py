@@ -27,7 +27,7 @@ def gathered(values):
 
 
 def workers(strategy):
-    """(which of a strategy's processes this is, how many there are), (0, 1) for a single one; the first is the chief."""
+    """(which of a strategy's processes this is, how many there are), (0, 1) without others. The first is the chief."""
     resolver = strategy.cluster_resolver
     jobs = resolver.cluster_spec().as_dict() if resolver else {}
     chiefs, others = len(jobs.get("chief", [])), len(jobs.get("worker", []))
@@ -37,13 +37,18 @@ def workers(strategy):
     return (index if resolver.task_type == "chief" else chiefs + index), chiefs + others
 
 
+def local_replicas(strategy):
+    """How many of a strategy's replicas this process has."""
+    return strategy.num_replicas_in_sync // workers(strategy)[1]
+
+
 def from_all_workers(strategy, data):
     """The bytes that each of a strategy's processes gives, in their order, a list; all processes must call it."""
     _, count = workers(strategy)
     if count == 1:
         return [data]
     words = np.frombuffer(data + bytes(-len(data) % 4), np.int32)  # what collective operations take
-    local = len(strategy.extended.worker_devices)
+    local = local_replicas(strategy)
 
     def here(values):
         """One value from each process: of its first replica, nothing from the others."""

@@ -117,7 +117,7 @@ def _opened(path):
     try:
         with zipfile.ZipFile(path) as archive:
             content = json.loads(archive.read(FACTS)) if FACTS in archive.namelist() else {}
-            if content.get("format") != FORMAT:
+            if not isinstance(content, dict) or content.get("format") != FORMAT:
                 raise UserError(
                     f"{path} isn't a checkpoint of this version of mrcnn_tf: give a file that its training wrote to "
                     "checkpoints/."

@@ -18,6 +18,7 @@ class LogFile:
 
     def __init__(self, path, step=0):
         self.path = pathlib.Path(path)
+        self._torn = False
         if self.path.exists():
             _cut(self.path, step)
 
@@ -25,8 +26,11 @@ class LogFile:
         """Appends one record, a dictionary of numbers; one that isn't finite becomes null."""
         finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = "\n" * self._torn + json.dumps(finite) + "\n"
+        self._torn = True  # until all of it is written
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(finite) + "\n")
+            file.write(line)
+        self._torn = False
 
 
 def read_log(path):

@@ -40,6 +40,9 @@ class Measure(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch + 1
+        # The clocks start anew in a resumed epoch, and all sums do where the run was stopped at an epoch's last step.
+        now = {name: _sums(tracker) for name, tracker in _trackers(self.model).items()}
+        self.state = {name: sums for name, sums in self.state.items() if name in now and sums[1] <= now[name][1]}
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1

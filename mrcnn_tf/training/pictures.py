@@ -7,6 +7,7 @@ from PIL import Image
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.data.problems import CONSOLE
 from mrcnn_tf.detections import Detections
+from mrcnn_tf.training.averages import averaged
 from mrcnn_tf.visualize import draw_detections, draw_ground_truth, side_by_side
 
 MIN_SCORE = 0.5
@@ -16,7 +17,8 @@ LONGEST = 1200  # pixels of a picture's side
 class Predictions(keras.callbacks.Callback):
     """Adds pictures of the first images of a dataset to an `EventFile` after each evaluation.
 
-    It goes by the logs of the epoch, where the figures of an evaluation have to be: it comes after CocoAP.
+    Detections are those of the averaged weights, where the optimizer keeps averages. It goes by the logs of the epoch,
+    where the figures of an evaluation have to be: it comes after CocoAP.
 
     Args:
         events: the `EventFile`.
@@ -32,7 +34,8 @@ class Predictions(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not any(name.startswith("val_") for name in logs or {}):
             return
-        pictures = prediction_pictures(self.model, self.data_config, self.count)
+        with averaged(self.model):
+            pictures = prediction_pictures(self.model, self.data_config, self.count)
         try:
             self.events.write_pictures(pictures, self.measure.step)
         except OSError as error:

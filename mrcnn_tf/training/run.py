@@ -9,6 +9,7 @@ import yaml
 
 from mrcnn_tf.errors import NonFiniteLoss, UserError
 from mrcnn_tf.files import replaced
+from mrcnn_tf.ops.replicas import workers
 from mrcnn_tf.training.averages import averaged
 from mrcnn_tf.training.callbacks import EvaluateAverages, SaveBest, SaveCheckpoints
 from mrcnn_tf.training.early_stopping import EarlyStopping
@@ -17,6 +18,7 @@ from mrcnn_tf.training.interrupt import Interrupted, StopAfterStep
 from mrcnn_tf.training.log import LogFile
 from mrcnn_tf.training.measure import Measure
 from mrcnn_tf.training.pictures import Predictions
+from mrcnn_tf.training.plan import TimeLeft, plan_lines
 from mrcnn_tf.training.snapshot import RestoreLosses
 from mrcnn_tf.training.strategy import distributed, is_chief, lost_worker
 from mrcnn_tf.training.tensorboard import EventFile
@@ -66,6 +68,10 @@ class Run:
             with replaced(self.folder / "config.yaml") as file:
                 tree = dataclasses.asdict(self.config)
                 file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        if verbose and self.chief:
+            replicas = self.strategy.num_replicas_in_sync
+            for line in plan_lines(self.model, self.config, self.data.images, replicas, self.step):
+                print(line)
         self.saver, callbacks = self._callbacks(verbose)
         try:
             with self.stop.signals():
@@ -120,6 +126,8 @@ class Run:
         callbacks += [self.history, EarlyStopping(self.history, figure, train.patience), measure]
         if val.annotations and self.chief:
             callbacks.append(Predictions(events, val, measure))
+        if verbose and self.chief:
+            callbacks.append(TimeLeft(self.epochs * self.epoch_steps, step))
         return saver, [*callbacks, saver, self.stop]
 
     def _save_model(self):
@@ -131,24 +139,24 @@ class Run:
                 self.model.save(file)
         except OSError as error:
             raise UserError(
-                f"{path} couldn't be written ({error.strerror or error}), and the last checkpoint has the same weights: "
+                f"{path} couldn't be written ({error.strerror or error}), and the last checkpoint has its weights: "
                 "free some space or allow writing there, then run again with --resume."
             ) from error
 
     def _save_interrupted(self):
         """A checkpoint of the step that ran. On several hosts that would take all of them, which a signal doesn't."""
-        if self.strategy.extended._in_multi_worker_mode():
+        if workers(self.strategy)[1] > 1:
             return
         self.saver.save({})
         self.checkpoints.close()
         self._save_model()
 
     def _explained(self, error):
-        """The UserError for what went wrong outside of the program; others are returned as they are."""
+        """The UserError for what went wrong outside of the program; any other error as it is."""
         sentence = lost_worker(error, self.strategy)
         if sentence:
             return UserError(sentence)
-        return error
+        return self.data.input_error(error, self.saver.step) or error
 
 
 class _Clock(keras.callbacks.Callback):

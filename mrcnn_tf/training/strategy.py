@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mrcnn_tf.data.order import Share
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.ops.replicas import workers
+from mrcnn_tf.ops.replicas import local_replicas, workers
 
 HOW = 'such as {"cluster": {"worker": ["host-a:12345", "host-b:12345"]}, "task": {"type": "worker", "index": 0}}'
 # What TensorFlow raises on the workers that are left when one goes.
@@ -91,7 +91,7 @@ def distributed(strategy, stream, accumulate):
         stream: function of a `Share` that gives a tf.data.Dataset of this process's batches.
         accumulate: parts of a batch that a device works through.
     """
-    local = len(strategy.extended.worker_devices)
+    local = local_replicas(strategy)
 
     def part(context):
         return stream(Share(context.input_pipeline_id, context.num_input_pipelines, local * accumulate))

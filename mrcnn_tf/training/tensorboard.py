@@ -17,7 +17,7 @@ JPEG_QUALITY = 85
 
 
 class EventFile:
-    """A file of events in `folder`, flushed after each call.
+    """A file of events in `folder`, made with the first one and flushed after each call; an OSError is no space.
 
     Losses and speed become curves under `training`, figures of evaluations under `evaluation`.
 
@@ -27,13 +27,8 @@ class EventFile:
     """
 
     def __init__(self, folder, step=0):
-        folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time_ns() // 1_000_000_000}.{socket.gethostname()}.{os.getpid()}"
-        self._file = tf.io.TFRecordWriter(str(folder / name))
-        self._add(file_version="brain.Event:2")
-        start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-        self._add(step=step + 1, session_log=start)
+        self.folder, self.step = pathlib.Path(folder), step
+        self._file, self._started = None, False
 
     def write(self, record):
         """Adds the values of a record of `Measure` as points of curves."""
@@ -54,12 +49,29 @@ class EventFile:
         self._add(step=step, summary=tf.compat.v1.Summary(value=values))
 
     def _add(self, **fields):
-        event = tf.compat.v1.Event(wall_time=time.time(), **fields)
         try:
-            self._file.write(event.SerializeToString())
-            self._file.flush()
-        except tf.errors.OpError as error:  # no space, for one
-            raise OSError(None, error.message, "The TensorBoard file") from error
+            self._file = self._file or self._open()
+            _append(self._file, **fields)
+        except tf.errors.OpError as error:  # no space, for one; what follows a torn event couldn't be read
+            self._file = None
+            raise OSError(None, error.message, str(self.folder)) from error
+
+    def _open(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads the files of a folder in the order of their names.
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        file = tf.io.TFRecordWriter(str(self.folder / name))
+        _append(file, file_version="brain.Event:2")
+        if not self._started:
+            start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+            _append(file, step=self.step + 1, session_log=start)  # hides what was written from this step on
+            self._started = True
+        return file
+
+
+def _append(file, **fields):
+    file.write(tf.compat.v1.Event(wall_time=time.time(), **fields).SerializeToString())
+    file.flush()
 
 
 def _tag(name):

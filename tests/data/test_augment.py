@@ -1,149 +1,156 @@
+"""All augmentations behind one function: what is drawn, what is refused, and that they work in any pipeline."""
+
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scenes import scene
 
-from mrcnn_tf.data.augment import augment, flip_horizontal, flip_vertical, quarter_turn
-from mrcnn_tf.settings import AugmentConfig
+from mrcnn_tf.data.augment import augmented, check_augment
+from mrcnn_tf.data.sample import Sample
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.ops.resize import resize_image
+from mrcnn_tf.settings import AugmentConfig, DataConfig, ResizeConfig
 
-
-def sample(seed=0):
-    """An image whose object's pixels are marked, with each object's box and mask crop (4 x 4 cells of 2 pixels).
-
-    The fourth channel is 0 but for the pixel under the p-th keypoint of object n, which is 10 n + p + 1.
-    """
-    rng = np.random.default_rng(seed)
-    image = np.zeros((20, 30, 4), np.float32)
-    boxes, masks = [], []
-    for channel, (left, top) in enumerate([(2, 3), (15, 8), (21, 1)]):
-        mask = rng.random((4, 4)) < 0.5
-        image[top : top + 8, left : left + 8, channel] = np.kron(mask, np.ones((2, 2)))
-        boxes.append([left, top, left + 8, top + 8])
-        masks.append(mask * 255)
-    keypoints = np.zeros((3, 4, 3), np.float32)
-    pixels = rng.permutation(600)[:9].reshape(3, 3)  # the last keypoint of each object stays unlabelled
-    keypoints[:, :3, 0], keypoints[:, :3, 1] = pixels % 30 + 0.5, pixels // 30 + 0.5
-    keypoints[:, :3, 2] = rng.integers(1, 3, (3, 3))
-    image[pixels // 30, pixels % 30, 3] = 10 * np.arange(3)[:, None] + np.arange(1, 4)
-    masks = tf.constant(np.array(masks), tf.uint8)
-    return tf.constant(image), tf.constant(boxes, tf.float32), masks, tf.constant(keypoints)
+MIRRORS = tf.zeros([120, 3], tf.int32) + tf.range(3)
+EACH = {
+    "flips": {"horizontal_flip": 0.5, "vertical_flip": 0.5, "quarter_turns": True},
+    "min_sizes": {"min_sizes": [70, 90, 110]},
+    "scale_jitter": {"scale_jitter": [0.5, 2.0]},
+    "crop": {"crop": 0.8},
+    "rotation": {"rotation": 30.0},
+    "copy_paste": {"copy_paste": 0.8},
+    "colours": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1},
+}
+EACH["everything"] = {name: value for augment in EACH.values() for name, value in augment.items()}
 
 
-NO_SIDES = tf.constant([[0, 1, 2, 3]] * 3)
-SIDES = tf.constant([[1, 0, 2, 3], [0, 1, 2, 3], [3, 2, 1, 0]])  # of three classes
+def config(augment, **data):
+    return DataConfig(
+        resize=ResizeConfig(100, 160), augment=AugmentConfig(**({"horizontal_flip": 0.0} | augment)), **data
+    )
 
 
-def paste(image, boxes, masks, keypoints, sources=NO_SIDES):
-    """The image that the boxes, crops and keypoints describe; `sources` [3, 4]: what each keypoint was before."""
-    result = np.zeros(image.shape, np.float32)
-    for number, row in enumerate(keypoints.numpy()):
-        for place, (x, y, v) in enumerate(row):
-            if v > 0:
-                result[int(y), int(x), 3] = 10 * number + int(sources[number, place]) + 1
-    for channel, (box, mask) in enumerate(zip(boxes.numpy().astype(int), masks.numpy(), strict=True)):
-        result[box[1] : box[3], box[0] : box[2], channel] = np.kron(mask == 255, np.ones((2, 2)))
-    return result
+def seeded(number):
+    return tf.constant([number, 2], tf.int64)
 
 
-def assert_equal(one, other):
+def assert_same(one, other):
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("move", [flip_horizontal, flip_vertical, quarter_turn])
-def test_masks_stay_on_their_objects(move):
-    moved = move(*sample())
-    assert not np.array_equal(moved[1], sample()[1])
-    np.testing.assert_array_equal(paste(*moved), moved[0])
+@pytest.mark.parametrize("rule", ["torchvision", "detectron2"])
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_flips_and_sizes_move_crops_and_pixels_exactly(rule, seed):
+    sample, _ = scene(seed)
+    sample = sample._replace(image=tf.cast(sample.image, tf.uint8))
+    settings_ = config(EACH["flips"] | EACH["min_sizes"])
+    settings_.resize.rule = rule
+    result, original = augmented(sample, None, MIRRORS, settings_, seeded(seed))
+    found = 0
+    for turns in range(4):
+        for flip in (False, True):
+            moves = [lambda pixels, k=turns: np.rot90(pixels, k), np.fliplr if flip else np.asarray]
+            image, *crops = (moves[1](moves[0](one)) for one in (sample.image.numpy(), *sample.masks.numpy()))
+            resized = resize_image(tf.constant(image.copy()), tf.shape(result.image)[:2], rule)
+            if image.shape[:2] == tuple(original) and np.array_equal(resized, result.image):
+                found += 1
+                np.testing.assert_array_equal(result.masks, crops)
+    assert found == 1
+    assert min(result.image.shape[:2]) in (70, 90, 110)
+    np.testing.assert_allclose(result.areas / sample.areas, np.prod(result.image.shape[:2]) / (90 * 120), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("move", "times"), [(flip_horizontal, 2), (flip_vertical, 2), (quarter_turn, 4)])
-def test_repeating_a_move_comes_back(move, times):
-    moved = sample()
-    for _ in range(times):
-        moved = move(*moved)
-    assert_equal(moved, sample())
+def test_what_is_off_is_not_in_the_graph():
+    def operations(augment):
+        sample, _ = scene(1)
+        graph = tf.function(lambda seed: augmented(sample, None, MIRRORS, config(augment), seed), autograph=False)
+        return [op.type for op in graph.get_concrete_function(seeded(1)).graph.get_operations()]
+
+    none = operations({})
+    assert not {"ImageProjectiveTransformV3", "If", "StatelessIf", "While", "StatelessWhile", "GatherV2"} & set(none)
+    assert len(none) < len(operations({"crop": 0.5}))
 
 
-def test_two_turns_are_both_flips():
-    assert_equal(quarter_turn(*quarter_turn(*sample())), flip_vertical(*flip_horizontal(*sample())))
+@pytest.mark.parametrize("name", EACH)
+def test_the_seed_decides_all(name):
+    sample, other = scene(1)[0], scene(2, mark=55.0, first_class=101)[0]
+    settings_ = config(EACH[name])
+    results = [augmented(sample, lambda: other, MIRRORS, settings_, seeded(number))[0] for number in (3, 3, 4, 5, 6)]
+    assert_same(results[0], results[1])
+    assert len({one.image.numpy().tobytes() for one in results[1:]}) > 1
 
 
-def test_a_turn_is_counterclockwise():
-    image, boxes, _, _ = quarter_turn(*sample())
-    np.testing.assert_array_equal(image, np.rot90(sample()[0].numpy()))
-    assert boxes[0].numpy().tolist() == [3.0, 20.0, 11.0, 28.0]  # x 2..10 of 30 becomes y 20..28
+def test_other_draws_stay_when_one_more_is_switched_on():
+    sample, _ = scene(1)
+    for number in range(6):
+        plain, *others = (
+            augmented(sample, None, MIRRORS, config({"min_sizes": [70, 90, 110]} | extra), seeded(number))[0]
+            for extra in ({}, {"brightness": 0.5}, {"horizontal_flip": 0.5}, {"scale_jitter": [1.0, 1.0]})
+        )
+        assert {one.image.shape for one in others} == {plain.image.shape}
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**31), st.floats(0, 1), st.floats(0, 1), st.booleans())
-def test_whatever_is_drawn_masks_stay_on_their_objects(seed, horizontal, vertical, turns):
-    config = AugmentConfig(horizontal, vertical, turns)
-    *moved, turned = augment(*sample(seed), NO_SIDES, config, tf.constant([seed, 1], tf.int64))
-    np.testing.assert_array_equal(paste(*moved), moved[0])
-    assert bool(turned) == (moved[0].shape[0] == 30)
+FORMS = [(form, name) for form in ("masks and keypoints", "no masks", "no keypoints") for name in EACH]
+NEED_MASKS = ("copy_paste", "everything")
 
 
-def test_all_eight_positions_are_drawn_about_equally():
-    config = AugmentConfig(0.5, 0.5, True)
-    draw = tf.function(lambda seed: augment(*sample(), NO_SIDES, config, seed))
-    found = [draw(tf.constant([number, 7], tf.int64))[1].numpy().tobytes() for number in range(400)]
-    counts = [found.count(one) for one in set(found)]
-    assert len(counts) == 8 and min(counts) > 25  # 50 expected, standard deviation 6.6
+@pytest.mark.parametrize(("form", "name"), [one for one in FORMS if one[0] != "no masks" or one[1] not in NEED_MASKS])
+def test_in_a_dataset_of_unknown_shapes(form, name):
+    samples = [scene(number, 60 + 10 * number, 100, number)[0] for number in (3, 0, 1)]  # one is empty
+    if form == "no masks":
+        samples = [sample._replace(masks=sample.masks[:, :0, :0]) for sample in samples]
+    if form == "no keypoints":
+        samples = [sample._replace(keypoints=sample.keypoints[:, :0]) for sample in samples]
+    samples = [sample._replace(crowd=tf.cast(sample.crowd, tf.bool) ^ (sample.classes == 2)) for sample in samples]
+    samples = [sample._replace(image=tf.cast(sample.image, tf.uint8)) for sample in samples]
+    mirrors = MIRRORS[:, :0] if form == "no keypoints" else MIRRORS
+    settings_ = config(EACH[name], masks=form != "no masks")
+    shapes = ([None, None, 3], [None, 4], [None], [None], [None], [None, None, None], [None, None, 3])
+    specs = [tf.TensorSpec(shape, part.dtype) for shape, part in zip(shapes, samples[0], strict=True)]
+    dataset = tf.data.Dataset.from_generator(lambda: map(tuple, samples * 4), output_signature=tuple(specs))
 
+    @tf.autograph.experimental.do_not_convert
+    def load(number, parts):
+        return augmented(Sample(*parts), lambda: samples[0], mirrors, settings_, tf.stack([number, 7]))
 
-def test_nothing_allowed_changes_nothing():
-    *same, turned = augment(*sample(), SIDES, AugmentConfig(0.0, 0.0, False), tf.constant([1, 2], tf.int64))
-    assert_equal(same, sample())
-    assert not turned
-
-
-def test_an_image_without_objects():
-    image = sample()[0]
-    nothing = (tf.zeros([0, 4]), tf.zeros([0, 4, 4], tf.uint8), tf.zeros([0, 4, 3]))
-    moved = quarter_turn(image, *nothing)
-    assert moved[0].shape == (30, 20, 4) and moved[1].shape == (0, 4) and moved[3].shape == (0, 4, 3)
-
-
-@pytest.mark.parametrize("move", [flip_horizontal, flip_vertical, quarter_turn])
-def test_unlabelled_keypoints_stay_zero(move):
-    keypoints = move(*sample())[3].numpy()
-    assert not keypoints[:, 3].any()
-    np.testing.assert_array_equal(keypoints[..., 2], sample()[3][..., 2])
-
-
-def test_a_keypoint_by_hand():
-    keypoints = tf.constant([[[3.0, 4.5, 2.0]]])
-    rest = (tf.zeros([20, 30, 3]), tf.zeros([1, 4]), tf.zeros([1, 4, 4], tf.uint8))
-    assert flip_horizontal(*rest, keypoints)[3].numpy().tolist() == [[[27.0, 4.5, 2.0]]]
-    assert flip_vertical(*rest, keypoints)[3].numpy().tolist() == [[[3.0, 15.5, 2.0]]]
-    assert quarter_turn(*rest, keypoints)[3].numpy().tolist() == [[[4.5, 27.0, 2.0]]]
+    for result, original in dataset.enumerate().map(load):
+        count = result.boxes.shape[0]
+        assert {part.shape[0] for part in result[1:]} == {count} and original.shape == (2,)
+        assert result.image.dtype == tf.float32 and result.image.shape[2] == 3
+        for part, before in zip(result[1:], samples[0][1:], strict=True):
+            assert part.dtype == before.dtype and part.shape[1:] == before.shape[1:] and np.isfinite(part).all()
+        boxes = result.boxes.numpy()
+        assert (boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= 0).all()
+        assert (boxes <= np.array(result.image.shape[:2])[[1, 0, 1, 0]] + 1e-3).all()
+        assert result.image.numpy().min() >= 0 and result.image.numpy().max() <= 255 + 1e-3
 
 
 @pytest.mark.parametrize(
-    ("config", "mirrored"),
-    [(AugmentConfig(1.0, 0.0), True), (AugmentConfig(0.0, 1.0), True), (AugmentConfig(1.0, 1.0), False)],
+    ("augment", "words"),
+    [
+        ({"crop": 1.5}, "augment.crop' is 1.5.*0 and 1"),
+        ({"copy_paste": -0.1}, "copy_paste' is -0.1.*0 and 1"),
+        ({"hue": 0.7}, "hue' is 0.7.*0 and 0.5"),
+        ({"rotation": float("nan")}, "rotation' is nan.*0 and 180"),
+        ({"crop_least": 0.0}, "crop_least' is 0.0.*more than 0"),
+        ({"scale_jitter": [2.0, 0.1]}, r"scale_jitter' is \[2.0, 0.1\].*least and the most"),
+        ({"scale_jitter": [0.5]}, r"scale_jitter' is \[0.5\].*least and the most"),
+        ({"scale_jitter": [0.0, 1.0]}, "scale_jitter.*least and the most"),
+        ({"min_sizes": [100, 0]}, "min_sizes' is.*more than 0"),
+        ({"addons": {"equalize": 2.0}}, "addons.equalize' is 2.0.*0 and 1"),
+    ],
 )
-def test_left_and_right_exchange_when_mirrored(config, mirrored):
-    *moved, _ = augment(*sample(), SIDES, config, tf.constant([3, 4], tf.int64))
-    np.testing.assert_array_equal(paste(*moved, SIDES if mirrored else NO_SIDES), moved[0])
-    assert not np.array_equal(paste(*moved, NO_SIDES if mirrored else SIDES), moved[0])
+def test_what_makes_no_sense_is_refused(augment, words):
+    with pytest.raises(UserError, match=words):
+        check_augment(config(augment))
 
 
-def test_quarter_turns_exchange_nothing():
-    config = AugmentConfig(0.0, 0.0, True)
-    for seed in range(8):
-        *moved, _ = augment(*sample(), SIDES, config, tf.constant([seed, 4], tf.int64))
-        np.testing.assert_array_equal(paste(*moved), moved[0])
-
-
-@pytest.mark.parametrize("side", [4, 0])
-def test_without_keypoints_and_without_masks_the_rest_moves_alike(side):
-    image, boxes, masks, keypoints = sample()
-    config, seed = AugmentConfig(1.0, 0.5, True), tf.constant([1, 2], tf.int64)
-    expected = augment(image, boxes, masks, keypoints, SIDES, config, seed)
-    nothing, sides = tf.zeros([3, 0, 3]), tf.zeros([3, 0], tf.int32)
-    *moved, turned = augment(image, boxes, masks[:, :side, :side], nothing, sides, config, seed)
-    assert_equal(moved[:2], expected[:2])
-    assert moved[2].shape == (3, side, side) and moved[3].shape == (3, 0, 3) and turned == expected[4]
+def test_pasting_without_masks_is_refused_before_anything_runs():
+    with pytest.raises(UserError, match="copy_paste.*without masks"):
+        check_augment(dataclasses.replace(config({"copy_paste": 0.1}), masks=False))

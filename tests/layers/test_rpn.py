@@ -137,9 +137,12 @@ VALID = np.array([[True, True, False], [True, False, False]])
 CROWD = np.array([[False] * 3, [True, False, False]])
 
 
+SEEDS = tf.constant([3, 4], tf.uint32)
+
+
 def test_the_sampled_anchors_keep_the_shares_and_carry_their_numbers(make):
-    layer, features = make(seed=3), pyramid(64, 96)
-    sampled = layer.sample_anchors(features, BOXES, VALID, CROWD)
+    layer, features = make(), pyramid(64, 96)
+    sampled = layer.sample_anchors(features, BOXES, VALID, CROWD, SEEDS)
     assert sampled.logits.shape == sampled.positive.shape == (2, 16) and sampled.deltas.shape == (2, 16, 4)
     positive, drawn = sampled.positive.numpy(), sampled.drawn.numpy()
     assert drawn.all()
@@ -152,18 +155,29 @@ def test_the_sampled_anchors_keep_the_shares_and_carry_their_numbers(make):
         assert errors.min() < 1e-3
 
 
-def test_each_call_draws_anew(make):
-    layer, features = make(seed=3), pyramid(64, 96)
-    draws = [layer.sample_anchors(features, BOXES, VALID, CROWD).logits.numpy() for _ in range(2)]
-    assert (draws[0] != draws[1]).any()
-    again = make(seed=3).sample_anchors(features, BOXES, VALID, CROWD).logits
-    np.testing.assert_allclose(again, draws[0], rtol=1e-5)
+def test_each_seed_draws_anew_and_the_same_one_the_same(make):
+    layer, features = make(), pyramid(64, 96)
+    seeds = (SEEDS, SEEDS + 1, SEEDS)
+    draws = [layer.sample_anchors(features, BOXES, VALID, CROWD, each).logits.numpy() for each in seeds]
+    assert (draws[0] != draws[1]).any(axis=1).all()
+    np.testing.assert_array_equal(draws[2], draws[0])
+
+
+def test_padding_changes_nothing_about_the_draw(make):
+    """So that images draw the same anchors whichever others share their batch."""
+    layer, features = make(), pyramid(64, 96)
+    alone = layer.sample_anchors(features, BOXES, VALID, CROWD, SEEDS)
+    extent = canvas(tf.constant([[64, 96]] * 2))
+    together = layer.sample_anchors(padded(features, (32, 64)), BOXES, VALID, CROWD, SEEDS, extent)
+    np.testing.assert_array_equal(together.positive, alone.positive)
+    np.testing.assert_allclose(together.targets, alone.targets, atol=1e-5)
+    np.testing.assert_allclose(together.logits, alone.logits, rtol=1e-4, atol=1e-5)
 
 
 def all_of_an_image(layer, features, boxes, canvas_size=None):
     """Sorted (positive, logit) of every anchor that may be drawn for one ground truth."""
     sampled = layer.sample_anchors(
-        features, np.float32([[boxes]] * 2), np.ones((2, 1), bool), np.zeros((2, 1), bool), canvas_size
+        features, np.float32([[boxes]] * 2), np.ones((2, 1), bool), np.zeros((2, 1), bool), SEEDS, canvas_size
     )
     drawn = sampled.drawn.numpy()[0]
     rows = np.stack([sampled.positive.numpy()[0], sampled.logits.numpy()[0]], axis=1)[drawn]
@@ -186,6 +200,6 @@ def test_boxes_are_float32_under_bfloat16(make):
     layer, features = make(dtype="mixed_bfloat16"), [tf.cast(level, tf.bfloat16) for level in pyramid(64, 96)]
     assert layer.head.compute_dtype == "bfloat16"
     proposals = layer(features, tf.constant([[64, 96]] * 2))
-    sampled = layer.sample_anchors(features, BOXES, VALID, CROWD)
+    sampled = layer.sample_anchors(features, BOXES, VALID, CROWD, SEEDS)
     floats = [proposals.boxes, proposals.scores, sampled.logits, sampled.deltas, sampled.targets]
     assert {values.dtype for values in floats} == {tf.float32}

@@ -57,7 +57,7 @@ LAYERS = {
         lambda tree, **k: KeypointHead([[-1, -1], [0, 1], [2, -1]], KEYPOINTS, tree["conventions"], **k),
         ROI_FEATURES,
     ),
-    "RoISampler": (lambda tree, **k: RoISampler(tree["rois"], 3, **k), None),
+    "RoISampler": (lambda tree, **k: RoISampler(tree["rois"], **k), None),
     "Preprocess": (lambda tree, **k: Preprocess([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], tree["resize"], 1, **k), None),
 }
 
@@ -76,7 +76,7 @@ def test_a_layer_comes_back_from_its_config(tiny_tree, name, policy):
         one.build(shape)
     described = [[(w.name, tuple(w.shape), w.trainable, w.dtype) for w in one.weights] for one in (layer, copy)]
     assert described[0] == described[1]
-    assert {dtype for *_, dtype in described[0]} <= {"float32", "uint32"}  # uint32: the state of a random generator
+    assert {dtype for *_, dtype in described[0]} <= {"float32"}
 
 
 def test_every_layer_of_the_package_is_here():

@@ -13,7 +13,8 @@ from tiny import tiny_batch, tiny_config
 from mrcnn_tf.model import MaskRCNN
 from mrcnn_tf.training.optimizer import SGD
 
-IMAGES, STEPS = 4, 3  # of a step; the scenario accumulate=2 takes two batches of so many
+IMAGES, STEPS = 4, 3  # images of a step; two batches of so many where two are accumulated
+RATE = 0.005  # small, or rounding would decide which RoIs are drawn in the third step
 
 OVERFLOW = 100 + 10 + 3  # the last image of the second step, so that of the last replica
 
@@ -34,7 +35,7 @@ SCENARIOS = {
     "accumulated": {"optimizer": {"global_clipnorm": 0.5}, "accumulate": 2},
     "frozen_bn": {"norm": "frozen_bn"},
     "sync_bn": {"norm": "sync_bn"},
-    "adam": {"adam": True},
+    "of_keras": {"of_keras": True},
     "overflow": {"kind": Overflowing, "scaled": True},
     "float16": {"dtype": "mixed_float16"},
 }
@@ -65,14 +66,17 @@ def strategy_of(replicas):
     return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
 
 
-def train(replicas, norm="gn", optimizer=None, accumulate=1, adam=False, kind=MaskRCNN, scaled=False, dtype=None):
+def train(replicas, norm="gn", optimizer=None, accumulate=1, of_keras=False, kind=MaskRCNN, scaled=False, dtype=None):
     """The model after the steps, and the logs of the epoch."""
     keras.utils.set_random_seed(3)
     with strategy_of(replicas).scope():
         config = tiny_config("gn" if norm == "gn" else "frozen_bn")
         config.backbone.norm = norm
         model = kind(config, dtype=dtype)
-        rule = keras.optimizers.Adam(1e-3, clipnorm=0.1) if adam else SGD(0.02, **(optimizer or {}))
+        if of_keras:
+            rule = keras.optimizers.SGD(RATE, momentum=0.9, clipnorm=0.1)
+        else:
+            rule = SGD(RATE, **(optimizer or {}))
         model.compile(optimizer=keras.optimizers.LossScaleOptimizer(rule) if scaled else rule, accumulate=accumulate)
     history = model.fit(dataset(accumulate), verbose=0)
     return model, history.history

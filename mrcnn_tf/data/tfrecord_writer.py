@@ -1,0 +1,193 @@
+"""COCO json + image folder -> sharded TFRecords in the Model Garden's format, written by several processes."""
+
+import collections
+import concurrent.futures
+import concurrent.futures.process
+import contextlib
+import dataclasses
+import itertools
+import math
+import multiprocessing
+import os
+import pathlib
+import signal
+import sys
+
+import numpy as np
+import tensorflow as tf
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mrcnn_tf.categories import most_keypoints
+from mrcnn_tf.data.coco import load_index
+from mrcnn_tf.data.problems import CONSOLE
+from mrcnn_tf.data.tfrecord_example import ImageJob, example_features
+from mrcnn_tf.data.tfrecord_manifest import begin, describe
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.files import replaced
+from mrcnn_tf.settings import DataConfig
+
+IMAGES_PER_SHARD = 1000
+AHEAD = 4  # images that a worker has waiting; bounds the memory that results take
+
+
+@dataclasses.dataclass
+class WrittenRecords:
+    """What `write_records` made.
+
+    Attributes:
+        files: list of pathlib.Path, all shards.
+        written: how many of them this call wrote; the others were there.
+        images, objects: in all of them together.
+        problems: list of Problem, what of the json was left out or used otherwise than it stands.
+    """
+
+    files: list[pathlib.Path]
+    written: int
+    images: int
+    objects: int
+    problems: list
+
+
+def write_records(annotations, images, out, name="train", shards=None, processes=1, force=False, progress=True):
+    """Converts a COCO dataset to TFRecord files that the Model Garden and `data.train.records` read.
+
+    Files are OUT/NAME-00000-of-00010.tfrecord and so on; image i lies in file i modulo their number. Each is written
+    under a temporary name first, so a call that was stopped goes on with the first unfinished one when it's repeated.
+    OUT/NAME.json describes the inputs and lists the categories. Records that can't be used are left out and reported as
+    by `load_index`; images without objects are kept.
+
+    Args:
+        annotations: the COCO json.
+        images: the folder that its file names are relative to.
+        out: the folder to write to.
+        name: with which the files' names begin.
+        shards: their number; None for one for each 1000 images.
+        processes: which draw and encode masks. With more than one, a script has to call this under
+            `if __name__ == "__main__":`, as multiprocessing asks.
+        force: replace records of other inputs.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        WrittenRecords.
+
+    Raises:
+        UserError: see `load_index`; also if `out` holds records of other inputs under that name or can't be written to,
+            or an image disappears.
+    """
+    if processes < 1 or (shards is not None and shards < 1):
+        raise UserError(f"{shards} shards by {processes} processes can't be written: give numbers of at least 1.")
+    if name != os.path.basename(name) or name in ("", ".", ".."):
+        raise UserError(f"{name!r} can't begin the name of a file: give letters and digits, such as train.")
+    config = DataConfig(annotations=str(annotations), images=str(images), max_instances=sys.maxsize)
+    index = load_index(config)
+    count = shards or math.ceil(index.image_ids.size / IMAGES_PER_SHARD)
+    out = pathlib.Path(out)
+    files = [out / f"{name}-{shard:05d}-of-{count:05d}.tfrecord" for shard in range(count)]
+    begin(out, name, describe(index, config, count), force)
+    todo = [shard for shard, file in enumerate(files) if not file.exists()]
+    rows = [range(shard, index.image_ids.size, count) for shard in todo]
+    jobs = (_job(index, row, str(images)) for row in itertools.chain(*rows))
+    with _bar(sum(map(len, rows)), name, progress) as advance, _mapped(jobs, processes) as features:
+        for shard, members in zip(todo, rows, strict=True):
+            _write_shard(files[shard], itertools.islice(features, len(members)), advance)
+    return WrittenRecords(files, len(todo), index.image_ids.size, index.classes.size, index.problems)
+
+
+@contextlib.contextmanager
+def _bar(total, name, shown):
+    """Gives a function that counts one image as done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=CONSOLE, transient=CONSOLE.is_terminal, disable=not shown) as bar:
+        task = bar.add_task(f"Writing {name}", total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextlib.contextmanager
+def _mapped(jobs, processes):
+    """Gives an iterator over the features of jobs in their order, computed by that many processes."""
+    if processes == 1:
+        yield map(example_features, jobs)
+        return
+    # Forking isn't safe where TensorFlow's threads run. Ctrl-C reaches workers too, but the main process ends them.
+    context, deaf = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    pool = concurrent.futures.ProcessPoolExecutor(processes, context, signal.signal, deaf)
+    try:
+        yield _in_order(pool, jobs, AHEAD * processes)
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise UserError(
+            "A worker process died, perhaps for want of memory: run the same command again with fewer --processes, "
+            "finished shards are kept."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool, jobs, ahead):
+    waiting = collections.deque()
+    for job in jobs:
+        waiting.append(pool.submit(example_features, job))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _write_shard(file, features, advance):
+    try:
+        with replaced(file) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+            for image in features:
+                writer.write(_example(image).SerializeToString(deterministic=True))
+                advance()
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", error)
+        raise UserError(
+            f"{file} can't be written ({reason}): mend that and run the same command again, finished shards are kept."
+        ) from error
+
+
+def _example(features):
+    made = {}
+    for name, values in features.items():
+        if isinstance(values, list):
+            made[name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+        elif values.dtype.kind == "f":
+            made[name] = tf.train.Feature(float_list=tf.train.FloatList(value=values))
+        else:
+            made[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    return tf.train.Example(features=tf.train.Features(feature=made))
+
+
+def _job(index, row, folder):
+    """The ImageJob of an index' image."""
+    first, last = index.instance_offsets[row : row + 2]
+    path = os.fsdecode(index.image_files[row])
+    return ImageJob(
+        path=path,
+        name=os.path.relpath(path, folder),
+        image_id=int(index.image_ids[row]),
+        height=int(index.heights[row]),
+        width=int(index.widths[row]),
+        orientation=int(index.orientations[row]),
+        boxes=index.boxes[first:last],
+        labels=index.category_ids[first:last],
+        texts=[index.categories[number - 1].name for number in index.classes[first:last].tolist()],
+        crowd=index.crowd[first:last],
+        areas=index.areas[first:last],
+        rings=[_rings(index, number) for number in range(first, last)],
+        runs=[index.runs[slice(*index.run_offsets[number : number + 2])] for number in range(first, last)],
+        keypoints=_keypoints(index, first, last),
+    )
+
+
+def _rings(index, number):
+    rings = range(*index.ring_offsets[number : number + 2])
+    return [index.points[slice(*index.point_offsets[ring : ring + 2])] for ring in rings]
+
+
+def _keypoints(index, first, last):
+    """[M, P, 3]; objects of categories with fewer fill the beginning of theirs."""
+    keypoints = np.zeros([last - first, most_keypoints(index.categories), 3], np.float32)
+    for place, number in enumerate(range(first, last)):
+        own = index.keypoints[slice(*index.keypoint_offsets[number : number + 2])]
+        keypoints[place, : len(own)] = own
+    return keypoints

@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrcnn_tf.data.sample import Sample
+from mrcnn_tf.data.turns import flip_horizontal, flip_vertical, quarter_turn, turned
+from mrcnn_tf.settings import AugmentConfig
+
+
+def sample(seed=0):
+    """An image whose object's pixels are marked, with each object's box and mask crop (4 x 4 cells of 2 pixels).
+
+    The fourth channel is 0 but for the pixel under the p-th keypoint of object n, which is 10 n + p + 1.
+    """
+    rng = np.random.default_rng(seed)
+    image = np.zeros((20, 30, 4), np.float32)
+    boxes, masks = [], []
+    for channel, (left, top) in enumerate([(2, 3), (15, 8), (21, 1)]):
+        mask = rng.random((4, 4)) < 0.5
+        image[top : top + 8, left : left + 8, channel] = np.kron(mask, np.ones((2, 2)))
+        boxes.append([left, top, left + 8, top + 8])
+        masks.append(mask * 255)
+    keypoints = np.zeros((3, 4, 3), np.float32)
+    pixels = rng.permutation(600)[:9].reshape(3, 3)  # the last keypoint of each object stays unlabelled
+    keypoints[:, :3, 0], keypoints[:, :3, 1] = pixels % 30 + 0.5, pixels // 30 + 0.5
+    keypoints[:, :3, 2] = rng.integers(1, 3, (3, 3))
+    image[pixels // 30, pixels % 30, 3] = 10 * np.arange(3)[:, None] + np.arange(1, 4)
+    masks = tf.constant(np.array(masks), tf.uint8)
+    return tf.constant(image), tf.constant(boxes, tf.float32), masks, tf.constant(keypoints)
+
+
+NO_SIDES = tf.constant([[0, 1, 2, 3]] * 3)
+SIDES = tf.constant([[1, 0, 2, 3], [0, 1, 2, 3], [3, 2, 1, 0]])  # of three classes
+
+
+def paste(image, boxes, masks, keypoints, sources=NO_SIDES):
+    """The image that the boxes, crops and keypoints describe; `sources` [3, 4]: what each keypoint was before."""
+    result = np.zeros(image.shape, np.float32)
+    for number, row in enumerate(keypoints.numpy()):
+        for place, (x, y, v) in enumerate(row):
+            if v > 0:
+                result[int(y), int(x), 3] = 10 * number + int(sources[number, place]) + 1
+    for channel, (box, mask) in enumerate(zip(boxes.numpy().astype(int), masks.numpy(), strict=True)):
+        result[box[1] : box[3], box[0] : box[2], channel] = np.kron(mask == 255, np.ones((2, 2)))
+    return result
+
+
+def turn(image, boxes, masks, keypoints, mirrored, config, seed):
+    """`turned` for objects of three classes, whose mirrored keypoints are `mirrored` [3, 4]."""
+    classes = tf.constant([1, 2, 3])
+    table = tf.concat([mirrored[:1] * 0, mirrored], axis=0)
+    result = turned(Sample(image, boxes, classes, None, None, masks, keypoints), table, config, seed)
+    assert result.classes is classes
+    return result.image, result.boxes, result.masks, result.keypoints
+
+
+def assert_equal(one, other):
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("move", [flip_horizontal, flip_vertical, quarter_turn])
+def test_masks_stay_on_their_objects(move):
+    moved = move(*sample())
+    assert not np.array_equal(moved[1], sample()[1])
+    np.testing.assert_array_equal(paste(*moved), moved[0])
+
+
+@pytest.mark.parametrize(("move", "times"), [(flip_horizontal, 2), (flip_vertical, 2), (quarter_turn, 4)])
+def test_repeating_a_move_comes_back(move, times):
+    moved = sample()
+    for _ in range(times):
+        moved = move(*moved)
+    assert_equal(moved, sample())
+
+
+def test_two_turns_are_both_flips():
+    assert_equal(quarter_turn(*quarter_turn(*sample())), flip_vertical(*flip_horizontal(*sample())))
+
+
+def test_a_turn_is_counterclockwise():
+    image, boxes, _, _ = quarter_turn(*sample())
+    np.testing.assert_array_equal(image, np.rot90(sample()[0].numpy()))
+    assert boxes[0].numpy().tolist() == [3.0, 20.0, 11.0, 28.0]  # x 2..10 of 30 becomes y 20..28
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0, 1), st.floats(0, 1), st.booleans())
+def test_whatever_is_drawn_masks_stay_on_their_objects(seed, horizontal, vertical, turns):
+    config = AugmentConfig(horizontal, vertical, turns)
+    moved = turn(*sample(seed), NO_SIDES, config, tf.constant([seed, 1], tf.int64))
+    np.testing.assert_array_equal(paste(*moved), moved[0])
+
+
+def test_all_eight_positions_are_drawn_about_equally():
+    config = AugmentConfig(0.5, 0.5, True)
+    draw = tf.function(lambda seed: turn(*sample(), NO_SIDES, config, seed))
+    found = [draw(tf.constant([number, 7], tf.int64))[1].numpy().tobytes() for number in range(400)]
+    counts = [found.count(one) for one in set(found)]
+    assert len(counts) == 8 and min(counts) > 25  # 50 expected, standard deviation 6.6
+
+
+def test_nothing_allowed_changes_nothing():
+    same = turn(*sample(), SIDES, AugmentConfig(0.0, 0.0, False), tf.constant([1, 2], tf.int64))
+    assert_equal(same, sample())
+
+
+def test_an_image_without_objects():
+    image = sample()[0]
+    nothing = (tf.zeros([0, 4]), tf.zeros([0, 4, 4], tf.uint8), tf.zeros([0, 4, 3]))
+    moved = quarter_turn(image, *nothing)
+    assert moved[0].shape == (30, 20, 4) and moved[1].shape == (0, 4) and moved[3].shape == (0, 4, 3)
+
+
+@pytest.mark.parametrize("move", [flip_horizontal, flip_vertical, quarter_turn])
+def test_unlabelled_keypoints_stay_zero(move):
+    keypoints = move(*sample())[3].numpy()
+    assert not keypoints[:, 3].any()
+    np.testing.assert_array_equal(keypoints[..., 2], sample()[3][..., 2])
+
+
+def test_a_keypoint_by_hand():
+    keypoints = tf.constant([[[3.0, 4.5, 2.0]]])
+    rest = (tf.zeros([20, 30, 3]), tf.zeros([1, 4]), tf.zeros([1, 4, 4], tf.uint8))
+    assert flip_horizontal(*rest, keypoints)[3].numpy().tolist() == [[[27.0, 4.5, 2.0]]]
+    assert flip_vertical(*rest, keypoints)[3].numpy().tolist() == [[[3.0, 15.5, 2.0]]]
+    assert quarter_turn(*rest, keypoints)[3].numpy().tolist() == [[[4.5, 27.0, 2.0]]]
+
+
+@pytest.mark.parametrize(
+    ("config", "mirrored"),
+    [(AugmentConfig(1.0, 0.0), True), (AugmentConfig(0.0, 1.0), True), (AugmentConfig(1.0, 1.0), False)],
+)
+def test_left_and_right_exchange_when_mirrored(config, mirrored):
+    moved = turn(*sample(), SIDES, config, tf.constant([3, 4], tf.int64))
+    np.testing.assert_array_equal(paste(*moved, SIDES if mirrored else NO_SIDES), moved[0])
+    assert not np.array_equal(paste(*moved, NO_SIDES if mirrored else SIDES), moved[0])
+
+
+def test_quarter_turns_exchange_nothing():
+    config = AugmentConfig(0.0, 0.0, True)
+    for seed in range(8):
+        moved = turn(*sample(), SIDES, config, tf.constant([seed, 4], tf.int64))
+        np.testing.assert_array_equal(paste(*moved), moved[0])
+
+
+@pytest.mark.parametrize("side", [4, 0])
+def test_without_keypoints_and_without_masks_the_rest_moves_alike(side):
+    image, boxes, masks, keypoints = sample()
+    config, seed = AugmentConfig(1.0, 0.5, True), tf.constant([1, 2], tf.int64)
+    expected = turn(image, boxes, masks, keypoints, SIDES, config, seed)
+    nothing, sides = tf.zeros([3, 0, 3]), tf.zeros([3, 0], tf.int32)
+    moved = turn(image, boxes, masks[:, :side, :side], nothing, sides, config, seed)
+    assert_equal(moved[:2], expected[:2])
+    assert moved[2].shape == (3, side, side) and moved[3].shape == (3, 0, 3)

@@ -1,0 +1,97 @@
+"""What is said at the start of a run."""
+
+import dataclasses
+
+import pytest
+from tiny import tiny_config
+
+from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.settings import Config
+from mrcnn_tf.training import plan
+from mrcnn_tf.training.memory import HELD, WORKSPACE, activation_bytes, state_bytes
+from mrcnn_tf.training.optimizer import SGD
+from mrcnn_tf.training.plan import TimeLeft, duration, plan_lines
+
+
+def model_of(average=None, **backbone):
+    config = tiny_config()
+    config.backbone = dataclasses.replace(config.backbone, **backbone)
+    model = MaskRCNN(config)
+    model.compile(SGD(0.01, average=average))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of()
+
+
+def test_the_state_is_weights_gradients_and_slots(model):
+    numbers = sum(weight.numpy().size for weight in model.weights)
+    trained = sum(weight.numpy().size for weight in model.trainable_variables)
+    assert state_bytes(model) == pytest.approx(4 * (numbers + 2 * trained), abs=64)  # and a few counters
+    frozen = model_of(freeze_at=5)
+    trained = sum(weight.numpy().size for weight in frozen.trainable_variables)
+    assert state_bytes(frozen) == pytest.approx(4 * (numbers + 2 * trained), abs=64)
+    assert state_bytes(model_of(average=0.9)) == pytest.approx(4 * (2 * numbers + 2 * numbers), rel=1e-3)
+
+
+def test_activations_of_an_image_by_hand(model):
+    """ResNet-18, GroupNorm, 32-channel pyramid, 16 RoIs of 7 x 7 and 4 positives of 14 x 14."""
+    pixels = 128 * 64
+    stem = 64 * pixels // 4
+    blocks = 4 * 64 * pixels // 16 + 5 * 128 * pixels // 64 + 5 * 256 * pixels // 256 + 5 * 512 * pixels // 1024
+    pyramid = 2 * 32 * (pixels // 16 + pixels // 64 + pixels // 256 + pixels // 1024)
+    cells = pixels / 16 + pixels / 64 + pixels / 256 + pixels / 1024 + pixels / 4096
+    kernels = [variable.shape for variable in model.rpn.trainable_variables if len(variable.shape) == 4]
+    proposals = sum(shape[-1] for shape in kernels) * cells
+    rois = 32 * (16 * 7 * 7 + 4 * 14 * 14)
+    masks = 2 * 16 * 4 * 14 * 14 + 16 * 4 * 28 * 28
+    elements = stem + blocks + pyramid + proposals + rois + masks
+    found = (activation_bytes(model, 128, 64, 3) - WORKSPACE) / (HELD * 4 * 3)
+    assert found == pytest.approx(elements, rel=0.02)
+
+
+def test_frozen_stages_hold_nothing(model):
+    assert activation_bytes(model_of(freeze_at=2), 128, 64, 1) < activation_bytes(model, 128, 64, 1)
+
+
+def test_the_plan_is_in_plain_words(model):
+    config = Config(model=model.config)
+    config.train.steps, config.train.images_per_batch, config.train.accumulate = 90, 16, 2
+    lines = plan_lines(model, config, 480, replicas=2)
+    assert lines[0] == (
+        "Training: 90 steps of 480 images, 3.0 times through them; 16 images a step = 2 devices x 2 parts one after "
+        "another x 4 images."
+    )
+    assert lines[1].startswith("Model: ") and lines[1].endswith("computed in float32.")
+    assert lines[2].startswith("Memory of a device: about ") and "4 images of up to 128x64 pixels" in lines[2]
+    assert "it goes on after step 30" in plan_lines(model, config, None, step=30)[0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (99, "99 s"), (240, "4 min"), (3600 * 3 + 1200, "3 h 20 min"), (86400 * 2 + 3600 * 3.2, "2 d 3 h")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_time_left_is_the_median_of_the_third_to_the_tenth_step(monkeypatch):
+    clock, said = [0.0], []
+    monkeypatch.setattr(plan.time, "perf_counter", lambda: clock[0])
+    left = TimeLeft(1000, step=100, say=said.append)
+    for took in [60.0, 9.0, 2.0, 2.0, 2.0, 8.0, 2.0, 2.0, 2.0, 2.0, 50.0]:
+        clock[0] += took
+        left.on_train_batch_end(0)
+    assert said == ["\nStep 110: 2.00 s a step; the other 890 will take about 30 min, evaluation not counted."]
+
+
+def test_a_run_of_a_few_steps_says_nothing():
+    for steps, lines in ((2, 0), (10, 0), (12, 1)):
+        said = []
+        left = TimeLeft(steps, say=said.append)
+        for _ in range(steps):
+            left.on_train_batch_end(0)
+        assert len(said) == lines
