@@ -10,10 +10,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mrcnn_tf.categories import read_categories
+from mrcnn_tf.categories import Category, read_categories, record_categories
 from mrcnn_tf.config_checks import check_choices, check_combinations, check_keys, check_ranges
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import CONVENTIONS, Config, KeypointHeadConfig, ModelConfig
+from mrcnn_tf.settings import CONVENTIONS, Config, DataConfig, KeypointHeadConfig, ModelConfig
 
 CONFIG_FOLDERS = (
     pathlib.Path(__file__).parent / "configs",  # installed
@@ -115,7 +115,7 @@ def _typed(tree: dict[str, Any], source: str) -> Config:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"{source}: setting '{key}' has a wrong value ({reason}): see mrcnn_tf/config.py.") from error
+        raise UserError(f"{source}: setting '{key}' has a wrong value ({reason}): see mrcnn_tf/settings.py.") from error
     check_choices(config, source)
     check_ranges(config, source)
     check_combinations(config, source)
@@ -140,11 +140,19 @@ def _shipped(path: str) -> str:
     return str(pathlib.Path(__file__).parent / "data" / path.removeprefix(start)) if path.startswith(start) else path
 
 
+def _categories(train: DataConfig) -> list[Category]:
+    """Those of the data to train on; of several sources the first one's."""
+    first = train.sources[0] if train.sources else train
+    if first.records:
+        return record_categories(first.records)
+    return read_categories(first.annotations) if first.annotations else []
+
+
 def _fill_in(config: Config) -> None:
-    for split in (config.data.train, config.data.val):
-        split.annotations, split.images = _shipped(split.annotations), _shipped(split.images)
-    if not config.model.categories and config.data.train.annotations:
-        config.model.categories = read_categories(config.data.train.annotations)
+    for part in (config.data.train, config.data.val, *config.data.train.sources):
+        part.annotations, part.images = _shipped(part.annotations), _shipped(part.images)
+    if not config.model.categories:
+        config.model.categories = _categories(config.data.train)
     for split in (config.data.train, config.data.val):
         split.resize = split.resize or config.model.resize
         split.categories = split.categories or config.model.categories

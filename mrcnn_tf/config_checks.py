@@ -202,10 +202,36 @@ def check_combinations(config: Any, source: str) -> None:
             rois.kind != "align" and model.conventions.box_ends == "pixel",
             "matterport's model.conventions.box_ends=pixel is defined for model.roi_layer.kind=align only",
         ),
+        *_training_rules(config),
     ]
     for broken, sentence in rules:
         if broken:
             raise UserError(f"{source}: {sentence}.")
+
+
+def _training_rules(config: Any) -> list[tuple[bool, str]]:
+    train, data, val = config.train, config.data.train, config.data.val
+    named = [bool(data.annotations), bool(data.records), bool(data.sources)]
+    return [
+        (sum(named) > 1, "'data.train' takes one of annotations, records and sources: set the others to nothing"),
+        (
+            bool(val.records or val.sources),
+            "'data.val' is evaluated against a COCO json: set data.val.annotations and data.val.images",
+        ),
+        (
+            any(bool(source.annotations) == bool(source.records) for source in data.sources),
+            "each of 'data.train.sources' takes annotations and images, or records",
+        ),
+        (
+            train.images_per_batch % train.accumulate != 0,
+            f"'train.images_per_batch' is {train.images_per_batch}, which {train.accumulate} parts (train.accumulate) "
+            "can't share equally: set it to a multiple",
+        ),
+        (
+            train.jit_compile and train.strategy == "mirrored",
+            "XLA can't compile a step on several devices: set train.jit_compile=false",
+        ),
+    ]
 
 
 def _values(config: Any, keys: dict[str, tuple[str, ...]]):

@@ -192,8 +192,8 @@ def _tile(batch, place, categories):
     masks = batch["masks"][place, real] if "masks" in batch else None
     keypoints = batch["keypoints"][place, real] * (scale, scale, 1) if "keypoints" in batch else None
     drawn = draw_ground_truth(picture, batch["boxes"][place, real] * scale, names, masks, 0, keypoints, owners)
-    what = "objects" if several else categories[0].name
-    title = f"image {batch['image_id'][place]}, {width} x {height}, {len(real)} {what}"
+    what = "" if several else f" ({categories[0].name})"
+    title = f"image {batch['image_id'][place]}, {width} x {height}, {len(real)} objects{what}"
     return Image.fromarray(drawn), title
 
 

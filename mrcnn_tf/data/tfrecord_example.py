@@ -6,6 +6,10 @@ Nothing here imports TensorFlow, so that a worker starts at once and stays small
 import dataclasses
 import hashlib
 import io
+import multiprocessing
+import os
+import signal
+import threading
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -46,6 +50,17 @@ class ImageJob:
     rings: list[list[np.ndarray]]
     runs: list[np.ndarray]
     keypoints: np.ndarray
+
+
+def start_worker():
+    """Makes this process one that ends with its parent: it leaves Ctrl-C to it and doesn't outlive its being killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def example_features(job):

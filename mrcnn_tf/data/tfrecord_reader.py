@@ -49,6 +49,7 @@ def bitmap_crops(pngs, boxes, size):
         png, row, column = parts
         mask = tf.io.decode_png(png, channels=1)[:, :, 0]
         shape = tf.shape(mask)
+        # Cells outside the image weigh nothing in the crop, so any pixel may stand in for them.
         row = tf.clip_by_value(tf.cast(row, tf.int32), 0, shape[0] - 1)
         column = tf.clip_by_value(tf.cast(column, tf.int32), 0, shape[1] - 1)
         return tf.gather(tf.gather(mask, row), column, axis=1) > 0, shape

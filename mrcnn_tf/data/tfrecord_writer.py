@@ -10,7 +10,6 @@ import math
 import multiprocessing
 import os
 import pathlib
-import signal
 import sys
 
 import numpy as np
@@ -20,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mrcnn_tf.categories import most_keypoints
 from mrcnn_tf.data.coco import load_index
 from mrcnn_tf.data.problems import CONSOLE
-from mrcnn_tf.data.tfrecord_example import ImageJob, example_features
+from mrcnn_tf.data.tfrecord_example import ImageJob, example_features, start_worker
 from mrcnn_tf.data.tfrecord_manifest import begin, describe
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import replaced
@@ -108,9 +107,8 @@ def _mapped(jobs, processes):
     if processes == 1:
         yield map(example_features, jobs)
         return
-    # Forking isn't safe where TensorFlow's threads run. Ctrl-C reaches workers too, but the main process ends them.
-    context, deaf = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
-    pool = concurrent.futures.ProcessPoolExecutor(processes, context, signal.signal, deaf)
+    context = multiprocessing.get_context("spawn")  # forking isn't safe where TensorFlow's threads run
+    pool = concurrent.futures.ProcessPoolExecutor(processes, context, start_worker)
     try:
         yield _in_order(pool, jobs, AHEAD * processes)
     except concurrent.futures.process.BrokenProcessPool as error:

@@ -60,7 +60,8 @@ class Measure(keras.callbacks.Callback):
     def _record(self, figures):
         record = {"step": self.step, "epoch": self._epoch, "time": round(time.time(), 3)}
         if self._pending:
-            record |= self._since_last() | {"learning_rate": float(self.model.optimizer.learning_rate)}
+            rate = float(f"{float(self.model.optimizer.learning_rate):.7g}")  # 0.005 and not 0.004999999888
+            record |= self._since_last() | {"learning_rate": rate}
         self._pending, self.last = 0, record | figures
         for writer in self.writers:
             try:

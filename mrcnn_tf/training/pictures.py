@@ -30,37 +30,39 @@ class Predictions(keras.callbacks.Callback):
     def __init__(self, events, data_config, measure, count=4):
         super().__init__()
         self.events, self.data_config, self.measure, self.count = events, data_config, measure, count
+        self._batches = None
 
     def on_epoch_end(self, epoch, logs=None):
         if not any(name.startswith("val_") for name in logs or {}):
             return
+        if self._batches is None:
+            number = -(-self.count // (self.data_config.images_per_batch or 1))
+            self._batches = list(coco_dataset(self.data_config, training=False).take(number))
         with averaged(self.model):
-            pictures = prediction_pictures(self.model, self.data_config, self.count)
+            pictures = prediction_pictures(self.model, self._batches, self.count)
         try:
             self.events.write_pictures(pictures, self.measure.step)
         except OSError as error:
             CONSOLE.print(f"Warning: the pictures for TensorBoard are lost ({error.strerror}).", markup=False)
 
 
-def prediction_pictures(model, data_config, count=4, min_score=MIN_SCORE):
-    """Ground truth and detections of the first images of a dataset: {"predictions/<image id>": uint8 RGB [H, W, 3]}.
+def prediction_pictures(model, batches, count=4, min_score=MIN_SCORE):
+    """Ground truth beside detections: {"predictions/<image id>": uint8 RGB [H, W, 3]}.
 
     Args:
         model: a MaskRCNN.
-        data_config: the `DataConfig` of the images, which are drawn in the size that the model sees.
-        count: of images.
+        batches: of the data contract; their images are drawn in the size that the model sees.
+        count: of images, the first ones.
         min_score: of the detections drawn.
     """
     pictures = {}
-    for batch in coco_dataset(data_config, training=False):
+    for batch in batches:
         arrays = {name: np.asarray(value) for name, value in batch.items()}
         for index, detections in enumerate(model.detect_batch(batch)):
             row = {name: value[index] for name, value in arrays.items()}
             name = f"predictions/{row['image_id']}"
-            if len(pictures) < count and name not in pictures:
+            if len(pictures) < count and name not in pictures:  # a last batch may repeat images to be full
                 pictures[name] = _picture(row, detections, model.config.categories, min_score)
-        if len(pictures) >= count:
-            break
     return pictures
 
 

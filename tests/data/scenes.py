@@ -10,7 +10,7 @@ import tensorflow as tf
 from mrcnn_tf.data.rasterize import Shapes, crop_masks
 from mrcnn_tf.data.sample import Sample
 
-CROP = 64
+CROP = 112
 
 
 def scene(seed, height=90, width=120, count=4, mark=255.0, side=CROP, first_class=1):

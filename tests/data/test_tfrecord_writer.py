@@ -4,6 +4,7 @@ import pathlib
 import resource
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -206,6 +207,32 @@ def test_what_cant_be_written_is_one_sentence(dataset, folder):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(dataset[2].glob("*more*.tfrecord"))
+
+
+ORPHAN = """
+import concurrent.futures, multiprocessing, os, signal, sys
+sys.argv[0] = "mrcnn-tf"  # which imports no TensorFlow
+from mrcnn_tf.data.tfrecord_example import start_worker
+pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_worker)
+print(pool.submit(os.getpid).result(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_ends_with_a_parent_that_is_killed():
+    ended = subprocess.run([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)
+    state, deadline = pathlib.Path("/proc", ended.stdout.strip(), "stat"), time.monotonic() + 20
+    assert ended.returncode == -9 and ended.stdout.strip().isdigit()
+
+    def alive():
+        try:
+            return state.read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    while alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive()
 
 
 def command(*arguments):

@@ -1,4 +1,4 @@
-"""Run as a script by test_replicas: trains a tiny model on some logical devices and writes what came of it.
+"""Run as a script by test_replicas: trains tiny models on some logical devices and writes what came of them.
 
 python tests/training/replicas.py REPLICAS SCENARIO OUT.npz
 """
@@ -30,10 +30,8 @@ class Overflowing(MaskRCNN):
 
 
 SCENARIOS = {
-    "plain": {},
-    "clipped_average": {"optimizer": {"global_clipnorm": 0.5, "average": 0.9}},
     "accumulated": {"optimizer": {"global_clipnorm": 0.5}, "accumulate": 2},
-    "frozen_bn": {"norm": "frozen_bn"},
+    "clipped_average": {"norm": "frozen_bn", "optimizer": {"global_clipnorm": 0.5, "average": 0.9}},
     "sync_bn": {"norm": "sync_bn"},
     "of_keras": {"of_keras": True},
     "overflow": {"kind": Overflowing, "scaled": True},
@@ -58,7 +56,7 @@ def dataset(parts):
     return tf.data.Dataset.from_tensor_slices(columns).batch(IMAGES, drop_remainder=True)
 
 
-def strategy_of(replicas):
+def make_strategy(replicas):
     if replicas == 1:
         return tf.distribute.get_strategy()
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -66,30 +64,34 @@ def strategy_of(replicas):
     return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
 
 
-def train(replicas, norm="gn", optimizer=None, accumulate=1, of_keras=False, kind=MaskRCNN, scaled=False, dtype=None):
+def train(strategy, norm="gn", optimizer=None, accumulate=1, of_keras=False, kind=MaskRCNN, scaled=False, dtype=None):
     """The model after the steps, and the logs of the epoch."""
     keras.utils.set_random_seed(3)
-    with strategy_of(replicas).scope():
+    with strategy.scope():
         config = tiny_config("gn" if norm == "gn" else "frozen_bn")
         config.backbone.norm = norm
         model = kind(config, dtype=dtype)
-        if of_keras:
-            rule = keras.optimizers.SGD(RATE, momentum=0.9, clipnorm=0.1)
-        else:
-            rule = SGD(RATE, **(optimizer or {}))
+        theirs = keras.optimizers.SGD(RATE, momentum=0.9, clipnorm=0.1)
+        rule = theirs if of_keras else SGD(RATE, **(optimizer or {}))
         model.compile(optimizer=keras.optimizers.LossScaleOptimizer(rule) if scaled else rule, accumulate=accumulate)
     history = model.fit(dataset(accumulate), verbose=0)
     return model, history.history
 
 
-def main(replicas, scenario, out):
-    model, history = train(int(replicas), **SCENARIOS[scenario])
+def outcome(model, history):
     arrays = {f"weights/{weight.path}": weight.numpy() for weight in model.weights}
-    arrays |= {f"averages/{i}": v.numpy() for i, v in enumerate(getattr(model.optimizer, "averages", []))}
+    arrays |= {f"averages/{i}": value.numpy() for i, value in enumerate(getattr(model.optimizer, "averages", []))}
     arrays |= {f"logs/{name}": np.array(value) for name, value in history.items() if name.startswith("loss")}
     if hasattr(model.optimizer, "dynamic_scale"):
         arrays["scale"] = model.optimizer.dynamic_scale.numpy()
-    np.savez(out, steps=model.optimizer.iterations.numpy(), **arrays)
+    return arrays | {"steps": model.optimizer.iterations.numpy()}
+
+
+def main(replicas, folder, *scenarios):
+    strategy = make_strategy(int(replicas))
+    for scenario in scenarios:
+        keras.backend.clear_session()  # so that the weights of all models have the same names
+        np.savez(f"{folder}/{scenario}-{replicas}.npz", **outcome(*train(strategy, **SCENARIOS[scenario])))
 
 
 if __name__ == "__main__":
