@@ -211,7 +211,7 @@ def benchmark(
         str | None,
         typer.Option(
             help="Some of: roofline, roi_align, inference, family, breakdown, training, startup, postprocessing, "
-            "pipeline."
+            "pipeline, replicas, checkpoints."
         ),
     ] = None,
     height: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 800,

@@ -13,7 +13,7 @@ BALL = Category(2, "ball")
 
 
 def batch(count=2):
-    """Gray images of 300 x 200 (width, height) in red padding; the first object is 100 pixels wide, the others padding."""
+    """Gray images of 300 x 200 (w x h) in red padding; the first object is 100 pixels wide, the others are padding."""
     image = np.zeros([count, 320, 320, 3], np.float32) + (255, 0, 0)
     image[:, :200, :300] = 120
     boxes, classes = np.zeros([count, 3, 4], np.float32), np.zeros([count, 3], np.int32)

@@ -17,8 +17,11 @@ MEASUREMENTS = (
     "startup",
     "postprocessing",
     "pipeline",
+    "replicas",
+    "checkpoints",
 )  # fmt: skip
 MODULES = "mrcnn_tf.benchmark"
+REPLICAS = (1, 2)  # logical devices that a step is divided among
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,7 @@ PEERS = (
         "torchvision",
         "pip install torchvision",
         f"{MODULES}.peers.torchvision",
-        ("roi_align", "inference", "family", "training", "startup", "postprocessing"),
+        ("roi_align", "inference", "family", "training", "startup", "postprocessing", "pipeline"),
     ),
     Peer(
         "Model Garden",
@@ -144,7 +147,9 @@ def contenders(measurement, settings, precisions, peers):
         "training": ({None: model}, trained, precisions),
         "startup": ({None: model}, {None: size}, single),
         "postprocessing": ({None: size}, {None: size}, single),
-        "pipeline": ({None: {}}, {}, single),
+        "pipeline": ({None: {}}, {None: {}}, single),
+        "replicas": ({f"{number} x CPU": model | {"replicas": number} for number in REPLICAS}, {}, single),
+        "checkpoints": ({None: model}, {}, single),
     }[measurement]
     found, rivals = [], [peer for peer in peers if measurement in peer.measurements]
     rivals = [(peer.name, peer.module, theirs, {"task": measurement}) for peer in rivals]

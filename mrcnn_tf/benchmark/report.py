@@ -20,6 +20,9 @@ WHAT = {
     ("postprocessing", "paste"): "100 masks to full size",
     ("postprocessing", "rle"): "100 masks to COCO's RLE",
     ("pipeline", "image"): "Input pipeline, each image",
+    ("replicas", "step"): "Training step of two images",
+    ("checkpoints", "steps"): "Training steps",
+    ("checkpoints", "steps_saving"): "The same, and a checkpoint",
 }
 # The parts of detection that are timed together with another one: the rest of the first is what is reported.
 CONTAINS = {"rpn": "rpn_head"}
@@ -125,6 +128,18 @@ class Report:
         """Images per second of the input pipeline; empty where it wasn't measured."""
         return [1 / entry.times["image"].median for entry in self.of("pipeline")]
 
+    def replicas_price(self):
+        """The share by which a step on two logical devices takes longer than on one; None if it wasn't measured."""
+        medians = [entry.times["step"].median for entry in self.of("replicas")]
+        return medians[1] / medians[0] - 1 if len(medians) == 2 else None
+
+    def checkpoint_price(self):
+        """The share of the training time that checkpoints take, at the config's interval; None if not measured."""
+        for entry in self.of("checkpoints"):
+            steps, saving = (entry.times[name].median for name in ("steps", "steps_saving"))
+            return (saving - steps) / (steps / entry.facts["steps"] * entry.facts["every"])
+        return None
+
     def rates(self):
         """Operations per second by name of the roofline's times, such as `product_float32`."""
         return {
@@ -187,5 +202,7 @@ class Report:
             "breakdown": self.breakdowns(),
             "mask_branch": self.mask_branch(),
             "images_per_second": self.pipeline_rates(),
+            "replicas_price": self.replicas_price(),
+            "checkpoint_price": self.checkpoint_price(),
         }
         return {"compared": compared} | derived | dataclasses.asdict(self)

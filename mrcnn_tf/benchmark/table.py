@@ -34,6 +34,11 @@ def benchmark_table(report):
         for precision, share in report.mask_branch().items()
     ]
     parts += [Text(f"Input pipeline: {rate:.0f} images per second") for rate in report.pipeline_rates()]
+    prices = {
+        "A step on two logical devices takes longer than on one": report.replicas_price(),
+        "Checkpoints' share of the training time": report.checkpoint_price(),
+    }
+    parts += [Text(f"{what}: {price:.1%}") for what, price in prices.items() if price is not None]
     if report.rates():
         parts.append(_roofline(report))
     parts += [_breakdown(precision, rows) for precision, rows in report.breakdowns().items()]

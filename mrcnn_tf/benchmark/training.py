@@ -19,8 +19,7 @@ def prepare(config, overrides, height, width, precision):
     model.compile(optimizer=SGD(RATE, settings.train.momentum, settings.train.weight_decay))
     model.optimizer.build(model.trainable_weights)
     model.make_train_function()
-    data = settings.data.train
-    batches = iter(tf.data.Dataset.from_tensors(_batch(height, width, len(settings.model.categories), data)).repeat())
+    batches = iter(repeated_batch(settings, height, width, 1))
     facts = {}
 
     def run():
@@ -32,6 +31,14 @@ def prepare(config, overrides, height, width, precision):
 
 def _as_numbers(metrics):
     return {name: float(value) for name, value in metrics.items() if name.startswith("loss")}
+
+
+def repeated_batch(config, height, width, images):
+    """An endless tf.data.Dataset of one batch with the same image `images` times."""
+    batch = _batch(height, width, len(config.model.categories), config.data.train)
+    batch = {name: np.repeat(values, images, axis=0) for name, values in batch.items()}
+    batch["image_id"] = np.arange(images, dtype=np.int64)
+    return tf.data.Dataset.from_tensors(batch).repeat()
 
 
 def _batch(height, width, classes, data):

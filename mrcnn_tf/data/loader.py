@@ -37,9 +37,9 @@ class SampleLoader:
 
     def load(self, number):
         """The `Sample` of image `number`, int64 scalar; its image is uint8."""
-        boxes = self._boxes[self._instances(number)]
-        data, masks = self._data_and_masks(number, boxes)
         rows = self._instances(number)
+        boxes = self._boxes[rows]
+        data, masks = self._data_and_masks(number, boxes)
         return Sample(
             image=apply_orientation(decode_image(data), self._orientations[number]),
             boxes=boxes,
@@ -61,7 +61,10 @@ class SampleLoader:
         name = f"The image file {path}" if offset < 0 else f"The record at byte {offset} of {path}"
         try:
             with tf.device("CPU"):
-                decode_image(tf.io.read_file(path)) if offset < 0 else self.load(number)
+                if offset < 0:
+                    decode_image(tf.io.read_file(self._image_files[number]))
+                else:
+                    self.load(number)
         except tf.errors.NotFoundError:
             return f"{name} isn't there any more"
         except tf.errors.OpError:

@@ -86,10 +86,10 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.save({name: float(value) for name, value in (logs or {}).items() if name not in names})
 
     def save(self, figures):
-        """Saves the state after the last step, once; `figures` are those of these weights, by name."""
-        if self.saved == self.step:
+        """Saves the state after the last step, again only with `figures`, those of these weights by name."""
+        if self.saved == self.step and not figures:
             return
-        self.saved, arrays = self.step, snapshot(self.model)
+        self.saved, arrays = self.step, snapshot(self.model, self.checkpoints.reclaim())
         if not self.writes:
             return
         facts = {

@@ -12,7 +12,7 @@ from mrcnn_tf.files import replaced
 from mrcnn_tf.ops.replicas import workers
 from mrcnn_tf.training.averages import averaged
 from mrcnn_tf.training.callbacks import EvaluateAverages, SaveBest, SaveCheckpoints
-from mrcnn_tf.training.early_stopping import EarlyStopping
+from mrcnn_tf.training.early_stopping import EarlyStopping, out_of_patience
 from mrcnn_tf.training.history import History
 from mrcnn_tf.training.interrupt import Interrupted, StopAfterStep
 from mrcnn_tf.training.log import LogFile
@@ -90,6 +90,12 @@ class Run:
     def _fit(self, callbacks, verbose):
         """Keras's epochs are all of one length, so the rest of one that was begun before is a `fit` of its own."""
         begun, done = divmod(self.step, self.epoch_steps)
+        if begun > len(self.history.epochs):  # it was interrupted between the epoch's last step and the evaluation
+            ended = keras.callbacks.CallbackList(callbacks, model=self.model)
+            self.clock.on_epoch_begin(begun - 1)
+            ended.on_epoch_end(begun - 1, self.model.get_metrics_result())
+        if out_of_patience(self.history.epochs, self.checkpoints.figure, self.config.train.patience):
+            return
         if done:
             self._fit_epochs(begun, begun + 1, self.epoch_steps - done, callbacks, verbose)
             begun += 1

@@ -161,7 +161,7 @@ def check_box(box, mask, tolerance):
         return
     assert mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any(), (box, bounds(mask))
     grown, shrunk = mask, ~mask
-    for _ in range(int(np.ceil(tolerance + 0.5))):
+    for _ in range(int(np.ceil(tolerance)) + 1):
         grown, shrunk = (
             np.max([np.pad(one, 1)[i : i + one.shape[0], j : j + one.shape[1]] for i in range(3) for j in range(3)], 0)
             for one in (grown, shrunk)

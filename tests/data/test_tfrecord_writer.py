@@ -1,7 +1,9 @@
 import itertools
 import json
+import os
 import pathlib
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -214,15 +216,17 @@ import concurrent.futures, multiprocessing, os, signal, sys
 sys.argv[0] = "mrcnn-tf"  # which imports no TensorFlow
 from mrcnn_tf.data.tfrecord_example import start_worker
 pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_worker)
-print(pool.submit(os.getpid).result(), flush=True)
+with open(sys.argv[1], "w") as file:
+    file.write(str(pool.submit(os.getpid).result()))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_worker_ends_with_a_parent_that_is_killed():
-    ended = subprocess.run([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)
-    state, deadline = pathlib.Path("/proc", ended.stdout.strip(), "stat"), time.monotonic() + 20
-    assert ended.returncode == -9 and ended.stdout.strip().isdigit()
+def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path):
+    ended = subprocess.run([sys.executable, "-c", ORPHAN, tmp_path / "worker"])
+    worker = int((tmp_path / "worker").read_text())
+    state, deadline = pathlib.Path("/proc", str(worker), "stat"), time.monotonic() + 20
+    assert ended.returncode == -9
 
     def alive():
         try:
@@ -232,7 +236,9 @@ def test_a_worker_ends_with_a_parent_that_is_killed():
 
     while alive() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not alive()
+    if alive():
+        os.kill(worker, signal.SIGKILL)
+        pytest.fail("the worker outlived its parent")
 
 
 def command(*arguments):

@@ -21,6 +21,5 @@ def arrays_of(step):
 if __name__ == "__main__":
     checkpoints = Checkpoints(sys.argv[1], keep=2)
     first = int(sys.argv[2])
-    print("ready", flush=True)
     for step in itertools.count(first):
         checkpoints.save(arrays_of(step), {"step": step, "figures": {"val_segm_AP": -abs(step - 7)}})

@@ -79,7 +79,7 @@ def train(strategy, norm="gn", optimizer=None, accumulate=1, of_keras=False, kin
 
 
 def outcome(model, history):
-    arrays = {f"weights/{weight.path}": weight.numpy() for weight in model.weights}
+    arrays = {f"weights/{weight.path.split('/', 1)[1]}": weight.numpy() for weight in model.weights}
     arrays |= {f"averages/{i}": value.numpy() for i, value in enumerate(getattr(model.optimizer, "averages", []))}
     arrays |= {f"logs/{name}": np.array(value) for name, value in history.items() if name.startswith("loss")}
     if hasattr(model.optimizer, "dynamic_scale"):
@@ -88,10 +88,11 @@ def outcome(model, history):
 
 
 def main(replicas, folder, *scenarios):
-    strategy = make_strategy(int(replicas))
+    strategy, kept = make_strategy(int(replicas)), []
     for scenario in scenarios:
-        keras.backend.clear_session()  # so that the weights of all models have the same names
-        np.savez(f"{folder}/{scenario}-{replicas}.npz", **outcome(*train(strategy, **SCENARIOS[scenario])))
+        # Kept, for TensorFlow locked up when it let go of one model's graphs while it traced another on two replicas.
+        kept.append(train(strategy, **SCENARIOS[scenario]))
+        np.savez(f"{folder}/{scenario}-{replicas}.npz", **outcome(*kept[-1]))
 
 
 if __name__ == "__main__":

@@ -170,6 +170,13 @@ def _precision(name):
     return torch.autocast("cpu", dtype=torch.bfloat16) if name == "bfloat16" else contextlib.nullcontext()
 
 
+def pipeline(images=48, batch=2):
+    """Its reference dataset and transforms in two loader processes."""
+    from mrcnn_tf.benchmark.peers.torchvision_input import prepare as prepare_input
+
+    return prepare_input(images, batch)
+
+
 TASKS = {
     "roi_align": roi_align,
     "inference": inference,
@@ -177,6 +184,7 @@ TASKS = {
     "training": training,
     "startup": startup,
     "postprocessing": postprocessing,
+    "pipeline": pipeline,
 }
 
 if __name__ == "__main__":
