@@ -16,6 +16,7 @@ from mrcnn_tf.detections import Detections
 from mrcnn_tf.errors import NonFiniteLoss, UserError
 from mrcnn_tf.layers.roi_sampler import foreground
 from mrcnn_tf.metrics import ImagesPerSecond, InputWait
+from mrcnn_tf.native.library import stock_operations
 from mrcnn_tf.ops.canvas import canvas
 from mrcnn_tf.ops.finite import MARK, check_finite
 from mrcnn_tf.ops.image_space import points_to_original, to_original
@@ -183,26 +184,28 @@ class MaskRCNN(keras.Model):
             )
         return found
 
-    def compile(self, optimizer="sgd", accumulate=1, **kwargs):
+    def compile(self, optimizer="sgd", accumulate=1, jit_compile=False, **kwargs):
         """keras.Model.compile; the losses are the model's own.
 
         Args:
             optimizer: as in Keras. In mixed float16 it gets dynamic loss scaling.
             accumulate: batches whose gradients are averaged for one step; `fit` counts steps, not batches.
-            **kwargs: as in Keras. `jit_compile` True compiles losses and gradients by XLA; it isn't used by itself.
+            jit_compile: compile losses and gradients by XLA, with stock operations; on one device alone.
+            **kwargs: as in Keras.
         """
-        super().compile(optimizer=optimizer, **{"jit_compile": False} | kwargs)
-        prepare_optimizer(self.optimizer, self.distribute_strategy)
-        if self.jit_compile and self.distribute_strategy.num_replicas_in_sync > 1:
+        if jit_compile and self.distribute_strategy.num_replicas_in_sync > 1:
             raise UserError("XLA can't compile a step on several devices: leave out jit_compile (train.jit_compile).")
-        self.accumulate = accumulate
-        self._compiled_gradients = tf.function(self._loss_gradients, jit_compile=True) if self.jit_compile else None
+        # To Keras it would mean the whole step, with the check of the losses, which speaks in strings.
+        super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
+        prepare_optimizer(self.optimizer, self.distribute_strategy)
+        self.accumulate, self.by_xla = accumulate, jit_compile
 
-    accumulate = 1
+    accumulate, by_xla = 1, False
 
     def get_compile_config(self):
         """What `compile` was called with, as json."""
-        return (super().get_compile_config() | {"accumulate": self.accumulate}) if self.compiled else {}
+        own = {"accumulate": self.accumulate, "jit_compile": self.by_xla}
+        return super().get_compile_config() | own if self.compiled else {}
 
     def compile_from_config(self, config):
         """Compiles a loaded model as it was when it was saved."""
@@ -238,15 +241,16 @@ class MaskRCNN(keras.Model):
 
         Under a strategy they are this replica's shares, see `losses`.
         """
-        return (self._compiled_gradients or self._loss_gradients)(batch)
+        if not self.by_xla:
+            return self._loss_gradients(batch)
+        with stock_operations():
+            return tf.function(self._loss_gradients, jit_compile=True, autograph=False)(batch)
 
     def _loss_gradients(self, batch):
         with tf.GradientTape() as tape:
             values = self.compute_losses(batch)
             total = self.optimizer.scale_loss(tf.add_n(list(values.values())))
         return values, tape.gradient(total, self.trainable_weights)
-
-    _compiled_gradients = None
 
     def update(self, values, gradients, images, now, waited, image_ids=None):
         """Sums losses and gradients over the replicas, updates the weights, and returns the figures of the step."""

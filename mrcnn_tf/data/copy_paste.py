@@ -117,22 +117,21 @@ def covered(sample, opacity):
 
 
 def _at_cells(opacity, boxes, side):
-    """[N, S, S] float32: `opacity` at the centres of the boxes' cells."""
-    last = tf.reverse(tf.cast(tf.shape(opacity) - 1, tf.float32), [0])
-    half = 0.5 * (boxes[:, 2:] - boxes[:, :2]) / tf.cast(side, tf.float32)
-    # The operation takes the first and the last place, counted from the middle of the first pixel, as shares.
-    first = tf.math.divide_no_nan(boxes[:, :2] + half - 0.5, last)
-    final = tf.math.divide_no_nan(boxes[:, 2:] - half - 0.5, last)
-    ends = tf.concat([tf.reverse(first, [1]), tf.reverse(final, [1])], axis=1)
-    image = tf.cast(opacity, tf.float32)[None, ..., None]
-    owners = tf.zeros(tf.shape(boxes)[:1], tf.int32)
-    return tf.image.crop_and_resize(image, ends, owners, tf.stack([side, side]))[..., 0]
+    """[N, S, S] float32: `opacity` in the pixels in which the centres of the boxes' cells lie."""
+    shares = (tf.range(tf.cast(side, tf.float32)) + 0.5) / tf.cast(side, tf.float32)
+    places = boxes[:, None, :2] + shares[None, :, None] * (boxes[:, None, 2:] - boxes[:, None, :2])
+    return tf.cast(_at(opacity, places[:, None, :, 0], places[:, :, None, 1]), tf.float32)
+
+
+def _at(opacity, x, y):
+    """`opacity` in the pixels at x and y, of shapes that broadcast; beyond the edge that of the nearest pixel."""
+    height, width = tf.unstack(tf.shape(opacity))
+    column = tf.clip_by_value(tf.cast(x, tf.int32), 0, width - 1)
+    row = tf.clip_by_value(tf.cast(y, tf.int32), 0, height - 1)
+    return tf.gather(tf.reshape(opacity, [-1]), row * width + column)
 
 
 def _hidden(keypoints, opacity):
     x, y, v = tf.unstack(keypoints, axis=2)
-    limits = tf.shape(opacity) - 1
-    row = tf.clip_by_value(tf.cast(y, tf.int32), 0, limits[0])
-    column = tf.clip_by_value(tf.cast(x, tf.int32), 0, limits[1])
-    under = tf.gather_nd(opacity, tf.stack([row, column], axis=-1)) > HALF
-    return tf.stack([x, y, tf.where(under & (v > 0.0), HIDDEN, v)], axis=2)
+    under = (_at(opacity, x, y) > HALF) & (v > 0.0)
+    return tf.stack([x, y, tf.where(under, HIDDEN, v)], axis=2)

@@ -108,6 +108,11 @@ def example_features(job):
     return features
 
 
+def several_features(jobs):
+    """`example_features` of a list of ImageJobs, as a list."""
+    return [example_features(job) for job in jobs]
+
+
 def _image(job):
     """(bytes, format) of the image file."""
     try:

@@ -19,14 +19,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mrcnn_tf.categories import most_keypoints
 from mrcnn_tf.data.coco import load_index
 from mrcnn_tf.data.problems import CONSOLE
-from mrcnn_tf.data.tfrecord_example import ImageJob, example_features, start_worker
+from mrcnn_tf.data.tfrecord_example import ImageJob, example_features, several_features, start_worker
 from mrcnn_tf.data.tfrecord_manifest import begin, describe
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import replaced
 from mrcnn_tf.settings import DataConfig
 
 IMAGES_PER_SHARD = 1000
-AHEAD = 4  # images that a worker has waiting; bounds the memory that results take
+AT_ONCE = 8  # images that a worker takes at a time: each handover costs two switches of processes
+AHEAD = 3  # such handovers that wait for each worker; bounds the memory that results take
 
 
 @dataclasses.dataclass
@@ -122,12 +123,12 @@ def _mapped(jobs, processes):
 
 def _in_order(pool, jobs, ahead):
     waiting = collections.deque()
-    for job in jobs:
-        waiting.append(pool.submit(example_features, job))
+    while some := list(itertools.islice(jobs, AT_ONCE)):
+        waiting.append(pool.submit(several_features, some))
         if len(waiting) > ahead:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
     while waiting:
-        yield waiting.popleft().result()
+        yield from waiting.popleft().result()
 
 
 def _write_shard(file, features, advance):

@@ -80,10 +80,14 @@ class Run:
             self._save_model()
             raise
         except Interrupted:
-            self._save_interrupted()
+            self._save_state()
+            self._save_model()
             raise
         except tf.errors.OpError as error:
-            raise self._explained(error) from error
+            explained = self._explained(error)
+            if explained is None:
+                raise
+            raise explained from error
         self._save_model()
         self.checkpoints.close()
 
@@ -149,20 +153,21 @@ class Run:
                 "free some space or allow writing there, then run again with --resume."
             ) from error
 
-    def _save_interrupted(self):
-        """A checkpoint of the step that ran. On several hosts that would take all of them, which a signal doesn't."""
-        if workers(self.strategy)[1] > 1:
-            return
-        self.saver.save({})
-        self.checkpoints.close()
-        self._save_model()
+    def _save_state(self):
+        """A checkpoint of the last step. On several hosts that would take all of them, so there the last one counts."""
+        if workers(self.strategy)[1] == 1:
+            self.saver.save({})
+            self.checkpoints.close()
 
     def _explained(self, error):
-        """The UserError for what went wrong outside of the program; any other error as it is."""
+        """The UserError for what went wrong outside of the program, with the state saved; None for any other error."""
         sentence = lost_worker(error, self.strategy)
         if sentence:
             return UserError(sentence)
-        return self.data.input_error(error, self.saver.step) or error
+        fault = self.data.input_error(error, self.saver.step)
+        if fault:
+            self._save_state()
+        return fault
 
 
 class _Clock(keras.callbacks.Callback):
