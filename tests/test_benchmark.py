@@ -50,6 +50,9 @@ def report():
         entry("inference", "torchvision", {"detect_full": 18.0}, "bfloat16"),
         entry("breakdown", plan.OURS, {"backbone": 4.0, "fpn": 1.0, "rpn_head": 0.5, "rpn": 2.0, "whole": 10.0}),
         entry("pipeline", plan.OURS, {"image": 0.02}),
+        entry("replicas", plan.OURS, {"step": 10.0}, variant="1 x CPU"),
+        entry("replicas", plan.OURS, {"step": 11.0}, variant="2 x CPU"),
+        entry("checkpoints", plan.OURS, {"steps": 20.0, "steps_saving": 22.0}, facts={"every": 100, "steps": 2}),
     ]
     found.left_out = ["Model Garden isn't installed (pip install tf-models-official)."]
     return found
@@ -132,6 +135,8 @@ def test_the_table_names_everything_with_its_figures_and_what_is_missing(report)
     assert "torchvision float32 24 s 24 s 240 s 2.00 4.00 1.00" in rows
     assert "mrcnn_tf custom float32 10 ms 10 ms 0.1 s 1.00" in rows
     assert "Input pipeline: 50 images per second" in rows
+    assert "A step on two logical devices takes longer than on one: 10.0%" in rows
+    assert "Checkpoints' share of the training time: 0.2%" in rows
     assert "Left out: Model Garden isn't installed (pip install tf-models-official)." in rows
     assert "FAILED: training: mrcnn_tf float32: it broke" in rows
     assert "Abacus, 2 cores" in text and "50%" in text
@@ -166,6 +171,7 @@ def test_the_command_prints_json_alone_and_leaves_json_and_chart(report, tmp_pat
     assert printed["compared"][0]["over_ours"]["float32"] == pytest.approx(20)
     assert printed["entries"][1]["times"]["forward_level"]["median"] == 0.01
     assert printed["images_per_second"] == [50.0]
+    assert printed["replicas_price"] == pytest.approx(0.1) and printed["checkpoint_price"] == pytest.approx(0.002)
     assert Image.open(tmp_path / "benchmark.png").format == "PNG"
     settings, only, _ = seen["a"]
     assert settings == plan.Settings("mask_rcnn_r50_fpn", [], 64, 1088, 10) and only == ["roi_align", "inference"]

@@ -7,7 +7,17 @@ import pathlib
 import numpy as np
 import pytest
 
-from mrcnn_tf.benchmark import breakdown, inference, inputs, pipeline, roi_align, roofline, training
+from mrcnn_tf.benchmark import (
+    breakdown,
+    checkpoints,
+    inference,
+    inputs,
+    pipeline,
+    replicas,
+    roi_align,
+    roofline,
+    training,
+)
 from mrcnn_tf.benchmark.models import benchmark_config
 from mrcnn_tf.benchmark.operations import inference_operations, resnet_operations
 from mrcnn_tf.benchmark.plan import FAMILY
@@ -88,6 +98,15 @@ def test_a_training_step_learns_from_the_seven_objects():
     assert task.facts["loss_mask"] > 0 and task.facts["loss"] == pytest.approx(
         sum(value for name, value in task.facts.items() if name != "loss"), rel=1e-4
     )
+
+
+def test_replicas_and_checkpoints_are_timed():
+    size = {name: value for name, value in MODEL.items() if name != "precision"}
+    assert names_of(replicas.prepare(**size, replicas=1)) == {"step"}
+    task = checkpoints.prepare(**size)
+    assert names_of(task) == {"steps", "steps_saving"}
+    assert [path.name for path in pathlib.Path(task.folder.name).iterdir()] == ["step-00000001.npz"]
+    assert task.facts["every"] == 500
 
 
 def test_the_pipelines_images_have_seven_objects_at_training_size(tmp_path):

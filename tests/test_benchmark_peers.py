@@ -42,6 +42,7 @@ def test_torchvision_is_measured_by_the_names_of_ours():
         assert found["facts"]["detections"] > 0 and found["runs"][0].keys() == {"detect"}
     found = measured(TORCHVISION, "training", height=64, width=96, precision="float32", positives=True)
     assert found["facts"]["loss_mask"] > 0
+    assert measured(TORCHVISION, "pipeline", images=2, batch=1)["runs"][0].keys() == {"image"}
     assert measured(TORCHVISION, "postprocessing", height=64, width=96)["runs"][0].keys() == {"paste", "rle"}
 
 

@@ -30,8 +30,8 @@ class Overflowing(MaskRCNN):
 
 
 SCENARIOS = {
-    "accumulated": {"optimizer": {"global_clipnorm": 0.5}, "accumulate": 2},
-    "clipped_average": {"norm": "frozen_bn", "optimizer": {"global_clipnorm": 0.5, "average": 0.9}},
+    "accumulated": {"optimizer": {"global_clipnorm": 5.0}, "accumulate": 2},
+    "clipped_average": {"norm": "frozen_bn", "optimizer": {"global_clipnorm": 5.0, "average": 0.9}},
     "sync_bn": {"norm": "sync_bn"},
     "of_keras": {"of_keras": True},
     "overflow": {"kind": Overflowing, "scaled": True},
@@ -65,26 +65,28 @@ def make_strategy(replicas):
 
 
 def train(strategy, norm="gn", optimizer=None, accumulate=1, of_keras=False, kind=MaskRCNN, scaled=False, dtype=None):
-    """The model after the steps, and the logs of the epoch."""
+    """The model after the steps, the logs of the epoch, and how far the weight that moved most did."""
     keras.utils.set_random_seed(3)
     with strategy.scope():
         config = tiny_config("gn" if norm == "gn" else "frozen_bn")
         config.backbone.norm = norm
         model = kind(config, dtype=dtype)
+        before = [weight.numpy() for weight in model.trainable_weights]
         theirs = keras.optimizers.SGD(RATE, momentum=0.9, clipnorm=0.1)
         rule = theirs if of_keras else SGD(RATE, **(optimizer or {}))
         model.compile(optimizer=keras.optimizers.LossScaleOptimizer(rule) if scaled else rule, accumulate=accumulate)
     history = model.fit(dataset(accumulate), verbose=0)
-    return model, history.history
+    moved = max(np.abs(weight.numpy() - old).max() for weight, old in zip(model.trainable_weights, before, strict=True))
+    return model, history.history, moved
 
 
-def outcome(model, history):
+def outcome(model, history, moved):
     arrays = {f"weights/{weight.path.split('/', 1)[1]}": weight.numpy() for weight in model.weights}
     arrays |= {f"averages/{i}": value.numpy() for i, value in enumerate(getattr(model.optimizer, "averages", []))}
     arrays |= {f"logs/{name}": np.array(value) for name, value in history.items() if name.startswith("loss")}
     if hasattr(model.optimizer, "dynamic_scale"):
         arrays["scale"] = model.optimizer.dynamic_scale.numpy()
-    return arrays | {"steps": model.optimizer.iterations.numpy()}
+    return arrays | {"steps": model.optimizer.iterations.numpy(), "moved": moved}
 
 
 def main(replicas, folder, *scenarios):

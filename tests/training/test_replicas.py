@@ -44,6 +44,7 @@ def results(tmp_path_factory):
 def test_replicas_with_a_part_of_the_batch_each_are_one_with_all_of_it(results, scenario, replicas):
     single, several = results[scenario, 1], results[scenario, replicas]
     assert several.keys() == single.keys()
+    assert single["moved"] > 100 * TOLERANCE
     for name, values in single.items():
         np.testing.assert_allclose(several[name], values, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
 
