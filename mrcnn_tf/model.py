@@ -21,7 +21,7 @@ from mrcnn_tf.ops.canvas import canvas
 from mrcnn_tf.ops.finite import MARK, check_finite
 from mrcnn_tf.ops.image_space import points_to_original, to_original
 from mrcnn_tf.ops.noise import image_seeds
-from mrcnn_tf.ops.replicas import gathered, summed
+from mrcnn_tf.ops.replicas import at_least_one, gathered, summed
 from mrcnn_tf.settings import ModelConfig
 from mrcnn_tf.steps import make_detect_function, make_step_function, make_train_function, prepare_optimizer
 from mrcnn_tf.weights.fit import load_into
@@ -150,6 +150,8 @@ class MaskRCNN(keras.Model):
 
     def compute_losses(self, batch, training=True):
         """The losses by name, float32 scalars, of a batch of the data contract (see data/pipeline.py)."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            batch = at_least_one(batch)
         rules, canvas_size = self.config.conventions, self._canvas(batch)
         boxes, classes, crowd = batch["boxes"] - self.box_ends, batch["classes"], batch["crowd"]
         features = self._features(batch, canvas_size, training)

@@ -6,6 +6,8 @@ Without a strategy, or outside its `run`, there is a single replica.
 import numpy as np
 import tensorflow as tf
 
+FAR = 1e5  # pixels; beyond any anchor
+
 
 def summed(values):
     """A tensor, or a list of them, summed over all replicas: every replica gets the same. For gradients, counts, flags.
@@ -61,3 +63,18 @@ def from_all_workers(strategy, data):
     sizes = here(np.array([len(data)], np.int32))
     parts = np.split(here(words), np.cumsum((sizes + 3) // 4)[:-1])
     return [part.tobytes()[:size] for part, size in zip(parts, sizes, strict=True)]
+
+
+def at_least_one(batch):
+    """A batch of the data contract as it is; without images, as some replica may get it of a dataset's last ones, an
+    image that nothing is learnt from.
+
+    TensorFlow's convolutions fail on no image at all. All of the image is crowd, so no anchor and no RoI is drawn.
+    """
+    filler = {name: tf.zeros([1, *tf.unstack(tf.shape(values)[1:])], values.dtype) for name, values in batch.items()}
+    filler["image_size"] = tf.shape(batch["image"])[None, 1:3]
+    filler["boxes"] += tf.constant([-FAR, -FAR, FAR, FAR])
+    filler["classes"] += 1
+    filler["crowd"] = tf.ones_like(filler["crowd"])
+    missing = tf.cast(tf.equal(tf.shape(batch["image"])[0], 0), tf.int32)
+    return {name: tf.concat([values, filler[name][:missing]], axis=0) for name, values in batch.items()}

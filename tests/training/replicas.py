@@ -35,6 +35,7 @@ SCENARIOS = {
     "sync_bn": {"norm": "sync_bn"},
     "of_keras": {"of_keras": True},
     "overflow": {"kind": Overflowing, "scaled": True},
+    "odd_end": {"norm": "frozen_bn", "images": 2 * IMAGES + 1},
     "float16": {"dtype": "mixed_float16"},
 }
 
@@ -51,9 +52,9 @@ def batches(parts):
     return made
 
 
-def dataset(parts):
-    columns = {name: np.concatenate([batch[name] for batch in batches(parts)]) for name in tiny_batch()}
-    return tf.data.Dataset.from_tensor_slices(columns).batch(IMAGES, drop_remainder=True)
+def dataset(parts, images):
+    columns = {name: np.concatenate([batch[name] for batch in batches(parts)])[:images] for name in tiny_batch()}
+    return tf.data.Dataset.from_tensor_slices(columns).batch(IMAGES)
 
 
 def make_strategy(replicas):
@@ -64,7 +65,17 @@ def make_strategy(replicas):
     return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
 
 
-def train(strategy, norm="gn", optimizer=None, accumulate=1, of_keras=False, kind=MaskRCNN, scaled=False, dtype=None):
+def train(
+    strategy,
+    norm="gn",
+    optimizer=None,
+    accumulate=1,
+    of_keras=False,
+    kind=MaskRCNN,
+    scaled=False,
+    dtype=None,
+    images=None,
+):
     """The model after the steps, the logs of the epoch, and how far the weight that moved most did."""
     keras.utils.set_random_seed(3)
     with strategy.scope():
@@ -75,7 +86,7 @@ def train(strategy, norm="gn", optimizer=None, accumulate=1, of_keras=False, kin
         theirs = keras.optimizers.SGD(RATE, momentum=0.9, clipnorm=0.1)
         rule = theirs if of_keras else SGD(RATE, **(optimizer or {}))
         model.compile(optimizer=keras.optimizers.LossScaleOptimizer(rule) if scaled else rule, accumulate=accumulate)
-    history = model.fit(dataset(accumulate), verbose=0)
+    history = model.fit(dataset(accumulate, images), verbose=0)
     moved = max(np.abs(weight.numpy() - old).max() for weight, old in zip(model.trainable_weights, before, strict=True))
     return model, history.history, moved
 
@@ -84,6 +95,9 @@ def outcome(model, history, moved):
     arrays = {f"weights/{weight.path.split('/', 1)[1]}": weight.numpy() for weight in model.weights}
     arrays |= {f"averages/{i}": value.numpy() for i, value in enumerate(getattr(model.optimizer, "averages", []))}
     arrays |= {f"logs/{name}": np.array(value) for name, value in history.items() if name.startswith("loss")}
+    three = {name: values[:3] for name, values in batches(1)[0].items()}  # no multiple of the replicas
+    for index, found in enumerate(model.detect_batch(three)):
+        arrays |= {f"boxes/{index}": found.boxes, f"scores/{index}": found.scores}
     if hasattr(model.optimizer, "dynamic_scale"):
         arrays["scale"] = model.optimizer.dynamic_scale.numpy()
     return arrays | {"steps": model.optimizer.iterations.numpy(), "moved": moved}

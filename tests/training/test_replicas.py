@@ -10,7 +10,7 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 TOLERANCE = 1e-5
-EQUAL = ("accumulated", "clipped_average", "sync_bn", "of_keras", "overflow")
+EQUAL = ("accumulated", "clipped_average", "sync_bn", "of_keras", "overflow", "odd_end")
 RUNS = {1: EQUAL, 2: (*EQUAL, "float16"), 4: ("clipped_average",)}
 
 
@@ -58,6 +58,11 @@ def test_a_step_whose_gradient_is_infinite_on_one_replica_is_skipped_on_all(resu
     assert int(several["steps"]) == 2  # of three batches
     assert several["scale"] == 2.0**14  # halved once
     assert all(np.isfinite(values).all() for values in several.values())
+
+
+def test_three_images_are_detected_in_once_each_on_two_replicas(results):
+    names = {name for name in results["clipped_average", 2] if name.startswith("boxes/")}
+    assert names == {"boxes/0", "boxes/1", "boxes/2"}
 
 
 def test_float16_trains_on_two_replicas(results):
