@@ -164,8 +164,13 @@ def _shear_y(image, draws):
 
 
 def _sheared(function, image, slope):
-    # Unlike the others it branches on tensors without being a tf.function itself.
-    return tf.function(function)(image, slope, tf.zeros([3]))
+    return _converted(function)(image, slope, tf.zeros([3]))
+
+
+@functools.cache
+def _converted(function):
+    # Unlike the others the shears branch on tensors without being a tf.function themselves.
+    return tf.function(function)
 
 
 def _shear_map(matrix):

@@ -3,6 +3,8 @@
 Without a strategy, or outside its `run`, there is a single replica.
 """
 
+import contextlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -17,6 +19,8 @@ def summed(values):
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return values
+    with _own_device(context):
+        values = tf.nest.map_structure(tf.identity, values)
     return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
@@ -25,7 +29,17 @@ def gathered(values):
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return values
-    return context.all_gather(values, axis=0)
+    with _own_device(context):
+        return context.all_gather(tf.identity(values), axis=0)
+
+
+def _own_device(context):
+    """A process with a single replica takes the sum's place from the tensors, which don't always say where they are.
+
+    Not from `context.devices`, which is empty on all processes but the first (TensorFlow 2.20).
+    """
+    devices = context.strategy.extended.worker_devices
+    return tf.device(devices[0]) if len(devices) == 1 else contextlib.nullcontext()
 
 
 def workers(strategy):

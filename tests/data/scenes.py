@@ -155,20 +155,10 @@ def check_objects(result, sample, full, back):
 def check_box(box, mask, tolerance):
     """Asserts that a box is the mask's, each side up to `tolerance` pixels.
 
-    Where an outline meets the image's edge at a flat angle, a shift across it by as much moves the box's end by more.
+    Where an outline meets the image's edge at a flat angle, a shift across it moves the box's end by a multiple.
     """
-    if np.abs(box - bounds(mask)).max() <= tolerance:
-        return
-    assert mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any(), (box, bounds(mask))
-    grown, shrunk = mask, ~mask
-    for _ in range(int(np.ceil(tolerance)) + 1):
-        grown, shrunk = (
-            np.max([np.pad(one, 1)[i : i + one.shape[0], j : j + one.shape[1]] for i in range(3) for j in range(3)], 0)
-            for one in (grown, shrunk)
-        )
-    outer, inner = bounds(grown), bounds(~shrunk) if not shrunk.all() else None
-    assert (box[:2] >= outer[:2]).all() and (box[2:] <= outer[2:]).all(), (box, outer)
-    assert inner is None or ((box[:2] <= inner[:2]).all() and (box[2:] >= inner[2:]).all()), (box, inner)
+    at_edge = mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any()
+    np.testing.assert_allclose(box, bounds(mask), rtol=0, atol=4 * tolerance if at_edge else tolerance)
 
 
 def check_keypoints(result, sample, back, tolerance=1e-3, hidden=None):

@@ -27,7 +27,7 @@ def two_workers(run_config, tmp_path_factory):
     out = folder / "run"
     cluster = free_addresses(2)
     workers = [start(run_config, out, cluster=cluster, index=index) for index in range(2)]
-    signal_at_step(workers[0], out, 2, number=0)
+    signal_at_step(workers[0], out, 5, number=0)
     workers[1].kill()
     killed = time.monotonic()
     printed = finish(workers[0], status=2)
