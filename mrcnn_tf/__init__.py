@@ -21,6 +21,7 @@ __all__ = [
     "load_model",
     "make_optimizer",
     "ops",
+    "show_batch",
     "train",
 ]
 
@@ -39,4 +40,5 @@ if pathlib.Path(sys.argv[0]).stem != "mrcnn-tf":
     from mrcnn_tf.settings import Config
     from mrcnn_tf.training.optimizer import make_optimizer
     from mrcnn_tf.training.trainer import load_model, train
+    from mrcnn_tf.visualize import show_batch
     from mrcnn_tf.weights.presets import list_presets

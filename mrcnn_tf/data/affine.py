@@ -80,10 +80,10 @@ def moved(sample, image, matrix, upright, masks):
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
     limits = tf.stack([width, height, width, height])
     bounds = _moved_bounds(sample.boxes, matrix)
-    tight = tf.clip_by_value(bounds, 0.0, limits)
-    cut = tf.reduce_any(tf.abs(tight - bounds) > CUT, axis=1)
+    clipped = tf.clip_by_value(bounds, 0.0, limits)
+    cut = tf.reduce_any(tf.abs(clipped - bounds) > CUT, axis=1)
     changed = cut if upright else tf.ones_like(cut)
-    share = tf.math.divide_no_nan(_areas(tight), _areas(bounds))
+    tight, share = clipped, tf.math.divide_no_nan(_areas(clipped), _areas(bounds))
     if masks:
         inside, tight = _seen(sample, matrix, limits)
         values = tf.cast(sample.masks, tf.float32)
@@ -94,7 +94,7 @@ def moved(sample, image, matrix, upright, masks):
         areas=tf.where(cut, areas * share, areas),
         keypoints=_moved_keypoints(sample.keypoints, matrix, width, height),
     )
-    return refitted(changes, sample.masks, tight, changed, matrix, masks, bounds)
+    return refitted(changes, sample.masks, tight, changed, matrix, masks, clipped)
 
 
 def refitted(sample, source, tight, changed, matrix, masks, bounds):
@@ -106,7 +106,7 @@ def refitted(sample, source, tight, changed, matrix, masks, bounds):
         tight: [N, 4] boxes after the map, which count where `changed` [N] bool.
         matrix: the map from the sample's boxes to the new ones.
         masks: whether there are masks.
-        bounds: [N, 4] boxes of the unchanged objects, after the map.
+        bounds: [N, 4] boxes after the map, which count for all others.
 
     Returns:
         Sample.

@@ -72,8 +72,9 @@ def drawn(masks, boxes, size):
     One after another and each in its own window, which takes far less time and memory than N whole canvases.
     """
     side = tf.cast(tf.shape(masks)[1], tf.float32)
-    low = tf.cast(tf.floor(boxes[:, :2]), tf.int32)
-    high = tf.minimum(tf.cast(tf.math.ceil(boxes[:, 2:]), tf.int32), tf.reverse(size, [0]))
+    ends = tf.reverse(size, [0])
+    low = tf.clip_by_value(tf.cast(tf.floor(boxes[:, :2]), tf.int32), 0, ends - 1)
+    high = tf.clip_by_value(tf.cast(tf.math.ceil(boxes[:, 2:]), tf.int32), low + 1, ends)
 
     def add(place, canvas):
         (left, top), (right, bottom) = tf.unstack(low[place]), tf.unstack(high[place])

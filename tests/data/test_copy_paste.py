@@ -134,6 +134,8 @@ def test_the_canvas_holds_every_mask_where_it_lies():
     canvas = drawn(sample.masks, sample.boxes, tf.constant([90, 120])).numpy()
     union = full.any(0)
     assert ((canvas > 127) & union).sum() / ((canvas > 127) | union).sum() > 0.99
+    beside = drawn(sample.masks[:1], tf.constant([[-1e-5, 89.9, 20, 90.001]]), tf.constant([90, 120])).numpy()
+    assert beside.shape == (90, 120) and not beside[:89].any()
     nothing = drawn(sample.masks[:0], sample.boxes[:0], tf.constant([90, 120])).numpy()
     assert nothing.shape == (90, 120) and not nothing.any()
 
