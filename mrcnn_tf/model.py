@@ -1,7 +1,6 @@
 """Mask R-CNN (section 3 of the paper) as a Keras model."""
 
 import dataclasses
-import re
 
 import keras
 import numpy as np
@@ -13,25 +12,21 @@ from mrcnn_tf.assembly import Assembly
 from mrcnn_tf.categories import most_keypoints
 from mrcnn_tf.config import model_config
 from mrcnn_tf.detections import Detections
-from mrcnn_tf.errors import NonFiniteLoss, UserError
+from mrcnn_tf.errors import UserError
 from mrcnn_tf.layers.roi_sampler import foreground
-from mrcnn_tf.metrics import ImagesPerSecond, InputWait
-from mrcnn_tf.native.library import stock_operations
 from mrcnn_tf.ops.canvas import canvas
-from mrcnn_tf.ops.finite import MARK, check_finite
 from mrcnn_tf.ops.image_space import points_to_original, to_original
 from mrcnn_tf.ops.noise import image_seeds
-from mrcnn_tf.ops.replicas import at_least_one, gathered, summed
+from mrcnn_tf.ops.replicas import at_least_one
 from mrcnn_tf.settings import ModelConfig
-from mrcnn_tf.steps import make_detect_function, make_step_function, make_train_function, prepare_optimizer
+from mrcnn_tf.steps import make_detect_function
+from mrcnn_tf.trainable import Trainable
 from mrcnn_tf.weights.fit import load_into
 from mrcnn_tf.weights.source import read_weights
 
-SMALLEST_LOSS_SCALE = 2.0**-10  # halved so often, it isn't the scale that is at fault
-
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class MaskRCNN(keras.Model):
+class MaskRCNN(Trainable):
     """Boxes, classes, masks and keypoints of the objects in an image; with a box head alone, Faster R-CNN.
 
     Trains with `compile(optimizer=...)` and `fit` on batches of `coco_dataset(..., training=True)`; its losses are its
@@ -76,8 +71,7 @@ class MaskRCNN(keras.Model):
         self.keypoint_head = parts.keypoint_head()
         names = ["loss", "loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"]
         names += ["loss_mask"] * bool(self.mask_head) + ["loss_keypoint"] * bool(self.keypoint_head)
-        self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in names}
-        self.speed, self.input_wait = ImagesPerSecond(), InputWait()
+        self.track(names)
         self.build()
 
     def build(self, input_shape=None):
@@ -185,131 +179,6 @@ class MaskRCNN(keras.Model):
                 heatmaps, *self.keypoint_head.targets(batch["keypoints"], positives)
             )
         return found
-
-    def compile(self, optimizer="sgd", accumulate=1, jit_compile=False, **kwargs):
-        """keras.Model.compile; the losses are the model's own.
-
-        Args:
-            optimizer: as in Keras. In mixed float16 it gets dynamic loss scaling.
-            accumulate: batches whose gradients are averaged for one step; `fit` counts steps, not batches.
-            jit_compile: compile losses and gradients by XLA, with stock operations; on one device alone.
-            **kwargs: as in Keras.
-        """
-        if jit_compile and self.distribute_strategy.num_replicas_in_sync > 1:
-            raise UserError("XLA can't compile a step on several devices: leave out jit_compile (train.jit_compile).")
-        # To Keras it would mean the whole step, with the check of the losses, which speaks in strings.
-        super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
-        prepare_optimizer(self.optimizer, self.distribute_strategy)
-        self.accumulate, self.by_xla = accumulate, jit_compile
-
-    accumulate, by_xla = 1, False
-
-    def get_compile_config(self):
-        """What `compile` was called with, as json."""
-        own = {"accumulate": self.accumulate, "jit_compile": self.by_xla}
-        return super().get_compile_config() | own if self.compiled else {}
-
-    def compile_from_config(self, config):
-        """Compiles a loaded model as it was when it was saved."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_weights)
-
-    def _maybe_symbolic_build(self, *args, **kwargs):
-        """Nothing: all weights are there. Keras would trace the model once more, which fails on several replicas."""
-
-    def make_train_function(self, force=False):
-        """See `steps`."""
-        if self.train_function is None or force:
-            self.train_function = make_train_function(self)
-
-    def make_test_function(self, force=False):
-        """See `steps`."""
-        if self.test_function is None or force:
-            self.test_function = make_step_function(self, self.test_step)
-
-    def train_step(self, batch, now, waited):
-        """One step of `fit`; raises NonFiniteLoss before a bad number reaches the weights.
-
-        Args:
-            batch: of the data contract, this replica's part of it.
-            now: the time when it was there, in seconds.
-            waited: seconds until then.
-        """
-        values, gradients = self.loss_gradients(batch)
-        return self.update(values, gradients, tf.shape(batch["image"])[0], now, waited, batch["image_id"])
-
-    def loss_gradients(self, batch):
-        """The losses of a batch by name, and the gradient of (with float16, the scaled) sum for each trainable weight.
-
-        Under a strategy they are this replica's shares, see `losses`.
-        """
-        if not self.by_xla:
-            return self._loss_gradients(batch)
-        with stock_operations():
-            return tf.function(self._loss_gradients, jit_compile=True, autograph=False)(batch)
-
-    def _loss_gradients(self, batch):
-        with tf.GradientTape() as tape:
-            values = self.compute_losses(batch)
-            total = self.optimizer.scale_loss(tf.add_n(list(values.values())))
-        return values, tape.gradient(total, self.trainable_weights)
-
-    def update(self, values, gradients, images, now, waited, image_ids=None):
-        """Sums losses and gradients over the replicas, updates the weights, and returns the figures of the step."""
-        gradients = summed([tf.convert_to_tensor(gradient) for gradient in gradients])
-        values = dict(zip(values, summed(list(values.values())), strict=True))
-        checked = check_finite(
-            values | self._gradient_check(gradients), None if image_ids is None else gathered(image_ids)
-        )
-        with tf.control_dependencies(list(checked.values())):
-            self.optimizer.apply([tf.identity(gradient) for gradient in gradients], self.trainable_weights)
-        self.speed.update_state(summed(images), now)
-        self.input_wait.update_state(waited, now)
-        return self._report(values) | {metric.name: metric.result() for metric in (self.speed, self.input_wait)}
-
-    def _gradient_check(self, gradients):
-        """What has to be finite beside the losses: the gradient, unless loss scaling deals with it."""
-        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            return {"the gradient": tf.linalg.global_norm(gradients)}
-        scale = tf.convert_to_tensor(self.optimizer.dynamic_scale)
-        return {"the gradient, however small the loss scale,": tf.where(scale < SMALLEST_LOSS_SCALE, np.inf, 0.0)}
-
-    def test_step(self, batch):
-        """One step of `fit`'s validation and of keras `evaluate`: the losses. Average precision: `CocoAP`."""
-        values = self.compute_losses(batch, training=False)
-        return self._report(dict(zip(values, summed(list(values.values())), strict=True)))
-
-    def _report(self, values):
-        for name, value in {"loss": tf.add_n(list(values.values())), **values}.items():
-            self.loss_trackers[name].update_state(value)
-        return {name: tracker.result() for name, tracker in self.loss_trackers.items()}
-
-    @property
-    def loss_names(self):
-        """The names of what `compute_losses` gives."""
-        return [name for name in self.loss_trackers if name != "loss"]
-
-    def fit(self, x=None, *args, steps_per_epoch=None, **kwargs):
-        """keras.Model.fit, but a loss that isn't finite ends in a NonFiniteLoss of one sentence."""
-        if self.compiled and not self.optimizer.built:
-            with self.distribute_strategy.scope():  # made inside the first step, they would have it traced twice
-                self.optimizer.build(self.trainable_weights)
-        if self.accumulate > 1 and steps_per_epoch is None and isinstance(x, tf.data.Dataset):
-            steps_per_epoch = int(x.cardinality()) // self.accumulate
-            if steps_per_epoch < 1:
-                raise UserError(
-                    f"The data has {int(x.cardinality())} batches and a step takes {self.accumulate} (accumulate): "
-                    "give steps_per_epoch and data that repeats, or accumulate less."
-                )
-            x = x.repeat()
-        kwargs = {"shuffle": False} | kwargs  # Keras warns of shuffling a tf.data.Dataset
-        try:
-            return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **kwargs)
-        except tf.errors.InvalidArgumentError as error:
-            found = re.search(re.escape(MARK) + r"[^\]]*?step before\.", error.message)
-            if found is None:
-                raise
-            raise NonFiniteLoss(found.group()) from None
 
     def detect(self, images):
         """Detections of one image, uint8 [H, W, 3] RGB -> `Detections`, or of a list of images of any sizes -> a list.

@@ -14,17 +14,35 @@ from mrcnn_tf.native.builder import build, built_libraries
 from mrcnn_tf.native.toolchain import find_compiler, find_nvcc
 
 _stock_only = contextvars.ContextVar("stock_only", default=False)
+_static_shapes = contextvars.ContextVar("static_shapes", default=False)
 
 
 @contextlib.contextmanager
 def stock_operations():
-    """Whatever is traced in this context uses TensorFlow's stock operations only: graphs that run without this package,
-    compile with XLA, or are converted to TFLite."""
+    """Whatever is traced in this context uses TensorFlow's stock operations only: graphs that run without this
+    package."""
     token = _stock_only.set(True)
     try:
         yield
     finally:
         _stock_only.reset(token)
+
+
+@contextlib.contextmanager
+def static_shapes():
+    """Whatever is traced in this context has no shape that depends on values, and stock operations only: graphs for
+    compilers, such as XLA and TFLite."""
+    token = _static_shapes.set(True)
+    try:
+        with stock_operations():
+            yield
+    finally:
+        _static_shapes.reset(token)
+
+
+def shapes_must_be_static():
+    """Whether this is traced inside `static_shapes`."""
+    return _static_shapes.get()
 
 
 def custom_ops():

@@ -8,6 +8,8 @@ that looks at neighbours. Extents are canvases in cells of one feature map; an e
 
 import tensorflow as tf
 
+from mrcnn_tf.native.library import shapes_must_be_static
+
 
 def canvas(image_size, multiple=32):
     """int32 [B, 2] = (height, width): `image_size` [B, 2] rounded up to a multiple, in pixels."""
@@ -31,6 +33,12 @@ def clear(features, cells):
     if cells is None:
         return features
     height, width = tf.shape(features)[1], tf.shape(features)[2]
-    full = tf.reduce_all(cells >= tf.stack([height, width]))
     zero = tf.zeros([], features.dtype)
-    return tf.cond(full, lambda: features, lambda: tf.where(inside(cells, height, width), features, zero))
+
+    def cleared():
+        return tf.where(inside(cells, height, width), features, zero)
+
+    if shapes_must_be_static():  # a branch's gradient has shapes that its forward pass hands it as values
+        return cleared()
+    full = tf.reduce_all(cells >= tf.stack([height, width]))
+    return tf.cond(full, lambda: features, cleared)

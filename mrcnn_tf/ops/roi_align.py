@@ -1,12 +1,16 @@
-"""RoIAlign (section 3 of the paper) over one feature map or several: one function, two implementations."""
+"""RoIAlign (section 3 of the paper) over one feature map or several: one function, three implementations."""
 
 import dataclasses
 
 import tensorflow as tf
 
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.native.library import shapes_must_be_static
 from mrcnn_tf.ops.roi_align_custom import custom_roi_align, has_custom_roi_align
 from mrcnn_tf.ops.roi_align_gather import gather_roi_align
+from mrcnn_tf.ops.roi_align_static import static_roi_align
+
+IMPLEMENTATIONS = {"custom": custom_roi_align, "gather": gather_roi_align, "static": static_roi_align}
 
 
 @dataclasses.dataclass
@@ -47,7 +51,8 @@ def roi_align(features, boxes, box_batch, spatial_scale, output_size, sampling_r
         aligned: shift by half a cell, so that pixel centres and cell centres coincide. Unaligned RoIs are at least one
             cell wide and high, as in Detectron and torchvision.
         implementation: "custom" (our own operation, built on the first use), "gather" (stock operations, for graphs
-            that must run without this package or compile with XLA) or "auto": "custom" where it is there.
+            that must run without this package), "static" (the same without shapes that depend on values, for XLA and
+            TFLite) or "auto": "static" inside `static_shapes`, elsewhere "custom" where it is there.
 
     Returns:
         [R, output_size, output_size, C] in the features' dtype. Samples more than one cell outside the map are 0,
@@ -79,13 +84,16 @@ def pyramid_roi_align(features, rois, output_size, sampling_ratio, aligned, impl
         raise UserError(
             f"RoIAlign got {len(features)} feature maps and {len(rois.scales)} scales: give one scale a map."
         )
-    if implementation not in ("auto", "custom", "gather"):
-        raise UserError(f"There is no RoIAlign implementation '{implementation}': choose auto, custom or gather.")
+    if implementation not in ("auto", *IMPLEMENTATIONS):
+        raise UserError(
+            f"There is no RoIAlign implementation '{implementation}': choose auto, {' or '.join(IMPLEMENTATIONS)}."
+        )
     features = [tf.convert_to_tensor(level) for level in features]
     rois = dataclasses.replace(rois, boxes=tf.stop_gradient(tf.cast(rois.boxes, tf.float32)))
     dtype = features[0].dtype
-    if implementation == "gather" or (implementation == "auto" and not has_custom_roi_align(dtype)):
-        return gather_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step)
-    if not has_custom_roi_align(dtype):
+    if implementation == "auto":
+        implementation = "static" if shapes_must_be_static() else implementations(dtype)[0]
+    if implementation == "custom" and not has_custom_roi_align(dtype):
         raise UserError(f"The custom RoIAlign isn't there for {dtype.name} on this machine: choose auto or gather.")
-    return custom_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step)
+    pool = IMPLEMENTATIONS[implementation]
+    return pool(features, rois, output_size, sampling_ratio, aligned, bin_step)
