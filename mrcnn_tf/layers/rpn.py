@@ -43,7 +43,7 @@ class RPN(keras.layers.Layer):
         self.anchors_per_cell = len(self.sizes[0]) * len(config["aspect_ratios"])
         hidden = config["channels"] or channels
         self.head = RPNHead(self.anchors_per_cell, hidden, config["convs"], dtype=self.dtype_policy, name="head")
-        self.supports_jit = False  # TensorFlow's NMS and the dynamic shapes of a batch of images don't compile with XLA
+        self.supports_jit = False  # or Keras compiled `predict` by XLA where it sees a GPU, our own operations included
 
     def build(self, input_shape):
         self.head.build(input_shape)
