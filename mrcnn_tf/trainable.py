@@ -70,12 +70,12 @@ class Trainable(keras.Model):
         if self.test_function is None or force:
             self.test_function = make_step_function(self, self.test_step)
 
-    def train_step(self, batch, now, waited):
+    def train_step(self, batch, now=0.0, waited=0.0):
         """One step of `fit`; raises NonFiniteLoss before a bad number reaches the weights.
 
         Args:
             batch: of the data contract, this replica's part of it.
-            now: the time when it was there, in seconds.
+            now: the time when it was there, in seconds; 0 leaves the speed out.
             waited: seconds until then.
         """
         values, gradients = self.loss_gradients(batch)
