@@ -35,7 +35,15 @@ def test_the_step_that_runs_is_finished(number, capfd):
     assert capfd.readouterr().err.count("once more to stop at once") == 1
 
 
-def test_the_second_interrupt_is_pythons_own():
+@pytest.fixture
+def heeded():
+    """Processes in the background may start with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_second_interrupt_is_pythons_own(heeded):
     with pytest.raises(KeyboardInterrupt), StopAfterStep().signals():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
