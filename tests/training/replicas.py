@@ -32,7 +32,7 @@ class Overflowing(MaskRCNN):
 SCENARIOS = {
     "accumulated": {"optimizer": {"global_clipnorm": 5.0}, "accumulate": 2},
     "clipped_average": {"norm": "frozen_bn", "optimizer": {"global_clipnorm": 5.0, "average": 0.9}},
-    "sync_bn": {"norm": "sync_bn"},
+    "sync_bn": {"norm": "sync_bn", "rate": 0.0005},  # it multiplies rounding where a map has few cells
     "of_keras": {"of_keras": True},
     "overflow": {"kind": Overflowing, "scaled": True},
     "odd_end": {"norm": "frozen_bn", "images": 2 * IMAGES + 1},
@@ -75,6 +75,7 @@ def train(
     scaled=False,
     dtype=None,
     images=None,
+    rate=RATE,
 ):
     """The model after the steps, the logs of the epoch, and how far the weight that moved most did."""
     keras.utils.set_random_seed(3)
@@ -83,8 +84,8 @@ def train(
         config.backbone.norm = norm
         model = kind(config, dtype=dtype)
         before = [weight.numpy() for weight in model.trainable_weights]
-        theirs = keras.optimizers.SGD(RATE, momentum=0.9, clipnorm=0.1)
-        rule = theirs if of_keras else SGD(RATE, **(optimizer or {}))
+        theirs = keras.optimizers.SGD(rate, momentum=0.9, clipnorm=0.1)
+        rule = theirs if of_keras else SGD(rate, **(optimizer or {}))
         model.compile(optimizer=keras.optimizers.LossScaleOptimizer(rule) if scaled else rule, accumulate=accumulate)
     history = model.fit(dataset(accumulate, images), verbose=0)
     moved = max(np.abs(weight.numpy() - old).max() for weight, old in zip(model.trainable_weights, before, strict=True))
