@@ -1,5 +1,6 @@
 """The whole state of a model in training, out and in."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -127,7 +128,9 @@ def test_the_losses_of_an_epoch_go_on(trained):
 
 def test_mirrored_state_comes_once_and_goes_to_all_replicas(tmp_path):
     script = str(pathlib.Path(__file__).parent / "mirrored_snapshot.py")
-    done = subprocess.run([sys.executable, script, str(tmp_path / "a.npz")], capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, script, str(tmp_path / "a.npz")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     alone = tiny_model(average=0.9, kind="frozen_bn")
     arrays, _ = read_checkpoint(tmp_path / "a.npz")
