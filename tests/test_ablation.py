@@ -173,7 +173,8 @@ def test_finished_runs_stay_and_a_failure_loses_nothing_else(tmp_path, monkeypat
     (outcome,) = result.outcomes
     assert 0 <= outcome.figure("segm.AP") <= 100 and outcome.result["seconds"] > 0
     (done,) = (tmp_path / "table-2e").iterdir()
-    assert {file.name for file in done.iterdir()} == {RESULT, "config.yaml", "history.json", "run.log"}
+    left = {RESULT, "config.yaml", "history.json", "log.jsonl", "run.log", "tensorboard"}
+    assert {file.name for file in done.iterdir()} == left
 
     # The same again beside a row whose process ends badly.
     monkeypatch.setattr(runner.sys, "executable", "/bin/false")

@@ -7,6 +7,7 @@ import pytest
 
 from mrcnn_tf.layers.application import ApplicationBackbone
 from mrcnn_tf.layers.application_graph import CanvasAveragePooling, ChannelScale, ChannelStatistics, ClearPadding
+from mrcnn_tf.layers.batch_norm import BatchNorm
 from mrcnn_tf.layers.box_head import BoxHead
 from mrcnn_tf.layers.conv import ConvNorm
 from mrcnn_tf.layers.fpn import FPN
@@ -33,6 +34,7 @@ LAYERS = {
     "ConvNorm": (lambda tree, **k: ConvNorm(8, 3, 2, None, "relu", 1e-3, 1, "zeros", **k), IMAGES),
     "ConvNorm with group norm": (lambda tree, **k: ConvNorm(32, 1, norm="gn", epsilon=1e-2, **k), IMAGES),
     "ConvNorm in groups": (lambda tree, **k: ConvNorm(9, 3, groups=3, **k), IMAGES),
+    "BatchNorm": (lambda tree, **k: BatchNorm(0.8, 1e-3, True, **k), PYRAMID[0]),
     "GroupNorm": (lambda tree, **k: GroupNorm(4, 1e-3, **k), PYRAMID[0]),
     "ResidualBlock": (lambda tree, **k: ResidualBlock(8, 20, True, 2, True, True, 4, "bn", 1e-3, 1, **k), IMAGES),
     "ResNet": (lambda tree, **k: ResNet(50, "bn", True, 3, 1e-3, 2, 8, "same", True, 5, **k), IMAGES),
@@ -43,8 +45,8 @@ LAYERS = {
     "ChannelScale": (lambda tree, **k: ChannelScale(0.5, **k), PYRAMID[0]),
     "FPN": (lambda tree, **k: FPN(16, "frozen_bn", 1e-3, **k), PYRAMID[:4]),
     "RPNHead": (lambda tree, **k: RPNHead(2, 12, 2, **k), PYRAMID),
-    "RPN": (lambda tree, **k: RPN(tree["rpn"], tree["conventions"], [4, 8, 16, 32, 64], 16, 5, **k), PYRAMID),
-    "RPN on one map": (lambda tree, **k: RPN(tree["rpn"], tree["conventions"], [16], 16, 5, **k), PYRAMID[:1]),
+    "RPN": (lambda tree, **k: RPN(tree["rpn"], tree["conventions"], [4, 8, 16, 32, 64], 16, **k), PYRAMID),
+    "RPN on one map": (lambda tree, **k: RPN(tree["rpn"], tree["conventions"], [16], 16, **k), PYRAMID[:1]),
     "RoILayer": (lambda tree, **k: RoILayer(5, [4, 8], tree["conventions"], "warp", "max", **k), None),
     "Res5": (lambda tree, **k: Res5(RES5, RoILayer(14, [16], tree["conventions"]), **k), PYRAMID[:1]),
     "BoxHead": (
