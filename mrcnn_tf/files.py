@@ -1,6 +1,7 @@
-"""Writing files whole or not at all, and where cached ones are kept."""
+"""Writing files whole or not at all, their digests, and where cached ones are kept."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 
@@ -22,3 +23,12 @@ def cache_folder():
     """$MRCNN_TF_CACHE, or the user's cache folder."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.environ.get("MRCNN_TF_CACHE") or os.path.join(root, "mrcnn_tf")
+
+
+def sha256(path):
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

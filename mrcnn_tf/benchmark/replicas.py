@@ -19,7 +19,7 @@ IMAGES = 2  # of a step
 def prepare(config, overrides, height, width, replicas):
     """Times a step of SGD on IMAGES images of height x width pixels, divided among `replicas` logical devices."""
     settings = benchmark_config(config, overrides, height, width)
-    with _strategy(replicas).scope():
+    with logical_strategy(replicas).scope():
         keras.utils.set_random_seed(0)
         model = MaskRCNN(settings.model)
         model.compile(optimizer=SGD(RATE, settings.train.momentum, settings.train.weight_decay))
@@ -30,7 +30,8 @@ def prepare(config, overrides, height, width, replicas):
     return worker.Task(worker.timed(step=lambda: model.train_function(batches)))
 
 
-def _strategy(replicas):
+def logical_strategy(replicas):
+    """A strategy of so many logical devices on the processor; nothing may have used TensorFlow's devices before."""
     if replicas == 1:
         return tf.distribute.get_strategy()
     processor = tf.config.list_physical_devices("CPU")[0]

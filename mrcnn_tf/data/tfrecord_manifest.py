@@ -2,13 +2,12 @@
 
 import dataclasses
 import glob
-import hashlib
 import json
 import os
 
 from mrcnn_tf.data.image_files import file_sizes
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.files import replaced
+from mrcnn_tf.files import replaced, sha256
 
 _NUMBERS = "[0-9]" * 5 + "-of-" + "[0-9]" * 5
 
@@ -40,7 +39,7 @@ def describe(index, config, shards):
         "format": FORMAT,
         "json": os.path.realpath(config.annotations),
         "json_bytes": os.path.getsize(config.annotations),
-        "json_sha256": _digest(config.annotations),
+        "json_sha256": sha256(config.annotations),
         "image_folder": os.path.realpath(config.images),
         "images": index.image_ids.size,
         "image_bytes": sum(file_sizes(files)),
@@ -80,14 +79,6 @@ def begin(folder, name, manifest, force):
             temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder} can't be written to ({error.strerror}): give another --out.") from error
-
-
-def _digest(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read(path):

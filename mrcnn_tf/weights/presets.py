@@ -1,11 +1,10 @@
 """Published weights that can be imported: where they are, what they reach, and where they are kept here."""
 
 import dataclasses
-import hashlib
 import pathlib
 
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.files import cache_folder
+from mrcnn_tf.files import cache_folder, sha256
 
 TORCHVISION = "https://docs.pytorch.org/vision/stable/models.html"
 DETECTRON2 = "https://github.com/facebookresearch/detectron2/blob/main/MODEL_ZOO.md"
@@ -155,21 +154,13 @@ def preset_file(preset):
             f"{preset.page}) into that folder."
         )
     if preset.sha256:
-        digest = _sha256(path)
+        digest = sha256(path)
         if not digest.startswith(preset.sha256):
             raise UserError(
                 f"{path} isn't the file that was published (its SHA-256 begins with {digest[:8]} and not with "
                 f"{preset.sha256}): download it again from {preset.page}."
             )
     return path
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def weights_folder():

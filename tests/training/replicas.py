@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tiny import tiny_batch, tiny_config
 
+from mrcnn_tf.benchmark.replicas import logical_strategy
 from mrcnn_tf.model import MaskRCNN
 from mrcnn_tf.training.optimizer import SGD
 
@@ -57,14 +58,6 @@ def dataset(parts, images):
     return tf.data.Dataset.from_tensor_slices(columns).batch(IMAGES)
 
 
-def make_strategy(replicas):
-    if replicas == 1:
-        return tf.distribute.get_strategy()
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
-    return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
-
-
 def train(
     strategy,
     norm="gn",
@@ -105,7 +98,7 @@ def outcome(model, history, moved):
 
 
 def main(replicas, folder, *scenarios):
-    strategy, kept = make_strategy(int(replicas)), []
+    strategy, kept = logical_strategy(int(replicas)), []
     for scenario in scenarios:
         # Kept, for TensorFlow locked up when it let go of one model's graphs while it traced another on two replicas.
         kept.append(train(strategy, **SCENARIOS[scenario]))
