@@ -5,8 +5,8 @@ import sys
 
 from mrcnn_tf.compatibility import check_environment
 from mrcnn_tf.errors import NonFiniteLoss, UserError
+from mrcnn_tf.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "CocoAP",
     "Config",
@@ -14,8 +14,11 @@ __all__ = [
     "MaskRCNN",
     "NonFiniteLoss",
     "UserError",
+    "__version__",
     "coco_dataset",
     "evaluate",
+    "export_saved_model",
+    "export_tflite",
     "list_presets",
     "load_config",
     "load_model",
@@ -36,6 +39,8 @@ if pathlib.Path(sys.argv[0]).stem != "mrcnn-tf":
     from mrcnn_tf.detections import Detections
     from mrcnn_tf.evaluation.callback import CocoAP
     from mrcnn_tf.evaluation.runner import evaluate
+    from mrcnn_tf.export.saved_model import export_saved_model
+    from mrcnn_tf.export.tflite import export_tflite
     from mrcnn_tf.model import MaskRCNN
     from mrcnn_tf.settings import Config
     from mrcnn_tf.training.optimizer import make_optimizer

@@ -14,7 +14,7 @@ from mrcnn_tf.config import model_config
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.layers.roi_sampler import foreground
-from mrcnn_tf.ops.canvas import canvas
+from mrcnn_tf.ops import canvas
 from mrcnn_tf.ops.image_space import points_to_original, to_original
 from mrcnn_tf.ops.noise import image_seeds
 from mrcnn_tf.ops.replicas import at_least_one
@@ -106,22 +106,32 @@ class MaskRCNN(Trainable):
             head `masks` [B, D, M, M]: probabilities inside each box; with a keypoint head `keypoints` [B, D, P, 3] =
             (x, y, score) in original pixels.
         """
-        return self._detections(inputs, self._canvas(inputs), training)
+        return self.detections(inputs, self.canvas_size(inputs), training)
 
-    def _canvas(self, inputs):
-        return canvas(inputs["image_size"], self.divisor)
+    def canvas_size(self, inputs):
+        """int32 [B, 2] = (height, width): each image's own area in a batch, its size up to the coarsest stride."""
+        return canvas.canvas(inputs["image_size"], self.divisor)
 
-    def _features(self, inputs, canvas_size, training):
-        """The maps that RPN and heads read: the pyramid, or the backbone's last one."""
+    def features(self, inputs, canvas_size=None, training=False):
+        """The maps [B, H_l, W_l, C] that RPN and heads read: the pyramid, or the backbone's last one."""
         images = self.preprocess.normalize(inputs["image"], inputs["image_size"])
         maps = self.backbone(images, canvas_size=canvas_size, training=training)
         return self.fpn(maps, canvas_size=canvas_size) if self.fpn else maps[-1:]
 
-    def _detections(self, inputs, canvas_size, training):
+    def features_and_scores(self, inputs, canvas_size=None, training=False):
+        """The maps, and what the RPN's head says of them: three lists over levels, see `RPNHead`."""
+        features = self.features(inputs, canvas_size, training)
+        return features, *self.rpn.head(features, [canvas.extent(canvas_size, stride) for stride in self.rpn.strides])
+
+    def detections(self, inputs, canvas_size=None, training=False):
+        """As `call`, each image's own area in the batch being `canvas_size` int32 [B, 2]; None: all of it."""
+        return self.detections_in(*self.features_and_scores(inputs, canvas_size, training), inputs, canvas_size)
+
+    def detections_in(self, features, rpn_logits, rpn_deltas, inputs, canvas_size=None):
+        """The same from maps and what the RPN's head gave on them; of `inputs` the two sizes count."""
         sizes = inputs["image_size"], inputs["original_size"]
         extent = inputs["image_size"] - int(self.box_ends[-1])
-        features = self._features(inputs, canvas_size, training)
-        proposals = self.rpn(features, extent, canvas_size)
+        proposals = self.rpn.propose(features, rpn_logits, rpn_deltas, extent, canvas_size)
         logits, deltas = self.box_head(self.box_features(features, proposals.boxes, canvas_size))
         detected = self.box_head.detect(logits, deltas, proposals, extent)
         boxes = tf.where(detected.valid[..., None], detected.boxes + self.box_ends, 0.0)
@@ -138,7 +148,8 @@ class MaskRCNN(Trainable):
             heatmaps = self.keypoint_head(
                 self.keypoint_features(features, detected.boxes, canvas_size), detected.classes
             )
-            keypoints = self.keypoint_head.detect(heatmaps, boxes, detected.classes)
+            canvas_pixels = canvas.static_canvas(features[0], self.rpn.strides[0])
+            keypoints = self.keypoint_head.detect(heatmaps, boxes, detected.classes, canvas_pixels)
             outputs["keypoints"] = points_to_original(keypoints, *sizes)
         return outputs
 
@@ -146,9 +157,9 @@ class MaskRCNN(Trainable):
         """The losses by name, float32 scalars, of a batch of the data contract (see data/pipeline.py)."""
         if self.distribute_strategy.num_replicas_in_sync > 1:
             batch = at_least_one(batch)
-        rules, canvas_size = self.config.conventions, self._canvas(batch)
+        rules, canvas_size = self.config.conventions, self.canvas_size(batch)
         boxes, classes, crowd = batch["boxes"] - self.box_ends, batch["classes"], batch["crowd"]
-        features = self._features(batch, canvas_size, training)
+        features = self.features(batch, canvas_size, training)
         step = self.optimizer.iterations if training and self.compiled else 0
         seeds = image_seeds(self.seed, step, batch["image_id"])
         anchors = self.rpn.sample_anchors(features, boxes, classes > 0, crowd, seeds, canvas_size)
@@ -201,7 +212,7 @@ class MaskRCNN(Trainable):
             # One image fills its own canvas: None spares the masking. AutoGraph has nothing to convert here (Keras
             # traces `call` without it too) and would take a quarter of the tracing.
             self._detect_function = tf.function(
-                lambda pixels: self._detections(self.preprocess(pixels), None, False),
+                lambda pixels: self.detections(self.preprocess(pixels)),
                 input_signature=signature,
                 autograph=False,
             )

@@ -6,6 +6,7 @@ import pathlib
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import replaced
 from mrcnn_tf.images import read_image
+from mrcnn_tf.runtimes.sendable import UnreadableImage
 from mrcnn_tf.visualize import save_png
 
 
@@ -17,7 +18,7 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
     `keypoints`, the `keypoint_names` in their order.
 
     Args:
-        model: a `MaskRCNN`.
+        model: a `MaskRCNN`, or an exported one with the same `detect`; `detect_file` is preferred.
         paths: image files.
         folder: made if missing. Files of the same name from different folders get a number.
         min_score: of the detections in the picture.
@@ -25,16 +26,18 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
 
     Returns:
         A list of (path, number of detections drawn) and a list of sentences, one for each file that couldn't be read.
+
+    Raises:
+        UserError: the model can't be reached or fails.
     """
     folder = pathlib.Path(folder)
     drawn, unreadable, names = [], [], set()
     for path in map(pathlib.Path, paths):
         try:
-            image = read_image(path)
-        except UserError as error:
+            image, detections = _detect(model, path)
+        except UnreadableImage as error:
             unreadable.append(str(error))
             continue
-        detections = model.detect(image)
         name = _free_name(path.stem, names)
         with replaced(folder / f"{name}.json") as file:
             file.write_text(json.dumps(_record(path, image, detections), ensure_ascii=False), encoding="utf-8")
@@ -43,6 +46,14 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
         if on_image:
             on_image(path, detections)
     return drawn, unreadable
+
+
+def _detect(model, path):
+    try:
+        image = read_image(path)
+    except UserError as error:
+        raise UnreadableImage(str(error)) from error
+    return image, model.detect_file(path) if hasattr(model, "detect_file") else model.detect(image)
 
 
 def _record(path, image, detections):

@@ -3,11 +3,14 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from mrcnn_tf.categories import Category
 from mrcnn_tf.detections import Detections
+from mrcnn_tf.errors import UserError
 from mrcnn_tf.prediction import predict_files
+from mrcnn_tf.runtimes.sendable import UnreadableImage
 
 ARROW, STONE = Category(4, "arrow", ["tip", "tail"], [[1, 2]]), Category(11, "stone")
 
@@ -31,3 +34,31 @@ def test_the_json_names_the_keypoints(tmp_path):
     assert (arrow["category"], arrow["keypoint_names"]) == ("arrow", ["tip", "tail"])
     assert arrow["keypoints"] == [3, 4, 0.75, 8.5, 7.5, 0.25]
     assert set(stone) == {"category_id", "category", "bbox", "score"}
+
+
+class Reader(Seer):
+    """Takes files; "torn" ones it can't decode, and at "last" it is gone."""
+
+    def __init__(self):
+        self.seen = []
+
+    def detect_file(self, path):
+        self.seen.append(path.stem)
+        if path.stem == "torn":
+            raise UnreadableImage("torn.png isn't an image.")
+        if path.stem == "last":
+            raise UserError("The server is gone.")
+        return self.detect(np.zeros((50, 40, 3), np.uint8))
+
+
+def test_a_model_that_takes_files_gets_them(tmp_path):
+    names = ("a.png", "text.png", "torn.png", "b.png")
+    for name in (*names, "last.png"):
+        Image.new("RGB", (40, 50), "grey").save(tmp_path / name)
+    (tmp_path / "text.png").write_text("no image")
+    reader = Reader()
+    drawn, unreadable = predict_files(reader, [tmp_path / name for name in names], tmp_path / "out")
+    assert reader.seen == ["a", "torn", "b"] and [path.stem for path, _ in drawn] == ["a", "b"]
+    assert len(unreadable) == 2 and "text.png" in unreadable[0] and unreadable[1] == "torn.png isn't an image."
+    with pytest.raises(UserError, match="gone"):
+        predict_files(reader, [tmp_path / "last.png"], tmp_path / "out")

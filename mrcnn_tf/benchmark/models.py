@@ -6,7 +6,7 @@ from mrcnn_tf.categories import Category
 from mrcnn_tf.config import load_config
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.model import MaskRCNN
-from mrcnn_tf.training.precision import dtype_policy
+from mrcnn_tf.precision import dtype_policy
 from mrcnn_tf.weights.coco import PERSON
 
 CLASSES = 80  # COCO's, where the config leaves the classes open

@@ -1,4 +1,4 @@
-"""What image files say about themselves, read once per dataset, and how they are decoded in the graph."""
+"""What image files say about themselves, read once per dataset."""
 
 import concurrent.futures
 import dataclasses
@@ -7,6 +7,8 @@ import os
 
 import tensorflow as tf
 from PIL import Image
+
+from mrcnn_tf.ops.image_bytes import decode_image
 
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF")  # what TensorFlow decodes; an MPO is a phone's JPEG with more behind it
 WORKERS = 16
@@ -138,25 +140,3 @@ def _decode_once(read, header):
         decode_image(read())
     except tf.errors.OpError:
         header.problem = ("truncated_image", "is cut off or damaged", "replace the file")
-
-
-def decode_image(data):
-    """The bytes of a JPEG, PNG, BMP or GIF file -> [H, W, 3] uint8 RGB.
-
-    Grey becomes three equal channels, alpha is dropped, 16 bits become 8, of a GIF the first frame is taken.
-    """
-    image = tf.io.decode_image(data, channels=3, expand_animations=False)
-    image.set_shape([None, None, 3])
-    return image
-
-
-def apply_orientation(image, orientation):
-    """Turns [H, W, 3] as its EXIF orientation (1 to 8, int tensor) asks for.
-
-    5 to 8 exchange rows and columns first; then 2, 3, 6, 7 mirror left and right, and 3, 4, 7, 8 up and down.
-    """
-    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-    mirrored = tf.reduce_any(tf.equal(orientation, [2, 3, 6, 7]))
-    image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
-    upended = tf.reduce_any(tf.equal(orientation, [3, 4, 7, 8]))
-    return tf.cond(upended, lambda: tf.reverse(image, [0]), lambda: image)

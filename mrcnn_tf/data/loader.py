@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.categories import most_keypoints
-from mrcnn_tf.data.image_files import apply_orientation, decode_image
 from mrcnn_tf.data.rasterize import Shapes, crop_masks
 from mrcnn_tf.data.sample import Sample
 from mrcnn_tf.data.tfrecord_reader import bitmap_crops, read_record
+from mrcnn_tf.ops.image_bytes import apply_orientation, decode_image
 
 
 class SampleLoader:

@@ -10,6 +10,7 @@ import contextvars
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.native.library import shapes_must_be_static
 from mrcnn_tf.ops import canvas
 
 # (canvas_size int32 [B, 2] in pixels, rows of the padded batch), or None: canvases fill the batch.
@@ -94,6 +95,17 @@ class ChannelScale(keras.layers.Layer):
         return super().get_config() | {"initial": self.initial}
 
 
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class HardSwish(keras.layers.Layer):
+    """x * relu6(x + 3) / 6 (Howard et al. 2019, Searching for MobileNetV3)."""
+
+    def call(self, inputs):
+        if shapes_must_be_static():
+            # TFLite's fast kernels have no hard swish of bytes, but its sum and its products.
+            return (inputs * (1 / 6)) * tf.nn.relu6(inputs + 3)
+        return keras.activations.hard_silu(inputs)
+
+
 def indifferent_to_padding(network, names, policy):
     """A copy with weights of its own.
 
@@ -136,6 +148,8 @@ def _copied(layer, name, policy):
     config["dtype"] = policy
     if isinstance(layer, keras.layers.GlobalAveragePooling2D):
         return CanvasAveragePooling.from_config(config)
+    if isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.hard_silu:
+        return HardSwish(name=name, dtype=policy)
     if isinstance(layer, keras.layers.Normalization) and layer.weights:
         return ChannelStatistics(name=name, dtype=policy)
     if type(layer).__name__ == "LayerScale":  # keras.applications keeps the class to itself

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from mrcnn_tf.layers.conv import ConvNorm
+from mrcnn_tf.native.library import shapes_must_be_static
 from mrcnn_tf.ops import canvas
 
 STRIDES = [4, 8, 16, 32, 64]  # of P2 to P6
@@ -11,10 +12,22 @@ STRIDES = [4, 8, 16, 32, 64]  # of P2 to P6
 
 def upsample(features):
     """Nearest-neighbour doubling: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    if shapes_must_be_static():
+        return _resized(features)
     batch, height, width = tf.unstack(tf.shape(features)[:3])
     channels = features.shape[-1]
     repeated = tf.broadcast_to(features[:, :, None, :, None, :], [batch, height, 2, width, 2, channels])
     return tf.reshape(repeated, [batch, 2 * height, 2 * width, channels])
+
+
+@tf.custom_gradient
+def _resized(features):
+    """The same by the operation that TFLite has a fast kernel for, and XLA one without a gradient."""
+
+    def backward(upstream):
+        return 4 * tf.nn.avg_pool2d(upstream, 2, 2, "VALID")
+
+    return tf.raw_ops.ResizeNearestNeighbor(images=features, size=2 * tf.shape(features)[1:3]), backward
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")

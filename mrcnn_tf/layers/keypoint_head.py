@@ -77,10 +77,13 @@ class KeypointHead(keras.layers.Layer):
         shape = [-1, rois.boxes.shape[1], points]
         return tf.reshape(cells, shape), tf.reshape(inside, shape) & rois.positive[:, :, None]
 
-    def detect(self, logits, boxes, classes):
-        """Keypoints float32 [B, D, P, 3] = (x, y, score) of boxes [B, D, 4] pixels; zeros where a class has fewer."""
+    def detect(self, logits, boxes, classes, canvas=None):
+        """Keypoints float32 [B, D, P, 3] = (x, y, score) of boxes [B, D, 4] pixels; zeros where a class has fewer.
+
+        `canvas` is as in `decode_keypoints`.
+        """
         flat = tf.reshape(logits, [-1, *logits.shape[2:]])
-        found = decode_keypoints(flat, tf.reshape(boxes, [-1, 4]), self.conventions["keypoint_score"])
+        found = decode_keypoints(flat, tf.reshape(boxes, [-1, 4]), self.conventions["keypoint_score"], canvas)
         found = tf.reshape(found, [-1, *logits.shape[1:3], 3])
         exists = tf.gather(tf.greater_equal(self.channels_of_class, 0), classes)
         return tf.where(exists[..., None], found, 0.0)

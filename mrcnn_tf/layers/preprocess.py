@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.ops.resize import resize_image, resized_size
+from mrcnn_tf.ops.resize import fitted_size, resize_image, resized_size
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -23,12 +23,21 @@ class Preprocess(keras.layers.Layer):
     def call(self, image):
         """An image [H, W, 3] of pixels 0..255 as a batch of one, with its sizes, as `MaskRCNN.call` takes it."""
         original = tf.shape(image)[:2]
-        rule = self.resize["rule"]
-        size = tf.stack(resized_size(original[0], original[1], self.resize["min_size"], self.resize["max_size"], rule))
-        resized = resize_image(tf.cast(image, tf.float32), size, rule)
-        missing = -size % self.divisor
+        limits = self.resize["min_size"], self.resize["max_size"]
+        size = tf.stack(resized_size(original[0], original[1], *limits, self.resize["rule"]))
+        return self._resized(image, size, -size % self.divisor)
+
+    def letterbox(self, image, height, width):
+        """The same on a canvas of fixed size, pixels: resized to fit, its aspect kept, at the top left."""
+        original = tf.shape(image)[:2]
+        size = tf.stack(fitted_size(original[0], original[1], height, width, self.resize["rule"]))
+        inputs = self._resized(image, size, [height, width] - size)
+        return inputs | {"image": tf.ensure_shape(inputs["image"], [1, height, width, 3])}
+
+    def _resized(self, image, size, missing):
+        resized = resize_image(image, size, self.resize["rule"])
         padded = tf.pad(resized, [[0, missing[0]], [0, missing[1]], [0, 0]])
-        return {"image": padded[None], "image_size": size[None], "original_size": original[None]}
+        return {"image": padded[None], "image_size": size[None], "original_size": tf.shape(image)[None, :2]}
 
     def normalize(self, images, image_size):
         """(pixels - mean) / std with zeros outside each image: [B, H, W, 3] and image_size [B, 2] -> [B, H, W, 3]."""

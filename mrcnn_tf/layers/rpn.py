@@ -51,8 +51,12 @@ class RPN(keras.layers.Layer):
     def call(self, features, image_size, canvas_size=None, training=False):
         """`Proposals` from maps [B, H_l, W_l, C] and image_size [B, 2]. No gradient flows through them."""
         features = [tf.stop_gradient(level) for level in features]
+        scores = self.head(features, [canvas.extent(canvas_size, stride) for stride in self.strides])
+        return self.propose(features, *scores, image_size, canvas_size, training)
+
+    def propose(self, features, logits, deltas, image_size, canvas_size=None, training=False):
+        """The same from what the head gave on `features`: lists over levels, see `RPNHead`."""
         extents = [canvas.extent(canvas_size, stride) for stride in self.strides]
-        logits, deltas = self.head(features, extents)
         anchors = self._anchors(features, canvas_size)
         before, after = ("pre_nms_train", "post_nms_train") if training else ("pre_nms_test", "post_nms_test")
         rows = zip(logits, deltas, anchors, self._usable(features, extents), strict=True)

@@ -14,18 +14,23 @@ from mrcnn_tf.native.builder import build, built_libraries
 from mrcnn_tf.native.toolchain import find_compiler, find_nvcc
 
 _stock_only = contextvars.ContextVar("stock_only", default=False)
+_for_cpu = contextvars.ContextVar("for_cpu", default=False)
 _static_shapes = contextvars.ContextVar("static_shapes", default=False)
 
 
 @contextlib.contextmanager
-def stock_operations():
-    """Whatever is traced in this context uses TensorFlow's stock operations only: graphs that run without this
-    package."""
-    token = _stock_only.set(True)
+def stock_operations(for_cpu=False):
+    """Whatever is traced in this context uses TensorFlow's stock operations only: graphs that run without this package.
+
+    Args:
+        for_cpu: the graph will run on a processor, so what is fast there may be chosen, though a GPU has better.
+    """
+    tokens = _stock_only.set(True), _for_cpu.set(for_cpu)
     try:
         yield
     finally:
-        _stock_only.reset(token)
+        _stock_only.reset(tokens[0])
+        _for_cpu.reset(tokens[1])
 
 
 @contextlib.contextmanager
@@ -43,6 +48,11 @@ def static_shapes():
 def shapes_must_be_static():
     """Whether this is traced inside `static_shapes`."""
     return _static_shapes.get()
+
+
+def runs_on_cpu():
+    """Whether this is traced inside `stock_operations(for_cpu=True)`."""
+    return _for_cpu.get()
 
 
 def custom_ops():

@@ -21,6 +21,12 @@ def extent(canvas_size, stride):
     return None if canvas_size is None else -(-canvas_size // stride)
 
 
+def static_canvas(features, stride):
+    """(height, width) pixels of the canvas under features [B, H, W, C] of `stride`, where all shapes must be static;
+    None elsewhere."""
+    return tuple(side * stride for side in features.shape[1:3]) if shapes_must_be_static() else None
+
+
 def inside(cells, height, width):
     """Bool [B, height, width, 1]: the cells within extents `cells` [B, 2]."""
     rows = tf.range(height)[None, :, None, None] < cells[:, 0, None, None, None]
@@ -33,12 +39,8 @@ def clear(features, cells):
     if cells is None:
         return features
     height, width = tf.shape(features)[1], tf.shape(features)[2]
-    zero = tf.zeros([], features.dtype)
-
-    def cleared():
-        return tf.where(inside(cells, height, width), features, zero)
-
+    kept = inside(cells, height, width)
     if shapes_must_be_static():  # a branch's gradient has shapes that its forward pass hands it as values
-        return cleared()
+        return features * tf.cast(kept, features.dtype)  # TFLite's fast kernels multiply and don't select
     full = tf.reduce_all(cells >= tf.stack([height, width]))
-    return tf.cond(full, lambda: features, cleared)
+    return tf.cond(full, lambda: features, lambda: tf.where(kept, features, tf.zeros([], features.dtype)))

@@ -2,11 +2,15 @@
 
 import tensorflow as tf
 
-from mrcnn_tf.native.library import custom_ops, load_custom_ops, register_gradient
+from mrcnn_tf.native.library import custom_ops, load_custom_ops, register_gradient, runs_on_cpu
+from mrcnn_tf.ops.winograd import winograd_conv2d
 
 LANES = 16  # the operation takes multiples of so many channels
 # Channels times filters: larger filters take longer to transform than small maps to convolve, in bfloat16 sooner.
 MOST_PRODUCTS = {tf.float32: 512 * 512, tf.bfloat16: 256 * 512}
+# From stock operations the transforms cost more: for fewer channels than the first, and for the small maps of more
+# filters than the second, they eat the gain up.
+STOCK_PRODUCTS = (64 * 64, 256 * 256)
 
 
 def conv2d(inputs, kernel, bias=None, strides=1, padding="SAME", relu=False, dilation=1):
@@ -29,7 +33,10 @@ def conv2d(inputs, kernel, bias=None, strides=1, padding="SAME", relu=False, dil
         if library is not None:
             shift = tf.zeros([0]) if bias is None else bias
             return library.mrcnn_tf_conv3x3(inputs, tf.convert_to_tensor(kernel), shift, relu=relu)
-    outputs = tf.nn.conv2d(inputs, tf.cast(kernel, inputs.dtype), strides, padding, dilations=dilation)
+    if strides == dilation == 1 and padding == "SAME" and runs_on_cpu() and _suits_stock_winograd(inputs, kernel):
+        outputs = winograd_conv2d(inputs, kernel)
+    else:
+        outputs = tf.nn.conv2d(inputs, tf.cast(kernel, inputs.dtype), strides, padding, dilations=dilation)
     if bias is not None:
         outputs = tf.nn.bias_add(outputs, tf.cast(bias, outputs.dtype))
     return tf.nn.relu(outputs) if relu else outputs
@@ -44,6 +51,16 @@ def _suits_winograd(inputs, kernel):
         and filters % LANES == 0
         and channels * filters <= MOST_PRODUCTS.get(inputs.dtype, 0)
         and not tf.config.list_physical_devices("GPU")
+    )
+
+
+def _suits_stock_winograd(inputs, kernel):
+    channels, filters = kernel.shape[2:]
+    return (
+        kernel.shape[:2] == (3, 3)
+        and inputs.shape[-1] == channels
+        and inputs.dtype == tf.float32
+        and STOCK_PRODUCTS[0] <= channels * filters <= STOCK_PRODUCTS[1]
     )
 
 

@@ -39,7 +39,7 @@ def upsample_heatmaps(logits):
     return tf.image.resize(logits, [2 * logits.shape[1], 2 * logits.shape[2]], "bilinear")
 
 
-def decode_keypoints(heatmaps, boxes, score_rule):
+def decode_keypoints(heatmaps, boxes, score_rule, canvas=None):
     """The keypoints of RoIs: each the highest pixel of its heatmap, resized bicubically to the RoI in whole pixels.
 
     Two RoIs are resized at a time (P * width * height floats each), by a matrix product along each axis.
@@ -48,6 +48,8 @@ def decode_keypoints(heatmaps, boxes, score_rule):
         heatmaps: [N, P, M, M] logits; P and M are static.
         boxes: float32 [N, 4] = (x1, y1, x2, y2), the RoIs in pixels, no larger than an image. A side shorter than one
             pixel counts as one.
+        canvas: static (height, width), pixels that no box's sides pass: then all RoIs are resized to as many, of which
+            each one's own count, so that no shape depends on a box. None resizes each to its own size.
         score_rule: "logit", the resized map's maximum (torchvision), or "probability": the maximum's share in the
             softmax's sum over the M * M cells (detectron2). The resized maximum isn't part of that sum and may pass 1.
 
@@ -63,7 +65,7 @@ def decode_keypoints(heatmaps, boxes, score_rule):
     finite = tf.reduce_all(tf.math.is_finite(boxes), axis=1)
     boxes = tf.where(finite[:, None], boxes, 0.0)
     found = tf.map_fn(
-        lambda roi: _highest(*roi),
+        lambda roi: _highest(*roi, canvas),
         (heatmaps, boxes[:, :2], tf.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)),
         fn_output_signature=tf.TensorSpec([heatmaps.shape[1], 3]),
         parallel_iterations=2,
@@ -75,11 +77,14 @@ def decode_keypoints(heatmaps, boxes, score_rule):
     return tf.where(finite[:, None, None], found, 0.0)
 
 
-def _highest(maps, corner, sides):
+def _highest(maps, corner, sides, canvas):
     """(x, y, logit) [P, 3] of the maxima of maps [P, M, M] over a box with this corner and these sides (x, y)."""
     pixels = tf.math.ceil(sides)
-    along_x, along_y = (_cubic_weights(maps.shape[-1], pixels[axis]) for axis in (0, 1))
+    along_y, along_x = (_cubic_weights(maps.shape[-1], pixels[1 - axis], canvas and canvas[axis]) for axis in (0, 1))
     resized = tf.matmul(along_y, tf.tensordot(maps, along_x, [[2], [1]]))  # [P, height, width]
+    if canvas:
+        rows, columns = (tf.range(float(side)) < pixels[1 - axis] for axis, side in enumerate(canvas))
+        resized = tf.where(rows[:, None] & columns, resized, resized.dtype.min)
     # The first row with the maximum, then the first pixel in it: cheaper than one argmax over all, and the same.
     row_maxima = tf.reduce_max(resized, axis=2)
     y = tf.argmax(row_maxima, axis=1, output_type=tf.int32)
@@ -88,9 +93,10 @@ def _highest(maps, corner, sides):
     return tf.concat([place, tf.reduce_max(row_maxima, axis=1)[:, None]], axis=1)
 
 
-def _cubic_weights(cells, pixels):
-    """Weights [pixels, cells] that resize an axis of `cells` to `pixels` (a float tensor) without antialiasing."""
-    position = (tf.range(pixels) + 0.5) * (cells / pixels) - 0.5
+def _cubic_weights(cells, pixels, count=None):
+    """Weights [pixels, cells] that resize an axis of `cells` to `pixels` (a float tensor) without antialiasing; the
+    first `count` rows of them, and what would follow, if `count` is given."""
+    position = (tf.range(pixels if count is None else float(count)) + 0.5) * (cells / pixels) - 0.5
     low = tf.floor(position)
     near = position - low  # distance of the cell before the position; 1 - near that of the cell after it
     taps = tf.stack([_outer(near + 1.0), _inner(near), _inner(1.0 - near), _outer(2.0 - near)], axis=1)

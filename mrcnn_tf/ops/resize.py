@@ -53,6 +53,30 @@ def resized_size(height, width, min_size, max_size, rule):
     return tuple(tf.maximum(tf.cast(size, tf.int32), 1) for size in sizes)
 
 
+def fitted_size(height, width, canvas_height, canvas_width, rule):
+    """The height and width that bring an image as large as fits into a fixed canvas, its aspect kept.
+
+    Args:
+        height, width: int tensors of one shape, pixels.
+        canvas_height, canvas_width: pixels.
+        rule: rounds as in `resized_size`.
+
+    Returns:
+        (height, width), int32 tensors of the shape given, at least 1 and at most the canvas.
+
+    Raises:
+        UserError: `rule` is neither.
+    """
+    _check_rule(rule)
+    sides, canvas = tf.cast([height, width], tf.float64), tf.constant([canvas_height, canvas_width], tf.float64)
+    canvas = tf.reshape(canvas, [2] + [1] * (sides.shape.rank - 1))
+    exact = sides * tf.reduce_min(canvas / sides, axis=0)
+    fitted = tf.floor(exact + 0.5) if rule == "detectron2" else tf.floor(exact)
+    # The side that decides fills the canvas, whatever a rounding error makes of it.
+    fitted = tf.where(canvas / sides == tf.reduce_min(canvas / sides, axis=0), canvas, tf.minimum(fitted, canvas))
+    return tuple(tf.unstack(tf.maximum(tf.cast(fitted, tf.int32), 1)))
+
+
 def resize_image(image, size, rule):
     """Bilinear interpolation with half-pixel centres, as the rule's reference system does it.
 
@@ -74,9 +98,7 @@ def resize_image(image, size, rule):
     _check_rule(rule)
     height, width = size[0], size[1]
     if rule == "torchvision":
-        image = tf.cast(image, tf.float32)
         return tf.image.resize(image, tf.stack([height, width]), method="bilinear", antialias=False)
-    image = tf.cast(image, tf.int32)
     image = _pil_pass(image, width, axis=1)
     image = _pil_pass(image, height, axis=0)
     return tf.cast(image, tf.float32)
@@ -89,7 +111,7 @@ def _pil_pass(image, length, axis):
     weights = tf.reshape(weights, [-1, length, 1, 1] if axis == 0 else [-1, 1, length, 1])
 
     def add(tap, total):
-        pixels = tf.gather(image, tf.minimum(first + tap, last), axis=axis)
+        pixels = tf.cast(tf.gather(image, tf.minimum(first + tap, last), axis=axis), tf.int32)
         return tap + 1, total + pixels * weights[tap]
 
     shape = [length, tf.shape(image)[1], 3] if axis == 0 else [tf.shape(image)[0], length, 3]

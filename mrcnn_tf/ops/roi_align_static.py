@@ -78,5 +78,11 @@ def _scatter(upstream, table_shape, samples):
     return _repeated(add, samples, tf.zeros(table_shape))
 
 
-def _repeated(add, samples, start):
-    return tf.while_loop(lambda turn, _: turn < samples.turns, add, (tf.constant(0), start), parallel_iterations=1)[1]
+def _repeated(add, samples, result):
+    """`result` after all turns of `add`; a loop only where their number depends on the boxes."""
+    if not samples.grid.ratio:
+        start = (tf.constant(0), result)
+        return tf.while_loop(lambda turn, _: turn < samples.turns, add, start, parallel_iterations=1)[1]
+    for turn in range(samples.turns):
+        _, result = add(turn, result)
+    return result

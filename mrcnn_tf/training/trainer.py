@@ -10,11 +10,11 @@ from mrcnn_tf.data.pipeline import TrainingData
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation.coco import CocoResults
 from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.precision import dtype_policy
 from mrcnn_tf.settings import Config
 from mrcnn_tf.training.checkpoint import Checkpoints
 from mrcnn_tf.training.freeze import freeze
 from mrcnn_tf.training.optimizer import make_optimizer
-from mrcnn_tf.training.precision import dtype_policy
 from mrcnn_tf.training.run import Run
 from mrcnn_tf.training.same_run import check_same_run, version_note
 from mrcnn_tf.training.snapshot import restore

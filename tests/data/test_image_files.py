@@ -3,7 +3,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from mrcnn_tf.data.image_files import apply_orientation, decode_image, inspect_files
+from mrcnn_tf.data.image_files import inspect_files
+from mrcnn_tf.ops.image_bytes import apply_orientation, decode_image
 
 
 def decoded(path):

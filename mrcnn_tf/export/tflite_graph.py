@@ -1,0 +1,102 @@
+"""The graphs that become TFLite files: weights as constants, no shape that depends on values."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from mrcnn_tf.errors import UserError
+from mrcnn_tf.native.library import static_shapes
+
+
+@dataclasses.dataclass
+class Graph:
+    """A function of tensors by name, float32 or integer, to tensors by name, and the specs of its inputs."""
+
+    function: Callable
+    inputs: dict[str, tf.TensorSpec]
+
+    def run_on(self, samples):
+        """What it gives on each of the samples, dictionaries of numpy arrays."""
+        run = tf.function(self.function, autograph=False)
+        found = [run(**{name: tf.constant(sample[name]) for name in self.inputs}) for sample in samples]
+        return [{name: np.asarray(value) for name, value in outputs.items()} for outputs in found]
+
+
+def whole_graph(model, size):
+    """`Graph` of a whole model on images of `size` = (height, width)."""
+    check_convertible(model)
+
+    def detect(image, image_size):
+        inputs = {"image": tf.cast(image, tf.float32), "image_size": image_size, "original_size": image_size}
+        return model(inputs, training=False)
+
+    return Graph(detect, _image_specs(size))
+
+
+def backbone_graph(model, size):
+    """`Graph` from an image to its maps `map0`, `map1`, ... [1, H_l, W_l * C] and the RPN's `logits0`, `deltas0`, ..."""
+
+    def look(image, image_size):
+        inputs = {"image": tf.cast(image, tf.float32), "image_size": image_size}
+        features, logits, deltas = model.features_and_scores(inputs, model.canvas_size(inputs))
+        # Each row of cells in a row: a map that the RPN reads as bytes would itself be given out as bytes.
+        outputs = {f"map{level}": tf.reshape(m, [1, m.shape[1], -1]) for level, m in enumerate(features)}
+        outputs |= {f"logits{level}": values for level, values in enumerate(logits)}
+        return outputs | {f"deltas{level}": values for level, values in enumerate(deltas)}
+
+    return Graph(look, _image_specs(size))
+
+
+def heads_graph(model, size):
+    """`Graph` from the outputs of `backbone_graph` and `image_size` to detections."""
+    check_convertible(model)
+    backbone = backbone_graph(model, size)
+    traced = tf.function(backbone.function, autograph=False).get_concrete_function(**backbone.inputs)
+    shapes = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in traced.structured_outputs.items()}
+    levels = len(shapes) // 3
+
+    def detect(image_size, **values):
+        maps, *scores = ([values[f"{kind}{level}"] for level in range(levels)] for kind in ("map", "logits", "deltas"))
+        maps = [tf.reshape(m, [1, m.shape[1], -1, model.channels]) for m in maps]
+        inputs = {"image_size": image_size, "original_size": image_size}
+        return model.detections_in(maps, *scores, inputs, model.canvas_size(inputs))
+
+    return Graph(detect, shapes | {"image_size": backbone.inputs["image_size"]})
+
+
+def check_convertible(model):
+    """Refuses a model whose shapes depend on values.
+
+    Raises:
+        UserError: RoIPool, or RoIAlign with the maximum.
+    """
+    if model.config.roi_layer.kind == "pool" or model.config.roi_layer.aggregate == "max":
+        raise UserError(
+            "TFLite has no RoIPool, whose bins differ in size: train with model.roi_layer.kind=align and "
+            "model.roi_layer.aggregate=average."
+        )
+
+
+def save_graph(graph, folder):
+    """Writes a `Graph` as a SavedModel with one signature, its variables frozen.
+
+    The converter keeps variables otherwise, and the interpreter then reads them before they are set.
+    """
+    function = tf.function(lambda **inputs: graph.function(**inputs), autograph=False)
+    with static_shapes():
+        traced = function.get_concrete_function(
+            **{name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in graph.inputs.items()}
+        )
+    frozen, names = convert_variables_to_constants_v2(traced), sorted(traced.structured_outputs)
+    specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in graph.inputs.items()}
+    served = tf.function(lambda **inputs: dict(zip(names, frozen(**inputs), strict=True)), autograph=False)
+    # Nobody differentiates it, and the gradient of RoIAlign can't be traced without knowing the shapes.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(tf.Module(), folder, served.get_concrete_function(**specs), options)
+
+
+def _image_specs(size):
+    return {"image": tf.TensorSpec([1, *size, 3], tf.uint8), "image_size": tf.TensorSpec([1, 2], tf.int32)}

@@ -1,0 +1,1 @@
+"""Exported models where they run, with the same `detect` as a model."""
