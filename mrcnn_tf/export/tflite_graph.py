@@ -37,7 +37,7 @@ def whole_graph(model, size):
 
 
 def backbone_graph(model, size):
-    """`Graph` from an image to its maps `map0`, `map1`, ... [1, H_l, W_l * C] and the RPN's `logits0`, `deltas0`, ..."""
+    """`Graph` from an image to maps `map0`, `map1`, ... [1, H_l, W_l * C] and the RPN's `logits0`, `deltas0`, ..."""
 
     def look(image, image_size):
         inputs = {"image": tf.cast(image, tf.float32), "image_size": image_size}

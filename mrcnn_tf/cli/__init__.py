@@ -11,28 +11,21 @@ import time
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from mrcnn_tf.cli.export import export_app
+from mrcnn_tf.cli.models import ModelFile, SavedModelFolder, TFLiteFile, open_model, open_server
+from mrcnn_tf.cli.options import AsJson, ConfigName, Overrides, Weights, console
 from mrcnn_tf.errors import UserError
 
 app = typer.Typer(
-    help="Mask R-CNN for TensorFlow and Keras 3: import weights, train, evaluate, predict.",
+    help="Mask R-CNN for TensorFlow and Keras 3: import weights, train, evaluate, predict, export.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 convert_app = typer.Typer(help="Convert datasets.", no_args_is_help=True)
 app.add_typer(convert_app, name="convert")
-console = Console()
-
-ConfigName = Annotated[
-    str, typer.Argument(help="A config's name, such as mask_rcnn_r50_fpn, or the path of a YAML file.")
-]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as train.steps=1000.")]
-Weights = Annotated[
-    str | None, typer.Option(help="What to start from: a model.keras, a published checkpoint, a preset or imagenet.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as json and nothing else.")]
+app.add_typer(export_app, name="export")
 
 
 def main():
@@ -138,24 +131,23 @@ def import_weights(
 def evaluate(
     config: ConfigName,
     overrides: Overrides = None,
-    weights: Annotated[pathlib.Path | None, typer.Option(help="The model.keras to evaluate.")] = None,
+    weights: ModelFile = None,
+    saved_model: SavedModelFolder = None,
+    tflite: TFLiteFile = None,
     out: Annotated[pathlib.Path | None, typer.Option(help="Also write results.json and detections.json here.")] = None,
     as_json: AsJson = False,
 ):
-    """COCO's box and mask figures of a trained model on the config's data.val."""
+    """COCO's figures of a trained or exported model on the config's data.val."""
     from mrcnn_tf.config import load_config
     from mrcnn_tf.evaluation.coco import write_results
     from mrcnn_tf.evaluation.runner import evaluate as run_evaluation
     from mrcnn_tf.files import replaced
-    from mrcnn_tf.training.trainer import load_model
 
-    if weights is None:
-        raise UserError("There is nothing to evaluate: give --weights MODEL.keras.")
     settings = load_config(config, overrides or [])
     if not settings.data.val.annotations:
         raise UserError(f"{config} names no data to evaluate on: set data.val.annotations and data.val.images.")
-    model = load_model(weights)
-    settings.data.val.categories, settings.data.val.resize = model.config.categories, model.config.resize
+    model, knows = open_model(weights, saved_model, tflite)
+    settings.data.val.categories, settings.data.val.resize = knows.categories, knows.resize
     results, detections = run_evaluation(model, settings.data.val, progress=not as_json)
     if out:
         with replaced(out / "results.json") as file:
@@ -172,7 +164,17 @@ def evaluate(
 @app.command()
 def predict(
     images: Annotated[list[str], typer.Argument(help="Files, folders or quoted glob patterns.")],
-    weights: Annotated[pathlib.Path | None, typer.Option(help="The model.keras to use.")] = None,
+    weights: ModelFile = None,
+    saved_model: SavedModelFolder = None,
+    tflite: TFLiteFile = None,
+    server: Annotated[
+        str | None, typer.Option(help="A TensorFlow Serving: http://HOST:8501 or grpc://HOST:8500.")
+    ] = None,
+    labels: Annotated[
+        pathlib.Path | None, typer.Option(help="With --server: the exported folder, or its assets/labels.json.")
+    ] = None,
+    model_name: Annotated[str, typer.Option(help="With --server: what it calls the model.")] = "mask_rcnn",
+    timeout: Annotated[float, typer.Option(help="With --server: seconds to wait for an answer.")] = 60.0,
     out: Annotated[
         pathlib.Path, typer.Option(help="The folder for a json and a picture of each image.")
     ] = pathlib.Path("runs/predict"),
@@ -182,13 +184,11 @@ def predict(
     """Detect objects in images: a json and a picture of each."""
     from mrcnn_tf.images import find_images
     from mrcnn_tf.prediction import predict_files
-    from mrcnn_tf.training.trainer import load_model
 
-    if weights is None:
-        raise UserError("There is no model to predict with: give --weights MODEL.keras.")
     paths = find_images(images)
+    model = open_server(server, labels, model_name, timeout) if server else open_model(weights, saved_model, tflite)[0]
     report = None if as_json else lambda path, found: console.print(f"{path}: {found!r}", soft_wrap=True, markup=False)
-    drawn, unreadable = predict_files(load_model(weights), paths, out, min_score, report)
+    drawn, unreadable = predict_files(model, paths, out, min_score, report)
     for sentence in unreadable:
         print(f"mrcnn-tf: {sentence}", file=sys.stderr)
     if as_json:
@@ -211,8 +211,11 @@ def benchmark(
         str | None,
         typer.Option(
             help="Some of: roofline, roi_align, inference, family, breakdown, training, startup, postprocessing, "
-            "pipeline, replicas, checkpoints."
+            "pipeline, replicas, checkpoints, serving."
         ),
+    ] = None,
+    tflite: Annotated[
+        pathlib.Path | None, typer.Option(help="Measure this file in its interpreter, and nothing else.")
     ] = None,
     height: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 800,
     width: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 1088,
@@ -224,13 +227,18 @@ def benchmark(
 ):
     """Time and memory on this machine's processor, beside torchvision, detectron2, Model Garden if they are there."""
     from mrcnn_tf.benchmark.chart import draw_chart
+    from mrcnn_tf.benchmark.edge import benchmark_edge
     from mrcnn_tf.benchmark.plan import OURS, Settings
     from mrcnn_tf.benchmark.suite import run_benchmark
     from mrcnn_tf.benchmark.table import benchmark_table
     from mrcnn_tf.files import replaced
 
-    chosen = [name.strip() for name in only.split(",")] if only else []
     tell = (lambda sentence: None) if as_json else (lambda sentence: console.print(sentence, style="dim", markup=False))
+    if tflite:
+        report = benchmark_edge(tflite, repeats, report=tell)
+        print(json.dumps(report.to_json())) if as_json else console.print(report.table())
+        return
+    chosen = [name.strip() for name in only.split(",")] if only else []
     report = run_benchmark(Settings(config, overrides or [], height, width, repeats), chosen, tell)
     with replaced(out / "benchmark.json") as file:
         file.write_text(json.dumps(report.to_json(), indent=1), encoding="utf-8")
