@@ -19,6 +19,7 @@ MEASUREMENTS = (
     "pipeline",
     "replicas",
     "checkpoints",
+    "serving",
 )  # fmt: skip
 MODULES = "mrcnn_tf.benchmark"
 REPLICAS = (1, 2)  # logical devices that a step is divided among
@@ -150,6 +151,7 @@ def contenders(measurement, settings, precisions, peers):
         "pipeline": ({None: {}}, {None: {}}, single),
         "replicas": ({f"{number} x CPU": model | {"replicas": number} for number in REPLICAS}, {}, single),
         "checkpoints": ({None: model}, {}, single),
+        "serving": ({None: model, "custom ops": model | {"custom_ops": True}}, {}, precisions),
     }[measurement]
     found, rivals = [], [peer for peer in peers if measurement in peer.measurements]
     rivals = [(peer.name, peer.module, theirs, {"task": measurement}) for peer in rivals]

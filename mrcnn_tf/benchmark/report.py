@@ -23,6 +23,9 @@ WHAT = {
     ("replicas", "step"): "Training step of two images",
     ("checkpoints", "steps"): "Training steps",
     ("checkpoints", "steps_saving"): "The same, and a checkpoint",
+    ("serving", "keras"): "An image by the Keras model, in one process with the export",
+    ("serving", "batch_1"): "A JPEG file by the export",
+    ("serving", "batch_8"): "A batch of 8",
 }
 # The parts of detection that are timed together with another one: the rest of the first is what is reported.
 CONTAINS = {"rpn": "rpn_head"}
@@ -140,6 +143,17 @@ class Report:
             return (saving - steps) / (steps / entry.facts["steps"] * entry.facts["every"])
         return None
 
+    def export_prices(self):
+        """By label: an image's time in the export over the Keras model's, and the bytes of an answer."""
+        return {
+            entry.label: {
+                "price": entry.times["batch_1"].median / entry.times["keras"].median,
+                "grpc_bytes": entry.facts["grpc_bytes"],
+                "rest_bytes": entry.facts["rest_bytes"],
+            }
+            for entry in self.of("serving")
+        }
+
     def rates(self):
         """Operations per second by name of the roofline's times, such as `product_float32`."""
         return {
@@ -204,5 +218,6 @@ class Report:
             "images_per_second": self.pipeline_rates(),
             "replicas_price": self.replicas_price(),
             "checkpoint_price": self.checkpoint_price(),
+            "export_prices": self.export_prices(),
         }
         return {"compared": compared} | derived | dataclasses.asdict(self)

@@ -14,11 +14,13 @@ from mrcnn_tf.benchmark.models import benchmark_config, benchmark_model
 from mrcnn_tf.export.assets import write_assets
 from mrcnn_tf.export.served import ServedGraph
 
-BATCHES = (1, 2, 4, 8)
+BATCHES = (1, 8)
 
 
-def prepare(config, overrides, height, width, precision, batches=BATCHES):
+def prepare(config, overrides, height, width, precision, custom_ops=False, batches=BATCHES):
     """Times `serving_default` of the export on JPEG files of height x width pixels, and `MaskRCNN.detect` of one image.
+
+    With `custom_ops` the export has this package's operations, as for a server in Python.
 
     The times are `keras` and `batch_1`, `batch_2` and so on, each of a whole batch. The facts hold the `detections` of
     one image and the bytes of its answer: `grpc_bytes` as tensors of a PredictResponse, `rest_bytes` as json.
@@ -28,7 +30,7 @@ def prepare(config, overrides, height, width, precision, batches=BATCHES):
     folder = tempfile.TemporaryDirectory()
     version = pathlib.Path(folder.name) / "1"
     # Without the check of export_saved_model: random weights at a threshold of 0 leave ties, which may fall either way.
-    ServedGraph(model).save(version)
+    ServedGraph(model, custom_ops=custom_ops).save(version)
     write_assets(model, version, {})
     loaded = tf.saved_model.load(str(version))
     image = inputs.image(height, width)

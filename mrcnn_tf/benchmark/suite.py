@@ -11,7 +11,13 @@ from mrcnn_tf.errors import UserError
 
 FRESH = "startup"  # the measurement whose runs are processes of their own
 FRESH_RUNS = 3  # at most: the Model Garden takes minutes to its first detection
-OF_MODELS = {"inference", "family", "breakdown", "training"}  # in each precision, which the roofline's process knows
+OF_MODELS = {
+    "inference",
+    "family",
+    "breakdown",
+    "training",
+    "serving",
+}  # in each precision, which the roofline's process knows
 
 
 def run_benchmark(settings, only=(), report=lambda sentence: None):

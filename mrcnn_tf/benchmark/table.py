@@ -39,6 +39,13 @@ def benchmark_table(report):
         "Checkpoints' share of the training time": report.checkpoint_price(),
     }
     parts += [Text(f"{what}: {price:.1%}") for what, price in prices.items() if price is not None]
+    parts += [
+        Text(
+            f"Export over Keras model, {label}: {row['price']:.2f}; an answer by gRPC "
+            f"{row['grpc_bytes'] / 1e3:.0f} kB, by REST {row['rest_bytes'] / 1e3:.0f} kB"
+        )
+        for label, row in report.export_prices().items()
+    ]
     if report.rates():
         parts.append(_roofline(report))
     parts += [_breakdown(precision, rows) for precision, rows in report.breakdowns().items()]

@@ -42,10 +42,10 @@ def quantized(model, kind, samples=None):
     if kind == "dynamic":
         for scope, name in RECIPE[: len(PRODUCTS)]:
             work.add_dynamic_config(scope, TFLOperationName(name), num_bits=8)
-        return bytes(work.quantize().quantized_model)
+        return bytes(work.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
     for scope, name in RECIPE:
         work.add_static_config(scope, TFLOperationName(name), activation_num_bits=8, weight_num_bits=8)
     # The other mode reads all tensors after a run, those inside a loop too, which are gone by then.
     mode = calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED
     result = work.calibrate({"serving_default": samples}, mode=mode)
-    return bytes(work.quantize(result).quantized_model)
+    return bytes(work.quantize(result, enable_progress_bar=False, enable_progress_report=False).quantized_model)
