@@ -1,5 +1,7 @@
 """Backbones of keras.applications: Keras's own features, indifference to padding, freezing, saving, and mistakes."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ import tensorflow as tf
 
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.layers.application import ApplicationBackbone, application_network, stable_names, tapped
-from mrcnn_tf.layers.application_graph import CanvasAveragePooling, padded_batch
+from mrcnn_tf.layers.application_graph import CanvasAveragePooling, HardSwish, padded_batch
+from mrcnn_tf.native.library import static_shapes
 
 # The last block of each stage before the next halves its map.
 TAPS = {
@@ -228,3 +231,18 @@ def test_a_network_that_loses_cells_at_the_borders_is_refused():
     for outputs in (valid(images), keras.layers.Add()([valid(images), same(images)])):
         with pytest.raises(UserError, match="No layer of Xception has stride 4 exactly"):
             tapped(keras.Model(images, outputs), "Xception", SMALL_TAPS)
+
+
+def test_hard_swish_is_kerass_and_by_hand():
+    points = np.float32([-9, -3, -1.5, 0, 1, 3, 7])
+    expected = [0, 0, -1.5 * 1.5 / 6, 0, 4 / 6, 3, 7]
+    many = np.linspace(-5, 5, 1001, dtype=np.float32)
+    for context in (contextlib.nullcontext, static_shapes):
+        with context():
+            np.testing.assert_allclose(HardSwish()(points), expected, rtol=1e-6)
+            np.testing.assert_allclose(HardSwish()(many), keras.activations.hard_silu(many), rtol=1e-6, atol=1e-6)
+
+
+def test_a_copied_network_has_the_hard_swish_that_exports(small):
+    assert any(isinstance(one, HardSwish) for one in small._flatten_layers())
+    assert not any(getattr(one, "activation", None) is keras.activations.hard_silu for one in small._flatten_layers())

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.layers.fpn import FPN, STRIDES, upsample
+from mrcnn_tf.native.library import static_shapes
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,24 @@ def fpn(maps):
 def test_upsampling_repeats_each_cell():
     cells = np.arange(12, dtype=np.float32).reshape(1, 2, 3, 2)
     np.testing.assert_array_equal(upsample(cells), cells.repeat(2, axis=1).repeat(2, axis=2))
+
+
+def test_upsampling_with_static_shapes_is_the_same_and_so_is_its_gradient():
+    random = np.random.default_rng(0)
+    cells, upstream = tf.constant(random.normal(size=(2, 3, 5, 4))), random.normal(size=(2, 6, 10, 4))
+
+    def value_and_gradient():
+        with tf.GradientTape() as tape:
+            tape.watch(cells)
+            outputs = upsample(cells)
+        return outputs, tape.gradient(outputs, cells, upstream)
+
+    plain = value_and_gradient()
+    with static_shapes():
+        static = value_and_gradient()
+    np.testing.assert_array_equal(static[0], plain[0])
+    np.testing.assert_allclose(static[1], plain[1], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(plain[1], upstream.reshape(2, 3, 2, 5, 2, 4).sum(axis=(2, 4)), atol=1e-12)
 
 
 def test_levels_are_lateral_plus_upsampled_then_smoothed(fpn, maps):

@@ -75,3 +75,27 @@ def test_pixels_stay_exact_under_bfloat16_until_they_are_normalised():
     assert result.dtype == tf.bfloat16
     np.testing.assert_allclose(tf.cast(result, tf.float32)[0, 0, 0], [123.5, 59.25, 45.4], rtol=4e-3)
     assert float(result[0, 0, 0, 0]) == 123.5
+
+
+@pytest.mark.parametrize(
+    ("size", "fitted"), [((64, 96), (64, 96)), ((20, 25), (64, 80)), ((50, 25), (64, 32)), ((200, 600), (32, 96))]
+)
+@pytest.mark.parametrize("rule", ["torchvision", "detectron2"])
+def test_an_image_is_fitted_into_the_upper_left_of_a_canvas(rule, size, fitted):
+    outputs, pixels = layer(rule).letterbox(image(*size), 64, 96), image(*size)
+    assert outputs["image"].shape == (1, 64, 96, 3) and outputs["image"].dtype == tf.float32
+    np.testing.assert_array_equal(outputs["image_size"], [fitted])
+    np.testing.assert_array_equal(outputs["original_size"], [size])
+    expected = np.zeros((64, 96, 3))
+    expected[: fitted[0], : fitted[1]] = resize_image(pixels, fitted, rule)
+    np.testing.assert_array_equal(outputs["image"][0], expected)
+
+
+def test_a_graph_fits_images_of_any_size_into_one_shape():
+    signature = [tf.TensorSpec([None, None, 3], tf.uint8)]
+    graph = tf.function(lambda pixels: layer().letterbox(pixels, 32, 64), input_signature=signature)
+    assert graph.get_concrete_function().structured_outputs["image"].shape == (1, 32, 64, 3)
+    for size in ((20, 25), (3, 70)):
+        eager = layer().letterbox(image(*size), 32, 64)
+        for name, value in graph(image(*size)).items():
+            np.testing.assert_array_equal(value, eager[name])

@@ -6,7 +6,9 @@ import keras
 import pytest
 
 from mrcnn_tf.layers.application import ApplicationBackbone
-from mrcnn_tf.layers.application_graph import CanvasAveragePooling, ChannelScale, ChannelStatistics, ClearPadding
+from mrcnn_tf.layers.application_graph import (
+    CanvasAveragePooling, ChannelScale, ChannelStatistics, ClearPadding, HardSwish,
+)  # fmt: skip
 from mrcnn_tf.layers.batch_norm import BatchNorm
 from mrcnn_tf.layers.box_head import BoxHead
 from mrcnn_tf.layers.conv import ConvNorm
@@ -43,6 +45,7 @@ LAYERS = {
     "CanvasAveragePooling": (lambda tree, **k: CanvasAveragePooling(keepdims=True, **k), PYRAMID[0]),
     "ChannelStatistics": (lambda tree, **k: ChannelStatistics(**k), PYRAMID[0]),
     "ChannelScale": (lambda tree, **k: ChannelScale(0.5, **k), PYRAMID[0]),
+    "HardSwish": (lambda tree, **k: HardSwish(**k), PYRAMID[0]),
     "FPN": (lambda tree, **k: FPN(16, "frozen_bn", 1e-3, **k), PYRAMID[:4]),
     "RPNHead": (lambda tree, **k: RPNHead(2, 12, 2, **k), PYRAMID),
     "RPN": (lambda tree, **k: RPN(tree["rpn"], tree["conventions"], [4, 8, 16, 32, 64], 16, **k), PYRAMID),

@@ -55,3 +55,9 @@ def test_what_lies_beyond_may_be_nan_and_gets_no_gradient():
 
 def test_clear_keeps_the_type():
     assert canvas.clear(tf.ones([1, 2, 2, 1], tf.bfloat16), tf.constant([[1, 1]])).dtype == tf.bfloat16
+
+
+def test_a_static_canvas_is_the_map_in_pixels():
+    assert canvas.static_canvas(tf.zeros([1, 3, 5, 2]), 16) is None
+    with static_shapes():
+        assert canvas.static_canvas(tf.zeros([1, 3, 5, 2]), 16) == (48, 80)

@@ -184,3 +184,14 @@ def test_upsampling_takes_three_quarters_of_the_nearer_cell():
     ramp = tf.constant([[[[0.0], [4.0]], [[8.0], [12.0]]]])
     expected = np.add.outer([0, 2, 6, 8], [0, 1, 3, 4])
     np.testing.assert_allclose(upsample_heatmaps(ramp)[0, :, :, 0], expected)
+
+
+@pytest.mark.parametrize("rule", ["logit", "probability"])
+def test_a_static_canvas_changes_nothing(heatmaps, rule):
+    boxes = np.concatenate([BOXES[:4], [[np.nan] * 4]])
+    cases = [(heatmaps, boxes, (37, 21)), (heatmaps, BOXES, (40, 104)), (GOLDEN["maps"], GOLDEN["boxes"], (420, 420))]
+    for maps, boxes, canvas in cases:
+        sides = np.ceil(boxes[:, 2:] - boxes[:, :2])
+        assert np.nanmax(sides[:, 1]) <= canvas[0] and np.nanmax(sides[:, 0]) <= canvas[1]
+        found = decode_keypoints(maps, boxes, rule, canvas)
+        np.testing.assert_allclose(found, decode_keypoints(maps, boxes, rule), rtol=1e-5)

@@ -105,3 +105,23 @@ def test_suppression_runs_in_a_graph_with_open_shapes(boxes):
     indices, valid = graph(np.float32([[A] * boxes]), scores, np.int32([np.arange(boxes)]))
     assert indices[0].numpy().tolist() == [*range(boxes - 1, -1, -1), 0, 0][:3]
     assert valid[0].numpy().sum() == min(boxes, 3)
+
+
+@pytest.mark.parametrize("count", [3, 12, 20])
+def test_one_image_known_beforehand_needs_no_loop_and_gives_the_same(count):
+    def graph(batch):
+        shapes = ([batch, 12, 4], tf.float32), ([batch, 12], tf.float32), ([batch, 12], tf.int32)
+        signature = [tf.TensorSpec(*shape) for shape in shapes]
+        return tf.function(lambda *values: nms(*values, 0.3, count), input_signature=signature)
+
+    alone, looped = graph(1), graph(None)
+    assert not [op.type for op in alone.get_concrete_function().graph.get_operations() if "TensorList" in op.type]
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        corner = random.uniform(0, 30, (1, 12, 2))
+        boxes = np.float32(np.concatenate([corner, corner + random.uniform(4, 25, (1, 12, 2))], axis=2))
+        scores = np.float32(np.where(random.uniform(size=(1, 12)) < 0.2, DROPPED, random.normal(size=(1, 12))))
+        groups = random.integers(0, 2, (1, 12)).astype(np.int32)
+        for found, expected in zip(alone(boxes, scores, groups), looped(boxes, scores, groups), strict=True):
+            assert found.shape == (1, count)
+            np.testing.assert_array_equal(found, expected)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.ops.resize import resize_image, resized_size
+from mrcnn_tf.ops.resize import fitted_size, resize_image, resized_size
 
 
 def sizes(*arguments):
@@ -75,4 +75,45 @@ def test_an_unknown_rule_is_the_users_error():
     with pytest.raises(UserError, match="resize.rule"):
         resized_size(10, 10, 800, 1333, "mmdetection")
     with pytest.raises(UserError, match="resize.rule"):
+        fitted_size(10, 10, 64, 96, "mmdetection")
+    with pytest.raises(UserError, match="resize.rule"):
         resize_image(np.zeros((2, 2, 3), np.float32), (2, 2), "mmdetection")
+
+
+# Into 64 x 96, by hand: (height, width), what rounding down gives, and what rounding to the nearest gives.
+@pytest.mark.parametrize(
+    ("size", "down", "nearest"),
+    [
+        ((64, 96), (64, 96), (64, 96)),
+        ((32, 48), (64, 96), (64, 96)),  # images grow too
+        ((640, 960), (64, 96), (64, 96)),
+        ((100, 50), (64, 32), (64, 32)),  # portrait in landscape
+        ((3, 2), (64, 42), (64, 43)),  # 42.67
+        ((101, 37), (64, 23), (64, 23)),  # 23.45
+        ((1, 1000), (1, 96), (1, 96)),  # 0.096
+        ((1000, 1), (64, 1), (64, 1)),
+        ((1, 1), (64, 64), (64, 64)),
+    ],
+)
+def test_an_image_is_fitted_into_a_canvas(size, down, nearest):
+    for rule, expected in (("torchvision", down), ("detectron2", nearest)):
+        assert tuple(int(side) for side in fitted_size(*size, 64, 96, rule)) == expected
+
+
+def test_the_side_that_decides_fills_the_canvas():
+    # 161 * (800 / 161) is just below 800 in float64.
+    assert [int(side) for side in fitted_size(161, 100, 800, 800, "torchvision")] == [800, 496]  # 496.9
+
+
+@settings(max_examples=50, deadline=None)
+@given(*[st.integers(1, 3000)] * 4, st.sampled_from(["torchvision", "detectron2"]))
+def test_fitted_sizes_fill_one_side_and_keep_the_aspect(height, width, tall, wide, rule):
+    found = [int(side) for side in fitted_size(height, width, tall, wide, rule)]
+    assert 1 <= found[0] <= tall and 1 <= found[1] <= wide and (found[0] == tall or found[1] == wide)
+    scale = min(tall / height, wide / width)
+    assert abs(found[0] - height * scale) <= 1 and abs(found[1] - width * scale) <= 1
+
+
+def test_many_images_are_fitted_at_once():
+    heights, widths = fitted_size(np.array([100, 3]), np.array([50, 2]), 64, 96, "detectron2")
+    assert (heights.numpy().tolist(), widths.numpy().tolist()) == ([64, 64], [32, 43])

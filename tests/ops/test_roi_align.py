@@ -256,7 +256,8 @@ def test_the_same_image_in_a_larger_batch_gives_the_same_features(aligned, imple
     alone, _ = case.ours(2, aligned, implementation)
     case.features = [np.pad(f, [(0, 0), (0, 8), (0, 4), (0, 0)], constant_values=9) for f in case.features]
     padded, gradients = case.ours(2, aligned, implementation, canvas=tf.constant([[64, 96], [96, 112]]))
-    np.testing.assert_array_equal(padded, alone)
+    # A graph's optimiser folds other constants where there is a canvas: the static form's products differ by rounding.
+    np.testing.assert_allclose(padded, alone, rtol=0, atol=1e-6 if implementation == "static" else 0)
     assert not gradients[0][0, 16:].any() and not gradients[0][0, :, 24:].any()
 
 
