@@ -251,4 +251,4 @@ def test_every_measurement_has_a_module_and_roi_align_each_implementation():
     assert all(plan.FAMILY[c.subject].peer == c.who for c in found["family"] if c.who != plan.OURS)
     for contender in (c for group in found.values() for c in group):
         module = f"{contender.module.replace('.', '/')}.py"
-        assert (pathlib.Path(cli.__file__).parent.parent / module).is_file()
+        assert (pathlib.Path(cli.__file__).parents[2] / module).is_file()

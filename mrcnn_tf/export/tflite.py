@@ -13,7 +13,7 @@ from mrcnn_tf.export.calibration import calibration_inputs
 from mrcnn_tf.export.check import BY_QUANTIZATION, Differences, check_detections
 from mrcnn_tf.export.check_files import check_files
 from mrcnn_tf.export.quantize import quantized
-from mrcnn_tf.export.tflite_graph import backbone_graph, heads_graph, save_graph, whole_graph
+from mrcnn_tf.export.tflite_graph import backbone_graph, check_convertible, heads_graph, save_graph, whole_graph
 from mrcnn_tf.export.variant import canvas_of, variant
 from mrcnn_tf.files import replaced
 from mrcnn_tf.images import read_image
@@ -87,14 +87,15 @@ def export_tflite(
     if quantize not in QUANTIZATIONS:
         raise UserError(f"There is no quantisation '{quantize}': choose {', '.join(QUANTIZATIONS)}.")
     size = canvas_of(model, input_size)
+    check_convertible(model)
     if quantize == "int8" and calibration is None:
         raise UserError("int8 needs images to find its scales on: give calibration images, such as the training's.")
     model = variant(model, "float32", max_detections, score_threshold)
     samples = calibration_inputs(model, calibration, size) if quantize == "int8" else None
     labels = labels_text(model)
     facts = labels_document(model, {"input_size": list(size), "quantization": quantize})
-    with tempfile.TemporaryDirectory() as folder, check_files(check_images) as images:
-        files = []
+    with tempfile.TemporaryDirectory() as folder, check_files(check_images) as paths:
+        images, files = [read_image(image) for image in paths], []
         for part, graph, inputs in _parts(model, size, samples, split):
             made = _converted(graph, quantize, inputs)
             name = f"{path.stem}.{part}.tflite" if part else path.name
@@ -137,7 +138,7 @@ def _compare(model, file, images, quantize):
     runtime, limits = TFLiteModel(file), model.config.detections
     reference, exported = [], []
     facts = read_facts(runtime.document)
-    for sample in calibration_inputs(model, [read_image(image) for image in images], runtime.input_size):
+    for sample in calibration_inputs(model, images, runtime.input_size):
         sizes = {"image_size": sample["image_size"], "original_size": sample["image_size"]}
         outputs = model({"image": tf.cast(sample["image"], tf.float32), **sizes}, training=False)
         size = sample["image_size"][0]

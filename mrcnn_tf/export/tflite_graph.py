@@ -27,7 +27,6 @@ class Graph:
 
 def whole_graph(model, size):
     """`Graph` of a whole model on images of `size` = (height, width)."""
-    check_convertible(model)
 
     def detect(image, image_size):
         inputs = {"image": tf.cast(image, tf.float32), "image_size": image_size, "original_size": image_size}
@@ -52,7 +51,6 @@ def backbone_graph(model, size):
 
 def heads_graph(model, size):
     """`Graph` from the outputs of `backbone_graph` and `image_size` to detections."""
-    check_convertible(model)
     backbone = backbone_graph(model, size)
     traced = tf.function(backbone.function, autograph=False).get_concrete_function(**backbone.inputs)
     shapes = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in traced.structured_outputs.items()}

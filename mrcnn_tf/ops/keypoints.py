@@ -64,17 +64,35 @@ def decode_keypoints(heatmaps, boxes, score_rule, canvas=None):
     heatmaps, boxes = tf.cast(heatmaps, tf.float32), tf.cast(boxes, tf.float32)
     finite = tf.reduce_all(tf.math.is_finite(boxes), axis=1)
     boxes = tf.where(finite[:, None], boxes, 0.0)
-    found = tf.map_fn(
-        lambda roi: _highest(*roi, canvas),
-        (heatmaps, boxes[:, :2], tf.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)),
-        fn_output_signature=tf.TensorSpec([heatmaps.shape[1], 3]),
-        parallel_iterations=2,
-    )
+    rois = heatmaps, boxes[:, :2], tf.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
+    found = _highest_in_canvas(*rois, canvas) if canvas else _highest_in_each(*rois)
     if score_rule == "probability":
         share = found[..., 2] - tf.reduce_logsumexp(heatmaps, axis=[2, 3])
         share = tf.exp(tf.minimum(share, LARGEST_SHARE))
         found = tf.concat([found[..., :2], share[..., None]], axis=-1)
     return tf.where(finite[:, None, None], found, 0.0)
+
+
+def _highest_in_each(heatmaps, corners, sides):
+    """(x, y, logit) [N, P, 3] of the maxima of heatmaps [N, P, M, M] over boxes with these corners and sides [N, 2]."""
+    return tf.map_fn(
+        lambda roi: _highest(*roi, None),
+        (heatmaps, corners, sides),
+        fn_output_signature=tf.TensorSpec([heatmaps.shape[1], 3]),
+        parallel_iterations=2,
+    )
+
+
+def _highest_in_canvas(heatmaps, corners, sides, canvas):
+    """The same without a list of tensors, which TFLite makes from slices whose shapes vary."""
+    numbers = tf.range(tf.shape(heatmaps)[0])
+
+    def add(roi, found):
+        one = _highest(*(tf.gather(values, roi) for values in (heatmaps, corners, sides)), canvas)
+        return roi + 1, tf.where((numbers == roi)[:, None, None], one, found)
+
+    start = (tf.constant(0), tf.zeros([tf.shape(heatmaps)[0], heatmaps.shape[1], 3]))
+    return tf.while_loop(lambda roi, _: roi < tf.size(numbers), add, start, parallel_iterations=1)[1]
 
 
 def _highest(maps, corner, sides, canvas):

@@ -7,8 +7,12 @@ import pytest
 
 from mrcnn_tf.layers.application import ApplicationBackbone
 from mrcnn_tf.layers.application_graph import (
-    CanvasAveragePooling, ChannelScale, ChannelStatistics, ClearPadding, HardSwish,
-)  # fmt: skip
+    CanvasAveragePooling,
+    ChannelScale,
+    ChannelStatistics,
+    ClearPadding,
+    HardSwish,
+)
 from mrcnn_tf.layers.batch_norm import BatchNorm
 from mrcnn_tf.layers.box_head import BoxHead
 from mrcnn_tf.layers.conv import ConvNorm
