@@ -184,6 +184,25 @@ def test_other_files_are_refused(folder, path):
         TFLiteModel(path, threads=0)
 
 
+def test_either_half_of_a_split_model_is_the_model(folder, model):
+    paths = stand_in.write_halves(folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    expected = model.detect(pixels)
+    for path in paths:
+        halves = TFLiteModel(path, threads=1)
+        assert halves.input_size == (64, 96) and (halves.mask_head, halves.keypoint_head) == (True, True)
+        found = halves.detect(pixels)
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-4)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+        np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+    backbone, heads = paths
+    for kept, moved in ((backbone, heads), (heads, backbone)):
+        away = moved.rename(folder / "elsewhere.tflite")
+        with pytest.raises(UserError, match=rf"{kept.name} is one half of a model: put the other, {moved.name}, "):
+            TFLiteModel(kept)
+        away.rename(moved)
+
+
 def test_a_missing_interpreter_is_named(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)  # None: importing it raises ImportError
     with pytest.raises(UserError, match=r"pip install 'mrcnn-tf\[edge\]'"):

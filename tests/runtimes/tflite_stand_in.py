@@ -48,6 +48,31 @@ def write(path, height=64, width=96, rule="torchvision", **heads):
     return path
 
 
+def write_halves(folder, height=64, width=96):
+    """Writes the same as name.backbone.tflite, from the image to one map of its pixels, and name.heads.tflite."""
+    shape = [1, height, width, 3]
+    size = tf.TensorSpec([1, 2], tf.int32, name="image_size")
+
+    class Model(tf.Module):
+        @tf.function(autograph=False)
+        def look(self, image, image_size):
+            return {"map0": tf.reshape(tf.cast(image, tf.float32), [1, height, width * 3])}
+
+        @tf.function(autograph=False)
+        def detect(self, map0, image_size):
+            return _detections(tf.reshape(map0, shape)[0], image_size[0], True, True)
+
+    model, paths = Model(), []
+    first = model.look.get_concrete_function(image=tf.TensorSpec(shape, tf.uint8, name="image"), image_size=size)
+    map0 = tf.TensorSpec([1, height, width * 3], name="map0")
+    second = model.detect.get_concrete_function(map0=map0, image_size=size)
+    for part, function in (("backbone", first), ("heads", second)):
+        content = tf.lite.TFLiteConverter.from_concrete_functions([function], model).convert()
+        paths.append(folder / f"name.{part}.tflite")
+        paths[-1].write_bytes(with_metadata(content, document() | {"part": part}, "cat\nsea lion\n"))
+    return paths
+
+
 def _detections(image, size, masks, keypoints):
     rows, columns = tf.range(image.shape[0])[:, None] < size[0], tf.range(image.shape[1])[None, :] < size[1]
     picture = tf.cast(rows & columns, tf.float32)
