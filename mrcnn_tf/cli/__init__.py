@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mrcnn_tf.cli.export import export_app
-from mrcnn_tf.cli.models import ModelFile, SavedModelFolder, TFLiteFile, open_model, open_server
+from mrcnn_tf.cli.models import ModelFile, SavedModelFolder, TFLiteFile, check_choice, open_model, open_server
 from mrcnn_tf.cli.options import AsJson, ConfigName, Overrides, Weights, console
 from mrcnn_tf.errors import UserError
 
@@ -185,6 +185,8 @@ def predict(
     from mrcnn_tf.images import find_images
     from mrcnn_tf.prediction import predict_files
 
+    if not server:
+        check_choice(weights, saved_model, tflite)
     paths = find_images(images)
     model = open_server(server, labels, model_name, timeout) if server else open_model(weights, saved_model, tflite)[0]
     report = None if as_json else lambda path, found: console.print(f"{path}: {found!r}", soft_wrap=True, markup=False)

@@ -16,16 +16,25 @@ TFLiteFile = Annotated[
 ]
 
 
+def check_choice(weights, saved_model, tflite):
+    """Refuses none of the three, and several.
+
+    Raises:
+        UserError: one isn't given, or more than one.
+    """
+    given = [name for name, path in {"weights": weights, "saved-model": saved_model, "tflite": tflite}.items() if path]
+    if len(given) != 1:
+        what = f"--{' and --'.join(given)} are too many" if given else "There is no model"
+        raise UserError(f"{what}: give --weights MODEL.keras, --saved-model FOLDER or --tflite MODEL.tflite.")
+
+
 def open_model(weights, saved_model, tflite):
     """The model in one of three places, and what knows its `categories` and `resize`.
 
     Raises:
         UserError: none or several are given, or it can't be read.
     """
-    given = [name for name, path in {"weights": weights, "saved-model": saved_model, "tflite": tflite}.items() if path]
-    if len(given) != 1:
-        what = f"--{' and --'.join(given)} are too many" if given else "There is no model"
-        raise UserError(f"{what}: give --weights MODEL.keras, --saved-model FOLDER or --tflite MODEL.tflite.")
+    check_choice(weights, saved_model, tflite)
     if weights:
         from mrcnn_tf.training.trainer import load_model
 
