@@ -105,7 +105,8 @@ def _manifest_categories(path):
 def as_categories(records, path):
     """`Category`s sorted by id from the records of `path`; raises UserError for malformed ones or none at all."""
     for record in records:
-        if not isinstance(record, dict) or type(record.get("id")) is not int or type(record.get("name")) is not str:
+        whole = isinstance(record, dict) and type(record.get("id")) is int and abs(record["id"]) < 2**63
+        if not whole or type(record.get("name")) is not str:
             raise UserError(f"Category {record} in {path} lacks a whole number as id or a name: add it.")
     categories = sorted((_category(record, path) for record in records), key=lambda one: one.id)
     if not categories:

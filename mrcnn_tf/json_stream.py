@@ -10,13 +10,14 @@ _DECODER = json.JSONDecoder()
 _WHITESPACE = " \t\n\r"
 
 
-def stream_arrays(path, names, on_progress=None):
+def stream_arrays(path, names, on_progress=None, on_other=None):
     """Yields (name, element) for each element of the top-level arrays called `names`, in the file's order.
 
     Args:
         path: a json file whose top level is an object.
         names: the arrays wanted; each must be there. Everything else is read over.
         on_progress: called with the number of bytes read so far, once per chunk.
+        on_other: called with the name and the value of everything else at the top, which it holds as a whole.
 
     Raises:
         UserError: the file is missing or unreadable, isn't json, isn't an object, or lacks one of the arrays.
@@ -24,7 +25,7 @@ def stream_arrays(path, names, on_progress=None):
     window = _Window(on_progress)
     try:
         with open(path, encoding="utf-8-sig") as window.file:
-            yield from _top_level(window, path, names)
+            yield from _top_level(window, path, names, on_other)
     except FileNotFoundError:
         raise UserError(f"There is no file {path}: set data.*.annotations to a COCO json.") from None
     except UnicodeDecodeError:
@@ -36,7 +37,7 @@ def stream_arrays(path, names, on_progress=None):
         raise UserError(f"{path} isn't valid json ({where}): export it again, it may have been cut off.") from None
 
 
-def _top_level(window, path, names):
+def _top_level(window, path, names, on_other):
     missing = list(names)
     if window.peek() != "{":
         # A list or a number is valid json and still no COCO file; anything else fails here with its reason.
@@ -48,14 +49,18 @@ def _top_level(window, path, names):
             raise json.JSONDecodeError("Expecting a name in double quotes", window.text, window.place)
         name = window.value()
         window.skip(":")
-        if window.peek() == "[":
+        if window.peek() == "[" and name in names:
             for element in _elements(window):
-                if name in names:
-                    yield name, element
+                yield name, element
+        elif window.peek() == "[" and not on_other:
+            for _ in _elements(window):
+                pass
         else:
             value = window.value()
             if name in names:
                 raise UserError(f'"{name}" in {path} is a {type(value).__name__}: make it a list of COCO records.')
+            if on_other:
+                on_other(name, value)
         if name in missing:
             missing.remove(name)
         window.separator("}")

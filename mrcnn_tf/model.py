@@ -12,7 +12,9 @@ from mrcnn_tf.assembly import Assembly
 from mrcnn_tf.categories import most_keypoints
 from mrcnn_tf.config import model_config
 from mrcnn_tf.detections import Detections
+from mrcnn_tf.diagnosis.diagnose import diagnose
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.images import checked_pixels
 from mrcnn_tf.layers.roi_sampler import foreground
 from mrcnn_tf.ops import canvas
 from mrcnn_tf.ops.image_space import points_to_original, to_original
@@ -121,7 +123,7 @@ class MaskRCNN(Trainable):
     def features_and_scores(self, inputs, canvas_size=None, training=False):
         """The maps, and what the RPN's head says of them: three lists over levels, see `RPNHead`."""
         features = self.features(inputs, canvas_size, training)
-        return features, *self.rpn.head(features, [canvas.extent(canvas_size, stride) for stride in self.rpn.strides])
+        return features, *self.rpn.scores(features, canvas_size)
 
     def detections(self, inputs, canvas_size=None, training=False):
         """As `call`, each image's own area in the batch being `canvas_size` int32 [B, 2]; None: all of it."""
@@ -202,11 +204,7 @@ class MaskRCNN(Trainable):
         return [self._detect_one(image, position) for position, image in enumerate(images)]
 
     def _detect_one(self, image, position):
-        image = np.asarray(image)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise UserError(
-                f"Image {position} is {image.dtype} {list(image.shape)}: give uint8 pixels [height, width, 3], RGB."
-            )
+        image = checked_pixels(image, position)
         if self._detect_function is None:
             signature = [tf.TensorSpec([None, None, 3], tf.uint8)]
             # One image fills its own canvas: None spares the masking. AutoGraph has nothing to convert here (Keras
@@ -217,7 +215,7 @@ class MaskRCNN(Trainable):
                 autograph=False,
             )
         outputs = {name: value.numpy()[0] for name, value in self._detect_function(tf.constant(image)).items()}
-        return self._as_detections(outputs, image.shape[:2])
+        return self.as_detections(outputs, image.shape[:2])
 
     _detect_function = None
 
@@ -229,11 +227,16 @@ class MaskRCNN(Trainable):
         outputs = self._detect_batch_function(inputs)
         sizes = np.asarray(batch["original_size"])
         rows = [{name: value[index] for name, value in outputs.items()} for index in range(len(sizes))]
-        return [self._as_detections(row, tuple(size)) for row, size in zip(rows, sizes, strict=True)]
+        return [self.as_detections(row, tuple(size)) for row, size in zip(rows, sizes, strict=True)]
 
     _detect_batch_function = None
 
-    def _as_detections(self, outputs, image_size):
+    def diagnose(self, image, ground_truth=None):
+        """Why an image, uint8 [H, W, 3], has the detections it has, or none; see `diagnosis.diagnose`."""
+        return diagnose(self, image, ground_truth)
+
+    def as_detections(self, outputs, image_size):
+        """`Detections` in an image of image_size (H, W) from one row of what `detections` gives, numpy arrays."""
         found = int(outputs["num_detections"])
         return Detections(
             boxes=outputs["boxes"][:found],

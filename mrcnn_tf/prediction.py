@@ -3,10 +3,8 @@
 import json
 import pathlib
 
-from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import replaced
-from mrcnn_tf.images import read_image
-from mrcnn_tf.runtimes.sendable import UnreadableImage
+from mrcnn_tf.images import UnreadableImage, read_image
 from mrcnn_tf.visualize import save_png
 
 
@@ -34,7 +32,8 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
     drawn, unreadable, names = [], [], set()
     for path in map(pathlib.Path, paths):
         try:
-            image, detections = _detect(model, path)
+            image = read_image(path)
+            detections = model.detect_file(path) if hasattr(model, "detect_file") else model.detect(image)
         except UnreadableImage as error:
             unreadable.append(str(error))
             continue
@@ -46,14 +45,6 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
         if on_image:
             on_image(path, detections)
     return drawn, unreadable
-
-
-def _detect(model, path):
-    try:
-        image = read_image(path)
-    except UserError as error:
-        raise UnreadableImage(str(error)) from error
-    return image, model.detect_file(path) if hasattr(model, "detect_file") else model.detect(image)
 
 
 def _record(path, image, detections):

@@ -6,15 +6,14 @@ small picture is enlarged first, or its text could not be read.
 """
 
 import dataclasses
-import functools
 import math
-import os
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import replaced
+from mrcnn_tf.fonts import font_for
 from mrcnn_tf.ops.masks import MaskWindow, paste_window
 from mrcnn_tf.skeletons import Skeleton, draw_skeleton, with_visibility
 
@@ -129,7 +128,7 @@ def side_by_side(left, right, titles=("ground truth", "detections")):
         _check_image(picture)
         width = round(picture.shape[1] * height / picture.shape[0])
         pictures.append(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
-    font = _font(max(14, height // 40))
+    font = font_for(titles, max(14, height // 40))
     strip, gap = round(font.size * 1.9), max(8, height // 80)
     sheet = Image.new("RGB", (pictures[0].width + gap + pictures[1].width, strip + height), "white")
     pen = ImageDraw.Draw(sheet)
@@ -155,7 +154,7 @@ def show_batch(batch, categories, path=None):
     batch = {name: np.asarray(values) for name, values in batch.items()}
     tiles = [_tile(batch, place, categories) for place in range(len(batch["image"]))]
     columns = math.ceil(math.sqrt(len(tiles)))
-    font, gap = _font(16), 14
+    font, gap = font_for([title for _, title in tiles], 16), 14
     strip = round(font.size * 1.9)
     rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
     widths = [max(row[column][0].width for row in rows if column < len(row)) for column in range(columns)]
@@ -256,7 +255,8 @@ def _draw(canvas, instances):
             draw_skeleton(canvas, instance.skeleton, instance.colour, _contrast(instance.colour), line)
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture, "RGBA")
-    font = _font(_font_size(picture.size, len(instances)))
+    labels = [instance.label for instance in instances]
+    font = font_for(labels, _font_size(picture.size, len(instances)))
     tags = _place_tags(instances, picture.size, font)
     # The best detections come first and lie on top.
     for instance, tag in reversed(list(zip(instances, tags, strict=True))):
@@ -348,11 +348,3 @@ def _font_size(picture_size, instances):
     """Grows with the picture and shrinks when many tags must share it, but stays readable."""
     side = max(picture_size)
     return round(max(11, side / 55 * min(1.0, (12 / max(instances, 1)) ** 0.3)))
-
-
-@functools.cache
-def _font(size):
-    """DejaVu Sans, which has the letters of most European and Middle Eastern scripts; it comes with matplotlib."""
-    import matplotlib  # only its data folder is needed, and only when something is drawn
-
-    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)

@@ -9,8 +9,8 @@ from PIL import Image
 from mrcnn_tf.categories import Category
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.images import UnreadableImage
 from mrcnn_tf.prediction import predict_files
-from mrcnn_tf.runtimes.sendable import UnreadableImage
 
 ARROW, STONE = Category(4, "arrow", ["tip", "tail"], [[1, 2]]), Category(11, "stone")
 

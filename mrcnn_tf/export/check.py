@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 from rich.table import Table
 
-from mrcnn_tf.data.rle import decode_strings
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.ops.boxes import iou
 from mrcnn_tf.ops.masks import paste_window
@@ -269,8 +268,7 @@ def _wrong_pixels(reference, exported, mine, theirs, tolerance):
     exported boxes: a box's tiny difference may move the mask by a whole pixel, and that isn't the mask's error."""
     wrong, size = 0, exported.image_size
     for one, other in zip(mine, theirs, strict=True):
-        runs = decode_strings([exported.mask_counts[other]])[0]
-        whole = np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(size[::-1]).T
+        whole = exported.mask(other)
         most, least = (
             paste_window(
                 reference.mask_probabilities[one], exported.boxes[other], *size, reference.mask_rule, threshold

@@ -13,7 +13,7 @@ PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOS
 # Between the products, so that bytes needn't become floats on the way from one to the next. Not group norm's, whose
 # statistics are sums of thousands of squares.
 TRUNK_WITHOUT_NORMS = rf"^(?!.*/norm(_\d+)?/).*{TRUNK}"
-BETWEEN = ("ADD", "MUL", "PAD", "MAX_POOL_2D", "HARD_SWISH", "RELU", "RESIZE_NEAREST_NEIGHBOR", "RESHAPE")
+BETWEEN = ("ADD", "MUL", "PAD", "MAX_POOL_2D", "RELU", "RESIZE_NEAREST_NEIGHBOR", "RESHAPE")
 SUBSAMPLED = r"(^|/|;)fpn(_\d+)?/strided_slice"  # P6; elsewhere slices are of sizes
 RECIPE = [
     *((rf"^(?!.*{FLOAT}).*({TRUNK}|{HEADS})", name) for name in PRODUCTS),

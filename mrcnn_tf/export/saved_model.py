@@ -6,21 +6,18 @@ import os
 import pathlib
 import shutil
 
-import tensorflow as tf
-
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.export.assets import labels_document, write_assets, write_server_configs
+from mrcnn_tf.export.assets import write_assets, write_server_configs
 from mrcnn_tf.export.check import BY_PRECISION, Differences, check_detections
 from mrcnn_tf.export.check_files import check_files
 from mrcnn_tf.export.served import ServedGraph
 from mrcnn_tf.export.variant import canvas_of, variant
 from mrcnn_tf.export.warmup import write_warmup
-from mrcnn_tf.images import read_image
+from mrcnn_tf.images import UnreadableImage, read_image
 from mrcnn_tf.native.library import load_custom_ops
 from mrcnn_tf.precision import POLICIES
 from mrcnn_tf.runtimes.local import SavedModelRuntime
-from mrcnn_tf.runtimes.outputs import detections_from, read_facts
-from mrcnn_tf.runtimes.sendable import UnreadableImage, sendable_file
+from mrcnn_tf.runtimes.sendable import sendable_file
 
 MASKS = ("roi", "rle")
 CUSTOM_OPS_NOTE = """\
@@ -176,13 +173,4 @@ def _reference(model, images, canvas):
     """What the Keras model detects in images; on a fixed canvas it sees them as the export does."""
     if canvas is None:
         return model.detect(images)
-    facts, found = read_facts(labels_document(model, {})), []
-    detect = tf.function(
-        lambda pixels: model(model.preprocess.letterbox(pixels, *canvas), training=False),
-        input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
-        autograph=False,
-    )
-    for image in images:
-        row = {name: values[0].numpy() for name, values in detect(image).items()}
-        found.append(detections_from(row, facts, image.shape[:2]))
-    return found
+    return [found for image in images for found in model.detect_batch(model.preprocess.letterbox(image, *canvas))]

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import tempfile
 
+import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.errors import UserError
@@ -17,7 +18,6 @@ from mrcnn_tf.export.tflite_graph import backbone_graph, check_convertible, head
 from mrcnn_tf.export.variant import canvas_of, variant
 from mrcnn_tf.files import replaced
 from mrcnn_tf.images import read_image
-from mrcnn_tf.runtimes.outputs import detections_from, read_facts
 from mrcnn_tf.runtimes.tflite import TFLiteModel
 from mrcnn_tf.runtimes.tflite_metadata import with_metadata
 
@@ -56,7 +56,7 @@ def export_tflite(
 
     The file's signature takes `image` uint8 [1, H, W, 3] RGB, the picture at the top left and the rest ignored, and
     `image_size` int32 [1, 2], the picture's (height, width) in it. It gives what `MaskRCNN.call` does, boxes and
-    keypoints in the input's pixels. What lies beyond the picture counts as the mean colour.
+    keypoints in the input's pixels. What lies beyond the picture has no influence.
 
     Args:
         model: a `MaskRCNN`.
@@ -117,7 +117,7 @@ def _parts(model, size, samples, split):
             maps | {"image_size": sample["image_size"]}
             for maps, sample in zip(backbone.run_on(samples), samples, strict=True)
         ]
-    yield "heads", heads_graph(model, size), samples
+    yield "heads", heads_graph(model, backbone), samples
 
 
 def _converted(graph, quantize, samples):
@@ -137,13 +137,10 @@ def _compare(model, file, images, quantize):
     """`Differences` of a written model from the Keras model on the same pixels."""
     runtime, limits = TFLiteModel(file), model.config.detections
     reference, exported = [], []
-    facts = read_facts(runtime.document)
     for sample in calibration_inputs(model, images, runtime.input_size):
-        sizes = {"image_size": sample["image_size"], "original_size": sample["image_size"]}
-        outputs = model({"image": tf.cast(sample["image"], tf.float32), **sizes}, training=False)
-        size = sample["image_size"][0]
-        reference.append(detections_from({name: value[0].numpy() for name, value in outputs.items()}, facts, size))
-        exported += runtime.detect_batch({"image": sample["image"], **sizes})
+        batch = sample | {"image": np.float32(sample["image"]), "original_size": sample["image_size"]}
+        reference += model.detect_batch(batch)
+        exported += runtime.detect_batch(batch)
     return check_detections(reference, exported, BY_QUANTIZATION[quantize], limits)
 
 

@@ -1,6 +1,7 @@
 """The graphs that become TFLite files: weights as constants, no shape that depends on values."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +18,18 @@ class Graph:
 
     function: Callable
     inputs: dict[str, tf.TensorSpec]
+
+    @functools.cached_property
+    def traced(self):
+        """The concrete function, of static shapes."""
+        function = tf.function(lambda **inputs: self.function(**inputs), autograph=False)
+        with static_shapes():
+            return function.get_concrete_function(**self.specs)
+
+    @property
+    def specs(self):
+        """The inputs' specs with their names in them."""
+        return {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in self.inputs.items()}
 
     def run_on(self, samples):
         """What it gives on each of the samples, dictionaries of numpy arrays."""
@@ -49,11 +62,10 @@ def backbone_graph(model, size):
     return Graph(look, _image_specs(size))
 
 
-def heads_graph(model, size):
-    """`Graph` from the outputs of `backbone_graph` and `image_size` to detections."""
-    backbone = backbone_graph(model, size)
-    traced = tf.function(backbone.function, autograph=False).get_concrete_function(**backbone.inputs)
-    shapes = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in traced.structured_outputs.items()}
+def heads_graph(model, backbone):
+    """`Graph` from the outputs of a `backbone_graph` and `image_size` to detections."""
+    outputs = backbone.traced.structured_outputs
+    shapes = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in outputs.items()}
     levels = len(shapes) // 3
 
     def detect(image_size, **values):
@@ -83,17 +95,11 @@ def save_graph(graph, folder):
 
     The converter keeps variables otherwise, and the interpreter then reads them before they are set.
     """
-    function = tf.function(lambda **inputs: graph.function(**inputs), autograph=False)
-    with static_shapes():
-        traced = function.get_concrete_function(
-            **{name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in graph.inputs.items()}
-        )
-    frozen, names = convert_variables_to_constants_v2(traced), sorted(traced.structured_outputs)
-    specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in graph.inputs.items()}
+    frozen, names = convert_variables_to_constants_v2(graph.traced), sorted(graph.traced.structured_outputs)
     served = tf.function(lambda **inputs: dict(zip(names, frozen(**inputs), strict=True)), autograph=False)
     # Nobody differentiates it, and the gradient of RoIAlign can't be traced without knowing the shapes.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(tf.Module(), folder, served.get_concrete_function(**specs), options)
+    tf.saved_model.save(tf.Module(), folder, served.get_concrete_function(**graph.specs), options)
 
 
 def _image_specs(size):

@@ -11,6 +11,9 @@ from mrcnn_tf.ops.nms import DROPPED, nms
 
 DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
+# Of each RoI one box for each class, RoI after RoI: boxes [B, R * K, 4] pixels, scores [B, R * K] (DROPPED below the
+# threshold), classes int32 [R * K]
+Candidates = collections.namedtuple("Candidates", "boxes scores classes")
 # boxes [B, D, 4] pixels, scores [B, D], classes int32 [B, D] in 1..K (0 in padding), valid [B, D] bool
 Detected = collections.namedtuple("Detected", "boxes scores classes valid")
 
@@ -100,23 +103,27 @@ class BoxHead(keras.layers.Layer):
         Returns:
             `Detected`, D = max_per_image of the config, by falling score.
         """
+        boxes, scores, classes = self.candidates(logits, deltas, proposals, image_size)
         config = self.detections
-        scores = tf.nn.softmax(logits)[..., 1:]
-        boxes = box_ops.decode(deltas, proposals.boxes[:, :, None, :], DELTA_WEIGHTS)
-        batch, count = tf.shape(boxes)[0], boxes.shape[1] * self.num_classes
-        boxes = box_ops.clip(tf.reshape(boxes, [batch, count, 4]), image_size)
-        scores = tf.reshape(scores, [batch, count])
-        usable = (scores > config["score_threshold"]) & tf.repeat(proposals.valid, self.num_classes, axis=1)
-        usable &= box_ops.large_enough(boxes, self.conventions["min_detection_size"])
-        classes = tf.tile(tf.range(1, self.num_classes + 1), [boxes.shape[1] // self.num_classes])
-        keys = tf.where(usable, scores, DROPPED)
-        kept, valid = nms(boxes, keys, classes[None, :], config["nms_iou"], config["max_per_image"])
+        kept, valid = nms(boxes, scores, classes[None, :], config["nms_iou"], config["max_per_image"])
         return Detected(
             tf.where(valid[..., None], tf.gather(boxes, kept, batch_dims=1), 0.0),
             tf.where(valid, tf.gather(scores, kept, batch_dims=1), 0.0),
             tf.where(valid, tf.gather(classes, kept), 0),
             valid,
         )
+
+    def candidates(self, logits, deltas, proposals, image_size):
+        """The `Candidates` that `detect` suppresses; arguments as there."""
+        scores = tf.nn.softmax(logits)[..., 1:]
+        boxes = box_ops.decode(deltas, proposals.boxes[:, :, None, :], DELTA_WEIGHTS)
+        batch, count = tf.shape(boxes)[0], boxes.shape[1] * self.num_classes
+        boxes = box_ops.clip(tf.reshape(boxes, [batch, count, 4]), image_size)
+        scores = tf.reshape(scores, [batch, count])
+        usable = (scores > self.detections["score_threshold"]) & tf.repeat(proposals.valid, self.num_classes, axis=1)
+        usable &= box_ops.large_enough(boxes, self.conventions["min_detection_size"])
+        classes = tf.tile(tf.range(1, self.num_classes + 1), [boxes.shape[1] // self.num_classes])
+        return Candidates(boxes, tf.where(usable, scores, DROPPED), classes)
 
     def get_config(self):
         return super().get_config() | {

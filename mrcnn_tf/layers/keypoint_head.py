@@ -55,7 +55,7 @@ class KeypointHead(keras.layers.Layer):
         shape = [tf.shape(outputs)[0], side, side, self.heatmaps]
         scores = tf.nn.conv2d_transpose(outputs, tf.cast(self.kernel, outputs.dtype), shape, 2, "SAME")
         # The softmax over thousands of cells and its maximum need float32.
-        scores = upsample_heatmaps(tf.cast(scores, tf.float32) + self.bias)
+        scores = upsample_heatmaps(tf.cast(scores, tf.float32) + tf.cast(self.bias, tf.float32))
         scores = tf.transpose(scores, [0, 3, 1, 2])
         channels = tf.gather(tf.maximum(self.channels_of_class, 0), tf.reshape(classes, [-1]))
         own = tf.gather(scores, channels, batch_dims=1)

@@ -32,9 +32,8 @@ class RoILayer(keras.layers.Layer):
         With `bin_step` n only every n-th of the bins, for layers that are `linear`: S = output_size / n.
         """
         maps, count = list(features[: len(self.strides)]), rois.shape[1]
-        levels = self._levels(rois)
-        if self.conventions["box_ends"] == "pixel":
-            rois = self._corner_to_corner(maps, rois, levels, canvas_size)
+        levels = self.levels(rois)
+        rois = self.bounds(maps, rois, levels, canvas_size)
         pooled = self._pool(
             maps,
             PyramidRoIs(
@@ -57,15 +56,21 @@ class RoILayer(keras.layers.Layer):
         """Of maps of `input_shape`."""
         return (None, None, self.output_size, self.output_size, input_shape[0][-1])
 
-    def _levels(self, rois):
+    def levels(self, rois):
+        """int32 [B, R]: which of the maps each of rois [B, R, 4] is pooled from, counted from 0."""
         if len(self.strides) == 1:
             return tf.zeros(tf.shape(rois)[:2], tf.int32)
         return assign_levels(rois, 2, 5, self.conventions["level_assignment"]) - 2
 
-    def _pool(self, maps, rois, bin_step):
-        ratio, aligned = self.conventions["roi_sampling_ratio"], self.conventions["roi_aligned"]
+    @property
+    def sampling(self):
+        """Samples per bin side (0: as many as the bin has cells), and whether cells' centres are aligned."""
         if self.conventions["box_ends"] == "pixel":
-            ratio, aligned = 1, True
+            return 1, True
+        return self.conventions["roi_sampling_ratio"], self.conventions["roi_aligned"]
+
+    def _pool(self, maps, rois, bin_step):
+        ratio, aligned = self.sampling
         if self.kind == "pool":
             return roi_pool(maps, rois, self.output_size)
         if self.kind == "warp":
@@ -74,6 +79,11 @@ class RoILayer(keras.layers.Layer):
         if self.aggregate == "max":
             return max_roi_align(maps, rois, self.output_size, ratio, aligned)
         return pyramid_roi_align(maps, rois, self.output_size // bin_step, ratio, aligned, bin_step=bin_step)
+
+    def bounds(self, maps, rois, levels, canvas_size=None):
+        """What the bins of rois [B, R, 4] divide, pixels: the RoIs themselves, unless boxes end at pixels' centres."""
+        pixel = self.conventions["box_ends"] == "pixel"
+        return self._corner_to_corner(maps, rois, levels, canvas_size) if pixel else rois
 
     def _corner_to_corner(self, maps, rois, levels, canvas_size):
         """RoIs [B, R, 4] whose aligned bins have their centres where `tf.image.crop_and_resize` samples `rois`."""

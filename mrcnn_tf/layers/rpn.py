@@ -18,6 +18,9 @@ DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 # boxes [B, N, 4] pixels, scores [B, N] (logits), valid [B, N] bool
 Proposals = collections.namedtuple("Proposals", "boxes scores valid")
+# Decoded and clipped boxes before suppression: boxes [B, N, 4] pixels, scores [B, N] (logits; DROPPED where unusable),
+# level int32 [N], the map that each stems from
+Candidates = collections.namedtuple("Candidates", "boxes scores level")
 # What the RPN's losses need, of each sampled anchor: logits [B, S], deltas [B, S, 4], targets [B, S, 4], positive,
 # drawn [B, S]
 AnchorSample = collections.namedtuple("AnchorSample", "logits deltas targets positive drawn")
@@ -51,25 +54,33 @@ class RPN(keras.layers.Layer):
     def call(self, features, image_size, canvas_size=None, training=False):
         """`Proposals` from maps [B, H_l, W_l, C] and image_size [B, 2]. No gradient flows through them."""
         features = [tf.stop_gradient(level) for level in features]
-        scores = self.head(features, [canvas.extent(canvas_size, stride) for stride in self.strides])
-        return self.propose(features, *scores, image_size, canvas_size, training)
+        return self.propose(features, *self.scores(features, canvas_size), image_size, canvas_size, training)
+
+    def scores(self, features, canvas_size=None):
+        """What the head says of maps [B, H_l, W_l, C]: lists over levels of logits and deltas, see `RPNHead`."""
+        return self.head(features, [canvas.extent(canvas_size, stride) for stride in self.strides])
 
     def propose(self, features, logits, deltas, image_size, canvas_size=None, training=False):
-        """The same from what the head gave on `features`: lists over levels, see `RPNHead`."""
+        """`Proposals` from maps and their `scores`."""
+        boxes, scores, level = self.candidates(features, logits, deltas, image_size, canvas_size, training)
+        most = self.config["post_nms_train" if training else "post_nms_test"]
+        kept, valid = nms(boxes, scores, level[None, :], self.config["nms_iou"], most)
+        boxes = tf.where(valid[..., None], tf.gather(boxes, kept, batch_dims=1), 0.0)
+        return Proposals(tf.stop_gradient(boxes), tf.gather(scores, kept, batch_dims=1), valid)
+
+    def candidates(self, features, logits, deltas, image_size, canvas_size=None, training=False):
+        """The `Candidates` that `propose` suppresses: the best of each level."""
         extents = [canvas.extent(canvas_size, stride) for stride in self.strides]
-        anchors = self._anchors(features, canvas_size)
-        before, after = ("pre_nms_train", "post_nms_train") if training else ("pre_nms_test", "post_nms_test")
+        anchors = self.anchors(features, canvas_size)
+        most = self.config["pre_nms_train" if training else "pre_nms_test"]
         rows = zip(logits, deltas, anchors, self._usable(features, extents), strict=True)
-        best = [_best_of_level(*row, self.config[before]) for row in rows]
+        best = [_best_of_level(*row, most) for row in rows]
         scores, boxes = (tf.concat(parts, axis=1) for parts in zip(*best, strict=True))
         level = tf.concat([tf.fill([tf.shape(part[0])[1]], i) for i, part in enumerate(best)], axis=0)
         boxes = box_ops.clip(boxes, image_size)
         usable = box_ops.large_enough(boxes, self.conventions["min_proposal_size"]) & (scores > DROPPED / 2)
         usable &= tf.math.is_finite(tf.reduce_sum(boxes, axis=-1)) & tf.math.is_finite(scores)
-        boxes, scores = tf.where(usable[..., None], boxes, 0.0), tf.where(usable, scores, DROPPED)
-        kept, valid = nms(boxes, scores, level[None, :], self.config["nms_iou"], self.config[after])
-        boxes = tf.where(valid[..., None], tf.gather(boxes, kept, batch_dims=1), 0.0)
-        return Proposals(tf.stop_gradient(boxes), tf.gather(scores, kept, batch_dims=1), valid)
+        return Candidates(tf.where(usable[..., None], boxes, 0.0), tf.where(usable, scores, DROPPED), level)
 
     def sample_anchors(self, features, boxes, valid, crowd, seeds, canvas_size=None):
         """The `AnchorSample` of a training step.
@@ -80,13 +91,9 @@ class RPN(keras.layers.Layer):
             seeds: uint32 [B] of the draw, see `ops.noise`.
             canvas_size: int32 [B, 2], each image's own extent on the batch's canvas.
         """
-        extents = [canvas.extent(canvas_size, stride) for stride in self.strides]
-        anchors = tf.concat(self._anchors(features, canvas_size), axis=-2)
-        usable = tf.concat(self._usable(features, extents), axis=1)
         config = self.config
-        thresholds = config["foreground_iou"], config["background_iou"]
-        every = anchors[None] if anchors.shape.rank == 2 else anchors
-        matches = match(every, boxes, valid, crowd, *thresholds, promote_best=True, usable=usable)
+        extents = [canvas.extent(canvas_size, stride) for stride in self.strides]
+        anchors, usable, matches = self.matched_anchors(features, boxes, valid, crowd, canvas_size)
         positives = int(config["batch_per_image"] * config["positive_fraction"])
         noise = uniform(seeds, self._places(features))
         indices, positive, drawn = sample(matches, usable, config["batch_per_image"], positives, noise)
@@ -95,7 +102,17 @@ class RPN(keras.layers.Layer):
         targets = box_ops.encode(truth, _take(anchors, indices), DELTA_WEIGHTS)
         return AnchorSample(logits, deltas, targets, positive, drawn)
 
-    def _anchors(self, features, canvas_size):
+    def matched_anchors(self, features, boxes, valid, crowd, canvas_size=None):
+        """All levels' anchors [A, 4] or [B, A, 4], which may be drawn [B or 1, A], and their matches [B, A], see
+        `match`; arguments as for `sample_anchors`."""
+        extents = [canvas.extent(canvas_size, stride) for stride in self.strides]
+        anchors = tf.concat(self.anchors(features, canvas_size), axis=-2)
+        usable = tf.concat(self._usable(features, extents), axis=1)
+        thresholds = self.config["foreground_iou"], self.config["background_iou"]
+        every = anchors[None] if anchors.shape.rank == 2 else anchors
+        return anchors, usable, match(every, boxes, valid, crowd, *thresholds, promote_best=True, usable=usable)
+
+    def anchors(self, features, canvas_size):
         """List over levels of [H_l * W_l * A, 4], or [B, ..., 4] where the stride depends on the image."""
         grids = []
         for level, sizes, stride in zip(features, self.sizes, self.strides, strict=True):

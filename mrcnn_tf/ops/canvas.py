@@ -39,8 +39,9 @@ def clear(features, cells):
     if cells is None:
         return features
     height, width = tf.shape(features)[1], tf.shape(features)[2]
-    kept = inside(cells, height, width)
     if shapes_must_be_static():  # a branch's gradient has shapes that its forward pass hands it as values
-        return features * tf.cast(kept, features.dtype)  # TFLite's fast kernels multiply and don't select
+        # TFLite's fast kernels multiply and don't select.
+        return features * tf.cast(inside(cells, height, width), features.dtype)
     full = tf.reduce_all(cells >= tf.stack([height, width]))
-    return tf.cond(full, lambda: features, lambda: tf.where(kept, features, tf.zeros([], features.dtype)))
+    zero = tf.zeros([], features.dtype)
+    return tf.cond(full, lambda: features, lambda: tf.where(inside(cells, height, width), features, zero))

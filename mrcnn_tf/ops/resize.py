@@ -70,10 +70,11 @@ def fitted_size(height, width, canvas_height, canvas_width, rule):
     _check_rule(rule)
     sides, canvas = tf.cast([height, width], tf.float64), tf.constant([canvas_height, canvas_width], tf.float64)
     canvas = tf.reshape(canvas, [2] + [1] * (sides.shape.rank - 1))
-    exact = sides * tf.reduce_min(canvas / sides, axis=0)
-    fitted = tf.floor(exact + 0.5) if rule == "detectron2" else tf.floor(exact)
+    ratios = canvas / sides
+    scale = tf.reduce_min(ratios, axis=0)
+    fitted = tf.floor(sides * scale + 0.5) if rule == "detectron2" else tf.floor(sides * scale)
     # The side that decides fills the canvas, whatever a rounding error makes of it.
-    fitted = tf.where(canvas / sides == tf.reduce_min(canvas / sides, axis=0), canvas, tf.minimum(fitted, canvas))
+    fitted = tf.where(ratios == scale, canvas, tf.minimum(fitted, canvas))
     return tuple(tf.unstack(tf.maximum(tf.cast(fitted, tf.int32), 1)))
 
 

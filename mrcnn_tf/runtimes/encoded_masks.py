@@ -35,8 +35,8 @@ class EncodedMaskDetections(Detections):
     @functools.cached_property
     def masks(self):
         masks = np.zeros((len(self), *self.image_size), bool)
-        for mask, runs in zip(masks, self._runs, strict=True):
-            mask[:] = self._pixels(runs)
+        for index, mask in enumerate(masks):
+            mask[:] = self.mask(index)
         return masks
 
     def to_coco(self, image_id):
@@ -60,16 +60,17 @@ class EncodedMaskDetections(Detections):
         )
         return shown.draw(image, **kwargs)
 
-    def _pixels(self, runs):
-        """[H, W] bool of runs that go down the columns, outside and inside by turns."""
+    def mask(self, index):
+        """One of `masks`, [H, W] bool."""
+        runs = self._runs[index]  # down the columns, outside and inside by turns
         return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(self.image_size[::-1]).T
 
     def _in_boxes(self):
         """[D, SIDE, SIDE] float32: the share of each cell of a box that its mask covers."""
         limits = np.array([*self.image_size[::-1], *self.image_size[::-1]], np.float32)
         squares = np.zeros((len(self), SIDE, SIDE), np.float32)
-        for square, runs, box in zip(squares, self._runs, np.clip(self.boxes, 0, limits), strict=True):
+        for index, (square, box) in enumerate(zip(squares, np.clip(self.boxes, 0, limits), strict=True)):
             if box[2] > box[0] and box[3] > box[1]:
-                mask = Image.fromarray(self._pixels(runs).astype(np.uint8) * 255)
+                mask = Image.fromarray(self.mask(index).astype(np.uint8) * 255)
                 square[:] = np.asarray(mask.resize((SIDE, SIDE), Image.Resampling.BOX, tuple(box.tolist()))) / 255
         return squares

@@ -4,9 +4,10 @@ import numpy as np
 
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.images import UnreadableImage, checked_pixels
 from mrcnn_tf.runtimes.encoded_masks import EncodedMaskDetections
 from mrcnn_tf.runtimes.outputs import detections_from
-from mrcnn_tf.runtimes.sendable import UnreadableImage, encode_png, sendable_file
+from mrcnn_tf.runtimes.sendable import encode_png, sendable_file
 
 
 class Runtime:
@@ -36,7 +37,7 @@ class Runtime:
         """
         if not isinstance(images, (list, tuple)):
             return self.detect([images])[0]
-        return [self._detect_pixels(_checked(image, position)) for position, image in enumerate(images)]
+        return [self._detect_pixels(checked_pixels(image, position)) for position, image in enumerate(images)]
 
     def detect_file(self, path):
         """The `Detections` of an image file, in pixels of the image turned upright by its EXIF orientation.
@@ -126,12 +127,3 @@ class Runtime:
         if isinstance(result, UnreadableImage):
             raise result
         return result
-
-
-def _checked(image, position):
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise UserError(
-            f"Image {position} is {image.dtype} {list(image.shape)}: give uint8 pixels [height, width, 3], RGB."
-        )
-    return image

@@ -5,14 +5,9 @@ import pathlib
 
 from PIL import Image
 
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.images import read_image
+from mrcnn_tf.images import UnreadableImage, read_image
 
 DECODED = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")  # how JPEG, PNG and BMP files begin
-
-
-class UnreadableImage(UserError):
-    """A file that isn't an image; the others of its batch aren't concerned."""
 
 
 def sendable_file(path):
@@ -24,8 +19,6 @@ def sendable_file(path):
     try:
         data = pathlib.Path(path).read_bytes()
         return data if data.startswith(DECODED) else encode_png(read_image(path))
-    except UserError as error:
-        raise UnreadableImage(str(error)) from error
     except OSError as error:
         raise UnreadableImage(f"{path} can't be read ({error}): check the path and its permissions.") from error
 

@@ -6,6 +6,7 @@ import os
 import numpy as np
 
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.images import checked_pixels
 from mrcnn_tf.ops.resize import fitted_size, resize_image
 from mrcnn_tf.runtimes.interpreter import detector_runner
 from mrcnn_tf.runtimes.outputs import detections_from, read_facts
@@ -59,14 +60,8 @@ class TFLiteModel:
         """
         if not isinstance(images, (list, tuple)):
             return self.detect([images])[0]
-        return [self._detect_one(np.asarray(image), position) for position, image in enumerate(images)]
-
-    def _detect_one(self, image, position):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise UserError(
-                f"Image {position} is {image.dtype} {list(image.shape)}: give uint8 pixels [height, width, 3], RGB."
-            )
-        return self._run(self._fitted(image), image.shape[:2])
+        checked = (checked_pixels(image, position) for position, image in enumerate(images))
+        return [self._run(self._fitted(image), image.shape[:2]) for image in checked]
 
     def detect_batch(self, batch):
         """A list of `Detections`, one for each image of a batch of `coco_dataset`, whatever its `resize`."""

@@ -8,9 +8,9 @@ import pytest
 from served_stand_in import LABELS, save_image
 
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.images import UnreadableImage
 from mrcnn_tf.prediction import predict_files
 from mrcnn_tf.runtimes.local import SavedModelRuntime
-from mrcnn_tf.runtimes.sendable import UnreadableImage
 from mrcnn_tf.runtimes.served import ServedModel, parse_address
 
 SIZES = ((40, 60), (50, 30), (33, 33), (8, 90))  # height, width

@@ -10,10 +10,9 @@ from tiny import tiny_config
 
 from mrcnn_tf.export.assets import write_assets
 from mrcnn_tf.export.served import ServedGraph
-from mrcnn_tf.images import read_image
+from mrcnn_tf.images import UnreadableImage, read_image
 from mrcnn_tf.model import MaskRCNN
 from mrcnn_tf.runtimes.local import SavedModelRuntime
-from mrcnn_tf.runtimes.sendable import UnreadableImage
 from mrcnn_tf.runtimes.served import ServedModel
 
 SIZES = ((48, 64), (64, 40), (91, 77))
