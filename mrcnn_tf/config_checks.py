@@ -60,6 +60,7 @@ def check_choices(config: Any, source: str) -> None:
         ("model.conventions.mask_target", model.conventions.mask_target, ("soft", "binary")),
         ("model.conventions.keypoint_score", model.conventions.keypoint_score, ("probability", "logit")),
         ("model.conventions.mask_paste", model.conventions.mask_paste, ("torchvision", "detectron2")),
+        ("data.val.coco_backend", config.data.val.coco_backend, ("pycocotools", "hotcoco")),
         ("train.precision", config.train.precision, ("float32", "bfloat16", "float16", "auto")),
         ("train.strategy", config.train.strategy, ("auto", "mirrored", "none")),
     ]

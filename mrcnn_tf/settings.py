@@ -35,11 +35,11 @@ class Conventions:
     box_ends: str = "edge"
     roi_aligned: bool = True  # the half-pixel shift in RoIAlign
     roi_sampling_ratio: int = 2  # samples per bin side; 0 = ceil(bin size), as detectron2
-    batch_norm_epsilon: float = 1e-5
+    batch_norm_epsilon: float = 1e-5  # of every normalisation; torchvision's older weights need 0
     min_proposal_size: float = 1e-3  # pixels; a proposal with a shorter side is dropped
-    min_detection_size: float = 1e-2
+    min_detection_size: float = 1e-2  # the same for detections
     rpn_box_beta: float = 1 / 9  # smooth L1 turns from quadratic to linear here; 0 is plain L1
-    box_beta: float = 1 / 9
+    box_beta: float = 1 / 9  # the same in the box head's loss
     rpn_normalizer: str = (
         "sampled"  # divide the RPN losses by the anchors sampled, or by batch_per_image ("batch_size")
     )
@@ -98,14 +98,14 @@ class BackboneConfig:
     width_per_group: int = 64  # channels of each of them in res2: 4 in a ResNeXt-50 32x4d
     stem_pool: str = "symmetric"  # the padding of the max pooling: on both sides, or only at the end ("same")
     dilated: bool = False  # res5 keeps res4's stride and dilates its 3x3 convolutions by two (detectron2's DC5)
-    # A network of keras.applications in the ResNet's place, such as MobileNetV3Small; its layers that give C2 to C5.
+    # A network of keras.applications in the ResNet's place, such as MobileNetV3Small.
     application: str | None = None
-    taps: list[str] = dataclasses.field(default_factory=list)
+    taps: list[str] = dataclasses.field(default_factory=list)  # those layers' names; docs/backbones.md lists some
 
 
 @dataclasses.dataclass
 class FPNConfig:
-    channels: int = 256
+    channels: int = 256  # of every level
     norm: str | None = None  # frozen_bn or gn instead of a bias
 
 
@@ -113,27 +113,27 @@ class FPNConfig:
 class RPNConfig:
     # Pixels; with a pyramid one for each of P2 to P6, else all of them on the one map.
     anchor_sizes: list[float] = dataclasses.field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
-    aspect_ratios: list[float] = dataclasses.field(default_factory=lambda: [0.5, 1.0, 2.0])
+    aspect_ratios: list[float] = dataclasses.field(default_factory=lambda: [0.5, 1.0, 2.0])  # height / width
     convs: int = 1  # hidden 3x3 convolutions
     channels: int | None = None  # of them; None: as many as the pyramid's
-    foreground_iou: float = 0.7
-    background_iou: float = 0.3
-    batch_per_image: int = 256
-    positive_fraction: float = 0.5
-    pre_nms_train: int = 2000  # per level
-    pre_nms_test: int = 1000
-    post_nms_train: int = 2000  # per image
-    post_nms_test: int = 1000
-    nms_iou: float = 0.7
+    foreground_iou: float = 0.7  # with a ground truth, from which an anchor is positive
+    background_iou: float = 0.3  # with every ground truth, under which it is negative; between the two it is left out
+    batch_per_image: int = 256  # anchors that the losses see
+    positive_fraction: float = 0.5  # of them, at most
+    pre_nms_train: int = 2000  # the best scores before non-maximum suppression, per level
+    pre_nms_test: int = 1000  # the same in inference
+    post_nms_train: int = 2000  # proposals that are left after it, per image
+    post_nms_test: int = 1000  # the same in inference
+    nms_iou: float = 0.7  # more overlap than this with a better proposal of its level removes one
 
 
 @dataclasses.dataclass
 class RoIConfig:
     """The sample of RoIs that the heads learn from."""
 
-    batch_per_image: int = 512
-    positive_fraction: float = 0.25
-    foreground_iou: float = 0.5
+    batch_per_image: int = 512  # RoIs that the losses see; 64 in the paper with features C4
+    positive_fraction: float = 0.25  # of them, at most
+    foreground_iou: float = 0.5  # with a ground truth, from which an RoI is positive
 
 
 @dataclasses.dataclass
@@ -149,7 +149,7 @@ class BoxHeadConfig:
     # With features C4: 14, which res5 halves, or 7 with a res5 of stride 1, as in the paper.
     pool_size: int = 7
     convs: int = 0  # 3x3 convolutions before the fully connected layers
-    conv_channels: int = 256
+    conv_channels: int = 256  # of them
     norm: str | None = None  # of the convolutions: frozen_bn or gn instead of a bias
     fcs: int = 2  # 0: the average over the RoI's cells instead, as after res5
     channels: int = 1024  # of the fully connected layers
@@ -158,8 +158,8 @@ class BoxHeadConfig:
 @dataclasses.dataclass
 class MaskHeadConfig:
     pool_size: int = 14  # half of the masks' side; 7 with features C4, where the head reads res5's output
-    convs: int = 4
-    channels: int = 256
+    convs: int = 4  # 3x3 convolutions before the deconvolution
+    channels: int = 256  # of them and of the deconvolution
     norm: str | None = None  # of the convolutions: frozen_bn or gn instead of a bias
     fcs: int = 0  # that many fully connected layers of `channels` in the place of all convolutions (Table 2e's MLP)
     activation: str = "sigmoid"  # each class's mask by itself, or "softmax": pixels are divided among the classes
@@ -169,22 +169,22 @@ class MaskHeadConfig:
 @dataclasses.dataclass
 class KeypointHeadConfig:
     pool_size: int = 14  # a quarter of the heatmaps' side
-    convs: int = 8
-    channels: int = 512
+    convs: int = 8  # 3x3 convolutions before the deconvolution
+    channels: int = 512  # of them
 
 
 @dataclasses.dataclass
 class DetectionConfig:
-    score_threshold: float = 0.05
-    nms_iou: float = 0.5
-    max_per_image: int = 100
+    score_threshold: float = 0.05  # a detection must score more; COCO's AP wants it low
+    nms_iou: float = 0.5  # more overlap than this with a better detection of the same class removes one
+    max_per_image: int = 100  # the best of all classes together
 
 
 @dataclasses.dataclass
 class ModelConfig:
     categories: list[Category] = dataclasses.field(default_factory=list)  # empty: taken from data.train.annotations
     pixel_mean: list[float] = dataclasses.field(default_factory=lambda: [123.675, 116.28, 103.53])  # RGB, 0..255
-    pixel_std: list[float] = dataclasses.field(default_factory=lambda: [58.395, 57.12, 57.375])
+    pixel_std: list[float] = dataclasses.field(default_factory=lambda: [58.395, 57.12, 57.375])  # what is divided by
     resize: ResizeConfig = dataclasses.field(default_factory=ResizeConfig)
     conventions: Conventions = dataclasses.field(default_factory=Conventions)
     backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
@@ -205,7 +205,7 @@ class AugmentConfig:
     """What training does to an image and its objects by chance. All off but the mirroring; probabilities are 0 to 1."""
 
     horizontal_flip: float = 0.5  # probability
-    vertical_flip: float = 0.0
+    vertical_flip: float = 0.0  # probability
     quarter_turns: bool = False  # 0, 90, 180 or 270 degrees, each as likely
     rotation: float = 0.0  # degrees, up to which an image is turned to either side
     # Shorter sides in pixels, of which one is drawn for each image; empty: resize.min_size.
@@ -216,8 +216,8 @@ class AugmentConfig:
     crop_least: float = 0.3  # of each side that stays, at least
     copy_paste: float = 0.0  # probability that instances of another image are pasted in (Ghiasi et al. 2021)
     brightness: float = 0.0  # factors are drawn from 1 - x to 1 + x
-    contrast: float = 0.0
-    saturation: float = 0.0
+    contrast: float = 0.0  # the same
+    saturation: float = 0.0  # the same
     hue: float = 0.0  # the shift to either side, in turns of the colour circle
     # Probabilities of tensorflow-addons' operations by name: equalize, sharpness, gaussian_filter2d, hsv, cutout,
     # rotate, shear_x, shear_y, translate. They need the extra mrcnn-tf[addons].
@@ -254,6 +254,8 @@ class DataConfig:
     min_keypoints: int = 0  # training leaves out images with fewer labelled keypoints
     # Of object keypoint similarity, a list for each category by name. COCO's person keypoints have COCO's, others 0.05.
     keypoint_sigmas: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    # Who computes COCO's figures: pycocotools, or hotcoco, which gives the same sooner (the extra mrcnn-tf[coco]).
+    coco_backend: str = "pycocotools"
     pad_to: list[int] | None = None  # [height, width] of every batch; None: the largest image of the batch
     seed: int = 0  # of the order of images and of augmentation
 
@@ -271,15 +273,15 @@ class TrainConfig:
     map_classes: bool = False  # also take the classifiers of classes that the weights know by the same name
     images_per_batch: int = 16  # of a step, on all devices together
     learning_rate: float = 0.02  # for `learning_rate_batch` images; scaled in proportion to images_per_batch
-    learning_rate_batch: int = 16
-    momentum: float = 0.9
+    learning_rate_batch: int = 16  # images for which `learning_rate` is meant
+    momentum: float = 0.9  # of stochastic gradient descent, as Caffe and PyTorch define it
     weight_decay: float = 1e-4  # not on normalisation weights
     clip_norm: float | None = None  # of the whole gradient; off in the paper
-    steps: int = 90000
-    warmup_steps: int = 1000
-    warmup_factor: float = 0.001
-    decay_steps: list[int] = dataclasses.field(default_factory=lambda: [60000, 80000])
-    decay_factor: float = 0.1
+    steps: int = 90000  # updates of the weights in all; rounded up to whole epochs
+    warmup_steps: int = 1000  # over which the learning rate rises linearly
+    warmup_factor: float = 0.001  # of the learning rate, at the first step
+    decay_steps: list[int] = dataclasses.field(default_factory=lambda: [60000, 80000])  # at which it is multiplied
+    decay_factor: float = 0.1  # by this
     # float32, bfloat16, float16 (with loss scaling), or auto: bfloat16 where the processor multiplies it natively.
     precision: str = "float32"
     jit_compile: bool = False  # compile the step by XLA: one device, and the RoIAlign of stock operations
@@ -296,7 +298,7 @@ class TrainConfig:
     checkpoint_steps: int = 500  # between checkpoints; there is one after each evaluation, too
     keep_checkpoints: int = 2  # the latest ones; the one with the best AP is kept besides
     log_steps: int = 20  # between lines of log.jsonl and points of TensorBoard's curves
-    seed: int = 0
+    seed: int = 0  # of initial weights, and of the anchors and RoIs that are sampled
 
 
 @dataclasses.dataclass

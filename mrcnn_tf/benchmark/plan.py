@@ -7,6 +7,7 @@ from mrcnn_tf.benchmark import inputs
 
 OURS = "mrcnn_tf"
 IMPLEMENTATIONS = ("custom", "gather")  # of RoIAlign
+BACKENDS = ("pycocotools", "hotcoco")  # of COCO's figures
 MEASUREMENTS = (
     "roofline",
     "roi_align",
@@ -20,6 +21,7 @@ MEASUREMENTS = (
     "replicas",
     "checkpoints",
     "serving",
+    "evaluation",
 )  # fmt: skip
 MODULES = "mrcnn_tf.benchmark"
 REPLICAS = (1, 2)  # logical devices that a step is divided among
@@ -152,6 +154,7 @@ def contenders(measurement, settings, precisions, peers):
         "replicas": ({f"{number} x CPU": model | {"replicas": number} for number in REPLICAS}, {}, single),
         "checkpoints": ({None: model}, {}, single),
         "serving": ({None: model, "custom ops": model | {"custom_ops": True}}, {}, precisions),
+        "evaluation": ({name: {"backend": name} for name in BACKENDS}, {}, single),
     }[measurement]
     found, rivals = [], [peer for peer in peers if measurement in peer.measurements]
     rivals = [(peer.name, peer.module, theirs, {"task": measurement}) for peer in rivals]

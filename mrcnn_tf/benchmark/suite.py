@@ -10,7 +10,8 @@ from mrcnn_tf.config import load_config
 from mrcnn_tf.errors import UserError
 
 FRESH = "startup"  # the measurement whose runs are processes of their own
-FRESH_RUNS = 3  # at most: the Model Garden takes minutes to its first detection
+SLOW = ("startup", "evaluation")  # the Model Garden takes minutes to its first detection, pycocotools to its figures
+SLOW_RUNS = 3  # at most
 OF_MODELS = {
     "inference",
     "family",
@@ -47,7 +48,7 @@ def run_benchmark(settings, only=(), report=lambda sentence: None):
     precisions = ["float32"]
     for position, name in enumerate(wanted, 1):
         found = plan.contenders(name, settings, precisions, peers)
-        repeats = min(settings.repeats, FRESH_RUNS) if name == FRESH else settings.repeats
+        repeats = min(settings.repeats, SLOW_RUNS) if name in SLOW else settings.repeats
         entries = []
         for _, group in itertools.groupby(found, lambda contender: contender.turn):
             entries += _measure(group, repeats, result, lambda c, p=position: report(f"{p}/{len(wanted)} {c}"))

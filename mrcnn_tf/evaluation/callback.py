@@ -2,6 +2,7 @@
 
 import keras
 
+from mrcnn_tf.evaluation.backends import check_backend
 from mrcnn_tf.evaluation.runner import evaluate
 
 KINDS = ("bbox", "segm", "keypoints")
@@ -31,8 +32,12 @@ class CocoAP(keras.callbacks.Callback):
             every_epochs: evaluate after each n-th epoch, and after the last.
             prefix: goes before each name.
             verbose: 1 shows a progress bar and prints a line, 0 is silent.
+
+        Raises:
+            UserError: its `coco_backend` isn't installed, which would otherwise show after an epoch.
         """
         super().__init__()
+        check_backend(data_config.coco_backend)
         self.data_config = data_config
         self.every_epochs = every_epochs
         self.prefix = prefix

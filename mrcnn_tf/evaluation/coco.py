@@ -3,6 +3,7 @@
 import json
 
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.evaluation.backends import check_backend
 from mrcnn_tf.evaluation.ground_truth import GroundTruth, read_ground_truth
 from mrcnn_tf.evaluation.keypoints import keypoint_sigmas
 from mrcnn_tf.evaluation.protocol import class_figures, figures, run_keypoint_protocol, run_protocol
@@ -12,7 +13,9 @@ from mrcnn_tf.files import replaced
 KINDS = ("segm", "keypoints")  # what may be evaluated besides boxes
 
 
-def evaluate_detections(results, annotations, image_ids=None, categories=None, sigmas=None, kinds=KINDS):
+def evaluate_detections(
+    results, annotations, image_ids=None, categories=None, sigmas=None, kinds=KINDS, backend="pycocotools"
+):
     """COCO's figures for detections in COCO's result format.
 
     Args:
@@ -23,6 +26,7 @@ def evaluate_detections(results, annotations, image_ids=None, categories=None, s
         sigmas: {category name: a list with the OKS sigma of each of its keypoints}. Categories without take COCO's if
             their keypoints are COCO's of persons, otherwise 0.05, as the results' `notes` then say.
         kinds: which of `KINDS` to evaluate besides boxes; what a model doesn't detect would count as missed.
+        backend: who counts, one of `backends.BACKENDS`; hotcoco is the faster one and comes with mrcnn-tf[coco].
 
     Returns:
         `CocoResults`. Masks are evaluated if the ground truth has any and every detection has one, keypoints if the
@@ -33,8 +37,9 @@ def evaluate_detections(results, annotations, image_ids=None, categories=None, s
     Raises:
         UserError: a detection for an image or category that the json lacks, with a mask of another size than its image
             or with more or fewer keypoints than its category; a category of `categories` that the json lacks; wrong
-            sigmas.
+            sigmas; a backend that isn't installed.
     """
+    check_backend(backend)
     truth = annotations
     if not isinstance(truth, GroundTruth):
         truth = read_ground_truth(annotations, categories or ())
@@ -42,15 +47,16 @@ def evaluate_detections(results, annotations, image_ids=None, categories=None, s
     names, known_sigmas, notes = plan_evaluation(truth, categories, sigmas)
     _check(results, truth, names)
 
-    found = {"bbox": run_protocol("bbox", truth, results, image_ids, list(names)), "segm": None, "keypoints": None}
+    asked = results, image_ids, list(names), backend
+    found = {"bbox": run_protocol("bbox", truth, *asked), "segm": None, "keypoints": None}
     outlined = "segm" in kinds and any(a["segmentation"] for a in truth.annotations)
     if outlined and all("segmentation" in r for r in results):
-        found["segm"] = run_protocol("segm", truth, results, image_ids, list(names))
+        found["segm"] = run_protocol("segm", truth, *asked)
     labelled = "keypoints" in kinds and any(
         a.get("num_keypoints") for a in truth.annotations if a["category_id"] in known_sigmas
     )
     if labelled and all("keypoints" in r for r in results if r["category_id"] in known_sigmas):
-        found["keypoints"] = run_keypoint_protocol(truth, results, image_ids, known_sigmas)
+        found["keypoints"] = run_keypoint_protocol(truth, results, image_ids, known_sigmas, backend)
     per_class = [{"id": key, "name": name} for key, name in sorted(names.items())]
     for kind, evaluation in found.items():
         of_class = class_figures(evaluation)

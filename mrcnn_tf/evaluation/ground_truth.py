@@ -13,6 +13,7 @@ from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation.keypoints import keypoint_names, read_keypoints
 
 MASK_MISSING = "its mask is left out of the evaluation"
+AT_ONCE = 4096  # annotations whose masks are decoded together
 KEYPOINTS_MISSING = "they are left out of the evaluation"
 
 
@@ -54,7 +55,7 @@ def read_ground_truth(path, categories=()):
     category_ids = {category["id"] for category in data["categories"]}
     keypoints = keypoint_names(data["categories"], categories, path)
     annotations, left_out = [], []
-    for record in data["annotations"]:
+    for record, pixels in zip(data["annotations"], compressed_pixels(data["annotations"]), strict=True):
         name = f"{path}: annotation {record.get('id')}"
         if record.get("image_id") not in sizes:
             left_out.append(f"{name} is left out: there is no image {record.get('image_id')}.")
@@ -62,7 +63,7 @@ def read_ground_truth(path, categories=()):
         if record.get("category_id") not in category_ids:
             left_out.append(f"{name} is left out: there is no category {record.get('category_id')}.")
             continue
-        rle, problem = _encode(record.get("segmentation"), *sizes[record["image_id"]])
+        rle, problem = _encode(record.get("segmentation"), pixels, *sizes[record["image_id"]])
         if problem:
             left_out.append(f"{name}: {problem}; {MASK_MISSING}.")
         box = _box(record, rle)
@@ -119,16 +120,34 @@ def _image_sizes(images, path):
     return sizes
 
 
-def _encode(segmentation, height, width):
-    """(compressed RLE or None, what is wrong or ""). A missing segmentation is no fault: box datasets have none."""
+def compressed_pixels(records):
+    """For each annotation the pixels that its compressed RLE covers, or -1 if that is broken or there is none."""
+    for start in range(0, len(records), AT_ONCE):
+        shapes = [record.get("segmentation") for record in records[start : start + AT_ONCE]]
+        strings = [s["counts"] if isinstance(s, dict) and isinstance(s.get("counts"), str) else "" for s in shapes]
+        runs, counts = decode_strings([string.encode() for string in strings])
+        last = np.cumsum(counts)
+        total = np.r_[0, np.cumsum(runs)]
+        negative = np.r_[0, np.cumsum(runs < 0)]
+        broken = (counts == 0) | (negative[last] > negative[last - counts])
+        yield from np.where(broken, -1, total[last] - total[last - counts]).tolist()
+
+
+def _encode(segmentation, pixels, height, width):
+    """(compressed RLE or None, what is wrong or ""). A missing segmentation is no fault: box datasets have none.
+
+    `pixels`: as `compressed_pixels` gives it.
+    """
     if segmentation is None:
         return None, ""
     if isinstance(segmentation, dict):
         counts, size = segmentation.get("counts"), segmentation.get("size")
         if size != [height, width]:
             return None, f"its RLE is of size {size}, its image of {[height, width]}"
-        runs = decode_strings([counts.encode()])[0] if isinstance(counts, str) else np.asarray(counts)
-        if runs.dtype.kind != "i" or (runs < 0).any() or runs.sum() != height * width:
+        if not isinstance(counts, str):
+            runs = np.asarray(counts)
+            pixels = -1 if runs.dtype.kind != "i" or (runs < 0).any() else runs.sum()
+        if pixels != height * width:
             return None, f"its RLE does not cover {height} x {width} pixels"
         return segmentation if isinstance(counts, str) else coco_mask.frPyObjects(segmentation, height, width), ""
     # With fewer than three points there is no area, and pycocotools would take four numbers for a box.

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mrcnn_tf.categories import UNUSED
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.evaluation.backends import check_backend
 from mrcnn_tf.evaluation.coco import evaluate_detections, plan_evaluation
 from mrcnn_tf.evaluation.ground_truth import read_ground_truth
 from mrcnn_tf.ops.replicas import from_all_workers, local_replicas, workers
@@ -23,7 +24,8 @@ def evaluate(model, data_config, progress=True):
     Args:
         model: has `detect_batch(batch)`, which takes a batch of `coco_dataset` and returns a `Detections` per image.
         data_config: the `DataConfig` of the split; only its categories are evaluated where it names any, and not those
-            without objects that torchvision calls "N/A". Its `keypoint_sigmas` are those of OKS.
+            without objects that torchvision calls "N/A". Its `keypoint_sigmas` are those of OKS, and
+            its `coco_backend` counts.
         progress: show a progress bar.
 
     Returns:
@@ -33,6 +35,7 @@ def evaluate(model, data_config, progress=True):
     Raises:
         UserError: no image could be read, or what `read_ground_truth` and `evaluate_detections` refuse.
     """
+    check_backend(data_config.coco_backend)
     unused = {category.id for category in data_config.categories if category.name == UNUSED}
     categories = [category for category in data_config.categories if category.id not in unused] or None
     truth = read_ground_truth(data_config.annotations, categories or ())
@@ -45,8 +48,8 @@ def evaluate(model, data_config, progress=True):
             truth.left_out.append(f"{truth.source}: image {image['id']} is left out: it could not be read.")
     results = [result for result in results if result["category_id"] not in unused]
     kinds = [kind for kind, head in HEADS.items() if getattr(model, head, True)]
-    sigmas = data_config.keypoint_sigmas
-    return evaluate_detections(results, truth, sorted(seen), categories, sigmas, kinds), results
+    sigmas, backend = data_config.keypoint_sigmas, data_config.coco_backend
+    return evaluate_detections(results, truth, sorted(seen), categories, sigmas, kinds, backend), results
 
 
 def _detect_all(model, data_config, images, progress):
