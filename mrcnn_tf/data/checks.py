@@ -8,6 +8,7 @@ from mrcnn_tf.data.records import BAD_KEYPOINTS, NO_KEYPOINTS
 
 SMALLEST_SIDE = 1e-3  # pixels; a box with a shorter side can't be trained on
 OVERHANG = 0.1  # pixels; a box that leaves the image by less was only rounded
+RUNS_AT_ONCE = 1 << 20  # run lengths looked at together; bounds the memory that this takes
 KEYPOINT_OVERHANG = 1.0  # pixels; so may a keypoint's place at the image's edge
 
 
@@ -20,18 +21,24 @@ class Checker:
         heights, widths: [I] int32 pixels.
         skipped_images: set of the ids of images in the json that aren't usable.
         categories: list of Category; class k is the k-th.
+
+    Attributes:
+        kept: [T] bool, the records that can be used.
+        problems: list of Problem.
+        rows: {kind: list of int}, the rows of the records that `problems` name.
     """
 
     def __init__(self, annotations, image_ids, heights, widths, skipped_images, categories):
         self._whereabouts = annotations.whereabouts
         self.problems = []
+        self.rows = {}
         self.ids = np.asarray(annotations.ids)
         self.kept = np.ones(self.ids.size, bool)
         self.image_ids = np.asarray(annotations.image_ids)
-        self.image = _places(image_ids, self.image_ids)
+        self.image = places(image_ids, self.image_ids)
         self.height, self.width = (np.r_[side, 1][self.image].astype(np.float64) for side in (heights, widths))
         self.category_ids = np.asarray(annotations.category_ids)
-        self.place = _places(np.array([category.id for category in categories], np.int64), self.category_ids)
+        self.place = places(np.array([category.id for category in categories], np.int64), self.category_ids)
         self.crowd = np.asarray(annotations.crowd).astype(bool)
         self.box_given = np.asarray(annotations.box_given).astype(bool)
         self.boxes = np.asarray(annotations.boxes).reshape(-1, 4).copy()
@@ -65,7 +72,10 @@ class Checker:
     def _note(self, rows, kind, what, remedy, **columns):
         """A problem for each record of `rows` [T]; `what` may also use the `columns` [T] by name."""
         columns = {"image": self.image_ids, "category": self.category_ids, **columns}
-        for row in np.flatnonzero(rows).tolist():
+        rows = np.flatnonzero(rows).tolist()
+        if rows:
+            self.rows.setdefault(kind, []).extend(rows)
+        for row in rows:
             detail = what.format(**{name: column[row] for name, column in columns.items()})
             record, file, name = self._whereabouts(row)
             self.problems.append(Problem(kind, record, file, f"{name} {detail}: {remedy}."))
@@ -74,7 +84,7 @@ class Checker:
         first = np.zeros(self.ids.size, bool)
         first[np.unique(self.ids, return_index=True)[1]] = True
         self._turn_away(~first, "duplicate_annotation", "has an id that was used before", "give it one of its own")
-        skipped = np.isin(self.image_ids, np.array(sorted(skipped_images), np.int64))
+        skipped = np.isin(self.image_ids, np.array([name for name in skipped_images if abs(name) < 2**63], np.int64))
         what = "belongs to image {image}, which can't be used,"
         self._turn_away(skipped, "skipped_image", what, "mend the image")
         what = "belongs to image {image}, which isn't among the images,"
@@ -98,9 +108,15 @@ class Checker:
         # Compressed masks were decoded in blocks, so the runs aren't in the order of the records.
         order = np.argsort(starts, kind="stable")
         rows, counts = rows[order], counts[order]
-        owner = np.repeat(np.arange(rows.size), counts)
-        total = np.bincount(owner, self.runs, minlength=rows.size)
-        negative = np.bincount(owner, self.runs < 0, minlength=rows.size) > 0
+        total, inside = np.zeros(rows.size, np.int64), np.zeros(rows.size, np.int64)
+        negative = np.zeros(rows.size, bool)
+        offsets = np.r_[0, np.cumsum(counts)]
+        for first, last in rle.blocks(counts, RUNS_AT_ONCE):
+            runs, part = self.runs[offsets[first] : offsets[last]], counts[first:last]
+            owner = np.repeat(np.arange(part.size), part)
+            total[first:last] = np.bincount(owner, runs, minlength=part.size)
+            negative[first:last] = np.bincount(owner, runs < 0, minlength=part.size) > 0
+            inside[first:last] = rle.inside_area(runs, part)
         size = np.stack([self.height[rows], self.width[rows]], axis=1)
         wrong = (self.rle_sizes[rows] != size).any(axis=1) | (total != size.prod(axis=1)) | negative
         bad = np.zeros(self.ids.size, bool)
@@ -108,7 +124,7 @@ class Checker:
         what = "has an RLE whose size or sum isn't that of image {image}"
         self._turn_away(bad, "rle_size", what, "encode the mask at the image's height and width")
         bad[:] = False
-        bad[rows] = rle.inside_area(self.runs, counts) == 0
+        bad[rows] = inside == 0
         self._turn_away(bad, "empty_segmentation", "has an RLE without a pixel inside", "remove it or draw its mask")
 
     def _check_boxes(self):
@@ -228,8 +244,8 @@ class Checker:
         }
 
 
-def _places(known, wanted):
-    """[T] int64: where each of `wanted` stands in `known`, -1 for nowhere."""
+def places(known, wanted):
+    """[T] int64: where each of `wanted` [T] first stands in `known` [I], -1 for nowhere."""
     if not known.size:
         return np.full(wanted.size, -1)
     order = np.argsort(known, kind="stable")

@@ -9,6 +9,7 @@ import os
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mrcnn_tf.archives import refuse_archive
 from mrcnn_tf.categories import as_categories
 from mrcnn_tf.data.checks import Checker
 from mrcnn_tf.data.image_files import image_frame, inspect_files, visible_size
@@ -49,6 +50,8 @@ def load_index(config):
 
 
 def _check_paths(config):
+    refuse_archive(config.annotations, "the json in it as data.*.annotations")
+    refuse_archive(config.images, "the folder of images in it as data.*.images")
     if not os.path.isfile(config.annotations):
         raise UserError(f"There is no file {config.annotations!r}: set data.*.annotations to a COCO json.")
     if not os.path.isdir(config.images):
@@ -71,7 +74,7 @@ def _compile(config):
             takers[section](record)
         annotations.finish()
         categories = _chosen_categories(categories, config)
-        files = _image_paths(images, config.images)
+        files = image_paths(images, config.images)
         checking = progress.add_task("Checking images", total=len(files))
         headers = inspect_files(list(files), lambda number: progress.advance(checking, number))
         headers = dict(zip(files, headers, strict=True))
@@ -107,7 +110,7 @@ def _chosen_categories(records, config):
     return chosen
 
 
-def _image_paths(images, folder):
+def image_paths(images, folder):
     """The distinct files that image records name, in order: {path: None}."""
     names = (record.get("file_name") for record in images if isinstance(record, dict))
     return dict.fromkeys(os.path.join(folder, name) for name in names if isinstance(name, str))
@@ -117,7 +120,7 @@ def _usable_images(images, headers, config):
     """(the image arrays of a CocoIndex as a dict, ids of images that can't be used, problems)."""
     rows, problems, seen, skipped = [], [], set(), set()
     for record in images:
-        row, problem = _image_row(record, headers, config, seen)
+        row, problem = image_row(record, headers, config, seen)
         if problem:
             problems.append(problem)
             if problem.kind != "duplicate_image" and type(problem.record) is int:
@@ -138,7 +141,7 @@ def _usable_images(images, headers, config):
     return fields, skipped, problems
 
 
-def _image_row(record, headers, config, seen):
+def image_row(record, headers, config, seen):
     """((id, path, height, width, orientation), None), or (None, Problem)."""
 
     def problem(kind, what, remedy, file=config.annotations):
@@ -146,7 +149,8 @@ def _image_row(record, headers, config, seen):
         where = config.annotations if file == config.annotations else f"{config.annotations} ({file})"
         return None, Problem(kind, name, file, f"Image {name} in {where} {what} and was skipped: {remedy}.")
 
-    if not isinstance(record, dict) or type(record.get("id")) is not int or type(record.get("file_name")) is not str:
+    whole = isinstance(record, dict) and type(record.get("id")) is int and abs(record["id"]) < 2**63
+    if not whole or type(record.get("file_name")) is not str:
         return problem("image_fields", "lacks a whole number as id or a file_name", "add it")
     if record["id"] in seen:
         return problem("duplicate_image", "has an id that was used before", "give it one of its own")

@@ -5,10 +5,7 @@ import dataclasses
 import io
 import os
 
-import tensorflow as tf
 from PIL import Image
-
-from mrcnn_tf.ops.image_bytes import decode_image
 
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF")  # what TensorFlow decodes; an MPO is a phone's JPEG with more behind it
 WORKERS = 16
@@ -27,15 +24,20 @@ class ImageFile:
     height: int = 0
     orientation: int = 1  # EXIF, 1 to 8
     suspect: bool = False  # doesn't end as its format should
+    format: str = ""  # Pillow's name, such as JPEG
+    mode: str = ""  # Pillow's name of its channels, such as RGB, L or CMYK
+    deep: bool = False  # more than 8 bits to a channel
     problem: tuple[str, str, str] | None = None
 
 
-def inspect_files(paths, on_progress):
+def inspect_files(paths, on_progress, decode=None):
     """The headers of image files, in their order; TensorFlow decodes those without a `problem`.
 
     Args:
         paths: list of str.
         on_progress: called with the number of files done since the last call.
+        decode: a function of a path that tries a doubtful file and raises OSError where it is damaged. None:
+            TensorFlow's own decoding, for which it has to be imported.
 
     Returns:
         list of ImageFile.
@@ -51,7 +53,7 @@ def inspect_files(paths, on_progress):
             for path, header in zip(paths, headers, strict=True)
             if header.problem is None and (everything or header.suspect)
         ]
-        list(pool.map(lambda pair: _decode_once(lambda: tf.io.read_file(pair[0]), pair[1]), doubtful))
+        list(pool.map(lambda pair: _decode_once(decode or _decode_file, *pair), doubtful))
     return headers
 
 
@@ -60,7 +62,7 @@ def inspect_bytes(data):
     header = ImageFile(size=len(data))
     _parse_header(io.BytesIO(data), header)
     if header.problem is None and header.suspect:
-        _decode_once(lambda: data, header)
+        _decode_once(_decode_bytes, data, header)
     return header
 
 
@@ -117,6 +119,9 @@ def _parse_header(file, header):
     try:
         with Image.open(file) as image:
             header.width, header.height = image.size
+            header.format, header.mode = image.format, image.mode
+            # Pillow reads colours of 16 bits as RGB; only how it unpacks them tells.
+            header.deep = image.mode[0] in "IF" or any(";16" in tile[3] for tile in image.tile if type(tile[3]) is str)
             if image.format not in FORMATS:
                 problem = f"is {image.format}, which TensorFlow doesn't decode"
                 header.problem = ("image_format", problem, "convert it to JPEG or PNG")
@@ -135,8 +140,24 @@ def _parse_header(file, header):
         header.problem = ("unreadable_image", f"isn't a readable image ({reason})", "replace the file")
 
 
-def _decode_once(read, header):
+def _decode_once(decode, source, header):
     try:
-        decode_image(read())
-    except tf.errors.OpError:
+        decode(source)
+    except OSError:
         header.problem = ("truncated_image", "is cut off or damaged", "replace the file")
+
+
+def _decode_file(path):
+    with open(path, "rb") as file:
+        _decode_bytes(file.read())
+
+
+def _decode_bytes(data):
+    import tensorflow as tf  # takes seconds, and most datasets have no doubtful file
+
+    from mrcnn_tf.ops.image_bytes import decode_image
+
+    try:
+        decode_image(data)
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from None

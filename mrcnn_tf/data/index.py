@@ -128,19 +128,26 @@ def report_index(index, path, source, max_instances):
     Raises:
         UserError: it has no image.
     """
-    index.problems = index.problems + _crowded(index, source, max_instances)
+    counts = np.diff(index.instance_offsets)
+    index.problems = index.problems + crowded_images(index.image_ids, counts, source, max_instances)
     report(index.problems, os.path.splitext(path)[0] + ".problems.json", source)
     if not index.image_ids.size:
         reason = index.problems[0].message if index.problems else "its list of images is empty."
         raise UserError(f"No image of {source} can be used, the first because: {reason}")
 
 
-def _crowded(index, source, max_instances):
-    """A Problem for each image with more instances than a batch has room for."""
-    counts = np.diff(index.instance_offsets)
+def crowded_images(image_ids, counts, source, max_instances):
+    """A Problem for each image with more instances than a batch has room for.
+
+    Args:
+        image_ids: [I] int64.
+        counts: [I] int64, instances of each image.
+        source: the json or pattern that lists them.
+        max_instances: of a batch.
+    """
     problems = []
     for row in np.flatnonzero(counts > max_instances).tolist():
-        name = int(index.image_ids[row])
+        name = int(image_ids[row])
         message = (
             f"Image {name} in {source} has {counts[row]} instances, of which the {max_instances} largest are used: "
             "raise data.*.max_instances."

@@ -53,6 +53,24 @@ def _undo_differences(values, counts):
     return result
 
 
+def blocks(counts, limit):
+    """Consecutive masks whose runs are few enough to be worked on together.
+
+    Args:
+        counts: [N] int64, runs of each mask.
+        limit: the most runs of a block, unless a single mask has more.
+
+    Yields:
+        (first, last), int: the block is masks first to last - 1.
+    """
+    offsets, first = np.r_[0, np.cumsum(counts)], 0
+    while first < counts.size:
+        last = int(np.searchsorted(offsets, offsets[first] + limit, side="right")) - 1
+        last = min(max(last, first + 1), counts.size)
+        yield first, last
+        first = last
+
+
 def inside_area(runs, counts):
     """[N] int64: pixels inside each mask."""
     nth = np.arange(runs.size) - np.repeat(np.cumsum(counts) - counts, counts)
