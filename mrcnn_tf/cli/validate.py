@@ -1,0 +1,61 @@
+"""`mrcnn-tf validate`: what is wrong with a dataset, and a mended copy of it."""
+
+import json
+import pathlib
+from typing import Annotated
+
+import typer
+
+from mrcnn_tf.cli.options import AsJson, console
+from mrcnn_tf.errors import UserError
+
+
+def validate(
+    annotations: Annotated[pathlib.Path, typer.Argument(help="A COCO json.", metavar="JSON")],
+    images: Annotated[
+        pathlib.Path, typer.Argument(help="The folder that its file names are relative to.", metavar="IMAGES")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings of the config, such as model.resize.min_size=512.")
+    ] = None,
+    val: Annotated[
+        tuple[pathlib.Path, pathlib.Path] | None,
+        typer.Option(help="The validation set, to look for pictures that are in both.", metavar="JSON IMAGES"),
+    ] = None,
+    config: Annotated[
+        str, typer.Option(help="What it is to be trained by; objects are compared with its anchors.")
+    ] = "mask_rcnn_r50_fpn",
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write a mended copy of each json and fixes.jsonl, a log, to --out.")
+    ] = False,
+    out: Annotated[
+        pathlib.Path | None, typer.Option(help="A folder: problems.json, with every single record, goes there.")
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Look a COCO dataset over: errors, probable mistakes, and what to do about each.
+
+    Exit status: 0 if training can use every record (with --fix: of the copy),
+    1 if it can't, 2 if there is no dataset to look at.
+    """
+    from mrcnn_tf.doctor import repair as repair_datasets
+    from mrcnn_tf.doctor import validate as look_over
+
+    if fix and out is None:
+        raise UserError("Say where the mended copy should go: --out FOLDER.")
+    report = look_over(annotations, images, val, config, overrides or [])
+    if out:
+        report.write(out / "problems.json")
+    fixed = repair_datasets(report, out, config, overrides or []) if fix else None
+    failed = (fixed.report if fixed else report).has_errors()
+    if as_json:
+        print(json.dumps(report.to_json() | ({"fixed": fixed.to_json()} if fixed else {}), ensure_ascii=False))
+        raise typer.Exit(int(failed))
+    console.print(report.table())
+    if out:
+        console.print(f"Every record: {out / 'problems.json'}", soft_wrap=True, markup=False)
+    if fixed:
+        console.print(fixed.table(), soft_wrap=True)
+    elif any(finding.to_json()["fix"] for finding in report.findings):
+        console.print("Add --fix --out FOLDER for a mended copy of the json.")
+    raise typer.Exit(int(failed))
