@@ -12,9 +12,12 @@ from typing import Annotated
 
 import typer
 
+from mrcnn_tf.cli.convert import convert_app
 from mrcnn_tf.cli.export import export_app
+from mrcnn_tf.cli.inspect import inspect
 from mrcnn_tf.cli.models import ModelFile, SavedModelFolder, TFLiteFile, check_choice, open_model, open_server
 from mrcnn_tf.cli.options import AsJson, ConfigName, Overrides, Weights, console
+from mrcnn_tf.cli.validate import validate
 from mrcnn_tf.errors import UserError
 
 app = typer.Typer(
@@ -23,7 +26,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-convert_app = typer.Typer(help="Convert datasets.", no_args_is_help=True)
 app.add_typer(convert_app, name="convert")
 app.add_typer(export_app, name="export")
 
@@ -213,7 +215,7 @@ def benchmark(
         str | None,
         typer.Option(
             help="Some of: roofline, roi_align, inference, family, breakdown, training, startup, postprocessing, "
-            "pipeline, replicas, checkpoints, serving."
+            "pipeline, replicas, checkpoints, serving, evaluation."
         ),
     ] = None,
     tflite: Annotated[
@@ -288,40 +290,6 @@ def ablate(
         raise typer.Exit(1)
 
 
-@convert_app.command()
-def tfrecord(
-    annotations: Annotated[pathlib.Path, typer.Option(help="The COCO json.")],
-    images: Annotated[pathlib.Path, typer.Option(help="The folder that its file names are relative to.")],
-    out: Annotated[pathlib.Path, typer.Option(help="The folder for the records.")],
-    name: Annotated[str, typer.Option(help="With which the files' names begin.")] = "train",
-    shards: Annotated[
-        int | None, typer.Option(min=1, max=99999, help="Number of files. Default: one for each 1000 images.")
-    ] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Default: one for each processor.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace records of other inputs.")] = False,
-    as_json: AsJson = False,
-):
-    """Write a COCO dataset as TFRecords in the TensorFlow Model Garden's format. Repeat the command to go on."""
-    from mrcnn_tf.data.tfrecord_writer import write_records
-
-    started = time.perf_counter()
-    processes = processes or os.cpu_count() or 1
-    made = write_records(annotations, images, out, name, shards, processes, force, progress=not as_json)
-    seconds = time.perf_counter() - started
-    pattern = str(out / f"{name}-*.tfrecord")
-    if as_json:
-        figures = {"records": pattern, "shards": len(made.files), "written": made.written, "images": made.images}
-        print(json.dumps(figures | {"objects": made.objects, "problems": len(made.problems), "seconds": seconds}))
-        return
-    kept = f", {len(made.files) - made.written} of them from before" if made.written < len(made.files) else ""
-    console.print(
-        f"{made.images} images with {made.objects} objects in {len(made.files)} files{kept}, in {seconds:.0f} s.\n"
-        f"Train on them: data.train.records='{pattern}'",
-        soft_wrap=True,
-        markup=False,
-    )
-
-
 @app.command()
 def build_ops(
     cuda: Annotated[
@@ -337,3 +305,7 @@ def build_ops(
     code = "".join(f", sm_{number}" for number in library.architectures)
     console.print(f"Works: {library.path}", soft_wrap=True)
     console.print(f"Built for the CPU{code}{' and PTX' if code else ''}.")
+
+
+app.command()(inspect)
+app.command()(validate)

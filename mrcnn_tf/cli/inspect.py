@@ -1,0 +1,131 @@
+"""`mrcnn-tf inspect`: a report on a dataset or a model, and a look at what a model makes of one photo."""
+
+import json
+import pathlib
+from typing import Annotated
+
+import typer
+
+from mrcnn_tf.cli.models import ModelFile, SavedModelFolder, TFLiteFile, open_model
+from mrcnn_tf.cli.options import AsJson, Overrides, console
+from mrcnn_tf.errors import UserError
+
+SPLITS = ("train", "val")
+
+
+def inspect(
+    source: Annotated[
+        str | None, typer.Argument(help="A config's name or YAML file, or with --images a COCO json.")
+    ] = None,
+    overrides: Overrides = None,
+    weights: ModelFile = None,
+    saved_model: SavedModelFolder = None,
+    tflite: TFLiteFile = None,
+    detections: Annotated[
+        pathlib.Path | None, typer.Option(help="In a model's place the detections.json of `evaluate --out`.")
+    ] = None,
+    images: Annotated[pathlib.Path | None, typer.Option(help="The folder of the json's images.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The config's data: train or val. Default: val if it names any.")
+    ] = None,
+    image: Annotated[
+        pathlib.Path | None, typer.Option(help="One photo: draw and say what each stage of --weights makes of it.")
+    ] = None,
+    ground_truth: Annotated[
+        pathlib.Path | None, typer.Option(help="With --image: a COCO json that lists the photo.")
+    ] = None,
+    out: Annotated[
+        pathlib.Path | None, typer.Option(help="The file to write. Default: report.html, with --image picture.png.")
+    ] = None,
+    images_limit: Annotated[int, typer.Option(min=1, help="The most images to show.")] = 500,
+    as_json: AsJson = False,
+):
+    """Look into a dataset, and into what a model makes of it: one HTML file. Or, with --image, into one photo."""
+    if image:
+        _diagnose(image, weights, ground_truth, out or pathlib.Path("picture.png"), as_json)
+        return
+    from mrcnn_tf.inspection.result_file import read_detections
+    from mrcnn_tf.inspection.run import inspect_data
+
+    data, network = _data(source, overrides or [], images, split)
+    facts, model, found = [], None, None
+    if detections:
+        if weights or saved_model or tflite:
+            raise UserError("--detections are in a model's place: give one of the two.")
+        found, facts = read_detections(detections), [("Detections", str(detections))]
+    elif weights or saved_model or tflite:
+        model, knows = open_model(weights, saved_model, tflite)
+        data.categories, data.resize = knows.categories, knows.resize
+        network.resize = knows.resize
+        network = knows if weights else network
+        facts = [("Model", str(weights or saved_model or tflite))]
+    report = inspect_data(
+        data, out or pathlib.Path("report.html"), network, model, found, facts, images_limit, progress=not as_json
+    )
+    print(json.dumps(report.to_json())) if as_json else _say(report)
+
+
+def _data(source, overrides, images, split):
+    """(`DataConfig`, `ModelConfig`) of a config, or of a json and its folder."""
+    from mrcnn_tf.config import load_config
+    from mrcnn_tf.settings import DataConfig, ModelConfig
+
+    if source is None:
+        raise UserError("There is nothing to inspect: name a config, or a COCO json with --images FOLDER.")
+    if source.lower().endswith(".json"):
+        if images is None:
+            raise UserError(f"Say where the images of {source} are: --images FOLDER.")
+        if overrides or split:
+            raise UserError(f"{source} is no config, so it has no settings to change: leave them away.")
+        return DataConfig(str(source), str(images), images_per_batch=1, masks=False, keypoints=False), ModelConfig()
+    if images is not None:
+        raise UserError(f"{source} is a config, which names its images itself: set data.val.images instead.")
+    if split not in (None, *SPLITS):
+        raise UserError(f"There is no split '{split}': choose train or val.")
+    settings = load_config(source, overrides)
+    split = split or ("val" if settings.data.val.annotations else "train")
+    data = getattr(settings.data, split)
+    if not data.annotations:
+        raise UserError(f"{source} names no annotations: set data.{split}.annotations and data.{split}.images.")
+    data.images_per_batch = 1
+    return data, settings.model
+
+
+def _diagnose(image, weights, ground_truth, out, as_json):
+    if not weights:
+        raise UserError("A look at every stage needs the trained model itself: give --weights MODEL.keras.")
+    from mrcnn_tf.diagnosis.ground_truth import read_records
+    from mrcnn_tf.files import replaced
+    from mrcnn_tf.images import read_image
+
+    pixels = read_image(image)
+    records = read_records(ground_truth, image) if ground_truth else None
+    diagnosis = open_model(weights, None, None)[0].diagnose(pixels, ground_truth=records)
+    with replaced(out) as file:
+        diagnosis.draw().save(file)
+    if as_json:
+        print(json.dumps(diagnosis.to_json() | {"picture": str(out)}))
+        return
+    for sentence in diagnosis.sentences:
+        _print_line(sentence)
+    console.print(diagnosis.table())
+    _print_line(f"Picture: {out}")
+
+
+def _print_line(text):
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def _say(report):
+    statistics, findings, written = report.statistics, report.findings, report.written
+    _print_line(
+        f"{statistics.images} images, {statistics.objects} objects, {len(statistics.classes)} classes; "
+        f"{written.images} images shown"
+        + (f", {written.unreadable} of them unreadable." if written.unreadable else ".")
+    )
+    if findings:
+        console.print(findings.results.table())
+        costs = sorted(findings.errors.costs.items(), key=lambda item: -item[1])
+        said = ", ".join(f"{name} {cost:.3f}" for name, cost in costs)
+        _print_line(f"AP50 that each kind of error costs: {said}.")
+    _print_line(f"Report: {report.report} ({written.size / 1e6:.1f} MB; open it in a browser)")

@@ -1,0 +1,51 @@
+// The page: reads the data, sets up what the reader may change, and puts the sections together.
+
+function report() {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const settings = {
+    judged: Boolean(data.findings), threshold: data.findings ? data.findings.threshold : 0,
+    masks: true, boxes: !data.images.some((image) => image.truths.some((one) => one.m)), keypoints: true, truthOver: false, labels: few(data.images),
+    colour: data.findings ? "outcome" : data.classes.length > 1 ? "class" : "object",
+    hidden: new Set(), names: data.classes.map((one) => one.name), skeletons: data.classes.map((one) => one.skeleton), severalClasses: data.classes.length > 1,
+  };
+  const main = document.getElementById("main"), sections = [];
+  let onChange = () => {};
+  if (data.findings) {
+    const lines = curvesSection(data, settings);
+    onChange = lines.redraw;
+    sections.push([figuresSection(data), "Figures"], [errorsSection(data), "Errors"], [lines.element, "Curves"], [classSection(data), "Classes"]);
+    sections.push([confusionSection(data), "Confusion"]);
+  }
+  const pictures = gallery(data, settings, () => onChange());
+  const images = section("images", settings.judged ? "Ground truth and detections" : "Images", galleryWords(data, settings), ...controls(data, settings, pictures), pictures.element, pictures.dialog);
+  sections.push([images, "Images"]);
+  sections.push([datasetSection(data), "Dataset"]);
+  if (!data.findings) sections.reverse();
+  document.getElementById("top").replaceChildren(...heading(data, sections));
+  main.replaceChildren(...sections.map(([element]) => element));
+  document.getElementById("foot").replaceChildren(`Written by mrcnn-tf ${data.version} on ${data.made}. This file needs no network.`);
+  pictures.arrange();
+}
+
+// Labels hide what is below them, so a crowded dataset starts without.
+function few(images) {
+  const objects = images.reduce((sum, image) => sum + image.truths.length, 0);
+  return objects <= 8 * images.length;
+}
+
+function heading(data, sections) {
+  const facts = data.facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]);
+  return [
+    make("h1", {}, data.title), make("dl", { class: "facts" }, facts),
+    make("nav", { "aria-label": "Sections" }, sections.map(([element, name]) => make("a", { href: `#${element.id}` }, name))),
+  ];
+}
+
+function galleryWords(data, settings) {
+  const words = [data.images.length < data.statistics.images ? `${whole(data.images.length)} of ${several(data.statistics.images, "image")}${settings.judged ? ", those with the gravest mistakes first" : ""}.` : `${several(data.images.length, "image")}${settings.judged ? ", the gravest mistakes first" : ""}.`];
+  if (settings.judged) words.push("Ground truth has dashed lines, detections have whole ones; ✕ marks what is wrong or missed.");
+  words.push("Choose a picture to enlarge it.", ...data.notes);
+  return words.join(" ");
+}
+
+report();
