@@ -9,7 +9,7 @@ from PIL import Image, ImageStat
 PICTURE, KEPT = "picture", "keep-picture"  # tags: the cell gives a picture; the picture is stored, too
 LEAST_CONTRAST = 8.0  # grey levels: the standard deviation over the pixels of the liveliest channel
 LEAST_COLOURS = 16
-COLOURS, LONGEST = 128, 1000  # of a stored picture: of its palette, and its longer side in pixels
+COLOURS, LONGEST = 256, 1000  # of a stored picture: of its palette, and its longer side in pixels
 
 
 def gives_picture(cell):
@@ -57,5 +57,7 @@ def stored_png(data):
     picture = picture.convert("RGB")
     picture.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.quantize(COLOURS, kmeans=2, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    # Colours by how far they are from the others and not by how often they come: labels and outlines have few pixels.
+    method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+    picture.quantize(COLOURS, method, kmeans=3, dither=dither).save(buffer, format="PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

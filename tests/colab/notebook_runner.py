@@ -36,6 +36,13 @@ class ThisPython(KernelSpecManager):
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
+class OwnKernel(AsyncKernelManager):
+    """A kernel of this Python. NotebookClient makes it by itself, and so ends it too, after an error as well."""
+
+    def __init__(self, **kwargs):
+        super().__init__(kernel_spec_manager=ThisPython(), **kwargs)
+
+
 def read_notebook(path):
     """The notebook at `path`; nbformat.ValidationError where it isn't valid."""
     with open(path, encoding="utf-8") as file:
@@ -99,7 +106,7 @@ def run(notebook, folder, values=None):
     }
     client = NotebookClient(
         notebook,
-        km=AsyncKernelManager(kernel_spec_manager=ThisPython()),
+        kernel_manager_class=OwnKernel,
         startup_timeout=SECONDS_TO_START,
         timeout=SECONDS_PER_CELL,
         resources={"metadata": {"path": str(folder)}},
