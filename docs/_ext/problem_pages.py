@@ -6,6 +6,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from mrcnn_tf.doctor import kinds
+from mrcnn_tf.doctor.kind import SEVERITIES
 
 
 def setup(app):
@@ -17,7 +18,7 @@ class ProblemKinds(SphinxDirective):
     """A section for each severity, and in it the kinds in their order."""
 
     def run(self):
-        return [self._section(severity) for severity in kinds.SEVERITIES]
+        return [self._section(severity) for severity in SEVERITIES]
 
     def _section(self, severity):
         title = f"{severity.capitalize()}s"
