@@ -15,6 +15,7 @@ from mrcnn_tf.layers.resnet import ResNet
 from mrcnn_tf.layers.roi_layer import RoILayer
 from mrcnn_tf.layers.roi_sampler import RoISampler
 from mrcnn_tf.layers.rpn import RPN
+from mrcnn_tf.layers.semantic_head import SemanticHead
 
 
 class Assembly:
@@ -61,13 +62,20 @@ class Assembly:
         return self.config.fpn.channels if self.config.features == "FPN" else backbone.output_shapes[-1][-1]
 
     def rpn(self, strides, channels):
+        """None where there is no box head: nobody asks for proposals."""
+        if not self.config.box_head:
+            return None
         return RPN(self.tree["rpn"], self.conventions, strides, channels, dtype=self.dtype, name="rpn")
 
     def roi_sampler(self):
+        if not self.config.box_head:
+            return None
         return RoISampler(self.tree["rois"], dtype=self.dtype, name="roi_sampler")
 
     def box_features(self, strides):
-        """From maps and RoIs to what the box head reads."""
+        """From maps and RoIs to what the box head reads; None without one."""
+        if not self.config.box_head:
+            return None
         layer = self._roi_layer("box_head", strides)
         if self.config.features != "C4":
             return layer
@@ -75,6 +83,9 @@ class Assembly:
         return Res5(settings, layer, dtype=self.dtype, name="res5")
 
     def box_head(self):
+        """None without instances."""
+        if not self.config.box_head:
+            return None
         return BoxHead(config=self.tree["box_head"], detections=self.tree["detections"], name="box_head", **self._head)
 
     def mask_features(self, strides, box_features):
@@ -101,6 +112,14 @@ class Assembly:
         return KeypointHead(
             channels, self.tree["keypoint_head"], self.conventions, dtype=self.dtype, name="keypoint_head"
         )
+
+    def semantic_head(self):
+        """None without classes for pixels."""
+        if not self.config.semantic_head:
+            return None
+        classes, strides = 1 + len(self.config.stuff), STRIDES[:4]  # P6 is for proposals alone
+        settings = {key: self.tree["semantic_head"][key] for key in ("channels", "norm")}
+        return SemanticHead(classes, strides, settings, self._epsilon, dtype=self.dtype, name="semantic_head")
 
     @property
     def _epsilon(self):

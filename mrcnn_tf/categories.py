@@ -50,6 +50,38 @@ def read_categories(path):
     return as_categories(records, path)
 
 
+def read_panoptic_categories(path):
+    """The categories of a COCO panoptic json.
+
+    Args:
+        path: of the json. A large one isn't parsed as a whole.
+
+    Returns:
+        (things, stuff), lists of Category sorted by id: those with and without instances to count. One may be empty.
+
+    Raises:
+        UserError: the file is missing, isn't COCO's, or lists no or malformed categories, or one without `isthing`.
+    """
+    records = _find_categories(path)
+    if records is None:
+        records = [record for _, record in stream_arrays(path, ("categories",))]
+    return things_and_stuff(records, path)
+
+
+def things_and_stuff(records, path):
+    """The same from the category records of `path`."""
+    categories = as_categories(records, path)
+    kinds = {record["id"]: record.get("isthing") for record in records}
+    for category in categories:
+        if kinds[category.id] not in (0, 1):
+            raise UserError(
+                f"Category {category.id} ({category.name!r}) in {path} has no isthing of 0 or 1: add it, or name the "
+                "file as data.*.annotations if it is one of instances."
+            )
+    things, stuff = ([one for one in categories if kinds[one.id] == kind] for kind in (1, 0))
+    return things, stuff
+
+
 def record_files(pattern):
     """The TFRecord files of a pattern such as records/train-*.tfrecord, sorted; list of str.
 

@@ -10,10 +10,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mrcnn_tf.categories import Category, read_categories, record_categories
+from mrcnn_tf.categories import Category, read_categories, read_panoptic_categories, record_categories
 from mrcnn_tf.config_checks import check_choices, check_combinations, check_keys, check_ranges
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import CONVENTIONS, Config, DataConfig, KeypointHeadConfig, ModelConfig
+from mrcnn_tf.settings import CONVENTIONS, Config, DataConfig, KeypointHeadConfig, ModelConfig, SemanticHeadConfig
 
 CONFIG_FOLDERS = (
     pathlib.Path(__file__).parent / "configs",  # installed
@@ -108,7 +108,8 @@ def _as_section(conventions: Any) -> dict[str, Any]:
 def _typed(tree: dict[str, Any], source: str) -> Config:
     schema: DictConfig = OmegaConf.structured(Config)
     expanded = _expanded(tree)
-    every = OmegaConf.structured(Config(ModelConfig(keypoint_head=KeypointHeadConfig())))  # sections that may be absent
+    absent = ModelConfig(keypoint_head=KeypointHeadConfig(), semantic_head=SemanticHeadConfig())  # by default
+    every = OmegaConf.structured(Config(absent))
     check_keys(expanded, every, source)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(schema, expanded))
@@ -140,25 +141,30 @@ def _shipped(path: str) -> str:
     return str(pathlib.Path(__file__).parent / "data" / path.removeprefix(start)) if path.startswith(start) else path
 
 
-def _categories(train: DataConfig) -> list[Category]:
-    """Those of the data to train on; of several sources the first one's."""
+def _categories(train: DataConfig) -> tuple[list[Category], list[Category]]:
+    """The things and the stuff of the data to train on; of several sources the first one's."""
     first = train.sources[0] if train.sources else train
     if first.records:
-        return record_categories(first.records)
-    return read_categories(first.annotations) if first.annotations else []
+        return record_categories(first.records), []
+    if train.panoptic:
+        return read_panoptic_categories(train.panoptic)
+    return (read_categories(first.annotations) if first.annotations else []), []
 
 
 def _fill_in(config: Config) -> None:
     for part in (config.data.train, config.data.val, *config.data.train.sources):
         part.annotations, part.images = _shipped(part.annotations), _shipped(part.images)
-    if not config.model.categories:
-        config.model.categories = _categories(config.data.train)
+    model = config.model
+    if not model.categories or (model.semantic_head and not model.stuff):
+        things, stuff = _categories(config.data.train)
+        model.categories, model.stuff = model.categories or things, model.stuff or stuff
     for split in (config.data.train, config.data.val):
-        split.resize = split.resize or config.model.resize
-        split.categories = split.categories or config.model.categories
-        split.masks = bool(config.model.mask_head) if split.masks is None else split.masks
-        split.keypoints = bool(config.model.keypoint_head) if split.keypoints is None else split.keypoints
+        split.resize = split.resize or model.resize
+        split.categories, split.stuff = split.categories or model.categories, split.stuff or model.stuff
+        split.semantic = bool(model.semantic_head) if split.semantic is None else split.semantic
+        split.masks = bool(model.mask_head) if split.masks is None else split.masks
+        split.keypoints = bool(model.keypoint_head) if split.keypoints is None else split.keypoints
         if split.keypoint_offset is None:
-            split.keypoint_offset = config.model.conventions.keypoint_offset
+            split.keypoint_offset = model.conventions.keypoint_offset
     config.data.train.images_per_batch = config.data.train.images_per_batch or config.train.images_per_batch
     config.data.val.images_per_batch = config.data.val.images_per_batch or 1

@@ -44,9 +44,10 @@ def check_choices(config: Any, source: str) -> None:
         ("model.fpn.norm", model.fpn.norm, HEAD_NORMS),
         ("model.roi_layer.kind", model.roi_layer.kind, ("align", "pool", "warp")),
         ("model.roi_layer.aggregate", model.roi_layer.aggregate, ("average", "max")),
-        ("model.box_head.norm", model.box_head.norm, HEAD_NORMS),
+        ("model.box_head.norm", model.box_head and model.box_head.norm, HEAD_NORMS),
         ("model.mask_head.norm", model.mask_head and model.mask_head.norm, HEAD_NORMS),
         ("model.mask_head.activation", model.mask_head and model.mask_head.activation, (None, "sigmoid", "softmax")),
+        ("model.semantic_head.norm", model.semantic_head and model.semantic_head.norm, HEAD_NORMS),
         ("model.backbone.freeze_at", model.backbone.freeze_at, tuple(range(6))),
         ("model.resize.rule", model.resize.rule, ("torchvision", "detectron2")),
         (
@@ -90,6 +91,7 @@ def check_ranges(config: Any, source: str) -> None:
         "model.mask_head": ("pool_size", "channels"),
         "model.keypoint_head": ("pool_size", "convs", "channels"),
         "model.detections": ("max_per_image",),
+        "model.semantic_head": ("channels", "loss_weight"),
         "data.train": ("max_instances", "mask_size"),
         "data.val": ("max_instances", "mask_size"),
         "train": (
@@ -108,6 +110,7 @@ def check_ranges(config: Any, source: str) -> None:
         "model.rpn": ("foreground_iou", "background_iou", "positive_fraction", "nms_iou"),
         "model.rois": ("positive_fraction", "foreground_iou"),
         "model.detections": ("score_threshold", "nms_iou"),
+        "model.panoptic": ("score_threshold", "overlap"),
         "data.train.augment": (
             "horizontal_flip",
             "vertical_flip",
@@ -128,7 +131,12 @@ def check_ranges(config: Any, source: str) -> None:
     for section, key, value in _values(config, fractions):
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"{source}: setting '{section}.{key}' is {value}: it must lie between 0 and 1.")
-    counts = {"model.box_head": ("convs", "fcs"), "model.mask_head": ("convs", "fcs"), "data.train": ("min_keypoints",)}
+    counts = {
+        "model.box_head": ("convs", "fcs"),
+        "model.mask_head": ("convs", "fcs"),
+        "model.panoptic": ("stuff_area",),
+        "data.train": ("min_keypoints",),
+    }
     for section, key, value in _values(config, counts):
         if value < 0:
             raise UserError(f"{source}: setting '{section}.{key}' is {value}: it can't be negative.")
@@ -172,7 +180,7 @@ def check_combinations(config: Any, source: str) -> None:
             "'model.backbone.taps' are layers of a keras.applications network: name it in model.backbone.application",
         ),
         (
-            c4 and model.box_head.pool_size not in (7, 14),
+            c4 and model.box_head and model.box_head.pool_size not in (7, 14),
             "with model.features=C4 res5 takes 7 or 14 bins a side: set model.box_head.pool_size to one of them",
         ),
         (
@@ -203,6 +211,7 @@ def check_combinations(config: Any, source: str) -> None:
             rois.kind != "align" and model.conventions.box_ends == "pixel",
             "matterport's model.conventions.box_ends=pixel is defined for model.roi_layer.kind=align only",
         ),
+        *_semantic_rules(model),
         *_training_rules(config),
     ]
     for broken, sentence in rules:
@@ -210,11 +219,40 @@ def check_combinations(config: Any, source: str) -> None:
             raise UserError(f"{source}: {sentence}.")
 
 
+def _semantic_rules(model: Any) -> list[tuple[bool, str]]:
+    head = model.semantic_head
+    return [
+        (
+            bool(head) and model.features != "FPN",
+            "the semantic head reads a pyramid: set model.features=FPN",
+        ),
+        (
+            bool(head) and head.norm == "gn" and head.channels % 32 != 0,
+            "group norm splits channels into 32 groups: set model.semantic_head.channels to a multiple of 32",
+        ),
+        (
+            not model.box_head and not head,
+            "the model would find nothing: set model.box_head or model.semantic_head",
+        ),
+        (
+            not model.box_head and bool(model.mask_head or model.keypoint_head),
+            "masks and keypoints are of boxes: set model.mask_head=null and model.keypoint_head=null, or a box_head",
+        ),
+        (
+            len(model.stuff) > 254,
+            f"'model.stuff' has {len(model.stuff)} classes, and a label map's byte has room for 254",
+        ),
+    ]
+
+
 def _training_rules(config: Any) -> list[tuple[bool, str]]:
     train, data, val = config.train, config.data.train, config.data.val
-    named = [bool(data.annotations), bool(data.records), bool(data.sources)]
+    named = [bool(data.annotations), bool(data.records), bool(data.sources), bool(data.panoptic)]
     return [
-        (sum(named) > 1, "'data.train' takes one of annotations, records and sources: set the others to nothing"),
+        (
+            sum(named) > 1,
+            "'data.train' takes one of annotations, records, sources, panoptic: set the others to nothing",
+        ),
         (
             bool(val.records or val.sources),
             "'data.val' is evaluated against a COCO json: set data.val.annotations and data.val.images",

@@ -1,14 +1,25 @@
 """What the model found in one image, in that image's own pixels."""
 
+import collections
 import functools
 
 import numpy as np
+import tensorflow as tf
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf import visualize
 from mrcnn_tf.ops.masks import paste_masks, paste_window
+from mrcnn_tf.ops.semantic import semantic_map
+from mrcnn_tf.panoptic import Panoptic
 
 NAMED_IN_REPR = 5
+
+# Of one image: logits [h, w, S + 1] of all things and S classes of stuff; the (h, w) of the network's image that they
+# are of; the S `Category`s; and the `PanopticConfig` by which instances and stuff are fused.
+Semantics = collections.namedtuple("Semantics", "logits size stuff fusion")
+# The same by an exported model, which gives the map itself, uint8 [H, W], and what it made of it, an
+# `ops.panoptic.Fused` of numpy arrays; or None, then it is fused here.
+ServedSemantics = collections.namedtuple("ServedSemantics", "labels fused stuff fusion")
 
 
 class Detections:
@@ -30,6 +41,10 @@ class Detections:
             keypoint_offset`): 0.5 where a whole number stands for the centre of its pixel.
         image_size: (H, W) of the original image.
         mask_rule: how mask probabilities become pixels, "torchvision" or "detectron2" (`conventions.mask_paste`).
+        semantic: [H, W] uint8, the class of each pixel: 0 of any thing, 1..S of stuff; made when first asked for. None
+            without a semantic head.
+        panoptic: things and stuff as one map of segments, a `Panoptic`, made when first asked for. None without a
+            semantic head, or with boxes and no masks.
     """
 
     def __init__(
@@ -43,8 +58,10 @@ class Detections:
         mask_rule="torchvision",
         keypoints=None,
         keypoint_offset=0.0,
+        semantics=None,
     ):
-        """Takes what the attributes describe, but as `categories` the model's K `Category`s, in its classes' order.
+        """Takes what the attributes describe, but as `categories` the model's K `Category`s, in its classes' order, and
+        as `semantics` what `semantic` and `panoptic` are made of, a `Semantics` or `ServedSemantics`.
 
         Raises:
             ValueError: arrays of different lengths, a class outside 1..K, or keypoints that aren't [D, P, 3] or fewer
@@ -57,7 +74,7 @@ class Detections:
         self.keypoints = None if keypoints is None else np.asarray(keypoints, np.float32)
         self.keypoint_offset = float(keypoint_offset)
         self.image_size = (int(image_size[0]), int(image_size[1]))
-        self.mask_rule = mask_rule
+        self.mask_rule, self.semantics = mask_rule, semantics
         self._check(categories)
         self.categories = [categories[c - 1] for c in self.classes]
         self.category_ids = np.array([category.id for category in self.categories], np.int64)
@@ -93,6 +110,24 @@ class Detections:
         if self.mask_probabilities is None:
             return None
         return paste_masks(self.mask_probabilities, self.boxes, *self.image_size, self.mask_rule)
+
+    @functools.cached_property
+    def semantic(self):
+        if self.semantics is None:
+            return None
+        if isinstance(self.semantics, ServedSemantics):
+            return self.semantics.labels
+        logits, size = (tf.convert_to_tensor(value) for value in self.semantics[:2])
+        return _semantic_function(logits.shape[2])(logits, size, tf.constant(self.image_size)).numpy()
+
+    @functools.cached_property
+    def panoptic(self):
+        given = self.semantics
+        if isinstance(given, ServedSemantics) and given.fused:
+            return Panoptic.from_fused(*given.fused[:3], self, given.stuff)
+        if given is None or (self.mask_probabilities is None and len(self)):
+            return None
+        return Panoptic.fuse(self, self.semantic, given.stuff, given.fusion)
 
     def to_coco(self, image_id):
         """The detections in COCO's result format, ready for `json.dump` and for pycocotools.
@@ -130,6 +165,14 @@ class Detections:
     def draw(self, image, min_score=0.0, min_side=visualize.MIN_SIDE):
         """The image with its detections drawn on it; see `visualize.draw_detections`."""
         return visualize.draw_detections(image, self, min_score, min_side)
+
+
+@functools.cache
+def _semantic_function(classes):
+    """`ops.semantic.semantic_map`, traced once for images of all sizes."""
+    sizes = tf.TensorSpec([2], tf.int32)
+    signature = [tf.TensorSpec([None, None, classes], tf.float32), sizes, sizes]
+    return tf.function(semantic_map, input_signature=signature, autograph=False)
 
 
 def _encode(window, height, width):

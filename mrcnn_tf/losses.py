@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from mrcnn_tf.ops.replicas import summed
 
+IGNORE = 255  # the label of a pixel that no class is known of
+
 
 def smooth_l1(predictions, targets, beta):
     """Element-wise smooth L1: quadratic below `beta`, linear beyond; beta 0 is the absolute difference."""
@@ -97,3 +99,17 @@ def keypoint_loss(logits, cells, visible):
         labels=tf.where(visible, cells, 0), logits=_only(flat, visible[..., None])
     )
     return _total(entropy, visible) / tf.maximum(_count(visible), 1.0)
+
+
+def semantic_loss(logits, labels):
+    """Cross-entropy of logits [B, h, w, S + 1], enlarged to the pixels of labels uint8 [B, H, W] (S + 1 classes, or
+    IGNORE), mean over the pixels that count (Panoptic FPN, section 3).
+
+    Interpolated first and then compared: labels made smaller would lose whatever is thinner than a cell.
+    """
+    counts = labels != IGNORE
+    pixels = tf.image.resize(logits, tf.shape(labels)[1:], method="bilinear")
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.where(counts, tf.cast(labels, tf.int32), 0), logits=_only(pixels, counts[..., None])
+    )
+    return _total(entropy, counts) / tf.maximum(_count(counts), 1.0)

@@ -11,7 +11,7 @@ from mrcnn_tf import losses
 from mrcnn_tf.assembly import Assembly
 from mrcnn_tf.categories import most_keypoints
 from mrcnn_tf.config import model_config
-from mrcnn_tf.detections import Detections
+from mrcnn_tf.detections import Detections, Semantics
 from mrcnn_tf.diagnosis.diagnose import diagnose
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.images import checked_pixels
@@ -31,6 +31,8 @@ from mrcnn_tf.weights.source import read_weights
 class MaskRCNN(Trainable):
     """Boxes, classes, masks and keypoints of the objects in an image; with a box head alone, Faster R-CNN.
 
+    With a semantic head also a class for each pixel, Panoptic FPN; with that head alone, Semantic FPN.
+
     Trains with `compile(optimizer=...)` and `fit` on batches of `coco_dataset(..., training=True)`; its losses are its
     own. `detect` takes images of any size and gives `Detections` in their pixels.
 
@@ -47,8 +49,10 @@ class MaskRCNN(Trainable):
         super().__init__(
             autocast=False, **kwargs
         )  # images and boxes must stay float32; the layers choose for themselves
-        if not config.categories:
+        if config.box_head and not config.categories:
             raise UserError("The model has no classes: set data.train.annotations or model.categories in the config.")
+        if config.semantic_head and not config.stuff:
+            raise UserError("The model has a semantic head and no stuff: set data.train.panoptic or model.stuff.")
         if config.keypoint_head and not most_keypoints(config.categories):
             raise UserError(
                 "The model has a keypoint head, and no category names its keypoints: list them in the json's "
@@ -71,9 +75,10 @@ class MaskRCNN(Trainable):
         self.mask_head = parts.mask_head()
         self.keypoint_features = parts.keypoint_features(strides)
         self.keypoint_head = parts.keypoint_head()
-        names = ["loss", "loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"]
-        names += ["loss_mask"] * bool(self.mask_head) + ["loss_keypoint"] * bool(self.keypoint_head)
-        self.track(names)
+        self.semantic_head = parts.semantic_head()
+        names = ["loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"] * bool(self.box_head)
+        heads = {"mask": self.mask_head, "keypoint": self.keypoint_head, "semantic": self.semantic_head}
+        self.track(["loss", *names, *(f"loss_{name}" for name, head in heads.items() if head)])
         self.build()
 
     def build(self, input_shape=None):
@@ -82,7 +87,10 @@ class MaskRCNN(Trainable):
         if self.fpn:
             self.fpn.build(self.backbone.output_shapes)
         maps = [(None, None, None, self.channels)]
-        self.rpn.build(maps)
+        if self.rpn:
+            self.rpn.build(maps)
+        if self.semantic_head:
+            self.semantic_head.build(maps * len(self.semantic_head.strides))
         heads = [(self.box_features, self.box_head), (self.mask_features, self.mask_head)]
         for features, head in [*heads, (self.keypoint_features, self.keypoint_head)]:
             if head:
@@ -90,7 +98,8 @@ class MaskRCNN(Trainable):
                     features.build(maps)
                 head.build(features.compute_output_shape(maps))
         for layer in (self.preprocess, self.roi_sampler):  # without weights; unbuilt, they would cost `fit` a trial run
-            layer.build(None)
+            if layer:
+                layer.build(None)
         self.built = True
 
     def call(self, inputs, training=False):
@@ -106,7 +115,9 @@ class MaskRCNN(Trainable):
             A dictionary, D the most detections per image, by falling score: `boxes` [B, D, 4] in original pixels,
             `scores` [B, D], `classes` int32 [B, D] in 1..K (0 in padding), `num_detections` int32 [B]; with a mask
             head `masks` [B, D, M, M]: probabilities inside each box; with a keypoint head `keypoints` [B, D, P, 3] =
-            (x, y, score) in original pixels.
+            (x, y, score) in original pixels; with a semantic head `semantic_logits` [B, h, w, S + 1] at stride 4 of
+            `image`, and `semantic_size` int32 [B, 2], the (height, width) of `image` that they are of. Without a box
+            head the latter two alone.
         """
         return self.detections(inputs, self.canvas_size(inputs), training)
 
@@ -123,7 +134,7 @@ class MaskRCNN(Trainable):
     def features_and_scores(self, inputs, canvas_size=None, training=False):
         """The maps, and what the RPN's head says of them: three lists over levels, see `RPNHead`."""
         features = self.features(inputs, canvas_size, training)
-        return features, *self.rpn.scores(features, canvas_size)
+        return features, *(self.rpn.scores(features, canvas_size) if self.rpn else ((), ()))
 
     def detections(self, inputs, canvas_size=None, training=False):
         """As `call`, each image's own area in the batch being `canvas_size` int32 [B, 2]; None: all of it."""
@@ -131,6 +142,17 @@ class MaskRCNN(Trainable):
 
     def detections_in(self, features, rpn_logits, rpn_deltas, inputs, canvas_size=None):
         """The same from maps and what the RPN's head gave on them; of `inputs` the two sizes count."""
+        outputs = self._instances_in(features, rpn_logits, rpn_deltas, inputs, canvas_size) if self.rpn else {}
+        if self.semantic_head:
+            outputs["semantic_logits"] = self.semantic_head(self.semantic_maps(features), canvas_size)
+            outputs["semantic_size"] = inputs["image_size"]
+        return outputs
+
+    def semantic_maps(self, features):
+        """Those of the pyramid's levels that the semantic head reads."""
+        return features[: len(self.semantic_head.strides)]
+
+    def _instances_in(self, features, rpn_logits, rpn_deltas, inputs, canvas_size):
         sizes = inputs["image_size"], inputs["original_size"]
         extent = inputs["image_size"] - int(self.box_ends[-1])
         proposals = self.rpn.propose(features, rpn_logits, rpn_deltas, extent, canvas_size)
@@ -159,9 +181,18 @@ class MaskRCNN(Trainable):
         """The losses by name, float32 scalars, of a batch of the data contract (see data/pipeline.py)."""
         if self.distribute_strategy.num_replicas_in_sync > 1:
             batch = at_least_one(batch)
-        rules, canvas_size = self.config.conventions, self.canvas_size(batch)
-        boxes, classes, crowd = batch["boxes"] - self.box_ends, batch["classes"], batch["crowd"]
+        canvas_size = self.canvas_size(batch)
         features = self.features(batch, canvas_size, training)
+        found = self._instance_losses(batch, features, canvas_size, training) if self.rpn else {}
+        if self.semantic_head:
+            logits = self.semantic_head(self.semantic_maps(features), canvas_size)
+            loss = losses.semantic_loss(logits, batch["semantic"])
+            found["loss_semantic"] = self.config.semantic_head.loss_weight * loss
+        return found
+
+    def _instance_losses(self, batch, features, canvas_size, training):
+        rules = self.config.conventions
+        boxes, classes, crowd = batch["boxes"] - self.box_ends, batch["classes"], batch["crowd"]
         step = self.optimizer.iterations if training and self.compiled else 0
         seeds = image_seeds(self.seed, step, batch["image_id"])
         anchors = self.rpn.sample_anchors(features, boxes, classes > 0, crowd, seeds, canvas_size)
@@ -232,23 +263,35 @@ class MaskRCNN(Trainable):
     _detect_batch_function = None
 
     def diagnose(self, image, ground_truth=None):
-        """Why an image, uint8 [H, W, 3], has the detections it has, or none; see `diagnosis.diagnose`."""
+        """Why an image, uint8 [H, W, 3], has the detections it has, or none; see `diagnosis.diagnose`.
+
+        Raises:
+            UserError: the model has no box head.
+        """
+        if not self.box_head:
+            raise UserError("There is nothing to diagnose: the model has no box head (model.box_head=null).")
         return diagnose(self, image, ground_truth)
 
     def as_detections(self, outputs, image_size):
         """`Detections` in an image of image_size (H, W) from one row of what `detections` gives, numpy arrays."""
-        found = int(outputs["num_detections"])
+        found = int(outputs["num_detections"]) if self.box_head else 0
+        none = np.zeros(0, np.float32)
         return Detections(
-            boxes=outputs["boxes"][:found],
-            scores=outputs["scores"][:found],
-            classes=outputs["classes"][:found],
+            boxes=outputs.get("boxes", none)[:found],
+            scores=outputs.get("scores", none)[:found],
+            classes=outputs.get("classes", none)[:found],
             mask_probabilities=outputs["masks"][:found] if self.mask_head else None,
             keypoints=outputs["keypoints"][:found] if self.keypoint_head else None,
             image_size=image_size,
             categories=self.config.categories,
             mask_rule=self.config.conventions.mask_paste,
             keypoint_offset=self.config.conventions.keypoint_offset,
+            semantics=self._semantics(outputs) if self.semantic_head else None,
         )
+
+    def _semantics(self, outputs):
+        settings = self.config.stuff, self.config.panoptic
+        return Semantics(outputs["semantic_logits"], outputs["semantic_size"], *settings)
 
     def load_pretrained(self, source, allow_missing=False, map_classes=False, verbose=True):
         """Loads published weights, or those of another model, whatever its classes.
@@ -291,7 +334,7 @@ class MaskRCNN(Trainable):
 
     def class_variables(self):
         """(variable, initializer) of each weight whose shape depends on the classes."""
-        heads = (self.box_head, self.mask_head, self.keypoint_head)
+        heads = (self.box_head, self.mask_head, self.keypoint_head, self.semantic_head)
         return [pair for head in heads if head for pair in head.class_variables()]
 
     def get_config(self):

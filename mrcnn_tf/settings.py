@@ -174,6 +174,24 @@ class KeypointHeadConfig:
 
 
 @dataclasses.dataclass
+class SemanticHeadConfig:
+    """The per-pixel classifier of Panoptic FPN (Kirillov et al. 2019): one class for all things, then the stuff."""
+
+    channels: int = 128  # of each level's 3x3 convolutions, and of their sum
+    norm: str | None = "gn"  # of the convolutions: frozen_bn, gn or a bias
+    loss_weight: float = 0.5  # of its cross-entropy beside the losses of the instances
+
+
+@dataclasses.dataclass
+class PanopticConfig:
+    """How instances and stuff become one map of segments."""
+
+    score_threshold: float = 0.5  # an instance must score as much
+    overlap: float = 0.5  # the share of an instance that better ones may cover; with more it is left out
+    stuff_area: int = 4096  # pixels of the original image; a stuff class with less is left out
+
+
+@dataclasses.dataclass
 class DetectionConfig:
     score_threshold: float = 0.05  # a detection must score more; COCO's AP wants it low
     nms_iou: float = 0.5  # more overlap than this with a better detection of the same class removes one
@@ -194,10 +212,14 @@ class ModelConfig:
     rpn: RPNConfig = dataclasses.field(default_factory=RPNConfig)
     rois: RoIConfig = dataclasses.field(default_factory=RoIConfig)
     roi_layer: RoILayerConfig = dataclasses.field(default_factory=RoILayerConfig)
-    box_head: BoxHeadConfig = dataclasses.field(default_factory=BoxHeadConfig)
+    # null: no instances at all, neither proposals nor boxes; for a semantic head by itself.
+    box_head: BoxHeadConfig | None = dataclasses.field(default_factory=BoxHeadConfig)
     mask_head: MaskHeadConfig | None = dataclasses.field(default_factory=MaskHeadConfig)  # null: no masks
     keypoint_head: KeypointHeadConfig | None = None  # a section, even an empty one, adds keypoints
     detections: DetectionConfig = dataclasses.field(default_factory=DetectionConfig)
+    stuff: list[Category] = dataclasses.field(default_factory=list)  # of the semantic head; empty: taken from the data
+    semantic_head: SemanticHeadConfig | None = None  # a section, even an empty one, adds a class for each pixel
+    panoptic: PanopticConfig = dataclasses.field(default_factory=PanopticConfig)
 
 
 @dataclasses.dataclass
@@ -241,6 +263,9 @@ class DataConfig:
     annotations: str = ""  # the COCO json
     images: str = ""  # the folder that its file names are relative to
     records: str = ""  # a pattern of TFRecord files in the Model Garden's format, in the place of the two; to train on
+    panoptic: str = ""  # a COCO panoptic json, in the place of `annotations`: things and stuff in one
+    panoptic_maps: str = ""  # the folder of its PNGs
+    semantic_maps: str = ""  # a folder of label maps, NAME.png for an image NAME.jpg, whose values are category ids
     sources: list[SourceConfig] = dataclasses.field(default_factory=list)  # in the place of all three; to train on
     images_per_batch: int | None = None  # from load_config: train.images_per_batch
     resize: ResizeConfig | None = None  # from load_config: model.resize
@@ -248,6 +273,8 @@ class DataConfig:
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     max_instances: int = 100  # G, to which each image's instances are padded
     mask_size: int = 112  # S, the side of the crop that holds an instance's mask
+    stuff: list[Category] = dataclasses.field(default_factory=list)  # from load_config: model.stuff
+    semantic: bool | None = None  # whether batches have a class for each pixel; from load_config: as the model's heads
     masks: bool | None = None  # whether instances need a mask; from load_config: whether the model has a mask head
     keypoints: bool | None = None  # the same for keypoints, which batches have if the categories name some
     keypoint_offset: float | None = None  # pixels; from load_config: model.conventions.keypoint_offset

@@ -1,4 +1,4 @@
-"""Pictures: detections and ground truth drawn on their image, two pictures side by side, and a whole batch.
+"""Pictures: detections and ground truth drawn on their image, and two pictures side by side.
 
 Every instance gets a translucent fill, a contour, a thin box, its keypoints (see `skeletons`) and a tag with its name.
 Lines carry a rim of black or white, whichever their colour stands out against, so that they show on any background. A
@@ -6,7 +6,6 @@ small picture is enlarged first, or its text could not be read.
 """
 
 import dataclasses
-import math
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -18,7 +17,6 @@ from mrcnn_tf.ops.masks import MaskWindow, paste_window
 from mrcnn_tf.skeletons import Skeleton, draw_skeleton, with_visibility
 
 MIN_SIDE = 768  # pixels; below it an overlay is enlarged
-TILE = 620  # pixels, the longer side of each image on the sheet of a batch
 FILL_OPACITY = 0.35
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart with any common colour blindness. Black is left out.
@@ -60,13 +58,13 @@ def draw_detections(image, detections, min_score=0.0, min_side=MIN_SIDE):
     Raises:
         UserError: the image is not uint8 [H, W, 3] or is not as large as the detections say.
     """
-    _check_image(image)
+    check_image(image)
     if image.shape[:2] != detections.image_size:
         raise UserError(
             f"The picture is of size {image.shape[:2]} but the detections belong to one of {detections.image_size}: "
             "draw them on the image that was given to detect()."
         )
-    canvas, scale = _enlarge(image, min_side)
+    canvas, scale = enlarge(image, min_side)
     masks, size = detections.mask_probabilities, (canvas.height, canvas.width)
     keypoints = None if detections.keypoints is None else with_visibility(detections.keypoints)
     instances = []
@@ -99,8 +97,8 @@ def draw_ground_truth(image, boxes, names, masks=None, min_side=MIN_SIDE, keypoi
     Raises:
         UserError: the image is not uint8 [H, W, 3].
     """
-    _check_image(image)
-    canvas, scale = _enlarge(image, min_side)
+    check_image(image)
+    canvas, scale = enlarge(image, min_side)
     threshold = 127.5 if masks is not None and np.asarray(masks).dtype == np.uint8 else 0.5
     instances = []
     for index, (box, name) in enumerate(zip(np.asarray(boxes, np.float32) * scale, names, strict=True)):
@@ -125,7 +123,7 @@ def side_by_side(left, right, titles=("ground truth", "detections")):
     height = max(left.shape[0], right.shape[0])
     pictures = []
     for picture in (left, right):
-        _check_image(picture)
+        check_image(picture)
         width = round(picture.shape[1] * height / picture.shape[0])
         pictures.append(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
     font = font_for(titles, max(14, height // 40))
@@ -138,62 +136,6 @@ def side_by_side(left, right, titles=("ground truth", "detections")):
         pen.text((x + picture.width / 2, strip / 2), title, fill="black", font=font, anchor="mm")
         x += picture.width + gap
     return np.asarray(sheet)
-
-
-def show_batch(batch, categories, path=None):
-    """A sheet with all images of a batch as training sees them: boxes, masks and keypoints drawn, padding left away.
-
-    Args:
-        batch: what `mrcnn_tf.coco_dataset` yields, dict of [B, ...] tensors or arrays.
-        categories: the K `Category`s that its classes 1 to K stand for.
-        path: where to write the sheet as a PNG; None writes nothing.
-
-    Returns:
-        PIL.Image.Image, RGB.
-    """
-    batch = {name: np.asarray(values) for name, values in batch.items()}
-    tiles = [_tile(batch, place, categories) for place in range(len(batch["image"]))]
-    columns = math.ceil(math.sqrt(len(tiles)))
-    font, gap = font_for([title for _, title in tiles], 16), 14
-    strip = round(font.size * 1.9)
-    rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
-    widths = [max(row[column][0].width for row in rows if column < len(row)) for column in range(columns)]
-    heights = [max(picture.height for picture, _ in row) for row in rows]
-    size = sum(widths) + gap * (columns + 1), sum(heights) + (strip + gap) * len(rows) + gap
-    sheet = Image.new("RGB", size, "white")
-    pen, y = ImageDraw.Draw(sheet), gap
-    for row, height in zip(rows, heights, strict=True):
-        x = gap
-        for (picture, title), width in zip(row, widths, strict=False):
-            left = x + (width - picture.width) // 2
-            sheet.paste(picture, (left, y + height - picture.height))
-            pen.text((left + picture.width / 2, y + height + strip / 2), title, fill="black", font=font, anchor="mm")
-            x += width + gap
-        y += height + strip + gap
-    if path is not None:
-        save_png(np.asarray(sheet), path)
-    return sheet
-
-
-def _tile(batch, place, categories):
-    """One image of a batch at the size it has on the sheet, with its objects, and the title below it."""
-    height, width = batch["image_size"][place]
-    pixels = batch["image"][place, :height, :width].round().clip(0, 255).astype(np.uint8)
-    scale = TILE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
-    real = np.flatnonzero(batch["classes"][place] > 0)
-    owners = [categories[number - 1] for number in batch["classes"][place, real]]
-    crowd = batch["crowd"][place, real]
-    # With a single category the tags would say nothing and hide much.
-    several = len(categories) > 1
-    names = [(owner.name if several else "") + " crowd" * bool(many) for owner, many in zip(owners, crowd, strict=True)]
-    masks = batch["masks"][place, real] if "masks" in batch else None
-    keypoints = batch["keypoints"][place, real] * (scale, scale, 1) if "keypoints" in batch else None
-    drawn = draw_ground_truth(picture, batch["boxes"][place, real] * scale, names, masks, 0, keypoints, owners)
-    what = "" if several else f" ({categories[0].name})"
-    title = f"image {batch['image_id'][place]}, {width} x {height}, {len(real)} objects{what}"
-    return Image.fromarray(drawn), title
 
 
 def save_png(image, path):
@@ -213,13 +155,13 @@ def instance_colour(index):
     return tuple(int(c) for c in colour.round())
 
 
-def _check_image(image):
+def check_image(image):
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         given = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UserError(f"A picture to draw on must be a numpy array, uint8 [H, W, 3] in RGB order, not {given}.")
 
 
-def _enlarge(image, min_side):
+def enlarge(image, min_side):
     """The image as PIL has it, at least `min_side` long, and the factor it was enlarged by."""
     canvas = Image.fromarray(image)
     scale = max(1.0, min_side / max(canvas.size))
@@ -256,12 +198,12 @@ def _draw(canvas, instances):
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture, "RGBA")
     labels = [instance.label for instance in instances]
-    font = font_for(labels, _font_size(picture.size, len(instances)))
+    font = font_for(labels, font_size(picture.size, len(instances)))
     tags = _place_tags(instances, picture.size, font)
     # The best detections come first and lie on top.
     for instance, tag in reversed(list(zip(instances, tags, strict=True))):
         if instance.label:
-            _draw_tag(pen, instance, tag, font)
+            draw_tag(pen, instance, tag, font)
     return np.asarray(picture)
 
 
@@ -313,7 +255,7 @@ def _place_tags(instances, picture_size, font):
     """
     placed = np.zeros((0, 4))
     for instance in instances:
-        width, height = _tag_size(instance.label, font)
+        width, height = tag_size(instance.label, font)
         x1, y1, x2, y2 = instance.box
         columns = (x1 - 1, x2 + 1 - width, (x1 + x2 - width) / 2)
         spots = np.array([(x, y) for y in (y1 - height, y2, y1, y2 - height) for x in columns])
@@ -327,13 +269,13 @@ def _place_tags(instances, picture_size, font):
     return placed
 
 
-def _draw_tag(pen, instance, tag, font):
+def draw_tag(pen, instance, tag, font):
     x1, y1, x2, y2 = tag
     pen.rounded_rectangle((x1, y1, x2 - 1, y2 - 1), radius=font.size * 0.2, fill=(*instance.colour, 255))
     pen.text(((x1 + x2) / 2, (y1 + y2) / 2), instance.label, fill=_contrast(instance.colour), font=font, anchor="mm")
 
 
-def _tag_size(label, font):
+def tag_size(label, font):
     return int(np.ceil(font.getlength(label) + font.size * 0.5)), int(np.ceil(font.size * 1.3))
 
 
@@ -344,7 +286,7 @@ def _contrast(background):
     return (0, 0, 0) if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else (255, 255, 255)
 
 
-def _font_size(picture_size, instances):
+def font_size(picture_size, instances):
     """Grows with the picture and shrinks when many tags must share it, but stays readable."""
     side = max(picture_size)
     return round(max(11, side / 55 * min(1.0, (12 / max(instances, 1)) ** 0.3)))

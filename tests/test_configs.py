@@ -40,8 +40,8 @@ def test_a_config_builds_learns_detects_saves_and_loads(name, monkeypatch):
     monkeypatch.setitem(resnet.BLOCKS, 50, (1, 2, 1, 1))  # with all of them, making the layers would take minutes
     config = _shrunk(load_config(name).model)
     trial = _trial(json.dumps(dataclasses.asdict(config), sort_keys=True))
-    branches = {"masks": config.mask_head, "keypoints": config.keypoint_head}
-    names = {"masks": "loss_mask", "keypoints": "loss_keypoint"}
+    branches = {"masks": config.mask_head, "keypoints": config.keypoint_head, "semantic_logits": config.semantic_head}
+    names = {"masks": "loss_mask", "keypoints": "loss_keypoint", "semantic_logits": "loss_semantic"}
     expected = {"loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"}
     expected |= {names[branch] for branch, head in branches.items() if head}
     assert set(trial.losses) - {"loss", "images_per_second", "input_wait"} == expected
@@ -93,6 +93,9 @@ def _recorded(model, optimizer):
 
 def _batch(config):
     batch = tiny_batch()
+    if config.semantic_head:
+        labels = np.random.default_rng(0).integers(0, 1 + len(config.stuff), batch["image"].shape[:3])
+        batch["semantic"] = labels.astype(np.uint8)
     if config.keypoint_head:
         batch["keypoints"] = np.zeros((*batch["classes"].shape, len(KEYPOINTS), 3), np.float32)
         batch["keypoints"][0, 0] = [[10, 8, 2], [16, 20, 1], [0, 0, 0]]
@@ -112,8 +115,10 @@ def _shrunk(config):
     rpn.anchor_sizes, rpn.channels = [size / 8 for size in rpn.anchor_sizes], 32
     rpn.batch_per_image, rpn.pre_nms_train, rpn.pre_nms_test, rpn.post_nms_train, rpn.post_nms_test = 64, 40, 40, 20, 10
     config.box_head.channels, config.box_head.conv_channels = 16, 32
-    for head in (config.mask_head, config.keypoint_head):
+    for head in (config.mask_head, config.keypoint_head, config.semantic_head):
         if head:
             head.channels = 32
+    if config.semantic_head:
+        config.stuff = [Category(101, "sky"), Category(140, "sea")]
     config.detections.max_per_image, config.detections.score_threshold = 5, 0.01
     return config

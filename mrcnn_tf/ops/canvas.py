@@ -45,3 +45,22 @@ def clear(features, cells):
     full = tf.reduce_all(cells >= tf.stack([height, width]))
     zero = tf.zeros([], features.dtype)
     return tf.cond(full, lambda: features, lambda: tf.where(inside(cells, height, width), features, zero))
+
+
+def extend(features, cells):
+    """Features [B, H, W, C] whose canvas' last row and column repeat beyond extents `cells` [B, 2], as interpolation at
+    the edge of an image by itself has it; costs nothing when all extents fill the map."""
+    if cells is None:
+        return features
+    height, width = tf.shape(features)[1], tf.shape(features)[2]
+
+    def repeated():
+        rows = tf.minimum(tf.range(height)[None, :], cells[:, :1] - 1)
+        columns = tf.minimum(tf.range(width)[None, :], cells[:, 1:] - 1)
+        taken = tf.gather(tf.gather(features, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+        return tf.ensure_shape(taken, features.shape)
+
+    if shapes_must_be_static():
+        return repeated()
+    full = tf.reduce_all(cells >= tf.stack([height, width]))
+    return tf.cond(full, lambda: features, repeated)

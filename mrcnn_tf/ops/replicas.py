@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 FAR = 1e5  # pixels; beyond any anchor
+UNLABELLED = 255  # of a pixel's class
 
 
 def summed(values):
@@ -83,12 +84,15 @@ def at_least_one(batch):
     """A batch of the data contract as it is; without images, as some replica may get it of a dataset's last ones, an
     image that nothing is learnt from.
 
-    TensorFlow's convolutions fail on no image at all. All of the image is crowd, so no anchor and no RoI is drawn.
+    TensorFlow's convolutions fail on no image at all. All of the image is crowd, so no anchor and no RoI is drawn, and
+    no pixel has a class.
     """
     filler = {name: tf.zeros([1, *tf.unstack(tf.shape(values)[1:])], values.dtype) for name, values in batch.items()}
     filler["image_size"] = tf.shape(batch["image"])[None, 1:3]
     filler["boxes"] += tf.constant([-FAR, -FAR, FAR, FAR])
     filler["classes"] += 1
     filler["crowd"] = tf.ones_like(filler["crowd"])
+    if "semantic" in filler:
+        filler["semantic"] += UNLABELLED
     missing = tf.cast(tf.equal(tf.shape(batch["image"])[0], 0), tf.int32)
     return {name: tf.concat([values, filler[name][:missing]], axis=0) for name, values in batch.items()}

@@ -6,6 +6,8 @@ Stock operations only, and no whole-image mask is held.
 
 import tensorflow as tf
 
+from mrcnn_tf.ops.mask_window import mask_window, window_pixels
+
 BLOCK_SAMPLES = 2**18  # 1 MiB of float32, whatever the size of the image
 GROUPS = 7  # of five bits: 35 bits hold the signed difference of two runs in any image
 AT_ONCE = 4  # masks; each holds a few blocks
@@ -27,8 +29,6 @@ def rle_counts(masks, boxes, num_detections, image_size, rule="torchvision", thr
     Raises:
         ValueError: another `rule`.
     """
-    if rule not in _AXES:
-        raise ValueError(f'The rule for pasting masks is "torchvision" or "detectron2", not {rule!r}.')
     # Thousands of tiny operations on strings and runs: a GPU would only wait for their launches.
     with tf.device("CPU:0"):
         shape = tf.shape(boxes)[:2]
@@ -36,8 +36,7 @@ def rle_counts(masks, boxes, num_detections, image_size, rule="torchvision", thr
 
         def encode(place):
             size = tf.cast(image_size[place[0]], tf.int64)
-            mask = tf.pad(tf.gather_nd(masks, place), [[1, 1], [1, 1]])  # the border of zeros of `paste_window`
-            bounds = _run_bounds(mask, tf.gather_nd(boxes, place), size, rule, threshold)
+            bounds = _run_bounds(tf.gather_nd(masks, place), tf.gather_nd(boxes, place), size, rule, threshold)
             return _compress(_run_lengths(bounds, size[0] * size[1]))
 
         strings = tf.map_fn(
@@ -49,19 +48,16 @@ def rle_counts(masks, boxes, num_detections, image_size, rule="torchvision", thr
 def _run_bounds(mask, box, size, rule, threshold):
     """[2R] int64, where the R set runs start and end by turns, counted in pixels down the columns of the image.
 
-    `mask` [S, S] is padded, `box` [4], `size` int64 [2]. A run that touches the image's bottom and the next column's
-    top is two runs here.
+    `mask` [M, M], `box` [4], `size` int64 [2]. A run that touches the image's bottom and the next column's top is two
+    runs here.
     """
-    top, rows = _AXES[rule](box[1], box[3], mask.shape[0], size[0])
-    left, columns = _AXES[rule](box[0], box[2], mask.shape[1], size[1])
-    values = tf.transpose(_interpolate_first_axis(mask, rows))
-    step = tf.maximum(BLOCK_SAMPLES // tf.maximum(tf.size(rows), 1), 1)
-    compare = tf.greater if rule == "torchvision" else tf.greater_equal
+    left, top, columns, values = mask_window(mask, box, size, rule)
+    step = tf.maximum(BLOCK_SAMPLES // tf.maximum(tf.shape(values)[1], 1), 1)
 
     def add_block(first, bounds):
-        samples = _interpolate_first_axis(values, columns[first : first + step])  # [columns, rows]
+        pixels = window_pixels(values, columns[first : first + step], rule, threshold)  # [columns, rows]
         # One unset pixel above and one below each column: no run goes on past its column.
-        pixels = tf.pad(compare(samples, threshold), [[0, 0], [1, 1]])
+        pixels = tf.pad(pixels, [[0, 0], [1, 1]])
         changes = tf.where(pixels[:, 1:] != pixels[:, :-1])  # (column, row)
         found = (changes[:, 0] + tf.cast(first, tf.int64) + left) * size[0] + changes[:, 1] + top
         return first + step, tf.concat([bounds, found], axis=0)
@@ -73,45 +69,6 @@ def _run_bounds(mask, box, size, rule, threshold):
         shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
         parallel_iterations=1,
     )[1]
-
-
-def _resize_positions(low, high, side, limit):
-    """`ops.masks._resize_positions` of one axis of a box that is grown and cut as by `_whole_pixel_box` there.
-
-    Float32, operation for operation: a half-ulp decides which pixel an edge falls into.
-    """
-    half = (high - low) * 0.5 * (side / (side - 2))
-    centre = (high + low) * 0.5
-    first, last = tf.cast(centre - half, tf.int64), tf.cast(centre + half, tf.int64)
-    count = tf.maximum(last - first + 1, 1)
-    start, stop = tf.maximum(first, 0), tf.minimum(last + 1, limit)
-    offsets = tf.cast(tf.range(start, tf.maximum(stop, start)), tf.float32) - tf.cast(first, tf.float32)
-    scale = tf.cast(tf.cast(side, tf.float64) / tf.cast(count, tf.float64), tf.float32)
-    return start, (offsets + 0.5) * scale - 0.5
-
-
-def _sample_positions(low, high, side, limit):
-    """`ops.masks._sample_positions`."""
-    cell = (high - low) / (side - 2)
-    some = cell > 0
-    cell = tf.where(some, cell, 1.0)
-    end = tf.cast(limit, tf.float32)
-    start = tf.clip_by_value(tf.floor(low - cell / 2), 0.0, end)
-    stop = tf.where(some, tf.clip_by_value(tf.math.ceil(high + cell / 2), start, end), start)
-    centres = tf.range(start, stop) + 0.5
-    return tf.cast(start, tf.int64), (centres - low) / cell + 0.5
-
-
-_AXES = {"torchvision": _resize_positions, "detectron2": _sample_positions}
-
-
-def _interpolate_first_axis(values, positions):
-    """[n, w]: linear samples of values [s, w] at positions [n] in cells, as `ops.masks` takes them."""
-    last = values.shape[0] - 1
-    positions = tf.clip_by_value(positions, 0.0, float(last))
-    low = tf.minimum(tf.cast(positions, tf.int32), last - 1)
-    slopes = tf.gather(values[1:] - values[:-1], low)
-    return slopes * (positions - tf.cast(low, tf.float32))[:, None] + tf.gather(values, low)
 
 
 def _run_lengths(bounds, pixels):

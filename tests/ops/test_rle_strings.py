@@ -117,4 +117,4 @@ def test_batches_have_empty_strings_in_padding():
 
 def test_an_unknown_rule_is_an_error():
     with pytest.raises(ValueError, match="matterport"):
-        rle_counts(FULL[None, None], np.zeros([1, 1, 4], np.float32), [1], [[4, 4]], rule="matterport")
+        rle_counts(FULL[None, None], np.zeros([1, 1, 4], np.float32), np.array([1]), np.array([[4, 4]]), "matterport")

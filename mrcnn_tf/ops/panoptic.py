@@ -1,0 +1,152 @@
+"""Instances and stuff fused into one map of segments, and the colours by which COCO's format writes such a map."""
+
+import collections
+
+import numpy as np
+import tensorflow as tf
+
+from mrcnn_tf.ops.mask_window import mask_window, window_pixels
+
+LABELS = 256  # that a uint8 can hold
+
+# segment_map int32 [H, W]: each pixel's segment, 1 to count, or 0 = void. Of segment s, in row s - 1 of int32 [D + S]:
+# instances (the detection it comes from, -1 for stuff), classes (1..K of a thing, 1..S of stuff), areas (pixels). Rows
+# beyond count, int32 [], hold -1, 0 and 0.
+Fused = collections.namedtuple("Fused", "segment_map instances classes areas count")
+
+
+def fuse(
+    masks,
+    boxes,
+    scores,
+    classes,
+    semantic,
+    stuff,
+    score_threshold=0.5,
+    overlap=0.5,
+    stuff_area=4096,
+    rule="torchvision",
+):
+    """One map of segments that don't overlap (Kirillov et al. 2019, Panoptic Feature Pyramid Networks, section 3.2;
+    the rule and its defaults are detectron2's).
+
+    By falling score, and by row where scores are equal, each instance takes those of its pixels that are still free,
+    unless better ones have taken more than a share of them, or all. Then each class of stuff takes what is free of its
+    pixels, unless that is too little. All else is void: also what the semantic head calls a thing and no instance is.
+
+    A loop over windows, and nothing of the size of D whole-image masks. Stock operations, as a server needs it.
+
+    Args:
+        masks: [D, M, M] float32 probabilities in the boxes' frames; a pixel belongs to an instance as in
+            `ops.masks.paste_masks`. M must be static.
+        boxes: [D, 4] float32 pixels of the original image.
+        scores: [D] float32.
+        classes: [D] int32 in 1..K; 0 is padding.
+        semantic: [H, W] uint8, the class of each pixel of the original image: 1..S of stuff, 0 of any thing. Pixels of
+            all other values are of no class.
+        stuff: S, an int.
+        score_threshold: an instance must score as much.
+        overlap: the largest share of an instance's pixels that may be taken already.
+        stuff_area: pixels, the least for a class of stuff.
+        rule: "torchvision" or "detectron2", as for `ops.masks.paste_masks`.
+
+    Returns:
+        `Fused`: segments 1, 2, ... are the instances by falling score, then the stuff by class.
+
+    Raises:
+        ValueError: another `rule`.
+    """
+    # Small operations on windows: a GPU would only wait for their launches.
+    with tf.device("CPU:0"):
+        masks, boxes, scores = (tf.cast(tf.convert_to_tensor(one), tf.float32) for one in (masks, boxes, scores))
+        classes, semantic = tf.cast(classes, tf.int32), tf.convert_to_tensor(semantic)
+        considered = (scores >= score_threshold) & (classes > 0)
+        count = tf.math.count_nonzero(considered, dtype=tf.int32)
+        # Of equal scores the lower row comes first.
+        rows = tf.argsort(tf.where(considered, scores, -np.inf), direction="DESCENDING", stable=True)[:count]
+        taken, areas = _place_instances(
+            tf.gather(masks, rows), tf.gather(boxes, rows), tf.shape(semantic), overlap, rule
+        )
+        rows, areas = tf.boolean_mask(rows, areas > 0), tf.boolean_mask(areas, areas > 0)
+        segment_map, labels, stuff_areas = _fill_stuff(taken, semantic, tf.size(rows), stuff, stuff_area)
+        length = tf.size(scores) + stuff
+        static = None if scores.shape[0] is None else scores.shape[0] + stuff
+        return Fused(
+            segment_map,
+            _table(tf.concat([rows, tf.fill(tf.shape(labels), -1)], 0), length, static, -1),
+            _table(tf.concat([tf.gather(classes, rows), labels], 0), length, static),
+            _table(tf.concat([areas, stuff_areas], 0), length, static),
+            tf.size(rows) + tf.size(labels),
+        )
+
+
+def _place_instances(masks, boxes, size, overlap, rule):
+    """The instances in their order, N of them: taken uint16 [H, W], and the pixels of each, int32 [N], 0 of those left
+    out."""
+    height, width = tf.unstack(tf.cast(size, tf.int64), num=2)
+
+    def place(number, count, areas, taken):
+        left, top, columns, values = mask_window(masks[number], boxes[number], (height, width), rule)
+        pixels = window_pixels(values, columns, rule, 0.5)
+        begin = tf.stack([left, top])
+        end = begin + tf.shape(pixels, out_type=tf.int64)
+        window = tf.strided_slice(taken, begin, end)
+        own = pixels & (window == 0)
+        area, own_area = _count(pixels), _count(own)
+        share = tf.cast(area - own_area, tf.float64) / tf.cast(area, tf.float64)
+        keep = (own_area > 0) & ~(share > overlap)
+        count += tf.cast(keep, tf.int32)
+        window = tf.where(own & keep, tf.cast(count, tf.uint16), window)
+        # In place: the map isn't copied for each instance.
+        taken = tf.raw_ops.TensorStridedSliceUpdate(
+            input=taken, begin=begin, end=end, strides=tf.ones([2], tf.int64), value=window
+        )
+        return number + 1, count, areas.write(number, tf.where(keep, own_area, 0)), taken
+
+    most = tf.shape(boxes)[0]
+    # Columns first, as the windows come; turned once at the end.
+    start = 0, 0, tf.TensorArray(tf.int32, most, element_shape=[]), tf.zeros([width, height], tf.uint16)
+    loop = tf.while_loop(lambda number, *_: number < most, place, start, parallel_iterations=1)
+    return tf.transpose(loop[3]), loop[2].stack()
+
+
+def _count(pixels):
+    """int32, how many of bool [w, h] are set. Sums of float32 are exact to 2^24 rows, and four times as fast as those
+    of `tf.math.count_nonzero`."""
+    return tf.reduce_sum(tf.cast(tf.reduce_sum(tf.cast(pixels, tf.float32), axis=1), tf.int32))
+
+
+def _fill_stuff(taken, semantic, count, stuff, stuff_area):
+    """The segment map int32 [H, W] with stuff after `count` instances, the classes and areas of stuff there, int32."""
+    free = tf.where(taken == 0, tf.cast(semantic, tf.int32), 0)
+    areas = tf.math.bincount(tf.reshape(free, [-1]), minlength=LABELS, maxlength=LABELS)
+    labels = tf.range(LABELS)
+    enough = (areas >= max(stuff_area, 1)) & (labels > 0) & (labels <= stuff)
+    segments = tf.where(enough, count + tf.cumsum(tf.cast(enough, tf.int32)), 0)
+    segment_map = tf.cast(taken, tf.int32) + tf.gather(segments, free)
+    return segment_map, tf.boolean_mask(labels, enough), tf.boolean_mask(areas, enough)
+
+
+def _table(values, length, static, padding=0):
+    """Values [n] padded to [length], which is `static` where that is known."""
+    padded = tf.pad(values, [[0, length - tf.size(values)]], constant_values=padding)
+    padded.set_shape([static])
+    return padded
+
+
+def ids_of_png(pixels):
+    """Segment ids from the colours of COCO's panoptic PNGs.
+
+    Args:
+        pixels: numpy uint8 [H, W, 3 or 4], RGB and an alpha that means nothing.
+
+    Returns:
+        int32 [H, W], R + 256 G + 65536 B.
+    """
+    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
+    return red | green << 8 | blue << 16
+
+
+def png_of_ids(ids):
+    """The inverse of `ids_of_png`: colours uint8 [H, W, 3] of ids [H, W] below 2^24."""
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
