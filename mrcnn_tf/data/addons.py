@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from mrcnn_tf.data.affine import compose, moved, rotation, shift
 from mrcnn_tf.data.draws import ADDONS, stream
+from mrcnn_tf.data.labels import warped_labels
 from mrcnn_tf.errors import UserError
 
 PACKAGE, KERAS_ENGINE = "tensorflow_addons", "keras.src.engine"
@@ -77,7 +78,9 @@ def _applied(name, sample, draws, masks):
         image = tf.clip_by_value(COLOURS[name](sample.image, draws), 0.0, 255.0)
         return sample._replace(image=tf.ensure_shape(image, shape))
     image, matrix = MOVES[name](sample.image, 2.0 * draws - 1.0)
-    return moved(sample, tf.ensure_shape(image, shape), matrix, name == "translate", masks)
+    semantic = warped_labels(sample.semantic, matrix, tf.shape(image)[:2])
+    seen = sample._replace(image=tf.ensure_shape(image, shape), semantic=semantic)
+    return moved(seen, matrix, name == "translate", masks)
 
 
 @functools.cache

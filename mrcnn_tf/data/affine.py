@@ -9,6 +9,8 @@ import math
 
 import tensorflow as tf
 
+from mrcnn_tf.data.sample import OBJECTS
+
 CUT = 1e-3  # pixels beyond the image's edge that don't count as cut off
 LEAST_SIDE = 1.0  # pixels of a box's shorter side; of what is left of an object, less is nothing
 HALF = 127  # a cell of a crop belongs to the object above it
@@ -55,21 +57,23 @@ def warp(image, matrix, size):
     Returns:
         [h, w, C] float32.
     """
-    # The operation counts from the middle of the first pixel.
-    back = compose(shift(-0.5, -0.5), compose(inverse(matrix), shift(0.5, 0.5)))
-    return _sample(tf.cast(image, tf.float32)[None], tf.reshape(back, [1, 6]), size)[0]
+    return _sample(tf.cast(image, tf.float32)[None], pixels_back(matrix), size)[0]
 
 
-def moved(sample, image, matrix, upright, masks):
-    """A sample's objects under a map into another image. What leaves the image is cut off.
+def pixels_back(matrix):
+    """[1, 6] float32: `inverse`, row by row, with both ends counted from the middle of the first pixel."""
+    return tf.reshape(compose(shift(-0.5, -0.5), compose(inverse(matrix), shift(0.5, 0.5))), [1, 6])
+
+
+def moved(sample, matrix, upright, masks):
+    """A sample's objects under a map into its image. What leaves the image is cut off.
 
     An object of which nothing is left goes, and so do keypoints outside the image. What an upright map doesn't cut
     keeps its annotation's box and its crop; all other boxes are tight around what is left of the object's mask, or,
     without masks, of its moved box.
 
     Args:
-        sample: a `Sample`.
-        image: [h, w, 3], what the sample's image becomes.
+        sample: a `Sample`, its image (of size h, w) and labels as they are after the map.
         matrix: the map.
         upright: True if the map only shifts and multiplies by positive factors.
         masks: whether the sample has masks.
@@ -77,7 +81,7 @@ def moved(sample, image, matrix, upright, masks):
     Returns:
         Sample.
     """
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    height, width = tf.unstack(tf.cast(tf.shape(sample.image)[:2], tf.float32))
     limits = tf.stack([width, height, width, height])
     bounds = _moved_bounds(sample.boxes, matrix)
     clipped = tf.clip_by_value(bounds, 0.0, limits)
@@ -90,7 +94,6 @@ def moved(sample, image, matrix, upright, masks):
         share = tf.math.divide_no_nan(tf.reduce_sum(values * inside, [1, 2]), tf.reduce_sum(values, [1, 2]))
     areas = sample.areas * tf.abs(tf.linalg.det(matrix[:, :2]))
     changes = sample._replace(
-        image=image,
         areas=tf.where(cut, areas * share, areas),
         keypoints=_moved_keypoints(sample.keypoints, matrix, width, height),
     )
@@ -123,8 +126,7 @@ def refitted(sample, source, tight, changed, matrix, masks, bounds):
 
 def rows(sample, places):
     """The sample with only some of its objects, in the order of `places`."""
-    objects = {name: tf.gather(getattr(sample, name), places) for name in sample._fields if name != "image"}
-    return sample._replace(**objects)
+    return sample._replace(**{name: tf.gather(getattr(sample, name), places) for name in OBJECTS})
 
 
 def tight_boxes(boxes, wide, high, matrix, limits):

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.data.labels import has_labels
+from mrcnn_tf.data.map_files import IGNORED
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.ops.resize import resized_size
 from mrcnn_tf.settings import ResizeConfig
@@ -26,7 +28,7 @@ def element(sample, original_size, image_id, config):
         return _pad_rows(tf.gather(values, chosen), config.max_instances)
 
     parts = {
-        "image": _pad_image(sample.image, size, config.pad_to),
+        "image": _on_canvas(sample.image, size, config.pad_to, 0),
         "image_size": size,
         "original_size": original_size,
         "boxes": rows(sample.boxes),
@@ -38,13 +40,19 @@ def element(sample, original_size, image_id, config):
         parts["masks"] = rows(sample.masks)
     if sample.keypoints.shape[1] != 0:
         parts["keypoints"] = rows(sample.keypoints)
+    if has_labels(sample):
+        parts["semantic"] = _on_canvas(sample.semantic, size, config.pad_to, IGNORED)
     return parts
 
 
 def batched(elements, size, drop_remainder):
     """A dataset of batches of `size` elements; each image is padded to the largest of its batch."""
-    shapes = {name: spec.shape for name, spec in elements.element_spec.items()}
-    return elements.padded_batch(size, padded_shapes=shapes, drop_remainder=drop_remainder)
+    specs = elements.element_spec
+    shapes = {name: spec.shape for name, spec in specs.items()}
+    fills = {name: tf.zeros([], spec.dtype) for name, spec in specs.items()}
+    if "semantic" in fills:
+        fills["semantic"] += IGNORED
+    return elements.padded_batch(size, padded_shapes=shapes, padding_values=fills, drop_remainder=drop_remainder)
 
 
 def check_fit(sources, rows, config, training):
@@ -77,12 +85,14 @@ def _largest(areas, crowd, number):
     return tf.sort(chosen)
 
 
-def _pad_image(image, size, pad_to):
+def _on_canvas(pixels, size, pad_to, fill):
+    """[h, w, ...] of `size`, padded at the right and the bottom to the canvas of a batch of its own."""
     target = tf.constant(pad_to) if pad_to is not None else -(-size // STRIDE) * STRIDE
     extra = target - size
-    image = tf.pad(image, [[0, extra[0]], [0, extra[1]], [0, 0]])
-    image.set_shape([*(pad_to or (None, None)), 3])
-    return image
+    rest = pixels.shape[2:]
+    pixels = tf.pad(pixels, [[0, extra[0]], [0, extra[1]], *([0, 0] for _ in rest)], constant_values=fill)
+    pixels.set_shape([*(pad_to or (None, None)), *rest])
+    return pixels
 
 
 def _pad_rows(values, number):

@@ -1,4 +1,4 @@
-"""COCO json + image folder -> `CocoIndex`, compiled once and cached.
+"""COCO json or label maps + image folder -> `CocoIndex`, compiled once and cached.
 
 A large json is streamed, its image files are opened for their headers, and every bad record ends up in a report.
 """
@@ -12,8 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from mrcnn_tf.archives import refuse_archive
 from mrcnn_tf.categories import as_categories
 from mrcnn_tf.data.checks import Checker
-from mrcnn_tf.data.image_files import image_frame, inspect_files, visible_size
+from mrcnn_tf.data.image_files import image_frame, inspect_files, list_images, visible_size
+from mrcnn_tf.data.image_maps import label_columns
 from mrcnn_tf.data.index import CocoIndex, cache_path, kept_index, report_index
+from mrcnn_tf.data.map_index import check_map_paths, index_maps, needed_maps
+from mrcnn_tf.data.panoptic_json import read_panoptic
 from mrcnn_tf.data.problems import CONSOLE, Problem
 from mrcnn_tf.data.records import Annotations
 from mrcnn_tf.errors import UserError
@@ -28,69 +31,116 @@ def load_index(config):
     The first call reads the json and the images' headers and keeps the result in the user's cache folder
     ($MRCNN_TF_CACHE, or mrcnn_tf in $XDG_CACHE_HOME or ~/.cache); later calls only compare the sizes of files with what
     was seen then. Bad records are left out and listed: one line per kind on stderr, all in a json report beside the
-    cached file. Images without objects are kept. What `config.masks` or `config.keypoints` has no use for is neither
-    asked for nor checked.
+    cached file. Images without objects are kept. What `config.masks`, `config.keypoints` or `config.semantic` has no
+    use for is neither asked for nor checked.
+
+    Instances are those of `annotations`, or else the segments of things in `panoptic`. The classes of pixels come from
+    `panoptic` or `semantic_maps`, and with either of them an image needs its map. Without a json the images are all
+    that the folder holds, numbered from 1 in the order of their names.
 
     Args:
-        config: settings.DataConfig; `annotations`, `images`, `categories`, `max_instances`, `masks` and `keypoints` are
-            read; None for one of the last two means True.
+        config: settings.DataConfig; `annotations`, `images`, `panoptic`, `panoptic_maps`, `semantic_maps`,
+            `categories`, `stuff`, `max_instances`, `masks`, `keypoints` and `semantic` are read; None for one of the
+            last three means True.
 
     Returns:
         CocoIndex.
 
     Raises:
-        UserError: the json or the folder is missing, the json isn't COCO's, its keypoints aren't those of
-            `config.categories`, or no image is usable.
+        UserError: a json or folder is missing, a json isn't COCO's, its keypoints aren't those of `config.categories`,
+            no image is usable, or see `map_index.index_maps`.
     """
+    config = needed_maps(config)
     _check_paths(config)
-    path = cache_path(config)
-    index = kept_index(path, lambda: _compile(config))
-    report_index(index, path, config.annotations, config.max_instances)
+    listed = [] if config.annotations or config.panoptic else list_images(config.images)
+    path = cache_path(config, listed)
+    index = kept_index(path, lambda: _compile(config, listed))
+    report_index(index, path, source_name(config), config.max_instances)
     return index
+
+
+def source_name(config):
+    """What to call a DataConfig's data, unless it has several sources: the json, the records or the folder of maps."""
+    return config.records or config.annotations or config.panoptic or config.semantic_maps
 
 
 def _check_paths(config):
     refuse_archive(config.annotations, "the json in it as data.*.annotations")
     refuse_archive(config.images, "the folder of images in it as data.*.images")
-    if not os.path.isfile(config.annotations):
+    check_map_paths(config)
+    maps_alone = not config.annotations and (config.panoptic or config.semantic_maps)
+    if not maps_alone and not os.path.isfile(config.annotations):
         raise UserError(f"There is no file {config.annotations!r}: set data.*.annotations to a COCO json.")
     if not os.path.isdir(config.images):
-        where = f"set data.*.images to the images of {config.annotations}"
+        where = f"set data.*.images to the images of {source_name(config)}"
         raise UserError(f"There is no folder {config.images!r}: {where}.")
 
 
-def _compile(config):
-    """(CocoIndex, {image path: bytes}) from the json and the folder."""
-    annotations = Annotations(config.annotations, config.masks is not False)
-    images, categories = [], []
-    percentage = TextColumn("{task.percentage:.0f} %")
-    columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn())
-    with Progress(*columns, console=CONSOLE, transient=CONSOLE.is_terminal) as progress:
-        reading = progress.add_task(f"Reading {config.annotations}", total=os.path.getsize(config.annotations))
-        takers = {"images": images.append, "annotations": annotations.add, "categories": categories.append}
-        for section, record in stream_arrays(
-            config.annotations, SECTIONS, lambda done: progress.update(reading, completed=done)
-        ):
+class _Bars:
+    """Progress of reading and checking, on stderr."""
+
+    def __enter__(self):
+        percentage = TextColumn("{task.percentage:.0f} %")
+        columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn())
+        self._progress = Progress(*columns, console=CONSOLE, transient=CONSOLE.is_terminal)
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error):
+        self._progress.stop()
+
+    def reading(self, path):
+        """A function to call with the bytes of the file that were read so far."""
+        task = self._progress.add_task(f"Reading {path}", total=os.path.getsize(path))
+        return lambda done: self._progress.update(task, completed=done)
+
+    def checking(self, name, total):
+        """A function to call with the number of files done since the last call."""
+        task = self._progress.add_task(f"Checking {name}", total=total)
+        return lambda number: self._progress.advance(task, number)
+
+
+def _compile(config, listed):
+    """(CocoIndex, {file: bytes}) from the jsons and folders; `listed` are the images of a folder without a json."""
+    named = dataclasses.replace(config, annotations=source_name(config))
+    with _Bars() as bars:
+        images, objects, categories, panoptic = _read(config, listed, bars)
+        files = image_paths(images, config.images)
+        headers = inspect_files(list(files), bars.checking("images", len(files)))
+        headers = dict(zip(files, headers, strict=True))
+        fields, skipped, problems = _usable_images(images, headers, named)
+        seen = {path: header.size for path, header in headers.items()}
+        maps = label_columns([""] * len(fields["image_ids"]))
+        if config.panoptic or config.semantic_maps:
+            found = index_maps(config, panoptic, fields, categories, named.annotations, bars.checking)
+            skipped |= set(fields["image_ids"][~found.kept].tolist())
+            fields = {name: values[found.kept] for name, values in fields.items()}
+            maps, problems, seen = found.columns, problems + found.problems, seen | found.sizes
+            objects = objects or found.things
+        sides = (fields[name] for name in ("image_ids", "heights", "widths"))
+        checker = Checker(objects, *sides, skipped, categories)
+        instances = checker.instances(len(fields["image_ids"]))
+    if not isinstance(objects, Annotations):
+        instances["annotation_ids"] = objects.segment_ids[instances["annotation_ids"]]
+    problems = problems + objects.problems + checker.problems
+    return CocoIndex(**fields, **instances, **maps, categories=list(categories), problems=problems), seen
+
+
+def _read(config, listed, bars):
+    """(image records, Annotations, categories, PanopticJson): None for the second if the last has the instances."""
+    panoptic = read_panoptic(config.panoptic, bars.reading(config.panoptic)) if config.panoptic else None
+    if config.annotations:
+        annotations, images, records = Annotations(config.annotations, config.masks is not False), [], []
+        takers = {"images": images.append, "annotations": annotations.add, "categories": records.append}
+        for section, record in stream_arrays(config.annotations, SECTIONS, bars.reading(config.annotations)):
             takers[section](record)
         annotations.finish()
-        categories = _chosen_categories(categories, config)
-        files = image_paths(images, config.images)
-        checking = progress.add_task("Checking images", total=len(files))
-        headers = inspect_files(list(files), lambda number: progress.advance(checking, number))
-        headers = dict(zip(files, headers, strict=True))
-        fields, skipped, problems = _usable_images(images, headers, config)
-        checker = Checker(
-            annotations,
-            fields["image_ids"],
-            fields["heights"],
-            fields["widths"],
-            skipped,
-            categories,
-        )
-        instances = checker.instances(fields["image_ids"].size)
-    problems = problems + annotations.problems + checker.problems
-    index = CocoIndex(**fields, **instances, categories=list(categories), problems=problems)
-    return index, {path: header.size for path, header in headers.items()}
+        return images, annotations, _chosen_categories(records, config), panoptic
+    categories = [dataclasses.replace(category, keypoints=[], skeleton=[]) for category in config.categories]
+    if panoptic:
+        return panoptic.images, None, categories or panoptic.things, panoptic
+    images = [{"id": number, "file_name": name} for number, name in enumerate(listed, 1)]
+    return images, Annotations(config.semantic_maps, False), categories, None
 
 
 def _chosen_categories(records, config):

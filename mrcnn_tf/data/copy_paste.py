@@ -12,6 +12,9 @@ import tensorflow as tf
 from mrcnn_tf.data.affine import HALF, moved, refitted, rows, scaling, shift, tight_boxes, warp
 from mrcnn_tf.data.draws import CHOICE, OFFSET, OTHER, PASTE, stream
 from mrcnn_tf.data.framing import draw_size, framed
+from mrcnn_tf.data.labels import has_labels, no_labels
+from mrcnn_tf.data.map_files import THINGS
+from mrcnn_tf.data.sample import OBJECTS
 from mrcnn_tf.data.turns import turned
 
 CHOSEN = 0.5  # probability that an instance is pasted
@@ -44,7 +47,7 @@ def pasted(sample, other, mirrors, config, seed):
 def _guests(other, size, mirrors, config, seed):
     """The instances to paste and their image, of `size`; what the other image doesn't reach is black."""
     draws = tf.random.stateless_uniform(tf.shape(other.crowd), stream(seed, CHOICE))
-    other = rows(other, tf.where((draws < CHOSEN) & ~other.crowd)[:, 0])
+    other = rows(other, tf.where((draws < CHOSEN) & ~other.crowd)[:, 0])._replace(semantic=no_labels())
     augment = dataclasses.replace(config.augment, rotation=0.0, crop=0.0)
     own = stream(seed, OTHER)
     other = turned(other, mirrors, augment, own)
@@ -54,16 +57,19 @@ def _guests(other, size, mirrors, config, seed):
     draws = tf.random.stateless_uniform([2], stream(seed, OFFSET))
     top, left = tf.unstack(tf.cast(draws * tf.cast(room + 1, tf.float32), tf.int32))
     image = tf.pad(other.image, [[top, room[0] - top], [left, room[1] - left], [0, 0]])
-    return moved(other, image, shift(tf.cast(left, tf.float32), tf.cast(top, tf.float32)), True, True)
+    way = shift(tf.cast(left, tf.float32), tf.cast(top, tf.float32))
+    return moved(other._replace(image=image), way, True, True)
 
 
 def _combined(sample, guests):
     opacity = drawn(guests.masks, guests.boxes, tf.shape(sample.image)[:2])
     image = sample.image + (guests.image - sample.image) * (tf.cast(opacity, tf.float32) / 255.0)[..., None]
+    semantic = sample.semantic
+    if has_labels(sample):
+        semantic = tf.where(opacity > HALF, tf.cast(THINGS, tf.uint8), semantic)
     below = covered(sample, opacity)
-    names = [name for name in sample._fields if name != "image"]
-    joined = {name: tf.concat([getattr(below, name), getattr(guests, name)], axis=0) for name in names}
-    return sample._replace(image=image, **joined)
+    joined = {name: tf.concat([getattr(below, name), getattr(guests, name)], axis=0) for name in OBJECTS}
+    return sample._replace(image=image, semantic=semantic, **joined)
 
 
 def drawn(masks, boxes, size):

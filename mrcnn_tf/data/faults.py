@@ -9,8 +9,6 @@ from mrcnn_tf.data.image_files import WORKERS
 from mrcnn_tf.data.problems import CONSOLE
 from mrcnn_tf.errors import UserError
 
-REMEDY = "put it back as it was and go on with --resume"
-
 
 def from_input(error):
     """Whether a tf.errors.OpError comes from reading or decoding the data, and not from the model's step."""
@@ -37,7 +35,7 @@ def explained(error, loader, likely, others):
     if fault is None:
         reason = str(error).strip().splitlines()[0]
         return UserError(f"The data couldn't be read ({reason}), though now it can: go on with --resume.")
-    return UserError(f"{fault}: {REMEDY}.")
+    return UserError(f"{fault} and go on with --resume.")
 
 
 def _first_fault(loader, numbers):

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from mrcnn_tf.data.affine import compose, moved, rotation, scaling, shift, warp
 from mrcnn_tf.data.draws import CROP, JITTER, PLACE, ROTATION, SIZE, stream
+from mrcnn_tf.data.labels import resized_labels, warped_labels
 from mrcnn_tf.ops.resize import resize_image, resized_size
 from mrcnn_tf.settings import ResizeConfig
 
@@ -31,10 +32,12 @@ def framed(sample, usual, frame, config, augment, seed):
         most = float(augment.rotation)
         angle = tf.random.stateless_uniform([], stream(seed, ROTATION), -most, most)
         matrix = compose(matrix, rotation(angle, tf.shape(sample.image)[:2]))
-        return moved(sample, warp(sample.image, matrix, size), matrix, False, masks)
+        image, semantic = warp(sample.image, matrix, size), warped_labels(sample.semantic, matrix, size)
+        return moved(sample._replace(image=image, semantic=semantic), matrix, False, masks)
     window = tf.slice(sample.image, tf.concat([corner, [0]], axis=0), tf.concat([part, [3]], axis=0))
     image = resize_image(window, size, (config.resize or ResizeConfig()).rule)
-    return moved(sample, image, matrix, True, masks)
+    semantic = resized_labels(sample.semantic, size, corner, part)
+    return moved(sample._replace(image=image, semantic=semantic), matrix, True, masks)
 
 
 def draw_window(original, usual, frame, augment, seed):
@@ -89,4 +92,5 @@ def resized(sample, size, config):
         boxes=sample.boxes * tf.stack([scale[1], scale[0], scale[1], scale[0]]),
         areas=sample.areas * scale[0] * scale[1],
         keypoints=sample.keypoints * tf.stack([scale[1], scale[0], 1.0]),
+        semantic=resized_labels(sample.semantic, size),
     )

@@ -8,6 +8,7 @@ import os
 from PIL import Image
 
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF")  # what TensorFlow decodes; an MPO is a phone's JPEG with more behind it
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")  # where no json names the files
 WORKERS = 16
 FULL_CHECK_BYTES = 32 << 20  # decoding this much takes seconds; larger sets are only checked at both ends of each file
 
@@ -86,6 +87,15 @@ def visible_size(header):
     """(height, width) of an ImageFile's image once its EXIF orientation is applied."""
     stored = (header.height, header.width)
     return stored[::-1] if header.orientation >= 5 else stored
+
+
+def list_images(folder):
+    """The image files in a folder and those within it, as paths relative to it, sorted."""
+    found = []
+    for place, _, names in os.walk(folder):
+        files = (os.path.relpath(os.path.join(place, name), folder) for name in names)
+        found += [file for file in files if file.lower().endswith(SUFFIXES)]
+    return sorted(found)
 
 
 def file_sizes(paths):

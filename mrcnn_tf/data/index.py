@@ -13,7 +13,7 @@ from mrcnn_tf.data.problems import CONSOLE, Problem, report
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import cache_folder, replaced
 
-FORMAT = 3  # of the cached file; raise it when anything that goes into it changes
+FORMAT = 4  # of the cached file; raise it when anything that goes into it changes
 
 
 @dataclasses.dataclass
@@ -46,6 +46,11 @@ class CocoIndex:
             labelled, an empty range.
         keypoints: [keypoints, 3] float32, (x, y) in pixels as in the json and v: 2 visible, 1 hidden; (0, 0, 0) for
             an unlabelled one.
+        map_files: [I] bytes, paths of the PNGs with the classes of each image's pixels; empty for an image without.
+        segment_offsets: [I + 1] int64 into the segments, which are those in a map of the panoptic format: rising ids,
+            the first 0. An image with a label map, or without any, has an empty range.
+        segment_ids: [segments] int32. An instance whose mask is such a segment has its id as `annotation_ids`.
+        segment_classes: [segments] uint8, 0 for things, 1 to S for stuff, 255 for what is ignored.
         categories: list of Category; class k is the k-th. For a dataset without keypoints they name none.
         problems: list of Problem, all records that aren't used as they stand.
     """
@@ -70,23 +75,33 @@ class CocoIndex:
     runs: np.ndarray
     keypoint_offsets: np.ndarray
     keypoints: np.ndarray
+    map_files: np.ndarray
+    segment_offsets: np.ndarray
+    segment_ids: np.ndarray
+    segment_classes: np.ndarray
     categories: list[Category]
     problems: list[Problem]
 
 
-def cache_path(config):
-    """Where the index of a `DataConfig` is kept: named by all of the config and the json's file that it depends on."""
-    state = os.stat(config.annotations)
+def cache_path(config, listed):
+    """Where the index of a `DataConfig` is kept: named by all of the config and the jsons' files that it depends on.
+
+    Args:
+        config: settings.DataConfig.
+        listed: what else it was made from, which json can write.
+    """
+    jsons = [path for path in (config.annotations, config.panoptic) if path]
+    states = [(os.path.realpath(path), os.stat(path)) for path in jsons]
     key = [
-        os.path.realpath(config.annotations),
-        state.st_size,
-        state.st_mtime_ns,
-        os.path.realpath(config.images),
+        *([path, state.st_size, state.st_mtime_ns] for path, state in states),
+        [os.path.realpath(folder) for folder in (config.images, config.panoptic_maps, config.semantic_maps)],
         [dataclasses.asdict(category) for category in config.categories],
-        config.masks is not False,
-        config.keypoints is not False,
+        [dataclasses.asdict(category) for category in config.stuff],
+        [config.masks is not False, config.keypoints is not False, config.semantic is not False],
+        listed,
     ]
-    return cache_file(os.path.splitext(os.path.basename(config.annotations))[0], key)
+    name = jsons[0] if jsons else os.path.normpath(config.semantic_maps)
+    return cache_file(os.path.splitext(os.path.basename(name))[0], key)
 
 
 def cache_file(stem, key):

@@ -1,15 +1,22 @@
 """One image of a `CocoIndex` and its objects, from the file's bytes on: a `Sample`, made in the graph."""
 
 import dataclasses
+import os
 
 import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.categories import most_keypoints
+from mrcnn_tf.data.image_maps import semantic_classes
+from mrcnn_tf.data.labels import no_labels
+from mrcnn_tf.data.map_files import label_fault, segment_fault
+from mrcnn_tf.data.map_reader import label_classes, label_table, read_segments, segment_crops
 from mrcnn_tf.data.rasterize import Shapes, crop_masks
 from mrcnn_tf.data.sample import Sample
 from mrcnn_tf.data.tfrecord_reader import bitmap_crops, read_record
 from mrcnn_tf.ops.image_bytes import apply_orientation, decode_image
+
+REMEDY = "put it back as it was"
 
 
 class SampleLoader:
@@ -20,16 +27,27 @@ class SampleLoader:
 
     Args:
         index: CocoIndex.
-        config: settings.DataConfig; `masks`, `mask_size` and `keypoint_offset` are read.
+        config: settings.DataConfig; `masks`, `mask_size`, `keypoint_offset`, `semantic` and `stuff` are read.
+
+    Attributes:
+        has_labels: whether samples have a class for each pixel.
     """
 
     def __init__(self, index, config):
         self.mask_size = 0 if config.masks is False else config.mask_size
         self.most_keypoints = most_keypoints(index.categories)
         self._offset = config.keypoint_offset or 0.0
+        self.has_labels = bool((index.map_files != b"").any()) and config.semantic is not False
+        has_segments, outlined = index.segment_ids.size > 0, index.points.size + index.runs.size > 0
+        self._masks_are_segments = has_segments and not outlined and self.mask_size > 0
+        self._reads_segments = has_segments and (self.has_labels or self._masks_are_segments)
+        self._label_classes = {}
+        if self.has_labels and not has_segments:
+            self._label_classes = semantic_classes(index.categories, config.stuff)
         from_record = index.record_offsets >= 0
         self._kinds = (bool((~from_record).any()), bool(from_record.any()))
         with tf.device("CPU"):
+            self._label_table = tf.constant(label_table(self._label_classes))
             for field in dataclasses.fields(index):
                 value = getattr(index, field.name)
                 if isinstance(value, np.ndarray):
@@ -39,7 +57,8 @@ class SampleLoader:
         """The `Sample` of image `number`, int64 scalar; its image is uint8."""
         rows = self._instances(number)
         boxes = self._boxes[rows]
-        data, masks = self._data_and_masks(number, boxes)
+        segments = self._read_segments(number) if self._reads_segments else None
+        data, masks = self._data_and_masks(number, boxes, segments)
         return Sample(
             image=apply_orientation(decode_image(data), self._orientations[number]),
             boxes=boxes,
@@ -48,6 +67,7 @@ class SampleLoader:
             areas=self._areas[rows],
             masks=masks,
             keypoints=self._keypoints_of(number),
+            semantic=self._labels(number, segments),
         )
 
     def image_id(self, number):
@@ -55,39 +75,46 @@ class SampleLoader:
         return self._image_ids[number]
 
     def fault(self, number):
-        """What keeps an image from being read: a sentence's beginning that names the file; None if nothing does."""
-        offset = int(self._record_offsets[number])
-        path = self._image_files[number].numpy().decode("utf-8", "backslashreplace")
-        name = f"The image file {path}" if offset < 0 else f"The record at byte {offset} of {path}"
-        try:
-            with tf.device("CPU"):
-                if offset < 0:
-                    decode_image(tf.io.read_file(self._image_files[number]))
-                else:
-                    self.load(number)
-        except tf.errors.NotFoundError:
-            return f"{name} isn't there any more"
-        except tf.errors.OpError:
-            return f"{name} can't be read any more, as it is cut off, damaged or out of reach"
-        return None
+        """What keeps an image or its map from being read, "what: remedy" with the file's name; None if nothing does."""
+        offset, file = int(self._record_offsets[number]), self._image_files[number]
+        if offset < 0:
+            found = _fault(f"The image file {_shown(file)}", lambda: decode_image(tf.io.read_file(file)))
+        else:
+            found = _fault(f"The record at byte {offset} of {_shown(file)}", lambda: self.load(number))
+        return found or self._map_fault(number)
 
-    def _data_and_masks(self, number, boxes):
+    def _map_fault(self, number):
+        if not (self._reads_segments or self.has_labels):
+            return None
+        file = self._map_files[number]
+        path, size = os.fsdecode(file.numpy()), self._size(number).numpy().tolist()
+        found = _fault(f"The map {_shown(file)}", lambda: tf.io.decode_png(tf.io.read_file(file)))
+        if found or not self._reads_segments:
+            return found or label_fault(path, size, self._label_classes)
+        return segment_fault(path, size, self._segment_ids[self._segments(number)].numpy())
+
+    def _data_and_masks(self, number, boxes, segments):
         """An image file's bytes, and [N, S, S] uint8 mask crops; without masks nothing is drawn, and S is 0."""
         files, records = self._kinds
         if not records:
-            return self._from_file(number, boxes)
+            return self._from_file(number, boxes, segments)
         if not files:
             return self._from_record(number, boxes)
         return tf.cond(
             self._record_offsets[number] >= 0,
             lambda: self._from_record(number, boxes),
-            lambda: self._from_file(number, boxes),
+            lambda: self._from_file(number, boxes, None),
         )
 
-    def _from_file(self, number, boxes):
+    def _from_file(self, number, boxes, segments):
         data = tf.io.read_file(self._image_files[number])
         if not self.mask_size:
             return data, self._no_masks(boxes)
+        if self._masks_are_segments:
+            pixels, ids = segments
+            own = tf.cast(self._annotation_ids[self._instances(number)], tf.int32)
+            wanted = tf.argmax(own[:, None] == ids, axis=1, output_type=tf.int32)
+            return data, segment_crops(pixels, wanted, boxes, self.mask_size)
         height, width = self._heights[number], self._widths[number]
         return data, crop_masks(self._shapes(number), boxes, height, width, self.mask_size)
 
@@ -100,6 +127,24 @@ class SampleLoader:
 
     def _no_masks(self, boxes):
         return tf.zeros([tf.shape(boxes)[0], 0, 0], tf.uint8)
+
+    def _read_segments(self, number):
+        """See `map_reader.read_segments`."""
+        file = self._map_files[number]
+        table = self._segment_ids[self._segments(number)]
+        return read_segments(tf.io.read_file(file), table, self._size(number), file)
+
+    def _labels(self, number, segments):
+        """[H, W] uint8 semantic labels; none for a dataset that is used without."""
+        if not self.has_labels:
+            return no_labels()
+        if self._reads_segments:
+            pixels, ids = segments
+            rows = self._segments(number)
+            classes = tf.gather(self._segment_classes[rows], tf.searchsorted(self._segment_ids[rows], ids))
+            return tf.gather(classes, pixels)
+        file = self._map_files[number]
+        return label_classes(tf.io.read_file(file), self._label_table, self._size(number), file)
 
     def _keypoints_of(self, number):
         """[N, P, 3]; the config's offset is added to x and y of those that are labelled."""
@@ -116,6 +161,12 @@ class SampleLoader:
     def _instances(self, number):
         return slice(*self._range(number))
 
+    def _segments(self, number):
+        return slice(self._segment_offsets[number], self._segment_offsets[number + 1])
+
+    def _size(self, number):
+        return tf.stack([self._heights[number], self._widths[number]])
+
     def _shapes(self, number):
         first, last = self._range(number)
         ring_bounds = self._ring_offsets[first : last + 1]
@@ -131,3 +182,20 @@ class SampleLoader:
             runs=self._runs[run_bounds[0] : run_bounds[-1]],
             run_counts=tf.cast(run_bounds[1:] - run_bounds[:-1], tf.int32),
         )
+
+
+def _shown(file):
+    """A path, string scalar, for people."""
+    return file.numpy().decode("utf-8", "backslashreplace")
+
+
+def _fault(name, read):
+    """What keeps `read` from working, about a file or record called `name`; None if nothing does."""
+    try:
+        with tf.device("CPU"):
+            read()
+    except tf.errors.NotFoundError:
+        return f"{name} isn't there any more: {REMEDY}"
+    except tf.errors.OpError:
+        return f"{name} can't be read any more, as it is cut off, damaged or out of reach: {REMEDY}"
+    return None

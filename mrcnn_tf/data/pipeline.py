@@ -41,6 +41,9 @@ def coco_dataset(config, training):
                        (0, 0, 0) for an unlabelled one. P is the most that a category has; absent if none has any or
                        `config.keypoints` is False
         crowd          [B, G] bool
+        semantic       [B, H, W] uint8, the class of each pixel of `image`: 0 for any thing, 1 to S in the order of
+                       `config.stuff`; 255 where it is unlabelled, ignored or beyond the image. Absent without maps
+                       (`config.panoptic`, `config.semantic_maps`) or if `config.semantic` is False
         image_id       [B] int64; of several sources, two may use the same
 
     `config.keypoint_offset` is added to the file's keypoints before anything else. An image with more than G instances
@@ -55,7 +58,7 @@ def coco_dataset(config, training):
 
     Args:
         config: settings.DataConfig. `images_per_batch` None means 1, `resize` None the defaults of ResizeConfig, and
-            `masks` or `keypoints` None True.
+            `masks`, `keypoints` or `semantic` None True.
         training: bool.
 
     Raises:
@@ -103,7 +106,13 @@ class TrainingData:
         check_augment(config)
         sources = load_sources(config)
         index, batch = sources.index, config.images_per_batch or 1
-        if not index.classes.size:
+        self._config, self._loader = config, SampleLoader(index, config)
+        if config.semantic and not self._loader.has_labels:
+            raise UserError(
+                f"{sources.name} has no classes of pixels to train a semantic head on: set data.train.panoptic and "
+                "data.train.panoptic_maps, or data.train.semantic_maps, or train without it (model.semantic_head=null)."
+            )
+        if not (index.classes.size or self._loader.has_labels):
             raise UserError(f"No annotation of {sources.name} can be used: training needs at least one instance.")
         rows = images_to_train_on(index, dataclasses.replace(config, annotations=sources.name))
         check_fit(sources, rows, config, training=True)
@@ -114,7 +123,6 @@ class TrainingData:
             )
         # One size for all leaves nothing to keep apart.
         portrait = (index.heights > index.widths) & (config.pad_to is None)
-        self._config, self._loader = config, SampleLoader(index, config)
         self._order = Order(pools(sources, rows, batch), portrait, batch, config.seed)
         with tf.device("CPU"):
             self._rows = tf.constant(rows)

@@ -78,7 +78,7 @@ def make_shapes(folder, images, seed=0, size=128, look=None):
         UserError: numbers that make no sense.
     """
     look = look or Look()
-    _check(images, size, look)
+    check_look(images, size, look)
     folder = pathlib.Path(folder)
     path = folder / "annotations.json"
     path.unlink(missing_ok=True)  # it must not stand beside another seed's pictures if this is interrupted
@@ -144,13 +144,14 @@ def paint(rng, scene, size):
         colours += np.maximum(LIGHT - colours.mean(axis=1, keepdims=True), 0)
         distances = np.linalg.norm(colours[:, None] - np.array(used), axis=2).min(axis=1)
         used.append(colours[distances.argmax()])
-        shade = np.float32(used[-1]) + _ramp(rng, size)
+        shade = np.float32(used[-1]) + ramp(rng, size)
         picture += (shape.coverage * np.float32(OPACITY))[..., None] * (shade - picture)
     picture += rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(2, 7))
     return picture.round().clip(0, 255).astype(np.uint8)
 
 
-def _check(images, size, look):
+def check_look(images, size, look):
+    """Raises UserError if that many pictures of `size` pixels can't be made with a `Look`."""
     if images < 1 or size < 16:
         raise UserError(f"{images} images of {size} pixels can't be made: ask for at least 1 of at least 16.")
     least, most = look.shapes
@@ -222,7 +223,7 @@ def _texture(rng, size):
     return ground
 
 
-def _ramp(rng, size):
+def ramp(rng, size):
     """Light that falls off across a shape, [size, size, 1], grey levels."""
     slope = np.float32(rng.normal(0, 12, 2))
     places = np.linspace(-1, 1, size, dtype=np.float32)

@@ -1,11 +1,11 @@
-"""One `CocoIndex` of all that a `DataConfig` names: a json, TFRecords, or several of them, mixed by weight."""
+"""One `CocoIndex` of all that a `DataConfig` names: jsons, maps, TFRecords, or several sources, mixed by weight."""
 
 import dataclasses
 
 import numpy as np
 
 from mrcnn_tf.categories import read_categories
-from mrcnn_tf.data.coco import load_index
+from mrcnn_tf.data.coco import load_index, source_name
 from mrcnn_tf.data.index import CocoIndex
 from mrcnn_tf.data.order import Pool
 from mrcnn_tf.data.tfrecord_index import load_record_index
@@ -36,7 +36,7 @@ class Sources:
 
 
 def load_sources(config):
-    """Reads all datasets of `config`: its `sources`, or its `records`, or its `annotations` and `images`.
+    """Reads all datasets of `config`: its `sources`, or its `records`, or its jsons, maps and `images`.
 
     Args:
         config: settings.DataConfig. Where its `categories` are empty, those of the first source are taken.
@@ -55,10 +55,10 @@ def load_sources(config):
         index = _load(dataclasses.replace(part, categories=categories))
         indexes.append(index)
         if len(parts) > 1 and part.annotations:
-            _check_names(part.annotations, categories, _name(parts[0]))
+            _check_names(part.annotations, categories, source_name(parts[0]))
         categories = categories or index.categories
     counts = [index.image_ids.size for index in indexes]
-    return Sources(list(map(_name, parts)), concatenated(indexes), [0, *np.cumsum(counts).tolist()], weights)
+    return Sources(list(map(source_name, parts)), concatenated(indexes), [0, *np.cumsum(counts).tolist()], weights)
 
 
 def pools(sources, rows, batch):
@@ -122,10 +122,15 @@ def _configs(config):
     """A DataConfig for each source."""
     if not config.sources:
         return [config]
-    if config.annotations or config.records:
+    if config.panoptic or config.semantic_maps:
         raise UserError(
-            f"The data has sources and also {config.annotations or config.records}: make that one of data.*.sources, "
-            "or remove the sources."
+            f"The data has sources and also {config.panoptic or config.semantic_maps}: sources can't have maps of "
+            "their pixels, so leave either out."
+        )
+    if source_name(config):
+        raise UserError(
+            f"The data has sources and also {source_name(config)}: make that one of data.*.sources, or remove the "
+            "sources."
         )
     return [
         dataclasses.replace(config, sources=[], annotations=one.annotations, images=one.images, records=one.records)
@@ -136,13 +141,10 @@ def _configs(config):
 def _load(config):
     if not config.records:
         return load_index(config)
-    if config.annotations:
-        raise UserError(f"The data has both {config.annotations} and {config.records}: name one of them as its source.")
+    other = source_name(dataclasses.replace(config, records=""))
+    if other:
+        raise UserError(f"The data has both {other} and {config.records}: name one of them as its source.")
     return load_record_index(config.records, config)
-
-
-def _name(config):
-    return config.records or config.annotations
 
 
 def _weights(config):

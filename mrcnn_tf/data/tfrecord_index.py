@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mrcnn_tf.categories import record_categories, record_files
 from mrcnn_tf.data.checks import Checker
+from mrcnn_tf.data.image_maps import label_columns
 from mrcnn_tf.data.index import CocoIndex, cache_file, kept_index, report_index
 from mrcnn_tf.data.problems import CONSOLE, Problem
 from mrcnn_tf.data.tfrecord_features import BadRecord, RecordFeatures, parse_record
@@ -81,7 +82,7 @@ def _compile(pattern, files, categories, masks):
         "orientations": np.array([image.features.orientation for image in images], np.int32),
     }
     checker = Checker(objects, fields["image_ids"], fields["heights"], fields["widths"], set(), categories)
-    fields |= checker.instances(len(images))
+    fields |= checker.instances(len(images)) | label_columns([""] * len(images))
     fields["annotation_ids"] = objects.places[fields["annotation_ids"]]
     problems = problems + objects.problems + checker.problems
     return CocoIndex(**fields, categories=list(categories), problems=problems), sizes

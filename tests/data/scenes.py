@@ -4,6 +4,8 @@ The image's channels are the x and the y of the pixel's middle and a constant. I
 augmented image itself shows the map it went through, and full-size masks can be looked up through it.
 """
 
+import itertools
+
 import numpy as np
 import tensorflow as tf
 
@@ -11,11 +13,13 @@ from mrcnn_tf.data.rasterize import Shapes, crop_masks
 from mrcnn_tf.data.sample import Sample
 
 CROP = 112
+EDGE = 0.01  # pixels; a place so near to the next pixel may be rounded to it
 
 
 def scene(seed, height=90, width=120, count=4, mark=255.0, side=CROP, first_class=1):
     """(Sample, full masks [N, height, width] bool); the n-th object is of class `first_class` + n, so that it can be
-    found again. Ellipses and bars of 20 to 70 pixels, some cut off by the image's edge; 3 keypoints each."""
+    found again. Ellipses and bars of 20 to 70 pixels, some cut off by the image's edge; 3 keypoints each. The labels
+    beside them are stuff 1 to 5 in tiles of few pixels, some of which are ignored."""
     rng = np.random.default_rng(seed)
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     image = np.stack([x, y, np.full_like(x, mark)], axis=-1).astype(np.float32)
@@ -37,7 +41,9 @@ def scene(seed, height=90, width=120, count=4, mark=255.0, side=CROP, first_clas
     masks = crops(full, boxes, side) if side and count else np.zeros((count, side, side), np.uint8)
     classes = first_class + np.arange(count, dtype=np.int32)
     areas = full.sum((1, 2)).astype(np.float32)
-    parts = (image, boxes, classes, np.zeros(count, bool), areas, masks, keypoints)
+    tiles = (np.arange(height)[:, None] // 3 * 5 + np.arange(width) // 4 * 7 + rng.integers(7)) % 7
+    semantic = np.where(full.any(0), 0, np.where(tiles == 6, 255, tiles)).astype(np.uint8)
+    parts = (image, boxes, classes, np.zeros(count, bool), areas, masks, keypoints, semantic)
     return Sample(*map(tf.constant, parts)), full
 
 
@@ -122,8 +128,24 @@ def pasted(crop, box, shape):
     return axes[0] @ edged @ axes[1].T > 127.5
 
 
+def check_labels(semantic, source, back, own=True):
+    """Asserts that labels [h, w] are those of the source [H, W] at the places where the map `back` puts them, to the
+    nearest pixel, and 255 outside; only places on a line between two pixels may be either's. `own` [h, w] bool: only
+    these pixels."""
+    x, y = np.meshgrid(np.arange(semantic.shape[1]) + 0.5, np.arange(semantic.shape[0]) + 0.5)
+    places = (back @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])).reshape(2, *x.shape)
+    right = np.zeros(semantic.shape, bool)
+    for shift in itertools.product((-EDGE, EDGE), repeat=2):
+        column, row = np.floor(places + np.reshape(shift, (2, 1, 1))).astype(int)
+        inside = (column >= 0) & (column < source.shape[1]) & (row >= 0) & (row < source.shape[0])
+        expected = source[row.clip(0, source.shape[0] - 1), column.clip(0, source.shape[1] - 1)]
+        right |= semantic == np.where(inside, expected, 255)
+    assert (right | ~np.broadcast_to(own, right.shape)).all()
+
+
 def check_objects(result, sample, full, back):
-    """Asserts that an augmented sample's objects are where the map `back` of its image puts the source's full masks.
+    """Asserts that an augmented sample's objects are where the map `back` of its image puts the source's full masks,
+    and its labels, too.
 
     A box may be off by half a cell of its crop and one pixel: of the source, where that is enlarged. Masks must agree
     where at least 20 pixels of the source are to be seen in both directions.
@@ -150,6 +172,7 @@ def check_objects(result, sample, full, back):
             check_mask(crop, box, samples)
             np.testing.assert_allclose(result.areas.numpy()[place[0]], samples.mean() * mask.size, rtol=0.03)
     check_keypoints(result, sample, back)
+    check_labels(result.semantic.numpy(), sample.semantic.numpy(), back)
 
 
 def check_box(box, mask, tolerance):

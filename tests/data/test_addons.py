@@ -12,7 +12,7 @@ from scenes import check_keypoints, check_objects, map_of, scene
 
 from mrcnn_tf.data import addons
 from mrcnn_tf.data.augment import augmented, check_augment
-from mrcnn_tf.data.sample import Sample
+from mrcnn_tf.data.sample import OBJECTS, Sample
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.settings import AugmentConfig, DataConfig, ResizeConfig
 
@@ -53,6 +53,10 @@ def test_objects_go_where_the_image_goes(installed, name, seed):
     back = map_of(image)
     if name.startswith("shear"):  # by the nearest pixel, which leaves the fitted map a little uncertain
         check_keypoints(result, sample, back, tolerance=0.6)
+        # The image, too, goes by the nearest pixel, and so says which.
+        column, row = np.floor(image[..., 0]).astype(int), np.floor(image[..., 1]).astype(int)
+        expected = np.where(image[..., 2] > 0, sample.semantic.numpy()[row, column], 255)
+        np.testing.assert_array_equal(result.semantic, expected)
     else:
         check_objects(result, sample, full, back)
 
@@ -92,9 +96,9 @@ def test_colours_change_and_objects_stay(installed, name):
     np.testing.assert_array_equal(image, results[1].image)
     if name not in ("equalize", "gaussian_filter2d"):
         assert np.abs(image - results[2].image.numpy()).max() > 0.5
-    for before, after in zip(sample[1:], results[0][1:], strict=True):
-        if before is not sample.areas:
-            np.testing.assert_array_equal(before, after)
+    for name in ("semantic", *OBJECTS):
+        if name != "areas":
+            np.testing.assert_array_equal(getattr(sample, name), getattr(results[0], name))
 
 
 def test_what_they_do_by_their_definitions(installed):
@@ -113,7 +117,7 @@ def test_what_they_do_by_their_definitions(installed):
 
 def test_all_of_them_in_a_dataset_of_unknown_shapes(installed):
     samples = [scene(number, 60 + 10 * number, 100, number)[0] for number in (3, 0, 1)]  # one is empty
-    shapes = ([None, None, 3], [None, 4], [None], [None], [None], [None, None, None], [None, None, 3])
+    shapes = ([None, None, 3], [None, 4], [None], [None], [None], [None, None, None], [None, None, 3], [None, None])
     specs = tuple(tf.TensorSpec(shape, part.dtype) for shape, part in zip(shapes, samples[0], strict=True))
     dataset = tf.data.Dataset.from_generator(lambda: map(tuple, samples * 3), output_signature=specs)
     settings_ = config(**dict.fromkeys([*addons.COLOURS, *addons.MOVES], 0.5))
@@ -123,7 +127,8 @@ def test_all_of_them_in_a_dataset_of_unknown_shapes(installed):
         return augmented(Sample(*parts), None, MIRRORS, settings_, tf.stack([number, 7]))[0]
 
     for result in dataset.enumerate().map(load):
-        assert {part.shape[0] for part in result[1:]} == {result.boxes.shape[0]}
+        assert {getattr(result, name).shape[0] for name in OBJECTS} == {result.boxes.shape[0]}
+        assert result.semantic.shape == result.image.shape[:2] and result.semantic.dtype == tf.uint8
         assert result.image.shape[0] == 90 and result.image.shape[2] == 3
         assert all(np.isfinite(part).all() for part in result)
 

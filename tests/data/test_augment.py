@@ -7,10 +7,12 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scenes import scene
 
 from mrcnn_tf.data.augment import augmented, check_augment
-from mrcnn_tf.data.sample import Sample
+from mrcnn_tf.data.labels import no_labels
+from mrcnn_tf.data.sample import OBJECTS, Sample
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.ops.resize import resize_image
 from mrcnn_tf.settings import AugmentConfig, DataConfig, ResizeConfig
@@ -38,6 +40,16 @@ def seeded(number):
     return tf.constant([number, 2], tf.int64)
 
 
+def nearest(labels, size):
+    """Labels at another size: Pillow's, but for pixels whose middle lies on a line, where its sums may miss a bit."""
+    expected = np.array(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
+    exact = [np.arange(1, 2 * new, 2) * old / (2 * new) for old, new in zip(labels.shape, size, strict=True)]
+    rows, columns = (np.abs(places - np.round(places)) < 1e-9 for places in exact)
+    assert rows.mean() < 0.5 and columns.mean() < 0.5
+    exact = [np.floor(places + 1e-9).astype(int) for places in exact]
+    return np.where(rows[:, None] | columns, labels[np.ix_(*exact)], expected)
+
+
 def assert_same(one, other):
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -61,6 +73,8 @@ def test_flips_and_sizes_move_crops_and_pixels_exactly(rule, seed):
             if image.shape[:2] == tuple(original) and np.array_equal(resized, result.image):
                 found += 1
                 np.testing.assert_array_equal(result.masks, crops)
+                labels = moves[1](moves[0](sample.semantic.numpy()))
+                np.testing.assert_array_equal(result.semantic, nearest(labels, result.image.shape[:2]))
     assert found == 1
     assert min(result.image.shape[:2]) in (70, 90, 110)
     np.testing.assert_allclose(result.areas / sample.areas, np.prod(result.image.shape[:2]) / (90 * 120), rtol=1e-5)
@@ -68,7 +82,7 @@ def test_flips_and_sizes_move_crops_and_pixels_exactly(rule, seed):
 
 def test_what_is_off_is_not_in_the_graph():
     def operations(augment):
-        sample, _ = scene(1)
+        sample = scene(1)[0]._replace(semantic=no_labels())
         graph = tf.function(lambda seed: augmented(sample, None, MIRRORS, config(augment), seed), autograph=False)
         return [op.type for op in graph.get_concrete_function(seeded(1)).graph.get_operations()]
 
@@ -96,7 +110,7 @@ def test_other_draws_stay_when_one_more_is_switched_on():
         assert {one.image.shape for one in others} == {plain.image.shape}
 
 
-FORMS = [(form, name) for form in ("masks and keypoints", "no masks", "no keypoints") for name in EACH]
+FORMS = [(form, name) for form in ("all of them", "no masks", "no keypoints", "no labels") for name in EACH]
 NEED_MASKS = ("copy_paste", "everything")
 
 
@@ -111,7 +125,10 @@ def test_in_a_dataset_of_unknown_shapes(form, name):
     samples = [sample._replace(image=tf.cast(sample.image, tf.uint8)) for sample in samples]
     mirrors = MIRRORS[:, :0] if form == "no keypoints" else MIRRORS
     settings_ = config(EACH[name], masks=form != "no masks")
-    shapes = ([None, None, 3], [None, 4], [None], [None], [None], [None, None, None], [None, None, 3])
+    if form == "no labels":
+        samples = [sample._replace(semantic=no_labels()) for sample in samples]
+    labels = [0, 0] if form == "no labels" else [None, None]
+    shapes = ([None, None, 3], [None, 4], [None], [None], [None], [None, None, None], [None, None, 3], labels)
     specs = [tf.TensorSpec(shape, part.dtype) for shape, part in zip(shapes, samples[0], strict=True)]
     dataset = tf.data.Dataset.from_generator(lambda: map(tuple, samples * 4), output_signature=tuple(specs))
 
@@ -121,10 +138,13 @@ def test_in_a_dataset_of_unknown_shapes(form, name):
 
     for result, original in dataset.enumerate().map(load):
         count = result.boxes.shape[0]
-        assert {part.shape[0] for part in result[1:]} == {count} and original.shape == (2,)
+        assert {getattr(result, name).shape[0] for name in OBJECTS} == {count} and original.shape == (2,)
         assert result.image.dtype == tf.float32 and result.image.shape[2] == 3
-        for part, before in zip(result[1:], samples[0][1:], strict=True):
+        for name in OBJECTS:
+            part, before = getattr(result, name), getattr(samples[0], name)
             assert part.dtype == before.dtype and part.shape[1:] == before.shape[1:] and np.isfinite(part).all()
+        assert result.semantic.dtype == tf.uint8
+        assert result.semantic.shape == ((0, 0) if form == "no labels" else result.image.shape[:2])
         boxes = result.boxes.numpy()
         assert (boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= 0).all()
         assert (boxes <= np.array(result.image.shape[:2])[[1, 0, 1, 0]] + 1e-3).all()

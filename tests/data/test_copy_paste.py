@@ -7,10 +7,11 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import check_box, check_keypoints, check_mask, in_pixels, looked_up, map_of, pasted, scene
+from scenes import check_box, check_keypoints, check_labels, check_mask, in_pixels, looked_up, map_of, pasted, scene
 
 from mrcnn_tf.data.augment import augmented
 from mrcnn_tf.data.copy_paste import covered, drawn
+from mrcnn_tf.data.sample import OBJECTS
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.settings import AugmentConfig, DataConfig, ResizeConfig
 
@@ -28,8 +29,7 @@ def run(below, above, settings_, number):
 
 
 def part(sample, places):
-    objects = [tf.gather(values, np.int64(places)) for values in sample[1:]]
-    return sample._replace(**dict(zip(sample._fields[1:], objects, strict=True)))
+    return sample._replace(**{name: tf.gather(getattr(sample, name), np.int64(places)) for name in OBJECTS})
 
 
 @settings(max_examples=6, deadline=None)
@@ -54,6 +54,8 @@ def test_pasted_instances_cover_those_below(seed, jitter):
     pure = np.abs(image[..., 2] - (ABOVE + BELOW) / 2) > 90  # along the outlines the images mix
     np.testing.assert_array_equal(image[pure, 2] < 150, in_pixels(cover)[pure])
     back = map_of(image, BELOW)
+    assert not result.semantic.numpy()[np.abs(image[..., 2] - ABOVE) < 1e-2].any()
+    check_labels(result.semantic.numpy(), below.semantic.numpy(), back, np.abs(image[..., 2] - BELOW) < 1e-2)
     check_below(result, below, looked_up(below_full, back, shape), cover)
     check_keypoints(part(result, np.flatnonzero(classes <= 100)), below, back, hidden=in_pixels(cover))
 

@@ -4,6 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrcnn_tf.data.labels import no_labels
 from mrcnn_tf.data.sample import Sample
 from mrcnn_tf.data.turns import flip_horizontal, flip_vertical, quarter_turn, turned
 from mrcnn_tf.settings import AugmentConfig
@@ -12,10 +13,11 @@ from mrcnn_tf.settings import AugmentConfig
 def sample(seed=0):
     """An image whose object's pixels are marked, with each object's box and mask crop (4 x 4 cells of 2 pixels).
 
-    The fourth channel is 0 but for the pixel under the p-th keypoint of object n, which is 10 n + p + 1.
+    The fourth channel is 0 but for the pixel under the p-th keypoint of object n, which is 10 n + p + 1; the fifth is
+    the label of each pixel.
     """
     rng = np.random.default_rng(seed)
-    image = np.zeros((20, 30, 4), np.float32)
+    image = np.zeros((20, 30, 5), np.float32)
     boxes, masks = [], []
     for channel, (left, top) in enumerate([(2, 3), (15, 8), (21, 1)]):
         mask = rng.random((4, 4)) < 0.5
@@ -28,16 +30,19 @@ def sample(seed=0):
     keypoints[:, :3, 2] = rng.integers(1, 3, (3, 3))
     image[pixels // 30, pixels % 30, 3] = 10 * np.arange(3)[:, None] + np.arange(1, 4)
     masks = tf.constant(np.array(masks), tf.uint8)
-    return tf.constant(image), tf.constant(boxes, tf.float32), masks, tf.constant(keypoints)
+    semantic = rng.integers(0, 256, (20, 30)).astype(np.uint8)
+    image[..., 4] = semantic
+    return tf.constant(image), tf.constant(boxes, tf.float32), masks, tf.constant(keypoints), tf.constant(semantic)
 
 
 NO_SIDES = tf.constant([[0, 1, 2, 3]] * 3)
 SIDES = tf.constant([[1, 0, 2, 3], [0, 1, 2, 3], [3, 2, 1, 0]])  # of three classes
 
 
-def paste(image, boxes, masks, keypoints, sources=NO_SIDES):
-    """The image that the boxes, crops and keypoints describe; `sources` [3, 4]: what each keypoint was before."""
+def paste(image, boxes, masks, keypoints, semantic, sources=NO_SIDES):
+    """The image that boxes, crops, keypoints and labels describe; `sources` [3, 4]: what each keypoint was before."""
     result = np.zeros(image.shape, np.float32)
+    result[..., 4] = semantic
     for number, row in enumerate(keypoints.numpy()):
         for place, (x, y, v) in enumerate(row):
             if v > 0:
@@ -47,13 +52,13 @@ def paste(image, boxes, masks, keypoints, sources=NO_SIDES):
     return result
 
 
-def turn(image, boxes, masks, keypoints, mirrored, config, seed):
+def turn(image, boxes, masks, keypoints, semantic, mirrored, config, seed):
     """`turned` for objects of three classes, whose mirrored keypoints are `mirrored` [3, 4]."""
     classes = tf.constant([1, 2, 3])
     table = tf.concat([mirrored[:1] * 0, mirrored], axis=0)
-    result = turned(Sample(image, boxes, classes, None, None, masks, keypoints), table, config, seed)
+    result = turned(Sample(image, boxes, classes, None, None, masks, keypoints, semantic), table, config, seed)
     assert result.classes is classes
-    return result.image, result.boxes, result.masks, result.keypoints
+    return result.image, result.boxes, result.masks, result.keypoints, result.semantic
 
 
 def assert_equal(one, other):
@@ -81,7 +86,7 @@ def test_two_turns_are_both_flips():
 
 
 def test_a_turn_is_counterclockwise():
-    image, boxes, _, _ = quarter_turn(*sample())
+    image, boxes, _, _, _ = quarter_turn(*sample())
     np.testing.assert_array_equal(image, np.rot90(sample()[0].numpy()))
     assert boxes[0].numpy().tolist() == [3.0, 20.0, 11.0, 28.0]  # x 2..10 of 30 becomes y 20..28
 
@@ -109,9 +114,9 @@ def test_nothing_allowed_changes_nothing():
 
 def test_an_image_without_objects():
     image = sample()[0]
-    nothing = (tf.zeros([0, 4]), tf.zeros([0, 4, 4], tf.uint8), tf.zeros([0, 4, 3]))
+    nothing = (tf.zeros([0, 4]), tf.zeros([0, 4, 4], tf.uint8), tf.zeros([0, 4, 3]), no_labels())
     moved = quarter_turn(image, *nothing)
-    assert moved[0].shape == (30, 20, 4) and moved[1].shape == (0, 4) and moved[3].shape == (0, 4, 3)
+    assert [part.shape for part in moved] == [(30, 20, 5), (0, 4), (0, 4, 4), (0, 4, 3), (0, 0)]
 
 
 @pytest.mark.parametrize("move", [flip_horizontal, flip_vertical, quarter_turn])
@@ -124,9 +129,9 @@ def test_unlabelled_keypoints_stay_zero(move):
 def test_a_keypoint_by_hand():
     keypoints = tf.constant([[[3.0, 4.5, 2.0]]])
     rest = (tf.zeros([20, 30, 3]), tf.zeros([1, 4]), tf.zeros([1, 4, 4], tf.uint8))
-    assert flip_horizontal(*rest, keypoints)[3].numpy().tolist() == [[[27.0, 4.5, 2.0]]]
-    assert flip_vertical(*rest, keypoints)[3].numpy().tolist() == [[[3.0, 15.5, 2.0]]]
-    assert quarter_turn(*rest, keypoints)[3].numpy().tolist() == [[[4.5, 27.0, 2.0]]]
+    assert flip_horizontal(*rest, keypoints, no_labels())[3].numpy().tolist() == [[[27.0, 4.5, 2.0]]]
+    assert flip_vertical(*rest, keypoints, no_labels())[3].numpy().tolist() == [[[3.0, 15.5, 2.0]]]
+    assert quarter_turn(*rest, keypoints, no_labels())[3].numpy().tolist() == [[[4.5, 27.0, 2.0]]]
 
 
 @pytest.mark.parametrize(
@@ -147,11 +152,11 @@ def test_quarter_turns_exchange_nothing():
 
 
 @pytest.mark.parametrize("side", [4, 0])
-def test_without_keypoints_and_without_masks_the_rest_moves_alike(side):
-    image, boxes, masks, keypoints = sample()
+def test_without_keypoints_masks_and_labels_the_rest_moves_alike(side):
+    image, boxes, masks, keypoints, semantic = sample()
     config, seed = AugmentConfig(1.0, 0.5, True), tf.constant([1, 2], tf.int64)
-    expected = turn(image, boxes, masks, keypoints, SIDES, config, seed)
-    nothing, sides = tf.zeros([3, 0, 3]), tf.zeros([3, 0], tf.int32)
-    moved = turn(image, boxes, masks[:, :side, :side], nothing, sides, config, seed)
+    expected = turn(image, boxes, masks, keypoints, semantic, SIDES, config, seed)
+    nothing, sides = (tf.zeros([3, 0, 3]), no_labels()), tf.zeros([3, 0], tf.int32)
+    moved = turn(image, boxes, masks[:, :side, :side], *nothing, sides, config, seed)
     assert_equal(moved[:2], expected[:2])
-    assert moved[2].shape == (3, side, side) and moved[3].shape == (3, 0, 3)
+    assert moved[2].shape == (3, side, side) and moved[3].shape == (3, 0, 3) and moved[4].shape == (0, 0)

@@ -1,0 +1,152 @@
+"""PNGs that hold a class or a segment for each pixel, read with numpy: what is in them, and what is wrong with them.
+
+In a *segment map* (COCO's panoptic format) a pixel's colour is the id of its segment, R + 256 G + 65536 B, 0 for none.
+In a *label map* a pixel's value is the id of its category.
+"""
+
+import numpy as np
+from PIL import Image
+
+from mrcnn_tf.errors import UserError
+
+THINGS, IGNORED = 0, 255  # classes in semantic labels; 1 to S are stuff
+SEGMENT_MODES = ("RGB", "RGBA")  # Pillow's names
+LABEL_MODES = ("1", "L", "P", "I", "I;16")
+UNLABELLED = (0, 255)  # values of a label map that are ignored, unless they are a category's id
+BLACK = "list it in segments_info or make its pixels black"
+
+_DEPTH_PLACE = 24  # of a PNG's first bytes, the one that says how many bits a sample has
+_STRETCH = {2: 85, 4: 17}  # by which Pillow multiplies samples of so few bits, if they are grey
+
+
+def read_segment_map(path):
+    """The segment id of each pixel of a panoptic PNG, [H, W] int32.
+
+    Raises:
+        UserError: there is no such file, or it isn't a PNG of RGB colours.
+    """
+    pixels = _pixels(path, SEGMENT_MODES, "a PNG of RGB colours, R + 256 G + 65536 B of each segment's id")
+    return pixels[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+
+
+def read_label_map(path):
+    """The value of each pixel of a grey or palette PNG, [H, W] int32.
+
+    Raises:
+        UserError: there is no such file, or it isn't a PNG of one channel.
+    """
+    pixels = _pixels(path, LABEL_MODES, "a PNG of 8 or 16 bit grey or a palette").astype(np.int32)
+    with open(path, "rb") as file:
+        head = file.read(_DEPTH_PLACE + 2)
+    depth, palette = head[-2], head[-1] == 3
+    return pixels if palette else pixels // _STRETCH.get(depth, 1)
+
+
+def map_problem(header, segments):
+    """What is wrong with the header of a map, (kind, what, remedy); None if nothing is.
+
+    Args:
+        header: image_files.ImageFile.
+        segments: whether it should be a segment map, and not a label map.
+    """
+    if header.problem:
+        kind, what, remedy = header.problem
+        return kind.replace("image", "map"), what, remedy
+    wanted = SEGMENT_MODES if segments else LABEL_MODES
+    if header.format == "PNG" and header.mode in wanted and not (segments and header.deep):
+        return None
+    deep = " of 16 bits" if header.deep else ""
+    what = f"is a {header.format} of mode {header.mode}{deep}"
+    if segments:
+        return "map_format", what, "save segment ids as a PNG of 8 bit RGB, R + 256 G + 65536 B"
+    return "map_format", what, "save category ids as a PNG of 8 or 16 bit grey or with a palette"
+
+
+def values_of(pixels):
+    """The values in a map [H, W], rising, and how many pixels have each; both [V] int64."""
+    flat = pixels.ravel()
+    # A map has few stretches of one value, compared with its pixels, so sorting those takes a fraction of the time.
+    starts = np.r_[0, np.flatnonzero(flat[1:] != flat[:-1]) + 1]
+    values, place = np.unique(flat[starts], return_inverse=True)
+    counts = np.bincount(place.ravel(), np.diff(starts, append=flat.size))
+    return values.astype(np.int64), counts.astype(np.int64)
+
+
+def segment_fault(path, size, listed):
+    """What keeps a segment map from being used, "what: remedy" without the period; None if nothing does.
+
+    Args:
+        path: of the PNG.
+        size: (height, width) of its image.
+        listed: [M] ids that it has to have, and no others; 0 needs no pixel.
+    """
+    try:
+        pixels = read_segment_map(path)
+    except UserError as error:
+        return str(error).removesuffix(".")
+    if pixels.shape != tuple(size):
+        return size_fault(path, pixels.shape, size)
+    unknown, _, lacking = compared(pixels, listed)
+    if unknown.size:
+        return f"{unknown_segments(path, unknown)}: {BLACK}"
+    return f"The map {path} has no pixel of segment {lacking[0]}: take it out of the json" if lacking.size else None
+
+
+def label_fault(path, size, known):
+    """The same for a label map. `known` are the ids of categories."""
+    try:
+        pixels = read_label_map(path)
+    except UserError as error:
+        return str(error).removesuffix(".")
+    if pixels.shape != tuple(size):
+        return size_fault(path, pixels.shape, size)
+    unknown = np.setdiff1d(values_of(pixels)[0], [*known, *UNLABELLED])
+    return unknown_labels(path, unknown) if unknown.size else None
+
+
+def compared(pixels, listed):
+    """How a segment map [H, W] differs from a list of ids: (unlisted ids, their pixels, listed ids without a pixel)."""
+    values, counts = values_of(pixels)
+    unlisted = ~np.isin(values, listed) & (values > 0)
+    return values[unlisted], counts[unlisted], np.setdiff1d(np.setdiff1d(listed, values), [0])
+
+
+def size_fault(path, found, wanted):
+    """The sentence, "what: remedy", for a map of other pixels than its image; sizes are (height, width)."""
+    return (
+        f"The map {path} is {found[1]} x {found[0]} pixels and its image {wanted[1]} x {wanted[0]}: "
+        "save it at the image's width and height"
+    )
+
+
+def unknown_segments(path, ids):
+    """The sentence's beginning for ids [N] in a segment map that the json doesn't list."""
+    colour = int(ids[0]) & 255, int(ids[0]) >> 8 & 255, int(ids[0]) >> 16
+    others = f" and {len(ids) - 1} others" if len(ids) > 1 else ""
+    return f"The map {path} has the colour {colour}, segment {ids[0]},{others} which the json doesn't list"
+
+
+def unknown_labels(path, values):
+    """The sentence, "what: remedy", for values [N] of a label map that are no category's."""
+    several = ", ".join(map(str, values[:5])) + (" ..." if len(values) > 5 else "")
+    return (
+        f"The map {path} has pixels of the value {several}, which is the id of no category: "
+        "add the class to model.stuff or model.categories, or make such pixels 255"
+    )
+
+
+def _pixels(path, modes, wanted):
+    try:
+        with Image.open(path) as image:
+            if image.format == "PNG" and image.mode in modes:
+                return np.asarray(image)
+            found = f"is a {image.format} of mode {image.mode}"
+    except FileNotFoundError:
+        raise UserError(f"There is no map {path}: put it into the folder or correct its file_name.") from None
+    except Exception as error:  # Pillow raises whatever its format plugins run into
+        raise UserError(f"The map {path} can't be read ({_reason(error)}): replace the file.") from None
+    raise UserError(f"The map {path} {found}: save it as {wanted}.")
+
+
+def _reason(error):
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
