@@ -5,16 +5,17 @@ import numpy as np
 from mrcnn_tf.categories import UNUSED, keypoint_channels
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.weights.own import weight_path
-from mrcnn_tf.weights.structure import num_classes
+from mrcnn_tf.weights.structure import num_classes, num_stuff
 
-CLASSES, KEYPOINTS = "classes", "keypoints"
+CLASSES, KEYPOINTS, STUFF = "classes", "keypoints", "stuff classes"
+OWN_KINDS = {"keypoint_head": KEYPOINTS, "semantic_head": STUFF}  # of the other heads: CLASSES
 
 
 def fit_classes(model, source, arrays, changes, map_classes):
-    """Makes the `arrays` that depend on classes or keypoints fit the model's, if they don't; `changes` says how.
+    """Makes the `arrays` that depend on classes, keypoints or stuff fit the model's, if they don't; `changes` says how.
 
-    They get new initial values, and, with `map_classes`, the values of the classes and of their keypoints that both
-    know by name.
+    They get new initial values, and, with `map_classes`, the values of the classes, of their keypoints and of the stuff
+    that both know by name.
 
     Returns:
         weight path -> why it has a new initial value.
@@ -22,23 +23,30 @@ def fit_classes(model, source, arrays, changes, map_classes):
     Raises:
         UserError: `map_classes` and no class in common.
     """
-    if num_classes(arrays) is None:
-        return {}
-    both = model.config.categories, source.categories()
-    names = {
-        CLASSES: [[category.name for category in each] for each in both],
-        KEYPOINTS: [keypoint_channels(each)[0] for each in both],
+    names, named = {}, {}
+    if num_classes(arrays) is not None:
+        both = model.config.categories, source.categories()
+        names[CLASSES] = [[category.name for category in each] for each in both]
+        names[KEYPOINTS] = [keypoint_channels(each)[0] for each in both]
+        named[CLASSES] = named[KEYPOINTS] = source.converted.categories is not None
+    if num_stuff(arrays) is not None and model.config.semantic_head:
+        names[STUFF] = [[category.name for category in each] for each in (model.config.stuff, source.stuff())]
+        named[STUFF] = source.converted.stuff is not None
+    same = {
+        what: own == theirs or (not named[what] and len(own) == len(theirs)) for what, (own, theirs) in names.items()
     }
-    named = source.converted.categories is not None
-    same = {what: own == theirs or (not named and len(own) == len(theirs)) for what, (own, theirs) in names.items()}
     if all(same.values()):
         return {}
-    classes = _pairs(*names[CLASSES], source) if map_classes else []
-    pairs = {CLASSES: classes, KEYPOINTS: _keypoint_pairs(*both, classes)}
+    pairs = dict.fromkeys(names, ())
+    if map_classes and CLASSES in names:
+        pairs[CLASSES] = _pairs(*names[CLASSES], source)
+        pairs[KEYPOINTS] = _keypoint_pairs(*both, pairs[CLASSES])
+    if map_classes and STUFF in names:
+        pairs[STUFF] = _pairs(*names[STUFF], source)
     left = {}
     for variable, initializer in model.class_variables():
         path = weight_path(variable)
-        what = KEYPOINTS if path.startswith("keypoint_head/") else CLASSES
+        what = OWN_KINDS.get(path.split("/")[0], CLASSES)
         if path not in arrays or same[what]:
             continue
         own, theirs = map(len, names[what])
@@ -90,7 +98,7 @@ def _copy(fresh, array, path, pairs, mask_head):
 
 def _columns(path, mask_head):
     """(values per class, columns before the first class, the background's column) of a weight's last axis."""
-    if path.startswith("box_head/class_logits/"):
+    if path.startswith(("box_head/class_logits/", "semantic_head/")):  # the background, or all things, come first
         return 1, 1, 0
     if path.startswith("box_head/box_deltas/"):
         return 4, 0, None

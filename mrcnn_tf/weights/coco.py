@@ -1,7 +1,13 @@
-"""The classes and keypoints that published detectors know: COCO's."""
+"""The classes, stuff and keypoints that published detectors know: COCO's."""
 
 from mrcnn_tf.categories import UNUSED, Category
-from mrcnn_tf.weights.structure import num_classes, num_heatmaps
+from mrcnn_tf.weights.structure import num_classes, num_heatmaps, num_stuff
+
+
+def _numbered(names):
+    """Categories of {first id: "name, name, ..."}, whose ids count on from the first."""
+    return [Category(first + i, name) for first, row in names.items() for i, name in enumerate(row.split(", "))]
+
 
 _NAMES = {
     1: "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant",
@@ -18,7 +24,41 @@ _NAMES = {
 }
 
 # COCO's 80 classes with their sparse ids, as detectron2 and matterport count them: without gaps.
-COCO_80 = [Category(first + i, name) for first, names in _NAMES.items() for i, name in enumerate(names.split(", "))]
+COCO_80 = _numbered(_NAMES)
+
+_STUFF_NAMES = {
+    92: "banner, blanket",
+    95: "bridge",
+    100: "cardboard",
+    107: "counter",
+    109: "curtain",
+    112: "door-stuff",
+    118: "floor-wood, flower",
+    122: "fruit",
+    125: "gravel",
+    128: "house",
+    130: "light",
+    133: "mirror-stuff",
+    138: "net",
+    141: "pillow",
+    144: "platform, playingfield",
+    147: "railroad, river, road",
+    151: "roof",
+    154: "sand, sea, shelf",
+    159: "snow",
+    161: "stairs",
+    166: "tent",
+    168: "towel",
+    171: "wall-brick",
+    175: "wall-stone, wall-tile, wall-wood, water-other",
+    180: "window-blind, window-other",
+    184: "tree-merged, fence-merged, ceiling-merged, sky-other-merged, cabinet-merged, table-merged, "
+    "floor-other-merged, pavement-merged, mountain-merged, grass-merged, dirt-merged, paper-merged, food-other-merged, "
+    "building-other-merged, rock-merged, wall-other-merged, rug-merged",
+}
+
+# The 53 stuff classes of COCO's panoptic task, by id.
+COCO_STUFF = _numbered(_STUFF_NAMES)
 
 _BY_ID = {category.id: category for category in COCO_80}
 
@@ -51,3 +91,8 @@ def categories_of(arrays, classes):
     if (num_classes(arrays), num_heatmaps(arrays)) == (1, len(PERSON.keypoints)):
         return [PERSON]
     return classes if (num_classes(arrays), num_heatmaps(arrays)) == (len(classes), 0) else None
+
+
+def stuff_of(arrays):
+    """The stuff classes of a published detector's weights, by how many there are; None where these aren't COCO's."""
+    return COCO_STUFF if num_stuff(arrays) == len(COCO_STUFF) else None

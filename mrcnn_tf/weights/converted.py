@@ -22,6 +22,7 @@ class Converted:
         settings: `ModelConfig` values that the weights imply, nested, such as {"backbone": {"depth": 101}}.
         config: the name of the matching config; None for a bare backbone.
         categories: the K foreground classes; None where the file can't tell.
+        stuff: the S stuff classes of a semantic head; None where there is none, or the file can't tell.
     """
 
     arrays: dict[str, np.ndarray]
@@ -31,3 +32,4 @@ class Converted:
     settings: dict[str, Any]
     config: str | None
     categories: list[Category] | None
+    stuff: list[Category] | None = None

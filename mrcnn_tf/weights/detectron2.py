@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mrcnn_tf.weights.coco import COCO_80, categories_of
+from mrcnn_tf.weights.coco import COCO_80, categories_of, stuff_of
 from mrcnn_tf.weights.converted import Converted
 from mrcnn_tf.weights.rules import CONV, DECONV, LINEAR, NORM, POOLED, PREDICTOR, SCORE, Rule, translate
 from mrcnn_tf.weights.structure import backbone_settings, detector_settings
@@ -25,6 +25,10 @@ def _block(match):
 
 def _head_block(match):
     return f"res5/res5_{match[1]}/{match[2]}"
+
+
+def _semantic_conv(match):
+    return f"semantic_head/p{match[1]}_conv{int(match[2]) // 2 + 1}"  # every other module doubles the map
 
 
 BACKBONE_RULES = [
@@ -55,6 +59,9 @@ DETECTOR_RULES = [
     Rule(rf"{ROI}mask_head\.predictor", lambda m: "mask_head", PREDICTOR),
     Rule(rf"{ROI}keypoint_head\.conv_fcn(\d)", lambda m: f"keypoint_head/conv{m[1]}", CONV),
     Rule(rf"{ROI}keypoint_head\.score_lowres", lambda m: "keypoint_head", SCORE),
+    Rule(r"sem_seg_head\.p(\d)\.(\d+)", _semantic_conv, CONV),
+    Rule(r"sem_seg_head\.p(\d)\.(\d+)\.norm", _semantic_conv, NORM),
+    Rule(r"sem_seg_head\.predictor", lambda m: "semantic_head/predictor", CONV),
 ]
 
 
@@ -78,13 +85,14 @@ def assemble(found):
     else:
         settings = detector_settings(found.arrays)
         config, categories = _config(settings), categories_of(found.arrays, COCO_80)
+    stuff = stuff_of(found.arrays)
     backbone = settings["backbone"]
     resnext = backbone.get("groups", 1) > 1
     # The zoo's group norm and ResNeXt models stride in the 3x3 convolution, all others in the 1x1 before it.
     backbone["stride_in_1x1"] = backbone.get("norm") != "gn" and not resnext
     settings["pixel_std"] = RESNEXT_STD if resnext else [1.0, 1.0, 1.0]
     settings["conventions"] = {"batch_norm_epsilon": 1e-5}
-    return Converted(found.arrays, found.changes, found.skipped, found.unknown, settings, config, categories)
+    return Converted(found.arrays, found.changes, found.skipped, found.unknown, settings, config, categories, stuff)
 
 
 def _config(settings):
@@ -92,6 +100,8 @@ def _config(settings):
     heads = {"keypoint": settings["keypoint_head"], "mask": settings["mask_head"]}
     kind = next((name for name, head in heads.items() if head), "faster")
     body = "R_101" if settings["backbone"]["depth"] == 101 else "R_50"
+    if settings["semantic_head"]:
+        return f"detectron2_panoptic_fpn_{body}"
     # The zoo's C5 is dilated, which no shape shows.
     features = {"C4": "C4", "C5": "DC5"}.get(settings["features"], "FPN")
     if settings["backbone"].get("groups", 1) > 1:

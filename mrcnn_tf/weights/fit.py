@@ -23,6 +23,7 @@ ARCHITECTURE = (
     *(f"box_head.{key}" for key in ("convs", "conv_channels", "fcs", "channels", "norm")),
     *(f"mask_head.{key}" for key in ("convs", "channels", "norm", "fcs", "activation", "class_agnostic")),
     *(f"keypoint_head.{key}" for key in ("convs", "channels")),
+    *(f"semantic_head.{key}" for key in ("channels", "norm")),
 )
 STAGE_CHANNELS = {"C4": 256, "C5": 512}  # four times as many with bottlenecks
 # Conventions of the losses, and those of keypoints, which don't concern a model without.
@@ -39,7 +40,7 @@ def load_into(model, source, allow_missing=False, map_classes=False):
     theirs = _their_config(source)
     _check_architecture(source, theirs, model.config)
     variables = {weight_path(variable): variable for variable in model.weights}
-    whole = "rpn/head/conv/kernel" in found.arrays
+    whole = "rpn/head/conv/kernel" in found.arrays or "semantic_head/predictor/kernel" in found.arrays
     arrays, changes = dict(found.arrays), dict(found.changes)
     if not whole and model.config.features == "C4":
         arrays = {path.replace("backbone/res5_", "res5/res5_"): array for path, array in arrays.items()}

@@ -5,8 +5,8 @@ import dataclasses
 from mrcnn_tf.weights.converted import Converted
 
 SECTIONS = (
-    "features", "backbone", "fpn", "rpn", "roi_layer", "box_head", "mask_head", "keypoint_head", "conventions",
-    "pixel_mean", "pixel_std", "resize",
+    "features", "backbone", "fpn", "rpn", "roi_layer", "box_head", "mask_head", "keypoint_head", "semantic_head",
+    "conventions", "pixel_mean", "pixel_std", "resize",
 )  # fmt: skip
 
 
@@ -20,4 +20,4 @@ def convert(model):
     tree = dataclasses.asdict(model.config)
     arrays = {weight_path(variable): variable.numpy() for variable in model.weights}
     settings = {key: tree[key] for key in SECTIONS}
-    return Converted(arrays, {}, {}, [], settings, None, model.config.categories)
+    return Converted(arrays, {}, {}, [], settings, None, model.config.categories, model.config.stuff or None)

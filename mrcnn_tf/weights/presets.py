@@ -25,6 +25,7 @@ class Preset:
         licence: of the weights.
         config: the matching config; None for a backbone.
         keypoint_ap: as mask_ap.
+        pq: panoptic quality in percent, as mask_ap.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Preset:
     licence: str
     config: str | None
     keypoint_ap: float | None = None
+    pq: float | None = None
 
 
 def _torchvision(name, entry, file, box_ap=None, mask_ap=None, keypoint_ap=None):
@@ -46,9 +48,9 @@ def _torchvision(name, entry, file, box_ap=None, mask_ap=None, keypoint_ap=None)
     return Preset(f"torchvision_{name}", TORCHVISION, entry, file, digest, licence="BSD 3-Clause", config=config, **aps)
 
 
-def _detectron2(name, entry, file, box_ap=None, mask_ap=None, keypoint_ap=None):
+def _detectron2(name, entry, file, box_ap=None, mask_ap=None, keypoint_ap=None, pq=None):
     config = f"detectron2_{name.removesuffix('_1x').removesuffix('_3x')}" if box_ap else None
-    aps = {"box_ap": box_ap, "mask_ap": mask_ap, "keypoint_ap": keypoint_ap}
+    aps = {"box_ap": box_ap, "mask_ap": mask_ap, "keypoint_ap": keypoint_ap, "pq": pq}
     return Preset(f"detectron2_{name}", DETECTRON2, entry, file, None, licence="CC BY-SA 3.0", config=config, **aps)
 
 
@@ -120,6 +122,18 @@ PRESETS = [
     _detectron2(
         "keypoint_rcnn_X_101_32x8d_FPN_3x", "Keypoint R-CNN X101-FPN 3x, id 139686956",
         "model_final_5ad38f.pkl", 57.3, keypoint_ap=66.0,
+    ),
+    _detectron2(
+        "panoptic_fpn_R_50_1x", "Panoptic FPN R50 1x, id 139514544",
+        "model_final_dbfeb4.pkl", 37.6, 34.7, pq=39.4,
+    ),
+    _detectron2(
+        "panoptic_fpn_R_50_3x", "Panoptic FPN R50 3x, id 139514569",
+        "model_final_c10459.pkl", 40.0, 36.5, pq=41.5,
+    ),
+    _detectron2(
+        "panoptic_fpn_R_101_3x", "Panoptic FPN R101 3x, id 139514519",
+        "model_final_cafdb1.pkl", 42.4, 38.5, pq=43.0,
     ),
     _detectron2("R_50", "ImageNet Pretrained Models, R-50.pkl", "R-50.pkl"),
     _detectron2("R_101", "ImageNet Pretrained Models, R-101.pkl", "R-101.pkl"),

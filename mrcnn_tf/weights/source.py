@@ -14,7 +14,7 @@ from mrcnn_tf.weights import applications, caffe2, detectron2, keras_application
 from mrcnn_tf.weights.checkpoint import Checkpoint, read_checkpoint
 from mrcnn_tf.weights.converted import Converted
 from mrcnn_tf.weights.presets import PRESETS, find_preset, preset_file
-from mrcnn_tf.weights.structure import num_classes, num_heatmaps
+from mrcnn_tf.weights.structure import num_classes, num_heatmaps, num_stuff
 
 FORMATS = {
     "torchvision": torchvision,
@@ -55,6 +55,11 @@ class Source:
         keypoints = [f"keypoint {number}" for number in range(1, num_heatmaps(self.converted.arrays) + 1)]
         return [Category(id, f"class {id}", keypoints) for id in range(1, count + 1)]
 
+    def stuff(self):
+        """The S stuff classes, numbered if the weights don't name them; an empty list without a semantic head."""
+        count = num_stuff(self.converted.arrays) or 0
+        return self.converted.stuff or [Category(id, f"stuff {id}") for id in range(1, count + 1)]
+
     def config(self, overrides=()):
         """The `Config` that the weights were made for; `overrides` as in `load_config`.
 
@@ -69,6 +74,7 @@ class Source:
         implied = [f"model.{key}={_yaml(value)}" for key, value in _flat(self.converted.settings)]
         config = load_config(self.converted.config, [*implied, *overrides])
         config.model.categories = config.model.categories or self.categories()
+        config.model.stuff = config.model.stuff or self.stuff()
         return config
 
 

@@ -49,6 +49,7 @@ def detector_settings(arrays):
         "box_head": _box_head(arrays),
         "mask_head": _mask_head(arrays) if "mask_head" in parts else None,
         "keypoint_head": _keypoint_head(arrays) if "keypoint_head" in parts else None,
+        "semantic_head": _semantic_head(arrays) if "semantic_head" in parts else None,
     }
     if features == "FPN":
         settings["fpn"] = _known({"channels": _outputs(arrays, "fpn/output2")}) | {"norm": _norm(arrays, "fpn/output2")}
@@ -74,6 +75,11 @@ def _keypoint_head(arrays):
     return {"convs": _count(arrays, "keypoint_head/conv")} | _known(sizes)
 
 
+def _semantic_head(arrays):
+    first = "semantic_head/p2_conv1"
+    return _known({"channels": _outputs(arrays, first)}) | {"norm": _norm(arrays, first)}
+
+
 def _known(sizes):
     return {key: size for key, size in sizes.items() if size is not None}
 
@@ -87,6 +93,12 @@ def num_classes(arrays):
 def num_heatmaps(arrays):
     """How many keypoints the detector in `arrays` tells apart; 0 without a keypoint head."""
     return len(arrays.get("keypoint_head/score_bias", ()))
+
+
+def num_stuff(arrays):
+    """S, the stuff classes of the detector in `arrays`, whose first semantic class is all things; None without any."""
+    bias = arrays.get("semantic_head/predictor/bias")
+    return None if bias is None else len(bias) - 1
 
 
 def _count(arrays, prefix):

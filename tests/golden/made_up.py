@@ -110,6 +110,8 @@ def weights(shapes, seed, background, normalized=False):
             made[name] = np.zeros(shape, np.dtype(dtype))
         elif stem + "." in norms:
             made[name] = _norm(name, shape, [seed, zlib.crc32(stem.encode())], source)
+        elif part == "weight" and len(shape) == 1:  # a group norm's scale
+            made[name] = uniform(shape, source, 0.5, 1.5)
         elif part == "bias":
             made[name] = _bias(name, shape, source)
             if "box_predictor.cls_score" in name:

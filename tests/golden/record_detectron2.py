@@ -19,7 +19,8 @@ import torch
 from detectron2 import model_zoo
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
-from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
+from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
 from detectron2.structures import Instances
 from golden import recording
 from torchvision.ops import boxes as box_ops
@@ -37,6 +38,8 @@ CONFIGS = {
     "mask_rcnn_R_50_DC5_3x": "COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_3x.yaml",
     "mask_rcnn_X_101_32x8d_FPN_3x": "COCO-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_3x.yaml",
     "keypoint_rcnn_R_50_FPN_3x": "COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml",
+    "panoptic_fpn_R_50_3x": "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml",
+    "panoptic_fpn_R_101_3x": "COCO-PanopticSegmentation/panoptic_fpn_R_101_3x.yaml",
 }
 RECORDS = {
     "mask_rcnn_R_50_FPN_3x": {
@@ -66,6 +69,16 @@ RECORDS = {
     "keypoint_rcnn_R_50_FPN_3x": {
         "detectron2_keypoint_rcnn_R_50": {"seed": 20, "background": 9.5, **SMALL, "detections": 40, "images": FOUR[:2]},
     },
+    "panoptic_fpn_R_50_3x": {
+        "detectron2_panoptic_fpn_R_50": {
+            "seed": 21, "background": 14, **SMALL, "stuff_area": 400, "fused_score": 0.3, "images": FOUR,
+        },
+    },
+    "panoptic_fpn_R_101_3x": {
+        "detectron2_panoptic_fpn_R_101": {
+            "seed": 22, "background": 14, **SMALL, "stuff_area": 400, "fused_score": 0.3, "images": FOUR[:2],
+        },
+    },
 }  # fmt: skip
 
 
@@ -74,6 +87,8 @@ def build(architecture, entry):
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = entry.get("proposals", cfg.MODEL.RPN.POST_NMS_TOPK_TEST)
     cfg.TEST.DETECTIONS_PER_IMAGE = entry.get("detections", cfg.TEST.DETECTIONS_PER_IMAGE)
+    cfg.MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT = entry.get("stuff_area", 4096)
+    cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = entry.get("fused_score", 0.5)
     return build_model(cfg)
 
 
@@ -111,7 +126,33 @@ def run(model, entry, image):
     class_logits, box_deltas = predict(model.roi_heads, features, boxes)
     stages |= {"class_logits": class_logits.numpy(), "box_deltas": box_deltas.numpy()}
     found, _ = model.roi_heads(images, features, proposals)
-    return stages | finish(found[0], image.shape[:2])
+    stages |= finish(found[0], image.shape[:2])
+    return stages | panoptic(model, features, found[0], size, image.shape[:2])
+
+
+def panoptic(model, features, found, size, original):
+    """Returns the semantic head's logits and map and the fused segments; nothing without such a head.
+
+    `size` (height, width) is the resized image's, `original` its own; `found` are the detections in the former.
+    """
+    if not hasattr(model, "sem_seg_head"):
+        return {}
+    enlarged, _ = model.sem_seg_head(features, None)
+    semantic = sem_seg_postprocess(enlarged[0], size, *original).argmax(dim=0)
+    fused, segments = combine_semantic_and_instance_outputs(
+        detector_postprocess(found, *original),
+        semantic,
+        model.combine_overlap_thresh,
+        model.combine_stuff_area_thresh,
+        model.combine_instances_score_thresh,
+    )
+    return {
+        "semantic_logits": recording.hwc(model.sem_seg_head.layers(features)),
+        "semantic_map": semantic.numpy(),
+        "segment_map": fused.numpy(),
+        "segment_things": np.array([segment["isthing"] for segment in segments]),
+        "segment_labels": np.array([segment["category_id"] for segment in segments]),
+    }
 
 
 def body_maps(resnet, images):

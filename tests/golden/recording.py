@@ -6,17 +6,18 @@ the records of that architecture:
     library, architecture, versions, date
     shapes      {tensor name: [shape, dtype]} in state-dict order, an argument of `made_up.weights`
     records     {NAME: {seed, background, min_size, max_size, images: [[height, width, seed], ...],
-                        weights_crc32, images_crc32, noise}}; some proposals, detections, normalized
+                        weights_crc32, images_crc32, noise}}; some proposals, detections, normalized, stuff_area,
+                        fused_score
 
 so that the weights are `made_up.weights(shapes, seed, background, normalized)` and image i is
 `made_up.image(*images[i])`, RGB. `proposals` and `detections` are how many of them an image has at most, where that
-isn't the library's 1000 and 100.
+isn't the library's 1000 and 100; `stuff_area` and `fused_score` the fusion's limits, where these aren't 4096 and 0.5.
 `weights_crc32` and `images_crc32`, over the bytes of all of them in order, tell a change of made_up.py from a change of
 the code under test. `noise` compares the library in float32 with itself in float64, the floor under any tolerance: per
 stage and image the largest difference over the stage's largest magnitude; for `proposals` the fraction found again at
 an IoU of 0.99; for `detections` [found again, in float64, in float32], where found means the same class, an IoU of at
 least 0.99 and scores within 0.001; for `masks` the largest difference of probabilities among those, for `keypoints`
-the fraction of theirs within half a pixel.
+the fraction of theirs within half a pixel; for `segments` the fraction of pixels of a segment of the same class.
 
 Keys of the npz for image i are `img{i}/STAGE`. Maps are flattened in the order (height, width, channel), RPN outputs in
 (height, width, anchor[, coordinate]), and all maps are those of the padded image.
@@ -37,6 +38,11 @@ Keys of the npz for image i are `img{i}/STAGE`. Maps are flattened in the order 
     masks                [<=10, M, M] uint16: probability * 65535 of the detected class, for the first detections
     keypoint_logits      sampled [<=10, P, 56, 56]: the heatmaps of the first `resized_boxes`
     keypoints            [n, P, 3] float32: (x, y, score) in pixels of the original image; the library's own score
+    semantic_logits      sampled [height / 4, width / 4, S + 1]
+    semantic_map         [height, width] uint8 of the original image: 0 of any thing, 1..S of stuff
+    segment_map          [height, width] uint8 of the original image: the fused segments, 0 void
+    segment_things       [n] bool, of segment 1, 2, ...: whether it is a thing
+    segment_labels       [n] int64, its class: of a thing as `labels`, of stuff as `semantic_map`
 
 A sampled stage is `made_up.sample(array, count)` with `made_up.HEAD_SAMPLES` for class logits, box deltas and keypoint
 logits and `made_up.MAP_SAMPLES` for the others. It comes with `STAGE_shape` and `STAGE_max`, the shape of the whole
@@ -125,8 +131,12 @@ def _reduce(stage, array):
         return {stage: np.float32(array[:PROPOSALS])}
     if stage == "masks":
         return {stage: np.round(array[:DETECTIONS] * 65535).astype(np.uint16)}
-    if stage in ("size", "padded_size", "labels"):
+    if stage in ("size", "padded_size", "labels", "segment_labels"):
         return {stage: np.int64(array)}
+    if stage in ("semantic_map", "segment_map"):
+        return {stage: np.uint8(array)}
+    if stage == "segment_things":
+        return {stage: array.astype(bool)}
     if stage in ("boxes", "resized_boxes", "scores", "keypoints"):
         return {stage: np.float32(array)}
     count = made_up.MAP_SAMPLES
@@ -145,7 +155,7 @@ def _compare(stages, exact):
     """Returns {stage: difference} as the module's docstring defines `noise`."""
     found = {}
     for stage, array in exact.items():
-        if stage[0] in "CP" or stage.startswith(("rpn", "pre")):
+        if stage[0] in "CP" or stage.startswith(("rpn", "pre", "semantic_logits")):
             found[stage] = float(f"{np.abs(stages[stage] - array).max() / np.abs(array).max():.2g}")
     boxes, others = exact["proposal_boxes"], stages["proposal_boxes"]
     found["proposals"] = float((_overlaps(boxes, others) >= 0.99).any(1).mean().round(4))
@@ -153,6 +163,9 @@ def _compare(stages, exact):
     pairs &= exact["labels"][:, None] == stages["labels"][None]
     pairs &= np.abs(exact["scores"][:, None] - stages["scores"][None]) <= 1e-3
     found["detections"] = [int(pairs.any(1).sum()), *map(len, (exact["scores"], stages["scores"]))]
+    if "segment_map" in exact:
+        same = segment_classes(exact) == segment_classes(stages)
+        found["segments"] = float(f"{same.mean():.5f}")
     rows, columns = np.nonzero(pairs)
     if "masks" in exact and len(rows):
         found["masks"] = float(f"{np.abs(exact['masks'][rows] - stages['masks'][columns]).max():.2g}")
@@ -160,6 +173,12 @@ def _compare(stages, exact):
         gaps = np.abs(exact["keypoints"][rows] - stages["keypoints"][columns])[..., :2].max(axis=-1)
         found["keypoints"] = float(f"{(gaps <= 0.5).mean():.4f}")
     return found
+
+
+def segment_classes(stages):
+    """Returns [height, width] int64: 0 void, 1 + label of things, -1 - label of stuff."""
+    classes = np.where(stages["segment_things"], 1 + stages["segment_labels"], -1 - stages["segment_labels"])
+    return np.concatenate([[0], classes])[stages["segment_map"]]
 
 
 def _overlaps(left, right):

@@ -39,7 +39,8 @@ def sizes(name, record):
     """The overrides that give a model the record's image size and its limits on proposals and detections."""
     entry = architecture(name)["records"][record]
     keys = {"min_size": "resize.min_size", "max_size": "resize.max_size", "proposals": "rpn.post_nms_test"}
-    keys["detections"] = "detections.max_per_image"
+    keys |= {"detections": "detections.max_per_image", "stuff_area": "panoptic.stuff_area"}
+    keys["fused_score"] = "panoptic.score_threshold"
     return [f"model.{setting}={entry[key]}" for key, setting in keys.items() if key in entry]
 
 
@@ -164,9 +165,41 @@ def check_stages(model, ours, recorded):
     """Every recorded stage within 1e-4, the sizes equal, and 99 % of the proposals found again."""
     stages = [key.removesuffix("_max") for key in recorded if key.endswith("_max") and key != "resized_max"]
     maps = {"FPN": 4 + 3 * 5, "C4": 3 + 2, "C5": 4 + 2}[model.config.features]
-    assert len(stages) == 1 + maps + 2 + bool(model.keypoint_head)
+    assert len(stages) == 1 + maps + 2 + bool(model.keypoint_head) + bool(model.semantic_head)
     np.testing.assert_array_equal(ours["size"], recorded["size"])
     np.testing.assert_array_equal(ours["padded_size"], recorded["padded_size"])
     differences = {stage: difference(stage, ours[stage], recorded) for stage in stages}
     assert max(differences.values()) <= 1e-4, differences
     assert found_again(recorded["proposal_boxes"], ours["proposals"]) >= 0.99
+
+
+def semantic_stages(model, features):
+    """The semantic head's logits; nothing without one."""
+    if not model.semantic_head:
+        return {}
+    return {"semantic_logits": model.semantic_head(model.semantic_maps(features)).numpy()[0]}
+
+
+def segment_classes(segment_map, things, labels):
+    """int64 [H, W]: 0 void, 1 + label of things, -1 - label of stuff, for segments 1, 2, ..."""
+    return np.concatenate([[0], np.where(things, 1 + labels, -1 - labels)])[segment_map]
+
+
+def compare_segments(model, images):
+    """Of all pixels of `images`, the shares with detectron2's semantic class and with its segment's class."""
+    semantic, fused = [], []
+    things, stuff = ([category.id for category in each] for each in (model.config.categories, model.config.stuff))
+    for image, recorded in images:
+        kinds = recorded["segment_things"]
+        assert kinds.any() and not kinds.all(), "segments of one kind prove little"
+        theirs = segment_classes(recorded["segment_map"], kinds, recorded["segment_labels"])
+        detections = model.detect(image)
+        segments = detections.panoptic.segments
+        labels = [
+            things.index(segment.category.id) if segment.is_thing else 1 + stuff.index(segment.category.id)
+            for segment in segments
+        ]
+        own = np.array([segment.is_thing for segment in segments], bool), np.array(labels, np.int64)
+        fused.append((segment_classes(detections.panoptic.segment_map, *own) == theirs).ravel())
+        semantic.append((detections.semantic == recorded["semantic_map"]).ravel())
+    return float(np.concatenate(semantic).mean()), float(np.concatenate(fused).mean())

@@ -18,6 +18,8 @@ RECORDS = [
     ("mask_rcnn_R_50_DC5_3x", "detectron2_mask_rcnn_R_50_DC5"),
     ("mask_rcnn_X_101_32x8d_FPN_3x", "detectron2_mask_rcnn_X_101"),
     ("keypoint_rcnn_R_50_FPN_3x", "detectron2_keypoint_rcnn_R_50"),
+    ("panoptic_fpn_R_50_3x", "detectron2_panoptic_fpn_R_50"),
+    ("panoptic_fpn_R_101_3x", "detectron2_panoptic_fpn_R_101"),
 ]
 
 
@@ -45,6 +47,7 @@ def test_every_stage_is_detectron2s(loaded):
         ours["preprocessed"] = ours["preprocessed"][..., ::-1]  # detectron2 works on BGR
         ours |= parity.head_stages(model, features, recorded["proposal_boxes"][:50], "last")
         ours |= parity.keypoint_stages(model, features, recorded["resized_boxes"])
+        ours |= parity.semantic_stages(model, features)
         parity.check_stages(model, ours, recorded)
 
 
@@ -52,3 +55,11 @@ def test_detections_are_detectron2s(loaded):
     model, architecture, record = loaded
     theirs, pairs = parity.compare_detections(model, parity.images(architecture, record), first_label=0)
     assert theirs > 20 and pairs >= 0.99 * theirs
+
+
+def test_segments_are_detectron2s(loaded):
+    model, architecture, record = loaded
+    if not model.semantic_head:
+        pytest.skip("a model of instances alone")
+    semantic, fused = parity.compare_segments(model, parity.images(architecture, record))
+    assert semantic >= 0.99 and fused >= 0.99

@@ -18,7 +18,8 @@ def test_every_preset_has_what_a_user_needs():
         assert preset.config is None or preset.config in config_names()
         if preset.config:
             model = load_config(preset.config).model
-            assert bool(model.mask_head) == ("mask" in preset.name)
+            assert bool(model.mask_head) == ("mask" in preset.name or "panoptic" in preset.name)
+            assert bool(model.semantic_head) == bool(preset.pq) == ("panoptic" in preset.name)
             assert bool(model.keypoint_head) == bool(preset.keypoint_ap) == ("keypoint" in preset.name)
 
 
