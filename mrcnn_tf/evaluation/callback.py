@@ -7,14 +7,33 @@ from mrcnn_tf.evaluation.runner import evaluate
 
 KINDS = ("bbox", "segm", "keypoints")
 IN_LOGS = ("AP", "AP50", "AP75")  # more would bury the losses in the progress bar
+HEADLINES = (*(f"{kind}_{name}" for kind in KINDS for name in ("AP", "AP50")), "PQ", "mIoU")
+
+
+def main_figure(model, data_config):
+    """The name in the logs of the figure that says how good a model is; higher is better.
+
+    Panoptic quality where the model has segments and `data_config` their ground truth, else mean IoU of a model without
+    instances or of data without, else the AP of masks or boxes.
+
+    Args:
+        model: the `ModelConfig`.
+        data_config: the `DataConfig` that it is evaluated on.
+    """
+    if model.semantic_head:
+        if data_config.panoptic and model.mask_head:
+            return "val_PQ"
+        if not (model.box_head and (data_config.annotations or data_config.panoptic)):
+            return "val_mIoU"
+    return "val_segm_AP" if model.mask_head else "val_bbox_AP"
 
 
 class CocoAP(keras.callbacks.Callback):
     """Evaluates after an epoch and adds the figures to its logs, where other callbacks find them.
 
-    The names are `val_bbox_AP`, `val_bbox_AP50`, `val_bbox_AP75` and the same with `segm` and `keypoints`; all figures
-    of the last evaluation are in `results`. Figures without ground truth of their kind are absent. It saves nothing
-    itself.
+    The names are `val_bbox_AP`, `val_bbox_AP50`, `val_bbox_AP75` and the same with `segm` and `keypoints`; with a
+    semantic head `val_PQ`, `val_PQ_things`, `val_PQ_stuff` and `val_mIoU`. All figures of the last evaluation are in
+    `results`. Figures without ground truth of their kind are absent. It saves nothing itself.
 
     Keras calls callbacks in order, so this one must come before those that read its figures:
 
@@ -49,16 +68,23 @@ class CocoAP(keras.callbacks.Callback):
         if number % self.every_epochs and number != self.params.get("epochs"):
             return
         self.results, _ = evaluate(self.model, self.data_config, progress=bool(self.verbose))
-        figures = {
-            f"{self.prefix}{kind}_{name}": value
-            for kind in KINDS
-            for name, value in (getattr(self.results, kind) or {}).items()
-            if name in IN_LOGS and value is not None
-        }
+        figures = {f"{self.prefix}{name}": value for name, value in _figures(self.results) if value is not None}
         if logs is not None:
             logs.update(figures)
         if self.verbose:
-            headlines = [f"{self.prefix}{kind}_{name}" for kind in KINDS for name in ("AP", "AP50")]
+            headlines = [f"{self.prefix}{name}" for name in HEADLINES]
             shown = [f"{name}: {figures[name]:.3f}" for name in headlines if name in figures]
             # Keras' progress bar leaves the cursor in its line.
             print(f"\nEpoch {number}: {', '.join(shown) or 'no ground truth to evaluate on'}", flush=True)
+
+
+def _figures(results):
+    """(name, value) of what goes into the logs."""
+    for kind in KINDS:
+        known = getattr(results, kind) or {}
+        yield from ((f"{kind}_{name}", known[name]) for name in IN_LOGS if name in known)
+    if results.panoptic:
+        for name in ("all", "things", "stuff"):
+            yield "PQ" if name == "all" else f"PQ_{name}", getattr(results.panoptic, name)["PQ"]
+    if results.semantic:
+        yield "mIoU", results.semantic.mIoU

@@ -1,4 +1,4 @@
-"""Stopping when average precision no longer rises."""
+"""Stopping when the figure that matters no longer rises."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""What a run tells of itself on the way: losses, learning rate, speed and average precision by step."""
+"""What a run tells of itself on the way: losses, learning rate, speed and figures of evaluations by step."""
 
 import time
 

@@ -7,6 +7,8 @@ import re
 # those that a step takes besides. Both are fitted, see `activation_bytes`.
 HELD = 1.46
 WORKSPACE = 0.39e9
+# The same of the logits that the semantic loss interpolates to the image's pixels, with 200 to 600 classes.
+LABELS_HELD = 1.1
 LEVELS = range(2, 7)  # P2 to P6
 
 
@@ -24,10 +26,12 @@ def state_bytes(model):
 def activation_bytes(model, height, width, images):
     """An estimate of what a step takes on one device beside `state_bytes`; None for a network of keras.applications.
 
-    It counts what the trained convolutions and the RoI layers put out. The two constants were fitted to the growth of
-    a process on a processor, with TensorFlow 2.20, in seven cases of 0.7 to 1.9 GB (ResNet-18 and -50, 256 and 512
-    pixels, one and two images, float32 and bfloat16): the smallest is missed by 16 %, the others by 6 % at most, as are
-    three that were not among them (800x800, 800x1088, C4). What a GPU's convolutions ask for besides isn't in it.
+    It counts what the trained convolutions, the RoI layers and the semantic loss put out. The constants were fitted to
+    the growth of a process on a processor, with TensorFlow 2.20: the first two in seven cases of 0.7 to 1.9 GB
+    (ResNet-18 and -50, 256 and 512 pixels, one and two images, float32 and bfloat16), of which the smallest is missed
+    by 16 %, the others by 6 % at most, as are three that were not among them (800x800, 800x1088, C4). What a semantic
+    head for 53 classes of stuff added to one of 512 pixels was 0.11 GB, where 0.09 are expected. What a GPU's
+    convolutions ask for besides isn't in it.
 
     Args:
         model: a MaskRCNN.
@@ -38,7 +42,8 @@ def activation_bytes(model, height, width, images):
         return None
     elements = sum(_elements(model, variable, height * width) for variable in model.trainable_variables)
     size = 4 if model.compute_dtype == "float32" else 2
-    return round(WORKSPACE + HELD * size * images * (elements + _roi_elements(model)))
+    held = HELD * size * (elements + _roi_elements(model)) + LABELS_HELD * 4 * _logits(model) * height * width
+    return round(WORKSPACE + images * held)
 
 
 def _bytes(variable):
@@ -59,6 +64,8 @@ def _positions(model, path, pixels):
         return config.rois.batch_per_image * (config.box_head.pool_size // 2) ** 2
     if part == "box_head":
         return config.rois.batch_per_image * config.box_head.pool_size**2
+    if part == "semantic_head":
+        return _semantic_positions(path, pixels)
     if part in ("mask_head", "keypoint_head"):
         side = getattr(config, part).pool_size * (2 if "deconv" in path or "predictor" in path else 1)
         return model.roi_sampler.most_positives * side**2
@@ -69,9 +76,25 @@ def _positions(model, path, pixels):
     return pixels / 4**level
 
 
+def _semantic_positions(path, pixels):
+    """A level's convolutions run on ever finer maps, from its own down to that of stride 4; the classifier on two."""
+    found = re.search(r"p(\d)_conv(\d)", path)
+    if not found:
+        return pixels / 4**2 + pixels / 4**3
+    level, number = map(int, found.groups())
+    return pixels / 4 ** (level - number + 1)
+
+
+def _logits(model):
+    """Of each pixel of an image, which the semantic loss interpolates."""
+    return model.semantic_head.num_classes if model.semantic_head else 0
+
+
 def _roi_elements(model):
     """What is cut out of the maps for an image's RoIs."""
     config, rois = model.config, model.roi_sampler
+    if rois is None:
+        return 0
     count = config.rois.batch_per_image * config.box_head.pool_size**2
     for head in (config.mask_head, config.keypoint_head):
         if head and model.fpn:

@@ -7,8 +7,10 @@ from PIL import Image
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.data.problems import CONSOLE
 from mrcnn_tf.detections import Detections
+from mrcnn_tf.panoptic import Panoptic
 from mrcnn_tf.training.averages import averaged
-from mrcnn_tf.visualize import draw_detections, draw_ground_truth, side_by_side
+from mrcnn_tf.visualize import draw_detections, side_by_side
+from mrcnn_tf.visualize_samples import draw_sample
 
 MIN_SCORE = 0.5
 LONGEST = 1200  # pixels of a picture's side
@@ -47,7 +49,7 @@ class Predictions(keras.callbacks.Callback):
 
 
 def prediction_pictures(model, batches, count=4, min_score=MIN_SCORE):
-    """Ground truth beside detections: {"predictions/<image id>": uint8 RGB [H, W, 3]}.
+    """Ground truth beside detections or segments: {"predictions/<image id>": uint8 RGB [H, W, 3]}.
 
     Args:
         model: a MaskRCNN.
@@ -62,28 +64,29 @@ def prediction_pictures(model, batches, count=4, min_score=MIN_SCORE):
             row = {name: value[index] for name, value in arrays.items()}
             name = f"predictions/{row['image_id']}"
             if len(pictures) < count and name not in pictures:  # a last batch may repeat images to be full
-                pictures[name] = _picture(row, detections, model.config.categories, min_score)
+                pictures[name] = _picture(row, detections, model.config, min_score)
     return pictures
 
 
-def _picture(row, detections, categories, min_score):
-    size = height, width = tuple(int(side) for side in row["image_size"])
+def _picture(row, detections, model, min_score):
+    height, width = size = tuple(int(side) for side in row["image_size"])
     pixels = row["image"][:height, :width].round().clip(0, 255).astype(np.uint8)
-    there = row["classes"] > 0
-    owners = [categories[label - 1] for label in row["classes"][there]]
-    crowds = ["", " (crowd)"]
-    truth = draw_ground_truth(
-        pixels,
-        row["boxes"][there],
-        [owner.name + crowds[crowd] for owner, crowd in zip(owners, row["crowd"][there].astype(int), strict=True)],
-        masks=row["masks"][there] if "masks" in row else None,
-        keypoints=row["keypoints"][there] if "keypoints" in row else None,
-        categories=owners,
-    )
-    found = draw_detections(pixels, _rescaled(detections, size, categories), min_score)
-    sheet = Image.fromarray(side_by_side(truth, found, ("ground truth", f"detections scored {min_score} or more")))
+    truth = draw_sample(row, model.categories, model.stuff)
+    segments = detections.panoptic
+    if segments is not None:
+        found, title = Panoptic(_resized(segments.segment_map, size), segments.segments).draw(pixels), "segments"
+    else:
+        found = draw_detections(pixels, _rescaled(detections, size, model.categories), min_score)
+        title = f"detections scored {min_score} or more"
+    sheet = Image.fromarray(side_by_side(truth, found, ("ground truth", title)))
     sheet.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
     return np.asarray(sheet)
+
+
+def _resized(numbers, size):
+    """A map of segments [H, W] at the size (h, w); the middle of each pixel decides."""
+    places = ((2 * np.arange(side) + 1) * old // (2 * side) for side, old in zip(size, numbers.shape, strict=True))
+    return numbers[np.ix_(*places)]
 
 
 def _rescaled(detections, size, categories):

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 import yaml
 
+from mrcnn_tf.data.coco import source_name
 from mrcnn_tf.errors import NonFiniteLoss, UserError
 from mrcnn_tf.files import replaced
 from mrcnn_tf.ops.replicas import workers
@@ -129,12 +130,12 @@ class Run:
         callbacks = [self.clock]
         if step % self.epoch_steps:
             callbacks.append(RestoreLosses(self.arrays))
-        if val.annotations:
+        if source_name(val):
             callbacks.append(self.judge)
             if self.chief:
                 callbacks.append(SaveBest(self.folder / "best.keras", figure, self.history.epochs))
         callbacks += [self.history, EarlyStopping(self.history, figure, train.patience), measure]
-        if val.annotations and self.chief:
+        if source_name(val) and self.chief:
             callbacks.append(Predictions(events, val, measure))
         if verbose and self.chief:
             callbacks.append(TimeLeft(self.epochs * self.epoch_steps, step))

@@ -6,9 +6,11 @@ import pathlib
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.data.coco import source_name
 from mrcnn_tf.data.pipeline import TrainingData
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.evaluation.coco import CocoResults
+from mrcnn_tf.evaluation.callback import main_figure
+from mrcnn_tf.evaluation.results import CocoResults
 from mrcnn_tf.model import MaskRCNN
 from mrcnn_tf.precision import dtype_policy
 from mrcnn_tf.settings import Config
@@ -27,8 +29,8 @@ class TrainingRun:
 
     Attributes:
         model: with the last weights, or their averages (train.ema).
-        folder: holds `config.yaml`, `model.keras` (those weights), `best.keras` (best mask AP), `history.json` (figures
-            of each epoch), `log.jsonl` (of each few steps), `tensorboard/` and `checkpoints/`.
+        folder: holds `config.yaml`, `model.keras` (those weights), `best.keras` (best by `callback.main_figure`),
+            `history.json` (figures of each epoch), `log.jsonl` (of each few steps), `tensorboard/` and `checkpoints/`.
         seconds: wall time of the training steps of this process, without evaluation and saving.
         history: a list over epochs of the losses and figures by name.
         results: the `CocoResults` after the last epoch; None without data.val.
@@ -74,7 +76,7 @@ def train(config: Config, folder, weights=None, resume=False, force=False, verbo
         tf.config.experimental.enable_op_determinism()
     chief = is_chief(strategy)
     folder, verbose = pathlib.Path(folder), verbose if chief else 0
-    figure = "val_segm_AP" if config.model.mask_head else "val_bbox_AP"
+    figure = main_figure(config.model, config.data.val)
     checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints, figure, writes=chief)
     arrays, facts = _last_checkpoint(checkpoints, config, resume, force)
     data = TrainingData(config.data.train)
@@ -88,7 +90,7 @@ def train(config: Config, folder, weights=None, resume=False, force=False, verbo
 
 def _check_startable(config, weights):
     train = config.data.train
-    if not (train.annotations or train.records or train.sources):
+    if not (source_name(train) or train.sources):
         raise UserError("The config names no data to train on: set data.train.annotations and data.train.images.")
     backbone = config.model.backbone
     if not weights and (backbone.freeze_at or backbone.norm == "frozen_bn"):

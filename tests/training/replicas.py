@@ -11,7 +11,9 @@ import tensorflow as tf
 from tiny import tiny_batch, tiny_config
 
 from mrcnn_tf.benchmark.replicas import logical_strategy
+from mrcnn_tf.categories import Category
 from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.settings import SemanticHeadConfig
 from mrcnn_tf.training.optimizer import SGD
 
 IMAGES, STEPS = 4, 3  # images of a step; two batches of so many where two are accumulated
@@ -37,6 +39,7 @@ SCENARIOS = {
     "of_keras": {"of_keras": True},
     "overflow": {"kind": Overflowing, "scaled": True},
     "odd_end": {"norm": "frozen_bn", "images": 2 * IMAGES + 1},
+    "panoptic": {"images": 2 * IMAGES + 1, "semantic": True, "rate": 0.001},
     "float16": {"dtype": "mixed_float16"},
 }
 
@@ -49,12 +52,16 @@ def batches(parts):
         batch = tiny_batch(sizes, seed=number)
         batch["image_id"] += 10 * number
         batch["boxes"][0, 0] += number  # so that the images' objects differ, too
+        labels = np.random.default_rng(number).integers(0, 3, batch["image"].shape[:3])
+        labels[0, 10:] = 255  # images count by their labelled pixels
+        batch["semantic"] = labels.astype(np.uint8)
         made.append(batch)
     return made
 
 
 def dataset(parts, images):
-    columns = {name: np.concatenate([batch[name] for batch in batches(parts)])[:images] for name in tiny_batch()}
+    made = batches(parts)
+    columns = {name: np.concatenate([batch[name] for batch in made])[:images] for name in made[0]}
     return tf.data.Dataset.from_tensor_slices(columns).batch(IMAGES)
 
 
@@ -69,12 +76,15 @@ def train(
     dtype=None,
     images=None,
     rate=RATE,
+    semantic=False,
 ):
     """The model after the steps, the logs of the epoch, and how far the weight that moved most did."""
     keras.utils.set_random_seed(3)
     with strategy.scope():
         config = tiny_config("gn" if norm == "gn" else "frozen_bn")
         config.backbone.norm = norm
+        if semantic:
+            config.stuff, config.semantic_head = [Category(5, "sky"), Category(6, "sea")], SemanticHeadConfig(32)
         model = kind(config, dtype=dtype)
         before = [weight.numpy() for weight in model.trainable_weights]
         theirs = keras.optimizers.SGD(rate, momentum=0.9, clipnorm=0.1)

@@ -13,7 +13,7 @@ from mrcnn_tf.training.pictures import Predictions, prediction_pictures
 class Finds:
     """A model that finds one dog in each image, at a place in original pixels."""
 
-    config = types.SimpleNamespace(categories=CATEGORIES)
+    config = types.SimpleNamespace(categories=CATEGORIES, stuff=[])
     optimizer = None
     trainable_weights = ()
 

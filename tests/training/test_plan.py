@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 from tiny import tiny_config
 
+from mrcnn_tf.categories import Category
 from mrcnn_tf.model import MaskRCNN
-from mrcnn_tf.settings import Config
+from mrcnn_tf.settings import Config, SemanticHeadConfig
 from mrcnn_tf.training import plan
-from mrcnn_tf.training.memory import HELD, WORKSPACE, activation_bytes, state_bytes
+from mrcnn_tf.training.memory import HELD, LABELS_HELD, WORKSPACE, activation_bytes, state_bytes
 from mrcnn_tf.training.optimizer import SGD
 from mrcnn_tf.training.plan import TimeLeft, duration, plan_lines
 
@@ -51,6 +52,20 @@ def test_activations_of_an_image_by_hand(model):
     elements = stem + blocks + pyramid + proposals + rois + masks
     found = (activation_bytes(model, 128, 64, 3) - WORKSPACE) / (HELD * 4 * 3)
     assert found == pytest.approx(elements, rel=0.02)
+
+
+def test_activations_of_a_semantic_head_by_hand(model):
+    """32-channel pyramid, 64 channels, 3 classes: seven convolutions, the classifier at strides 4 and 8, all pixels."""
+    config = tiny_config()
+    config.stuff, config.semantic_head = [Category(5, "sky"), Category(6, "sea")], SemanticHeadConfig(channels=64)
+    pixels = 128 * 64
+    levels = [(16,), (64,), (256, 64), (1024, 256, 64)]  # cells of P2 to P5 and of what each is enlarged to
+    head = 64 * sum(pixels / cell for level in levels for cell in level) + 3 * (pixels / 16 + pixels / 64)
+    both = activation_bytes(MaskRCNN(config), 128, 64, 2)
+    expected = 2 * 4 * (HELD * head + LABELS_HELD * 3 * pixels)
+    assert both - activation_bytes(model, 128, 64, 2) == pytest.approx(expected, rel=1e-3)
+    config.box_head = config.mask_head = None
+    assert 2 * WORKSPACE > activation_bytes(MaskRCNN(config), 128, 64, 2) > WORKSPACE + expected
 
 
 def test_frozen_stages_hold_nothing(model):
