@@ -45,14 +45,18 @@ def labels_document(model, facts):
 
     Returns:
         A dictionary of plain JSON: `categories`, each with its `class` 1..K, `id`, `name`, `keypoints` and `skeleton`;
-        `mask_rule` and `keypoint_offset` as in `Detections`; `resize`, `pixel_mean` and `pixel_std`, what the model
-        does to an image by itself; `max_detections`, `score_threshold`; the versions `mrcnn_tf` and `tensorflow`; and
-        `facts`.
+        `stuff`, each with its `class` 1..S, `id` and `name`, and `panoptic`, the rules by which it is fused with the
+        instances, [] and None without a semantic head; `mask_rule` and `keypoint_offset` as in `Detections`; `resize`,
+        `pixel_mean` and `pixel_std`, what the model does to an image by itself; `max_detections`, `score_threshold`;
+        the versions `mrcnn_tf` and `tensorflow`; and `facts`.
     """
     config = model.config
     categories = [{"class": number} | dataclasses.asdict(one) for number, one in enumerate(config.categories, 1)]
+    stuff = [{"class": number, "id": one.id, "name": one.name} for number, one in enumerate(config.stuff, 1)]
     return {
         "categories": categories,
+        "stuff": stuff if config.semantic_head else [],
+        "panoptic": dataclasses.asdict(config.panoptic) if config.semantic_head else None,
         "mask_rule": config.conventions.mask_paste,
         "keypoint_offset": config.conventions.keypoint_offset,
         "resize": dataclasses.asdict(config.resize),
@@ -67,7 +71,7 @@ def labels_document(model, facts):
 
 
 def labels_text(model):
-    """The classes' names, one a line: line n is class n."""
+    """The names of the classes of things, one a line: line n is class n."""
     return "".join(" ".join(category.name.split()) + "\n" for category in model.config.categories)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from rich.table import Table
 
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.export.check_maps import compare_maps
 from mrcnn_tf.ops.boxes import iou
 from mrcnn_tf.ops.masks import paste_window
 from mrcnn_tf.runtimes.encoded_masks import EncodedMaskDetections
@@ -22,6 +23,7 @@ class Tolerances:
         score, mask: the largest difference of a probability.
         iou: the least IoU at which two boxes of a class are one detection.
         matched: the least share of either model's detections that the other has too.
+        pixels: the least share of the pixels of the semantic map, and of the segments, that are equal.
     """
 
     box: float
@@ -30,18 +32,19 @@ class Tolerances:
     mask: float
     iou: float = 0.5
     matched: float = 1.0
+    pixels: float = 0.999
 
 
 SAVED_MODEL = Tolerances(box=1e-3, keypoint=1e-3, score=1e-5, mask=1e-4)
 # Another interpreter sums in another order; a coordinate may differ by what the IoU allows.
 TFLITE = Tolerances(box=np.inf, keypoint=np.inf, score=1e-3, mask=1e-2, iou=0.99, matched=0.99)
 # With fewer digits, sums in another order end elsewhere: an image in a batch and by itself, these operations and those.
-# A keypoint is a heatmap's highest cell, which may be another one then.
-HALF = Tolerances(box=np.inf, keypoint=np.inf, score=0.01, mask=0.05, iou=0.95, matched=0.98)
-BRAIN = Tolerances(box=np.inf, keypoint=np.inf, score=0.03, mask=0.2, iou=0.9, matched=0.95)
+# A keypoint is a heatmap's highest cell, which may be another one then, and a pixel's class the likeliest.
+HALF = Tolerances(box=np.inf, keypoint=np.inf, score=0.01, mask=0.05, iou=0.95, matched=0.98, pixels=0.99)
+BRAIN = Tolerances(box=np.inf, keypoint=np.inf, score=0.03, mask=0.2, iou=0.9, matched=0.95, pixels=0.95)
 BY_PRECISION = {"float32": SAVED_MODEL, "float16": HALF, "bfloat16": BRAIN}
 # What bytes cost is for AP to say: the differences are shown, and nothing is refused.
-ANY = Tolerances(box=np.inf, keypoint=np.inf, score=np.inf, mask=np.inf, matched=0.0)
+ANY = Tolerances(box=np.inf, keypoint=np.inf, score=np.inf, mask=np.inf, matched=0.0, pixels=0.0)
 BY_QUANTIZATION = {"float32": TFLITE, "float16": HALF, "dynamic": ANY, "int8": ANY}
 
 
@@ -61,6 +64,8 @@ class Differences:
             nothing was compared.
         mask_pixels: where the exported model gives encoded masks, their pixels that no probabilities within the mask's
             tolerance would give; else None.
+        semantic, segments: the share, 0..1, of the pixels whose class is the same in the semantic maps, and whose
+            segment is the same after fusion; None without such maps.
         tolerances: what was allowed.
     """
 
@@ -77,6 +82,8 @@ class Differences:
     mask: float | None
     keypoint: float | None
     mask_pixels: int | None
+    semantic: float | None
+    segments: float | None
     tolerances: Tolerances
 
     @property
@@ -108,6 +115,9 @@ class Differences:
         self._add_difference(table, "keypoint", "keypoints, pixels")
         if self.mask_pixels is not None:
             table.add_row("wrong pixels of encoded masks", str(self.mask_pixels), "0")
+        for value, what in ((self.semantic, "class"), (self.segments, "segment")):
+            if value is not None:
+                table.add_row(f"pixels of the same {what}", f"{value:.2%}", f">= {self.tolerances.pixels:.2%}")
         return table
 
     def _add_difference(self, table, name, what):
@@ -151,6 +161,7 @@ def check_detections(reference, exported, tolerances, limits):
         iou=None if least is None else -least,
         **largest,
         mask_pixels=sum(pixels) if pixels else None,
+        **{name: _share(columns.get(name, ())) for name in ("semantic", "segments")},
         tolerances=tolerances,
     )
     _refuse(differences, columns)
@@ -172,6 +183,15 @@ def _refuse(differences, columns):
             f"The exported model's encoded masks have {differences.mask_pixels} pixels that the Keras model's "
             "probabilities don't explain: don't use the export, and report this with the config."
         )
+    for name, what in (("semantic", "class"), ("segments", "segment")):
+        value = getattr(differences, name)
+        if value is not None and value < tolerances.pixels:
+            worst = int(np.argmin([1.0 if one is None else _share([one]) for one in columns[name]]))
+            raise UserError(
+                f"The exported model and the Keras model give {value:.2%} of the pixels the same {what}, where at "
+                f"least {tolerances.pixels:.2%} must have it (worst in check image {worst}): don't use the export, "
+                "and report this with the config."
+            )
     units = {"box": " pixels", "keypoint": " pixels", "score": "", "mask": ""}
     for name, unit in units.items():
         value, allowed = getattr(differences, name), getattr(tolerances, name)
@@ -211,6 +231,7 @@ def _compare(position, reference, exported, tolerances, limits):
         "mask": None if encoded else _difference(position, "masks", *probabilities, mine, theirs),
         "mask_pixels": _wrong_pixels(reference, exported, mine, theirs, tolerances.mask) if encoded else None,
         "keypoint": _difference(position, "keypoints", _places(reference), _places(exported), mine, theirs),
+        **compare_maps(position, reference, exported, mine, theirs, tolerances.score),
     }
 
 
@@ -285,3 +306,12 @@ def _largest(values):
     """The largest of those that aren't None, NaN before all; None if there are none."""
     values = [value for value in values if value is not None]
     return float(np.max(values)) if values else None
+
+
+def _share(pixels):
+    """The share of equal pixels over some `Pixels`, None left out; None if there are none but those."""
+    pixels = [one for one in pixels if one is not None]
+    if not pixels:
+        return None
+    compared = sum(one.compared for one in pixels)
+    return sum(one.equal for one in pixels) / compared if compared else 1.0

@@ -5,7 +5,7 @@ from mrcnn_tf.errors import UserError
 # The network proper, by the scopes of its operations. What turns its outputs into boxes and masks stays float32: one
 # scale for coordinates and scores, or for small and large boxes, would leave few of either.
 TRUNK = r"(^|/|;)(backbone|fpn)(_\d+)?/"
-HEADS = r"(^|/|;)(res5|box_head|mask_head|keypoint_head|head)(_\d+)?/"
+HEADS = r"(^|/|;)(res5|box_head|mask_head|keypoint_head|head|semantic_head(_\d+)?/p\d_conv\d)(_\d+)?/"
 # The layer that sees the image, of whose dark parts bytes would leave too little, and the layers that mixed precision
 # keeps in float32 too: boxes are ranked by the scores, and moved by the deltas.
 FLOAT = r"(stem|class_logits|box_deltas|objectness_logits|anchor_deltas)(_\d+)?/"

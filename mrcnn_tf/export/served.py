@@ -4,6 +4,7 @@ import contextlib
 
 import tensorflow as tf
 
+from mrcnn_tf.export.pixel_maps import pixel_maps
 from mrcnn_tf.export.rows import prepare_rows
 from mrcnn_tf.native.library import static_shapes, stock_operations
 from mrcnn_tf.ops.image_bytes import decode_upright
@@ -14,6 +15,7 @@ INPUTS = {
     "image_size": ([None, 2], tf.int32),
     "original_size": ([None, 2], tf.int32),
 }
+SEMANTIC = ("semantic_logits", "semantic_size")
 
 
 class ServedGraph:
@@ -28,7 +30,15 @@ class ServedGraph:
       decoded: then nothing is detected and the size is zero;
     - with a mask head `masks` float32 [B, D, M, M], probabilities inside each box, or `masks_rle_bytes` string [B, D],
       COCO's compressed run lengths of the mask in the whole image, empty beyond `num_detections`;
-    - with a keypoint head `keypoints` float32 [B, D, P, 3] = (x, y, score).
+    - with a keypoint head `keypoints` float32 [B, D, P, 3] = (x, y, score);
+    - with a semantic head `semantic_png_bytes` string [B]: a grey PNG of the upright image's size, each pixel's class,
+      0 of any thing and 1..S of stuff; empty where `ok` is false;
+    - with a semantic head, and masks or no box head, also `segments_png_bytes` string [B]: the fused segments as COCO's
+      RGB PNG, id = R + 256 G + 65536 B, 0 = void; `num_segments` int32 [B]; and of segment s in row s - 1 of int32
+      [B, D + S], zeros beyond the last: `segment_classes` (1..K of a thing, 1..S of stuff), `segment_instances` (the
+      row of its detection, -1 of stuff) and `segment_areas` in pixels.
+
+    Without a box head there are `image_size`, `ok` and what the semantic head gives, and D is 0.
 
     Attributes:
         signatures: the two concrete functions by their names.
@@ -90,15 +100,18 @@ class ServedGraph:
             "original_size": tf.zeros([2], tf.int32),
         }
         inputs = prepare_rows(rows, prepare, empty)
-        ok = inputs.pop("ok")
+        ok, sizes = inputs.pop("ok"), inputs["original_size"]
         outputs = self._network(inputs)
-        found = tf.where(ok, outputs.pop("num_detections"), 0)
-        valid = tf.range(outputs["scores"].shape[1]) < found[:, None]
-        outputs = {name: _cleared(values, valid) for name, values in outputs.items()}
-        outputs |= {"num_detections": found, "image_size": inputs["original_size"], "ok": ok}
+        semantic = [outputs.pop(name) for name in SEMANTIC if name in outputs]
+        if self._model.box_head:
+            found = tf.where(ok, outputs.pop("num_detections"), 0)
+            valid = tf.range(outputs["scores"].shape[1]) < found[:, None]
+            outputs = {name: _cleared(values, valid) for name, values in outputs.items()} | {"num_detections": found}
+        maps = pixel_maps(*semantic, outputs, sizes, ok, self._model) if semantic else {}
         if "masks" in outputs and self._masks == "rle":
             masks, rule = outputs.pop("masks"), self._model.config.conventions.mask_paste
-            outputs["masks_rle_bytes"] = rle_counts(masks, outputs["boxes"], found, outputs["image_size"], rule)
+            outputs["masks_rle_bytes"] = rle_counts(masks, outputs["boxes"], found, sizes, rule)
+        outputs |= {"image_size": sizes, "ok": ok, **maps}
         count = tf.shape(rows)[0]  # less than `inputs` hold in an empty batch
         return {name: values[:count] for name, values in outputs.items()}
 

@@ -56,7 +56,9 @@ def export_tflite(
 
     The file's signature takes `image` uint8 [1, H, W, 3] RGB, the picture at the top left and the rest ignored, and
     `image_size` int32 [1, 2], the picture's (height, width) in it. It gives what `MaskRCNN.call` does, boxes and
-    keypoints in the input's pixels. What lies beyond the picture has no influence.
+    keypoints in the input's pixels; but of a semantic head `semantic` uint8 [1, H, W], the class of each pixel of the
+    input: 0 of any thing, 1..S of stuff, 255 beyond the picture. What lies there has no influence. Instances and stuff
+    are left for the client to fuse.
 
     Args:
         model: a `MaskRCNN`.
@@ -78,8 +80,8 @@ def export_tflite(
 
     Raises:
         UserError: another ending or quantisation, a size that the model can't have, no calibration images, an RoI
-            layer of run-time shapes, ai-edge-litert or ai-edge-quantizer missing, an unreadable check image, or an
-            export that finds something else than the model.
+            layer of run-time shapes, nothing to split, ai-edge-litert or ai-edge-quantizer missing, an unreadable check
+            image, or an export that finds something else than the model.
     """
     path = pathlib.Path(path)
     if path.suffix != ".tflite":
@@ -88,6 +90,8 @@ def export_tflite(
         raise UserError(f"There is no quantisation '{quantize}': choose {', '.join(QUANTIZATIONS)}.")
     size = canvas_of(model, input_size)
     check_convertible(model)
+    if split and not model.box_head:
+        raise UserError("Without a box head the model has no second half: export without split.")
     if quantize == "int8" and calibration is None:
         raise UserError("int8 needs images to find its scales on: give calibration images, such as the training's.")
     model = variant(model, "float32", max_detections, score_threshold)

@@ -10,6 +10,11 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.native.library import static_shapes
+from mrcnn_tf.ops import canvas
+from mrcnn_tf.ops.semantic import STRIDE
+
+STRIP = 16  # rows of logits that are enlarged at a time: the classes of all pixels at once would take hundreds of MB
+NO_CLASS = 255
 
 
 @dataclasses.dataclass
@@ -43,7 +48,7 @@ def whole_graph(model, size):
 
     def detect(image, image_size):
         inputs = {"image": tf.cast(image, tf.float32), "image_size": image_size, "original_size": image_size}
-        return model(inputs, training=False)
+        return _given(model(inputs, training=False))
 
     return Graph(detect, _image_specs(size))
 
@@ -72,7 +77,7 @@ def heads_graph(model, backbone):
         maps, *scores = ([values[f"{kind}{level}"] for level in range(levels)] for kind in ("map", "logits", "deltas"))
         maps = [tf.reshape(m, [1, m.shape[1], -1, model.channels]) for m in maps]
         inputs = {"image_size": image_size, "original_size": image_size}
-        return model.detections_in(maps, *scores, inputs, model.canvas_size(inputs))
+        return _given(model.detections_in(maps, *scores, inputs, model.canvas_size(inputs)))
 
     return Graph(detect, shapes | {"image_size": backbone.inputs["image_size"]})
 
@@ -88,6 +93,35 @@ def check_convertible(model):
             "TFLite has no RoIPool, whose bins differ in size: train with model.roi_layer.kind=align and "
             "model.roi_layer.aggregate=average."
         )
+
+
+def _given(outputs):
+    """What a file gives of the outputs of `MaskRCNN.call`: a map of classes in place of a semantic head's logits."""
+    if "semantic_logits" in outputs:
+        outputs["semantic"] = semantic_classes(outputs.pop("semantic_logits"), outputs.pop("semantic_size"))
+    return outputs
+
+
+def semantic_classes(logits, image_size):
+    """The class of each pixel of a letterboxed input: uint8 [1, H, W], 255 beyond the picture.
+
+    As `ops.semantic.semantic_map` with the picture's own size, of shapes and steps that are fixed.
+
+    Args:
+        logits: float32 [1, h, w, S + 1] at stride 4 of the input.
+        image_size: int32 [1, 2], (height, width) of the picture in it, pixels.
+    """
+    height, width = logits.shape[1:3]
+    strips = []
+    for top in range(0, height, STRIP):
+        # A cell more on either side, where there is one: bilinear interpolation looks at neighbours.
+        first, last = max(top - 1, 0), min(top + STRIP + 1, height)
+        enlarged = tf.image.resize(logits[:, first:last], [STRIDE * (last - first), STRIDE * width])
+        rows = min(STRIP, height - top) * STRIDE
+        begin = STRIDE * (top - first)
+        strips.append(tf.argmax(enlarged[:, begin : begin + rows], axis=-1, output_type=tf.int32))
+    picture = canvas.inside(image_size, STRIDE * height, STRIDE * width)[..., 0]
+    return tf.cast(tf.where(picture, tf.concat(strips, axis=1), NO_CLASS), tf.uint8)
 
 
 def save_graph(graph, folder):

@@ -51,7 +51,7 @@ class GrpcClient:
         self._service = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def predict(self, files):
-        """List of bytes -> list of dictionaries of arrays, one for each file.
+        """List of bytes -> list of dictionaries of arrays, or bytes, one for each file.
 
         Raises:
             ServerFault: no answer, or one that isn't the outputs.

@@ -11,9 +11,11 @@ from mrcnn_tf.categories import Category, as_categories
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.runtimes.encoded_masks import EncodedMaskDetections
-from mrcnn_tf.settings import ResizeConfig
+from mrcnn_tf.runtimes.served_maps import semantics_from
+from mrcnn_tf.settings import PanopticConfig, ResizeConfig
 
 NEEDED = ("boxes", "scores", "classes", "num_detections")
+MAPS = {"semantic_png_bytes", "semantic"}
 MASK_RULES = ("torchvision", "detectron2")
 
 
@@ -23,12 +25,16 @@ class Facts:
 
     Attributes:
         categories: the model's K `Category`s, class 1 first.
+        stuff: the S `Category`s of its semantic head, class 1 first; [] without one.
+        fusion: the `PanopticConfig` by which it fuses instances and stuff; None without a semantic head.
         mask_rule, keypoint_offset: as in `Detections`.
         resize: the `ResizeConfig` that the model applies to an image by itself.
         document: all of labels.json, as a dictionary.
     """
 
     categories: list[Category]
+    stuff: list[Category]
+    fusion: PanopticConfig | None
     mask_rule: str
     keypoint_offset: float
     resize: ResizeConfig
@@ -78,15 +84,15 @@ def _labels_file(path):
 
 def _as_facts(document, source):
     try:
-        records = sorted(document["categories"], key=lambda record: record["class"])
-        if [record["class"] for record in records] != list(range(1, len(records) + 1)):
-            raise ValueError("its classes aren't 1, 2, 3, ...")
+        things, stuff = document["categories"], document.get("stuff")  # which older exports lack
+        stuff = _classes(stuff, source) if stuff else []
+        categories = _classes(things, source) if things or not stuff else []  # a semantic head alone may know none
         if document["mask_rule"] not in MASK_RULES:
             raise ValueError(f"a mask_rule of {document['mask_rule']!r}")
-        by_id = {category.id: category for category in as_categories(records, source)}
-        categories = [by_id[record["id"]] for record in records]
+        fusion = PanopticConfig(**document["panoptic"]) if stuff else None
         resize = ResizeConfig(**document["resize"])
-        return Facts(categories, document["mask_rule"], float(document["keypoint_offset"]), resize, document)
+        offset = float(document["keypoint_offset"])
+        return Facts(categories, stuff, fusion, document["mask_rule"], offset, resize, document)
     except UserError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -95,13 +101,23 @@ def _as_facts(document, source):
         ) from error
 
 
+def _classes(records, source):
+    """The `Category`s of records, class 1 first."""
+    records = sorted(records, key=lambda record: record["class"])
+    if [record["class"] for record in records] != list(range(1, len(records) + 1)):
+        raise ValueError("its classes aren't 1, 2, 3, ...")
+    by_id = {category.id: category for category in as_categories(records, source)}
+    return [by_id[record["id"]] for record in records]
+
+
 def detections_from(outputs, facts, image_size):
     """The `Detections` of one image.
 
     Args:
         outputs: dictionary of arrays without the batch's dimension: `boxes` [D, 4] in pixels of the image, `scores`
             [D], `classes` [D], `num_detections` and, where the model has them, `masks` [D, M, M], `masks_rle_bytes`
-            [D] and `keypoints` [D, P, 3]. Rows beyond num_detections are padding.
+            [D], `keypoints` [D, P, 3] and what `semantics_from` reads. Rows beyond num_detections are padding. A
+            semantic head by itself gives maps only.
         facts: the model's `Facts`.
         image_size: (height, width) of the image, pixels.
 
@@ -109,6 +125,9 @@ def detections_from(outputs, facts, image_size):
         UserError: an output is missing or doesn't fit the labels, as where model and labels are of two exports.
     """
     missing = [name for name in NEEDED if name not in outputs]
+    if len(missing) == len(NEEDED) and MAPS & set(outputs):  # a semantic head by itself
+        none = {"boxes": np.zeros([0, 4]), "scores": np.zeros(0), "classes": np.zeros(0), "num_detections": 0}
+        outputs, missing = none | outputs, []
     if missing:
         raise UserError(f"The model's outputs lack {', '.join(missing)}: export it with mrcnn-tf export.")
     try:
@@ -122,11 +141,12 @@ def detections_from(outputs, facts, image_size):
             "categories": facts.categories,
             "keypoints": row.get("keypoints"),
             "keypoint_offset": facts.keypoint_offset,
+            "semantics": semantics_from(outputs, facts, image_size, found),
         }
         if "masks_rle_bytes" in row:
             return EncodedMaskDetections(row["masks_rle_bytes"], **common)
         return Detections(mask_probabilities=row.get("masks"), mask_rule=facts.mask_rule, **common)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"The model's outputs don't fit its labels ({error}): take labels.json from the same export."
         ) from error

@@ -31,7 +31,7 @@ class RestClient:
         self.timeout = timeout
 
     def predict(self, files):
-        """List of bytes -> list of dictionaries of arrays, one for each file.
+        """List of bytes -> list of dictionaries of arrays, or bytes, one for each file.
 
         Raises:
             ServerFault: no answer, or one that isn't the outputs.
@@ -71,7 +71,9 @@ class RestClient:
 
 
 def _array(value):
-    """A number, or nested lists, or a list of {"b64": ...} as an array."""
+    """A number, or nested lists, or a list of {"b64": ...} as an array; one {"b64": ...} as bytes."""
+    if isinstance(value, dict):
+        return base64.b64decode(value["b64"], validate=True)
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return np.array([base64.b64decode(item["b64"], validate=True) for item in value], object)
     array = np.asarray(value)

@@ -8,6 +8,7 @@ from mrcnn_tf.images import UnreadableImage, checked_pixels
 from mrcnn_tf.runtimes.encoded_masks import EncodedMaskDetections
 from mrcnn_tf.runtimes.outputs import detections_from
 from mrcnn_tf.runtimes.sendable import encode_png, sendable_file
+from mrcnn_tf.runtimes.served_maps import scaled_labels
 
 
 class Runtime:
@@ -18,12 +19,14 @@ class Runtime:
         categories: list of K `Category`s, class 1 first.
         resize: the `ResizeConfig` that the model applies to an image by itself.
         mask_head, keypoint_head: bool, whether it gives masks and keypoints; true until it has answered.
+        semantic_head: bool, whether it gives a class for each pixel.
     """
 
     def __init__(self, facts):
         self.facts = facts
         self.categories, self.resize = facts.categories, facts.resize
         self.mask_head = self.keypoint_head = True
+        self.semantic_head = bool(facts.stuff)
 
     def _answer(self, files):
         """The outputs for image files: list of bytes -> list of dictionaries of arrays, one for each file."""
@@ -65,7 +68,8 @@ class Runtime:
     def detect_batch(self, batch):
         """A list of `Detections`, one for each image of a batch of `coco_dataset` that was made with this `resize`.
 
-        The model takes bytes and resizes by itself, so it sees the batch's pixels rounded; boxes are scaled back.
+        The model takes bytes and resizes by itself, so it sees the batch's pixels rounded; boxes are scaled back, and
+        so is the map of classes, whose pixels then take the nearest one's, and it is fused anew with the masks.
 
         Raises:
             UserError: the model was exported with masks="rle", whose masks can't be scaled.
@@ -119,6 +123,8 @@ class Runtime:
             mask_rule=found.mask_rule,
             keypoints=keypoints,
             keypoint_offset=found.keypoint_offset,
+            semantics=found.semantics
+            and found.semantics._replace(labels=scaled_labels(found.semantic, size), fused=None),
         )
 
     @staticmethod

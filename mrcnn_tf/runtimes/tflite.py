@@ -10,14 +10,17 @@ from mrcnn_tf.images import checked_pixels
 from mrcnn_tf.ops.resize import fitted_size, resize_image
 from mrcnn_tf.runtimes.interpreter import detector_runner
 from mrcnn_tf.runtimes.outputs import detections_from, read_facts
+from mrcnn_tf.runtimes.served_maps import scaled_labels
 from mrcnn_tf.runtimes.tflite_metadata import read_metadata
 
 
 class TFLiteModel:
     """What `mrcnn-tf export tflite` wrote, with the `detect` and `detect_batch` of a `MaskRCNN`.
 
-    An image is resized to fit the file's fixed input, its aspect kept, and lies at the top left of it. One interpreter
-    runs one image at a time: threads that detect at the same time need a `TFLiteModel` each.
+    An image is resized to fit the file's fixed input, its aspect kept, and lies at the top left of it. The map of a
+    semantic head comes at the input's size: each pixel of the image takes the nearest one's class, and is fused with
+    the detections here. One interpreter runs one image at a time: threads that detect at the same time need a
+    `TFLiteModel` each.
 
     Args:
         path: the file, or either half of a split export.
@@ -29,7 +32,7 @@ class TFLiteModel:
         input_size: (height, width) of the input, pixels.
         resize: the `ResizeConfig` with which `coco_dataset` gives images that fit, as large as they can be.
         document: the facts in the file, a dictionary (see `export.assets.labels_document`).
-        mask_head, keypoint_head: bool, whether it gives masks and keypoints.
+        mask_head, keypoint_head, semantic_head: bool, whether it gives masks, keypoints and a class for each pixel.
 
     Raises:
         UserError: ai-edge-litert is missing, the file isn't a whole TFLite file of this package, or `threads` < 1.
@@ -51,6 +54,7 @@ class TFLiteModel:
         )
         outputs = self._runner.get_output_details()
         self.mask_head, self.keypoint_head = "masks" in outputs, "keypoints" in outputs
+        self.semantic_head = "semantic" in outputs
 
     def detect(self, images):
         """Detections of one image, uint8 [H, W, 3] RGB -> `Detections`, or of a list of images of any sizes -> a list.
@@ -88,9 +92,12 @@ class TFLiteModel:
         outputs = {name: value[0] for name, value in outputs.items()}
         # Each axis has its own ratio (as ops/image_space.py): rounding the resized size breaks the aspect by a little.
         ratio = np.asarray(original_size, np.float32)[::-1] / np.array([width, height], np.float32)
-        outputs["boxes"] = outputs["boxes"] * np.tile(ratio, 2)
+        if "boxes" in outputs:
+            outputs["boxes"] = outputs["boxes"] * np.tile(ratio, 2)
         if self.keypoint_head:
             outputs["keypoints"] = outputs["keypoints"] * np.append(ratio, np.float32(1))
+        if self.semantic_head:
+            outputs["semantic"] = scaled_labels(outputs["semantic"][:height, :width], original_size)
         return detections_from(outputs, self._facts, tuple(original_size))
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from panoptic_model import panoptic_config
 from PIL import Image
 from tiny import tiny_config
 
@@ -16,19 +17,20 @@ from mrcnn_tf import MaskRCNN
 from mrcnn_tf.categories import Category
 from mrcnn_tf.config import load_config
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.export import tflite
+from mrcnn_tf.export import tflite, tflite_graph
 from mrcnn_tf.export.quantize import quantized
 from mrcnn_tf.export.tflite import export_tflite
 from mrcnn_tf.ops.boxes import iou
+from mrcnn_tf.ops.semantic import semantic_map
 from mrcnn_tf.runtimes.tflite import TFLiteModel
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
-# The input and whether it is split, by kind: each has masks, and the last keypoints too.
-FILES = {"gn": ((96, 96), False), "c4": ((64, 96), False), "keypoints": ((96, 64), True)}
+# The input and whether it is split, by kind: each has masks, the first a class for each pixel, and the last keypoints.
+FILES = {"panoptic": ((96, 96), False), "c4": ((64, 96), False), "keypoints": ((96, 64), True)}
 OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 TYPES = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
-FLOAT_LAYERS = r"/(stem|objectness_logits|anchor_deltas|class_logits|box_deltas)(_\d+)?/"
+FLOAT_LAYERS = r"/(stem|objectness_logits|anchor_deltas|class_logits|box_deltas)(_\d+)?/|/semantic_head(_\d+)?/Conv2D"
 
 
 def picture(height, width, seed=0):
@@ -49,8 +51,8 @@ def exported(request, tmp_path_factory, pictures):
     """(model, input's size, `TFLiteReport`) of a float32 export."""
     size, split = FILES[request.param]
     keras.utils.set_random_seed(1)
-    config = tiny_config(request.param)
-    if request.param != "gn":
+    config = panoptic_config() if request.param == "panoptic" else tiny_config(request.param)
+    if request.param != "panoptic":
         config.backbone.norm = "frozen_bn"  # converts sooner
     model = MaskRCNN(config)
     path = tmp_path_factory.mktemp(request.param) / "model.tflite"
@@ -94,6 +96,15 @@ def check_same(reference, outputs):
         assert name == "num_detections" or not values[count:].any(), name
 
 
+def check_classes(reference, found, size):
+    """A map [1, H, W] is that of the model's logits in the picture of this size, and of no class beyond it."""
+    height, width = size
+    logits, logit_size = (reference[f"semantic_{name}"][0] for name in ("logits", "size"))
+    expected = semantic_map(logits, logit_size, size).numpy()
+    assert found.dtype == np.uint8 and (found[0, :height, :width] == expected).mean() >= 0.999
+    assert len(np.unique(expected)) > 1 and (found[0, height:] == 255).all() and (found[0, :, width:] == 255).all()
+
+
 @pytest.mark.parametrize("filled", [True, False], ids=["filled", "letterboxed"])
 def test_the_file_finds_what_the_model_finds(exported, filled):
     model, size, report = exported
@@ -106,7 +117,9 @@ def test_the_file_finds_what_the_model_finds(exported, filled):
     canvas[0, height:], canvas[0, :, width:] = 255, 77  # ignored
     for path in report.files:  # either half of a split export loads both
         outputs = TFLiteModel(path)._runner(image=canvas, image_size=image_size)
-        check_same(reference, outputs)
+        if model.semantic_head:
+            check_classes(reference, outputs.pop("semantic"), (height, width))
+        check_same({name: value for name, value in reference.items() if "semantic" not in name}, outputs)
         assert outputs["boxes"].dtype == outputs["scores"].dtype == outputs["masks"].dtype == np.float32
         assert outputs["classes"].dtype == outputs["num_detections"].dtype == np.int32
         assert outputs["boxes"].shape == (1, 10, 4) and outputs["num_detections"].shape == (1,)
@@ -120,6 +133,7 @@ def test_images_of_any_size_are_detected_in(exported):
         found = runtime.detect(picture(*shape))
         assert len(found) == 10 and found.image_size == shape and found.masks.shape == (10, *shape)
         assert (found.keypoints is not None) == (model.config.keypoint_head is not None)
+        assert (found.panoptic is not None) == (model.config.semantic_head is not None) == runtime.semantic_head
         assert (found.boxes >= 0).all() and (found.boxes[:, 2:] <= np.float32(shape[::-1]) + 1e-3).all()
 
 
@@ -138,7 +152,10 @@ def test_operations_are_builtin_and_shapes_fixed(exported):
 def test_the_report_and_the_files_facts(exported):
     model, size, report = exported
     assert (report.input_size, report.quantization) == (size, "float32")
-    assert report.differences.images == 2 and report.differences.matched == report.differences.reference == 20
+    differences = report.differences
+    assert differences.images == 2 and differences.matched == differences.reference == 20
+    maps = (differences.semantic, differences.segments)
+    assert min(maps) >= 0.999 if model.semantic_head else maps == (None, None)
     names = ["model.tflite"] if len(report.files) == 1 else ["model.backbone.tflite", "model.heads.tflite"]
     assert [path.name for path in report.files] == names
     assert sorted(path.name for path in report.files[0].parent.iterdir()) == names
@@ -216,6 +233,49 @@ def test_the_edge_config_in_int8(tmp_path, pictures):
     assert len(found) == 5 and found.scores.min() > 0.02
 
 
+def test_a_semantic_head_by_itself(tmp_path, pictures):
+    config = panoptic_config(instances=False)
+    config.backbone.norm = "frozen_bn"
+    keras.utils.set_random_seed(4)
+    model, path = MaskRCNN(config), tmp_path / "model.tflite"
+    report = export_tflite(model, path, input_size=64, check_images=pictures)
+    assert report.differences.reference == 0 and report.differences.semantic >= 0.999
+    found = TFLiteModel(path).detect(picture(70, 33))
+    assert len(found) == 0 and found.semantic.shape == (70, 33) and 0 < found.semantic.max() <= 3
+    assert not any(segment.is_thing for segment in found.panoptic.segments) and len(found.panoptic)
+    with pytest.raises(UserError, match="no second half: export without split"):
+        export_tflite(model, tmp_path / "split.tflite", input_size=64, split=True)
+
+
+def test_the_second_half_has_the_semantic_head(exported):
+    model, size, _ = exported
+    if not model.semantic_head:
+        pytest.skip("a model without one")
+    samples = [{"image": picture(*size)[None], "image_size": np.int32([[64, 80]])}]
+    backbone = tflite_graph.backbone_graph(model, size)
+    (maps,), heads = backbone.run_on(samples), tflite_graph.heads_graph(model, backbone)
+    assert "semantic" not in maps and heads.traced.structured_outputs["semantic"].shape == (1, *size)
+    (halves,) = heads.run_on([maps | samples[0]])
+    (whole,) = tflite_graph.whole_graph(model, size).run_on(samples)
+    assert set(halves) == set(whole) and (halves["semantic"] == whole["semantic"]).mean() >= 0.999
+
+
+def test_classes_are_found_strip_by_strip():
+    """As one enlargement of all, by hand: a strip has 16 rows of logits, and its neighbours' count at its edges."""
+    logits = np.random.default_rng(0).normal(size=(1, 37, 5, 3)).astype(np.float32)
+    places = (np.arange(4 * 37) + 0.5) / 4 - 0.5, (np.arange(4 * 5) + 0.5) / 4 - 0.5
+    columns = np.stack([np.interp(places[1], np.arange(5), row[:, c]) for row in logits[0] for c in range(3)])
+    columns = columns.reshape(37, 3, 20)
+    whole = np.stack(
+        [[np.interp(places[0], np.arange(37), columns[:, c, x]) for x in range(20)] for c in range(3)], axis=-1
+    )
+    found = tflite_graph.semantic_classes(tf.constant(logits), tf.constant([[140, 18]])).numpy()
+    expected = whole.argmax(-1).T
+    assert found.shape == (1, 148, 20) and found.dtype == np.uint8
+    np.testing.assert_array_equal(found[0, :140, :18], expected[:140, :18])
+    assert (found[0, 140:] == 255).all() and (found[0, :, 18:] == 255).all()
+
+
 def small_model(features="C5"):
     """Boxes only, which convert soonest."""
     config = tiny_config("frozen_bn")
@@ -280,16 +340,16 @@ def test_pooling_in_bins_of_unlike_sizes_is_refused(tmp_path, roi_layer, split):
 
 
 @pytest.fixture
-def file_of_gn(exported):
-    """The converted model of "gn", so that what comes after the conversion needs none of its own."""
+def file_of_fpn(exported):
+    """The converted model of "panoptic", so that what comes after the conversion needs none of its own."""
     model, size, report = exported
     if model.config.features != "FPN":
         pytest.skip("one kind is enough")
     return model, size, contents(report.files[0])
 
 
-def test_a_wrong_export_is_not_kept(file_of_gn, tmp_path, pictures, monkeypatch):
-    model, size, flatbuffer = file_of_gn
+def test_a_wrong_export_is_not_kept(file_of_fpn, tmp_path, pictures, monkeypatch):
+    model, size, flatbuffer = file_of_fpn
     monkeypatch.setattr(tflite, "_converted", lambda *_: flatbuffer)
     before = model.get_weights()
     changed = MaskRCNN(model.config)
@@ -301,8 +361,8 @@ def test_a_wrong_export_is_not_kept(file_of_gn, tmp_path, pictures, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["model.tflite"]
 
 
-def test_a_missing_quantiser_or_interpreter_is_named(file_of_gn, tmp_path, monkeypatch):
-    model, size, flatbuffer = file_of_gn
+def test_a_missing_quantiser_or_interpreter_is_named(file_of_fpn, tmp_path, monkeypatch):
+    model, size, flatbuffer = file_of_fpn
     monkeypatch.setattr(tflite, "_converted", lambda graph, kind, samples: quantized(flatbuffer, kind, samples))
     for missing, sentence in (
         ("ai_edge_quantizer", r"^Quantising needs ai-edge-quantizer: pip install 'mrcnn-tf\[edge\]'\.$"),

@@ -4,9 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
+from export.panoptic_model import panoptic_config
 from PIL import Image
 from serving_process import serving, stub_command
-from tiny import tiny_config
 
 from mrcnn_tf.export.assets import write_assets
 from mrcnn_tf.export.served import ServedGraph
@@ -20,7 +20,7 @@ SIZES = ((48, 64), (64, 40), (91, 77))
 
 @pytest.fixture(scope="module")
 def model():
-    config = tiny_config()
+    config = panoptic_config()
     config.detections.score_threshold = 0.3
     return MaskRCNN(config)
 
@@ -76,6 +76,11 @@ def test_files_one_by_one_and_together(runtimes, model, tmp_path):
                 check(found, wanted)
                 np.testing.assert_allclose(found.mask_probabilities, wanted.mask_probabilities, atol=1e-4)
                 assert found.to_coco(1)[0].keys() == wanted.to_coco(1)[0].keys()
+                assert (found.semantic == wanted.semantic).mean() >= 0.999
+                assert (found.panoptic.segment_map == wanted.panoptic.segment_map).mean() >= 0.999
+                assert [one.category for one in found.panoptic.segments] == [
+                    one.category for one in wanted.panoptic.segments
+                ]
 
 
 def test_pixels(runtimes, model, tmp_path):

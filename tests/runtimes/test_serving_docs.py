@@ -14,7 +14,8 @@ import urllib.request
 
 import numpy as np
 import pytest
-from served_stand_in import save_image
+from PIL import Image
+from served_stand_in import LABELS, save_image
 
 from mrcnn_tf.ops.masks import paste_masks
 
@@ -91,6 +92,24 @@ def test_pasting():
         expected = paste_masks(mask[None], np.array([box]), 48, 64, "detectron2")[0]
         given = variables["paste"](mask, box, 48, 64)
         assert given.shape == (48, 64) and (given != expected).sum() <= 1  # a tie within float32's rounding
+
+
+def test_segments():
+    _, variables = printed(block("def segments"))
+    ids, file = np.array([[0, 2, 258], [1, 1, 258]]), io.BytesIO()
+    Image.fromarray(np.stack([ids & 255, ids >> 8, ids * 0], -1).astype(np.uint8)).save(file, "PNG")
+    outputs = {
+        "scores": np.array([[0, 0, 0], [0.9, 0.75, 0]], np.float32),
+        "segments_png_bytes": np.array([b"", file.getvalue()], object),
+        "num_segments": np.array([0, 2]),
+        "segment_classes": np.array([[0, 0, 0], [2, 1, 0]]),
+        "segment_instances": np.array([[0, 0, 0], [1, -1, 0]]),
+        "segment_areas": np.array([[0, 0, 0], [2, 1, 0]]),
+    }
+    labels = {"categories": LABELS["categories"], "stuff": [{"class": 1, "id": 9, "name": "sky"}]}
+    found, table = variables["segments"](outputs, 1, labels)
+    np.testing.assert_array_equal(found, ids)
+    assert table == [(1, "tall", 0.75, 2), (2, "sky", None, 1)]
 
 
 def test_a_server_in_python(server, picture):

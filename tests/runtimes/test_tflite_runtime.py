@@ -55,8 +55,9 @@ def test_boxes_and_keypoints_come_back_to_the_image(model, height, width):
 def test_facts_of_the_file(model):
     assert model.categories == stand_in.CATEGORIES
     assert model.input_size == (64, 96)
-    assert (model.mask_head, model.keypoint_head) == (True, True)
+    assert (model.mask_head, model.keypoint_head, model.semantic_head) == (True, True, False)
     found = model.detect(image(20, 40))
+    assert found.semantic is None and found.panoptic is None
     assert (found.mask_rule, found.keypoint_offset) == ("detectron2", 0.5)
     assert found.masks[0, :, :20].all() and not found.masks[0, :, 21:].any()
 
@@ -89,6 +90,31 @@ def test_models_without_masks_or_keypoints(folder):
     found = bare.detect(image(30, 20))
     assert found.mask_probabilities is None and found.keypoints is None
     assert (bare.mask_head, bare.keypoint_head) == (False, False)
+
+
+@pytest.mark.parametrize("height, width", [(64, 96), (30, 30), (128, 40), (480, 1280)])
+def test_classes_of_pixels_come_back_to_the_image_and_are_fused(folder, height, width):
+    model = TFLiteModel(stand_in.write(folder / "semantic.tflite", keypoints=False, semantic=True))
+    assert model.semantic_head
+    found = model.detect(image(height, width))
+    expected = np.ones((height, width), np.uint8)
+    expected[:, width // 2 :] = 2
+    # An image that is shrunk, or enlarged, has the class of the nearest pixel of the input.
+    wrong = found.semantic != expected
+    assert found.semantic.shape == (height, width) and not np.delete(wrong, _middle(width), axis=1).any()
+    # A sea lion in the left half; the cat's score is too low. A seam of sand may show where the mask ends.
+    lion, *sand, sea = found.panoptic.segments
+    assert (lion.category.name, lion.instance, sea.category.name) == ("sea lion", 0, "sea")
+    assert lion.area + sum(one.area for one in sand) == pytest.approx(height * width / 2, rel=0.1)
+    assert sea.area == pytest.approx(height * width / 2, rel=0.1) and sum(one.area for one in sand) < 0.1 * sea.area
+    batch = {"image": np.float32(image(32, 48)[None]), "image_size": [[32, 48]], "original_size": [[height, width]]}
+    (scaled,) = model.detect_batch(batch)
+    assert scaled.semantic.shape == (height, width) and scaled.panoptic.segment_map.shape == (height, width)
+
+
+def _middle(width):
+    """The columns that a pixel of the input may stretch over the middle."""
+    return slice(width // 2 - 1 - width // 96, width // 2 + 1 + width // 96)
 
 
 @pytest.fixture(scope="module")

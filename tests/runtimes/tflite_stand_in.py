@@ -10,11 +10,13 @@ from mrcnn_tf.runtimes.tflite_metadata import with_metadata
 CATEGORIES = [Category(3, "cat", ["ear", "tail"], [[1, 2]]), Category(17, "sea lion")]
 ROWS = 3  # of which two are detections
 MASK_SIDE = 28
+STUFF = [{"class": 1, "id": 40, "name": "sand"}, {"class": 2, "id": 41, "name": "sea"}]
 
 
-def document(rule="torchvision"):
+def document(rule="torchvision", semantic=False):
     """The facts that the exporter adds."""
-    return {
+    stuff = {"stuff": STUFF, "panoptic": {"score_threshold": 0.5, "overlap": 0.5, "stuff_area": 4}}
+    return (stuff if semantic else {}) | {
         "categories": [{"class": n} | dataclasses.asdict(one) for n, one in enumerate(CATEGORIES, 1)],
         "mask_rule": "detectron2",
         "keypoint_offset": 0.5,
@@ -22,18 +24,19 @@ def document(rule="torchvision"):
     }
 
 
-def flatbuffer(height, width, masks=True, keypoints=True):
+def flatbuffer(height, width, masks=True, keypoints=True, semantic=False):
     """A converted model of an input of height x width pixels.
 
     First comes a sea lion as large as the picture, whose score is the mean of the red channel over the picture, then a
     cat in its upper left quarter, whose score is the mean of the green channel over the rest of the input. Masks are
-    set in their left half. The cat's ear is in the middle of the picture.
+    set in their left half. The cat's ear is in the middle of the picture. Left of it is sand, right of it sea.
     """
 
     class Model(tf.Module):
         @tf.function(autograph=False)
         def detect(self, image, image_size):
-            return _detections(tf.cast(image, tf.float32)[0], image_size[0], masks, keypoints)
+            detections = _detections(tf.cast(image, tf.float32)[0], image_size[0], masks, keypoints)
+            return detections | (_classes(height, width, image_size[0]) if semantic else {})
 
     model = Model()
     pixels = tf.TensorSpec([1, height, width, 3], tf.uint8, name="image")
@@ -44,7 +47,8 @@ def flatbuffer(height, width, masks=True, keypoints=True):
 
 def write(path, height=64, width=96, rule="torchvision", **heads):
     """Writes such a file; returns its path."""
-    path.write_bytes(with_metadata(flatbuffer(height, width, **heads), document(rule), "cat\nsea lion\n"))
+    facts = document(rule, heads.get("semantic", False))
+    path.write_bytes(with_metadata(flatbuffer(height, width, **heads), facts, "cat\nsea lion\n"))
     return path
 
 
@@ -94,3 +98,10 @@ def _detections(image, size, masks, keypoints):
         ear = tf.stack([x / 2, y / 2, zero + 0.75])
         outputs["keypoints"] = tf.tile(ear[None, None, None], [1, ROWS, 2, 1])
     return outputs
+
+
+def _classes(height, width, size):
+    rows, columns = tf.range(height)[:, None], tf.range(width)[None, :]
+    stuff = tf.where(2 * columns < size[1], 1, 2) + 0 * rows
+    inside = (rows < size[0]) & (columns < size[1])
+    return {"semantic": tf.cast(tf.where(inside, stuff, 255), tf.uint8)[None]}
