@@ -45,5 +45,5 @@ if pathlib.Path(sys.argv[0]).stem != "mrcnn-tf":
     from mrcnn_tf.settings import Config
     from mrcnn_tf.training.optimizer import make_optimizer
     from mrcnn_tf.training.trainer import load_model, train
-    from mrcnn_tf.visualize import show_batch
+    from mrcnn_tf.visualize_samples import show_batch
     from mrcnn_tf.weights.presets import list_presets

@@ -12,7 +12,8 @@ from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import replaced
 from mrcnn_tf.settings import Config
 from mrcnn_tf.training.trainer import TrainingRun, train
-from mrcnn_tf.visualize import draw_ground_truth, save_png, side_by_side
+from mrcnn_tf.visualize import save_png, side_by_side
+from mrcnn_tf.visualize_samples import draw_found, draw_sample
 
 DRAWN_SCORE = 0.5
 
@@ -53,18 +54,8 @@ def _draw_all(model, data, folder):
             one = {name: value[number].numpy() for name, value in batch.items()}
             height, width = one["image_size"]
             image = np.round(one["image"][:height, :width]).astype(np.uint8)
-            left = _draw_annotated(image, one, data.categories)
-            right = detections.draw(image, min_score=DRAWN_SCORE)
+            left = draw_sample(one, data.categories, data.stuff)
+            right = draw_found(image, detections, min_score=DRAWN_SCORE)
             pictures.append(folder / f"{one['image_id']}.png")
             save_png(side_by_side(left, right), pictures[-1])
     return pictures
-
-
-def _draw_annotated(image, sample, categories):
-    """The ground truth of one image of a batch, with masks and keypoints where the batch has them."""
-    valid = sample["classes"] > 0
-    rows = {name: sample[name][valid] for name in ("boxes", "masks", "keypoints") if name in sample}
-    drawn = [categories[index - 1] for index in sample["classes"][valid]]
-    names = [category.name for category in drawn]
-    keypoints = rows.get("keypoints")
-    return draw_ground_truth(image, rows["boxes"], names, rows.get("masks"), keypoints=keypoints, categories=drawn)

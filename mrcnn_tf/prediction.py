@@ -1,4 +1,4 @@
-"""Detections of image files, written as json and pictures."""
+"""Detections and segments of image files, written as json and pictures."""
 
 import json
 import pathlib
@@ -6,6 +6,9 @@ import pathlib
 from mrcnn_tf.files import replaced
 from mrcnn_tf.images import UnreadableImage, read_image
 from mrcnn_tf.visualize import save_png
+from mrcnn_tf.visualize_samples import draw_found
+
+SEGMENTS = "_segments"  # what the name of their map has beside the picture's
 
 
 def predict_files(model, paths, folder, min_score=0.5, on_image=None):
@@ -15,6 +18,9 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
     The json holds the image's size and a list of detections in COCO's result format with class names and, beside
     `keypoints`, the `keypoint_names` in their order.
 
+    Where the model has segments, the picture shows these, NAME_segments.png is their map in COCO's panoptic format, and
+    the json has a list of `segments` as its `segments_info` is, with class names, `isthing` and the scores of things.
+
     Args:
         model: a `MaskRCNN`, or an exported one with the same `detect`; `detect_file` is preferred.
         paths: image files.
@@ -23,7 +29,8 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
         on_image: called with (path, Detections) after each image.
 
     Returns:
-        A list of (path, number of detections drawn) and a list of sentences, one for each file that couldn't be read.
+        A list of (path, number of segments or detections drawn) and a list of sentences, one for each file that
+        couldn't be read.
 
     Raises:
         UserError: the model can't be reached or fails.
@@ -38,10 +45,14 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
             unreadable.append(str(error))
             continue
         name = _free_name(path.stem, names)
+        segments = detections.panoptic
         with replaced(folder / f"{name}.json") as file:
             file.write_text(json.dumps(_record(path, image, detections), ensure_ascii=False), encoding="utf-8")
-        save_png(detections.draw(image, min_score=min_score), folder / f"{name}.png")
-        drawn.append((path, int((detections.scores >= min_score).sum())))
+        if segments is not None:
+            with replaced(folder / f"{name}{SEGMENTS}.png") as file:
+                file.write_bytes(segments.png())
+        save_png(draw_found(image, detections, min_score), folder / f"{name}.png")
+        drawn.append((path, int((detections.scores >= min_score).sum()) if segments is None else len(segments)))
         if on_image:
             on_image(path, detections)
     return drawn, unreadable
@@ -54,12 +65,23 @@ def _record(path, image, detections):
         row["category"] = category.name
         if "keypoints" in row:
             row["keypoint_names"] = list(category.keypoints)
-    return {"file": str(path), "height": image.shape[0], "width": image.shape[1], "detections": rows}
+    record = {"file": str(path), "height": image.shape[0], "width": image.shape[1], "detections": rows}
+    return record if detections.panoptic is None else record | {"segments": _segments(detections.panoptic)}
+
+
+def _segments(panoptic):
+    rows = panoptic.to_coco(0, "")["segments_info"]
+    for row, segment in zip(rows, panoptic.segments, strict=True):
+        row |= {"category": segment.category.name, "isthing": int(segment.is_thing)}
+        if segment.score is not None:
+            row["score"] = segment.score
+    return rows
 
 
 def _free_name(stem, names):
+    """A name that neither another image's files have nor its map of segments."""
     name, number = stem, 2
-    while name in names:
+    while names & {name, f"{name}{SEGMENTS}"}:
         name, number = f"{stem}_{number}", number + 1
-    names.add(name)
+    names |= {name, f"{name}{SEGMENTS}"}
     return name

@@ -1,5 +1,6 @@
 """What the measured parts of the package give at small sizes, and the operations that are counted. Nothing is timed."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -23,8 +24,10 @@ from mrcnn_tf.benchmark.operations import inference_operations, resnet_operation
 from mrcnn_tf.benchmark.plan import FAMILY
 from mrcnn_tf.benchmark.processes import LeftOut, Process
 from mrcnn_tf.benchmark.report import PARTS, WHAT
+from mrcnn_tf.categories import Category
 from mrcnn_tf.layers.resnet import ResNet
 from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.settings import SemanticHeadConfig
 
 SMALL = [
     "model.fpn.channels=32",
@@ -35,6 +38,7 @@ SMALL = [
     "model.rpn.post_nms_test=20",
     "model.detections.max_per_image=5",
 ]
+PANOPTIC = [*SMALL, "model.semantic_head.channels=32"]
 MODEL = {"config": "nuclei_r18_fpn", "overrides": SMALL, "height": 64, "width": 96, "precision": "float32"}
 
 
@@ -66,11 +70,17 @@ def test_detection_and_its_parts_are_timed_under_the_names_of_the_report():
     task = inference.prepare(**MODEL)
     assert names_of(task) == {"detect", "detect_full"}
     assert task.facts["detections"] == 5
-    assert names_of(breakdown.prepare(**MODEL)) == {*PARTS, "whole"} - {
+    assert names_of(breakdown.prepare(**MODEL | {"overrides": PANOPTIC})) == {*PARTS, "whole"} - {
         "keypoint_features",
         "keypoint_head",
         "keypoints",
     }
+
+
+def test_a_semantic_head_is_timed_by_itself():
+    model = MODEL | {"overrides": [*PANOPTIC, "model.box_head=null", "model.mask_head=null"]}
+    names = {"resize", "normalize", "backbone", "fpn", "semantic_head", "whole"}
+    assert names_of(breakdown.prepare(**model)) == names
 
 
 def test_keypoints_are_found_in_a_config_that_leaves_the_categories_open():
@@ -92,12 +102,12 @@ def test_the_familys_configs_give_what_the_report_says_of_them(name):
     assert [len(category.keypoints) for category in config.categories] == ([17] if config.keypoint_head else [0] * 80)
 
 
-def test_a_training_step_learns_from_the_seven_objects():
-    task = training.prepare(**MODEL)
+def test_a_training_step_learns_from_the_seven_objects_and_all_pixels():
+    task = training.prepare(**MODEL | {"overrides": PANOPTIC})
     assert names_of(task) == {"step"}
-    assert task.facts["loss_mask"] > 0 and task.facts["loss"] == pytest.approx(
-        sum(value for name, value in task.facts.items() if name != "loss"), rel=1e-4
-    )
+    assert task.facts["loss_mask"] > 0 and task.facts["loss_semantic"] > 0
+    parts = [value for name, value in task.facts.items() if name != "loss"]
+    assert task.facts["loss"] == pytest.approx(sum(parts), rel=1e-4)
 
 
 def test_replicas_and_checkpoints_are_timed():
@@ -144,3 +154,17 @@ def test_operations_of_the_parts_are_those_of_a_count_by_hand(tiny_config):
     assert counted["box_head"] == 10 * 2 * (144 * 12 + 12 * 12 + 12 * 3 + 12 * 8)
     # Five masks of 4 x 4 cells: two 3x3 convolutions, a deconvolution to twice the side, one class's kernel.
     assert counted["mask_head"] == 5 * 2 * 16 * (9 * 16 * 6 + 9 * 6 * 6 + 4 * 6 * 6 + 4 * 6)
+
+
+def test_operations_of_a_semantic_head_are_those_of_a_count_by_hand(tiny_config):
+    stuff = [Category(11, "sky"), Category(12, "sea")]
+    config = dataclasses.replace(tiny_config, stuff=stuff, semantic_head=SemanticHeadConfig(channels=32))
+    counted = inference_operations(MaskRCNN(config), 60, 90)  # on a canvas of 64 x 96
+    cells = {4: 16 * 24, 8: 8 * 12, 16: 4 * 6, 32: 2 * 3}
+    first = cells[4] + cells[8] + cells[16] + cells[32]  # of 16 channels; the others of 32
+    others = cells[8] + cells[16] + cells[8]  # one of P4's, two of P5's
+    classifier = (cells[4] + cells[8]) * 32 * 3
+    assert counted["semantic_head"] == 2 * (first * 9 * 16 * 32 + others * 9 * 32 * 32 + classifier)
+    alone = dataclasses.replace(config, box_head=None, mask_head=None)
+    shared = ("backbone", "fpn", "semantic_head")
+    assert inference_operations(MaskRCNN(alone), 60, 90) == {name: counted[name] for name in shared}

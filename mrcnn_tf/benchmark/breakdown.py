@@ -25,6 +25,15 @@ def prepare(config, overrides, height, width, precision):
     images = part("normalize", lambda i, s: model.preprocess.normalize(i, s), ready["image"], size)
     maps = part("backbone", lambda i: model.backbone(i), images)
     features = part("fpn", lambda m: model.fpn(m), maps) if model.fpn else maps[-1:]
+    if model.rpn:
+        _instances(model, part, features, size)
+    if model.semantic_head:
+        part("semantic_head", lambda f: model.semantic_head(f), model.semantic_maps(features))
+    return worker.Task(worker.timed(**parts, whole=lambda: model.detect(image)))
+
+
+def _instances(model, part, features, size):
+    """Times the parts that find boxes, masks and keypoints on the maps of an image of `size`."""
     part("rpn_head", lambda f: model.rpn.head(f), features)
     proposals = part("rpn", lambda f, s: model.rpn(f, s), features, size)
     box_head = model.box_head
@@ -38,7 +47,6 @@ def prepare(config, overrides, height, width, precision):
         pooled = part("keypoint_features", lambda f, b: model.keypoint_features(f, b), features, found.boxes)
         heatmaps = part("keypoint_head", lambda p, c: model.keypoint_head(p, c), pooled, found.classes)
         part("keypoints", lambda h, d: model.keypoint_head.detect(h, d.boxes, d.classes), heatmaps, found)
-    return worker.Task(worker.timed(**parts, whole=lambda: model.detect(image)))
 
 
 if __name__ == "__main__":

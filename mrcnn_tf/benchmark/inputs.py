@@ -56,6 +56,11 @@ def objects(height, width, classes):
     return boxes(OBJECTS, height, width, min(40, side / 4), side / 2), 1 + np.arange(OBJECTS) % classes
 
 
+def labels(height, width, stuff):
+    """A class for each pixel, uint8 [H, W] in 0..S: bands of all of them."""
+    return np.repeat((np.arange(height) * (stuff + 1) // height).astype(np.uint8)[:, None], width, axis=1)
+
+
 def mask_probabilities(count, side=28):
     """Smooth blobs as a mask head predicts them, float32 [N, side, side] in 0..1."""
     centre = np.random.default_rng(3).uniform(0.35, 0.65, (count, 2, 1, 1))

@@ -7,7 +7,7 @@ from mrcnn_tf.config import load_config
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.model import MaskRCNN
 from mrcnn_tf.precision import dtype_policy
-from mrcnn_tf.weights.coco import PERSON
+from mrcnn_tf.weights.coco import COCO_STUFF, PERSON
 
 CLASSES = 80  # COCO's, where the config leaves the classes open
 
@@ -22,6 +22,8 @@ def benchmark_config(name, overrides, height, width):
     if not model.categories:
         things = [Category(number, str(number)) for number in range(1, CLASSES + 1)]
         model.categories = [PERSON] if model.keypoint_head else things
+    if model.semantic_head and not model.stuff:
+        model.stuff = COCO_STUFF
     model.detections = dataclasses.replace(model.detections, score_threshold=0.0)
     model.resize = dataclasses.replace(model.resize, min_size=min(height, width), max_size=max(height, width))
     return config

@@ -13,12 +13,24 @@ def inference_operations(model, height, width):
     A keras.applications backbone isn't counted; res5 as a head counts with the box and the mask head that read it.
     """
     height, width = (model.divisor * math.ceil(side / model.divisor) for side in (height, width))
-    config = model.config
-    levels = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in model.rpn.strides]
-    counts = {} if config.backbone.application else {"backbone": resnet_operations(model.backbone, height, width)}
+    config, counts = model.config, {}
+    strides = (model.rpn or model.semantic_head).strides
+    levels = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in strides]
+    if not config.backbone.application:
+        counts["backbone"] = resnet_operations(model.backbone, height, width)
     if model.fpn:
         counts["fpn"] = _pyramid(model.fpn, levels)
-    counts["rpn"] = sum(_convolutions(_rpn_convs(model.rpn.head), rows * columns) for rows, columns in levels)
+    if model.rpn:
+        counts |= _instances(model, levels)
+    if model.semantic_head:
+        counts["semantic_head"] = _semantic_head(model.semantic_head, levels)
+    return counts
+
+
+def _instances(model, levels):
+    """Of what finds boxes, masks and keypoints."""
+    config = model.config
+    counts = {"rpn": sum(_convolutions(_rpn_convs(model.rpn.head), rows * columns) for rows, columns in levels)}
     res5 = _res5(model.box_features) if config.features == "C4" else 0
     counts["box_head"] = config.rpn.post_nms_test * (res5 + _box_head(model.box_head))
     if model.mask_head:
@@ -99,3 +111,12 @@ def _perceptron(head):
 def _keypoint_head(head):
     """For each RoI, before the heatmaps are enlarged."""
     return _convolutions([*head.convs, head], head.config["pool_size"] ** 2)
+
+
+def _semantic_head(head, levels):
+    """Each convolution of a level runs on the next finer level's cells; the classifier on the finest and the next."""
+    cells = [rows * columns for rows, columns in levels]
+    total = _convolutions([head.predictor], sum(cells[:2]))
+    for level, convs in enumerate(head.levels):
+        total += sum(_convolutions([conv], cells[level - number]) for number, conv in enumerate(convs))
+    return total

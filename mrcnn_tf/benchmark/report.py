@@ -46,9 +46,11 @@ PARTS = {
     "keypoint_features": "RoI features, keypoints",
     "keypoint_head": "keypoint head",
     "keypoints": "keypoints from heatmaps",
+    "semantic_head": "semantic head",
 }
 # Parts whose operations are counted -> the layer that does them.
-COUNTED = {name: name for name in ("backbone", "fpn", "box_head", "mask_head", "keypoint_head")} | {"rpn_head": "rpn"}
+HEADS = ("box_head", "mask_head", "keypoint_head", "semantic_head")
+COUNTED = {name: name for name in ("backbone", "fpn", *HEADS)} | {"rpn_head": "rpn"}
 
 
 @dataclasses.dataclass

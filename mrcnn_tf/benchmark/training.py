@@ -36,6 +36,8 @@ def _as_numbers(metrics):
 def repeated_batch(config, height, width, images):
     """An endless tf.data.Dataset of one batch with the same image `images` times."""
     batch = _batch(height, width, len(config.model.categories), config.data.train)
+    if config.model.semantic_head:
+        batch["semantic"] = inputs.labels(*batch["image"].shape[1:3], len(config.model.stuff))[None]
     batch = {name: np.repeat(values, images, axis=0) for name, values in batch.items()}
     batch["image_id"] = np.arange(images, dtype=np.int64)
     return tf.data.Dataset.from_tensors(batch).repeat()

@@ -136,25 +136,26 @@ def evaluate(
     weights: ModelFile = None,
     saved_model: SavedModelFolder = None,
     tflite: TFLiteFile = None,
-    out: Annotated[pathlib.Path | None, typer.Option(help="Also write results.json and detections.json here.")] = None,
+    out: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Also write results.json, detections.json and a panoptic model's panoptic.json here."),
+    ] = None,
     as_json: AsJson = False,
 ):
     """COCO's figures of a trained or exported model on the config's data.val."""
     from mrcnn_tf.config import load_config
-    from mrcnn_tf.evaluation.coco import write_results
+    from mrcnn_tf.data.coco import source_name
     from mrcnn_tf.evaluation.runner import evaluate as run_evaluation
-    from mrcnn_tf.files import replaced
 
     settings = load_config(config, overrides or [])
-    if not settings.data.val.annotations:
+    val = settings.data.val
+    if not source_name(val):
         raise UserError(f"{config} names no data to evaluate on: set data.val.annotations and data.val.images.")
     model, knows = open_model(weights, saved_model, tflite)
-    settings.data.val.categories, settings.data.val.resize = knows.categories, knows.resize
-    results, detections = run_evaluation(model, settings.data.val, progress=not as_json)
-    if out:
-        with replaced(out / "results.json") as file:
-            file.write_text(json.dumps(results.to_json(), indent=1), encoding="utf-8")
-        write_results(detections, out / "detections.json")
+    val.categories, val.resize = knows.categories, knows.resize
+    val.stuff = getattr(knows, "stuff", [])
+    val.semantic = bool(val.stuff)
+    results, _ = run_evaluation(model, val, progress=not as_json, out=out)
     if as_json:
         print(json.dumps(results.to_json()))
         return
@@ -183,7 +184,7 @@ def predict(
     min_score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw detections of at least this score.")] = 0.5,
     as_json: AsJson = False,
 ):
-    """Detect objects in images: a json and a picture of each."""
+    """Detect objects in images, and segments with a semantic head: a json and a picture of each."""
     from mrcnn_tf.images import find_images
     from mrcnn_tf.prediction import predict_files
 
@@ -191,7 +192,7 @@ def predict(
         check_choice(weights, saved_model, tflite)
     paths = find_images(images)
     model = open_server(server, labels, model_name, timeout) if server else open_model(weights, saved_model, tflite)[0]
-    report = None if as_json else lambda path, found: console.print(f"{path}: {found!r}", soft_wrap=True, markup=False)
+    report = None if as_json else _print_found
     drawn, unreadable = predict_files(model, paths, out, min_score, report)
     for sentence in unreadable:
         print(f"mrcnn-tf: {sentence}", file=sys.stderr)
@@ -205,6 +206,11 @@ def predict(
         console.print(f"{len(drawn)} of {len(paths)} images, json and picture each: {out}", soft_wrap=True)
     if unreadable:
         raise typer.Exit(2)
+
+
+def _print_found(path, detections):
+    found = detections if detections.panoptic is None else detections.panoptic
+    console.print(f"{path}: {found!r}", soft_wrap=True, markup=False)
 
 
 @app.command()
