@@ -1,5 +1,6 @@
-"""From the semantic head's logits to a class for each pixel of the original image."""
+"""From the semantic head's logits to a class for each pixel of the original image, and such maps at other sizes."""
 
+import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.ops.bilinear import source_cells
@@ -49,3 +50,9 @@ def _tiles(cells, size, original, step):
     first = tf.minimum(first, cells - reach)
     places = tf.one_hot(index - first[:, None], reach)  # [4, T, step, reach]
     return first, tf.reduce_sum(places * weight[..., None], axis=0)
+
+
+def scaled_labels(labels, size):
+    """A numpy map [H, W] at another size (h, w): each pixel is as the old one that its middle lies in."""
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(labels.shape, size, strict=True))
+    return labels[rows[:, None], columns]

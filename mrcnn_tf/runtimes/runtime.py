@@ -5,10 +5,10 @@ import numpy as np
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.images import UnreadableImage, checked_pixels
+from mrcnn_tf.ops.semantic import scaled_labels
 from mrcnn_tf.runtimes.encoded_masks import EncodedMaskDetections
 from mrcnn_tf.runtimes.outputs import detections_from
 from mrcnn_tf.runtimes.sendable import encode_png, sendable_file
-from mrcnn_tf.runtimes.served_maps import scaled_labels
 
 
 class Runtime:

@@ -38,12 +38,6 @@ def semantics_from(outputs, facts, image_size, found):
     return ServedSemantics(labels, fused, facts.stuff, facts.fusion)
 
 
-def scaled_labels(labels, size):
-    """A map [H, W] at another size (h, w): each pixel has the class of the old one that its middle lies in."""
-    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(labels.shape, size, strict=True))
-    return labels[rows[:, None], columns]
-
-
 def _fused(outputs, facts, image_size, found):
     segment_map = ids_of_png(_decoded(outputs["segments_png_bytes"], "RGB", image_size))
     names = ("segment_instances", "segment_classes", "segment_areas")

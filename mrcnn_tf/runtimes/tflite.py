@@ -8,9 +8,9 @@ import numpy as np
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.images import checked_pixels
 from mrcnn_tf.ops.resize import fitted_size, resize_image
+from mrcnn_tf.ops.semantic import scaled_labels
 from mrcnn_tf.runtimes.interpreter import detector_runner
 from mrcnn_tf.runtimes.outputs import detections_from, read_facts
-from mrcnn_tf.runtimes.served_maps import scaled_labels
 from mrcnn_tf.runtimes.tflite_metadata import read_metadata
 
 

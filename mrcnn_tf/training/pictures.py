@@ -7,6 +7,7 @@ from PIL import Image
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.data.problems import CONSOLE
 from mrcnn_tf.detections import Detections
+from mrcnn_tf.ops.semantic import scaled_labels
 from mrcnn_tf.panoptic import Panoptic
 from mrcnn_tf.training.averages import averaged
 from mrcnn_tf.visualize import draw_detections, side_by_side
@@ -74,19 +75,13 @@ def _picture(row, detections, model, min_score):
     truth = draw_sample(row, model.categories, model.stuff)
     segments = detections.panoptic
     if segments is not None:
-        found, title = Panoptic(_resized(segments.segment_map, size), segments.segments).draw(pixels), "segments"
+        found, title = Panoptic(scaled_labels(segments.segment_map, size), segments.segments).draw(pixels), "segments"
     else:
         found = draw_detections(pixels, _rescaled(detections, size, model.categories), min_score)
         title = f"detections scored {min_score} or more"
     sheet = Image.fromarray(side_by_side(truth, found, ("ground truth", title)))
     sheet.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
     return np.asarray(sheet)
-
-
-def _resized(numbers, size):
-    """A map of segments [H, W] at the size (h, w); the middle of each pixel decides."""
-    places = ((2 * np.arange(side) + 1) * old // (2 * side) for side, old in zip(size, numbers.shape, strict=True))
-    return numbers[np.ix_(*places)]
 
 
 def _rescaled(detections, size, categories):

@@ -16,10 +16,19 @@ def head(norm="gn", strides=STRIDES, **kwargs):
     layer = SemanticHead(5, strides, {"channels": 32, "norm": norm}, name="semantic_head", **kwargs)
     layer.build([(None, None, None, CHANNELS)] * len(strides))
     rng = np.random.default_rng(2)
+    layer.predictor.kernel.assign(layer.predictor.kernel * 50)  # as large as after a training
     for weight in layer.weights:
         if weight.ndim == 1:  # biases and normalisation: zeros and ones would hide mistakes
             weight.assign(weight.numpy() + rng.normal(0, 0.3, weight.shape))
     return layer
+
+
+@pytest.mark.parametrize("num_classes", [5, 54])
+def test_all_classes_are_about_equally_likely_at_first(num_classes):
+    keras.utils.set_random_seed(4)
+    layer = SemanticHead(num_classes, STRIDES, {"channels": 128, "norm": "gn"})
+    chances = tf.nn.softmax(layer([tf.constant(one) for one in maps(64, 64)])).numpy()
+    assert chances.max() * num_classes < 2
 
 
 def maps(height, width, count=1, seed=3):

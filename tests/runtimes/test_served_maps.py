@@ -9,9 +9,9 @@ from pycocotools import mask as coco_mask
 from served_stand_in import LABELS
 
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.ops.semantic import scaled_labels
 from mrcnn_tf.runtimes.outputs import detections_from, read_facts
 from mrcnn_tf.runtimes.rest_client import _array
-from mrcnn_tf.runtimes.served_maps import scaled_labels
 
 SIZE = (20, 30)
 STUFF = {
