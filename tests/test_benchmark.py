@@ -49,6 +49,7 @@ def report():
         entry("inference", "torchvision", {"detect_full": 24.0}),
         entry("inference", "torchvision", {"detect_full": 18.0}, "bfloat16"),
         entry("breakdown", plan.OURS, {"backbone": 4.0, "fpn": 1.0, "rpn_head": 0.5, "rpn": 2.0, "whole": 10.0}),
+        entry("panoptic", plan.OURS, {"detect": 10.0, "detect_semantic": 11.0, "detect_panoptic": 12.5}),
         entry("pipeline", plan.OURS, {"image": 0.02}),
         entry("replicas", plan.OURS, {"step": 10.0}, variant="1 x CPU"),
         entry("replicas", plan.OURS, {"step": 11.0}, variant="2 x CPU"),
@@ -134,6 +135,7 @@ def test_the_table_names_everything_with_its_figures_and_what_is_missing(report)
     rows = {" ".join(line.split()) for line in text.splitlines()}
     assert "torchvision float32 24 s 24 s 240 s 2.00 4.00 1.00" in rows
     assert "mrcnn_tf custom float32 10 ms 10 ms 0.1 s 1.00" in rows
+    assert "Semantic head, map and fusion over Mask R-CNN, float32: +25%" in rows
     assert "Input pipeline: 50 images per second" in rows
     assert "A step on two logical devices takes longer than on one: 10.0%" in rows
     assert "Checkpoints' share of the training time: 0.2%" in rows

@@ -13,6 +13,7 @@ from mrcnn_tf.benchmark import (
     checkpoints,
     inference,
     inputs,
+    panoptic,
     pipeline,
     replicas,
     roi_align,
@@ -81,6 +82,15 @@ def test_a_semantic_head_is_timed_by_itself():
     model = MODEL | {"overrides": [*PANOPTIC, "model.box_head=null", "model.mask_head=null"]}
     names = {"resize", "normalize", "backbone", "fpn", "semantic_head", "whole"}
     assert names_of(breakdown.prepare(**model)) == names
+
+
+def test_what_a_semantic_head_adds_is_timed_beside_the_model_without_it():
+    task = panoptic.prepare(**MODEL | {"overrides": PANOPTIC}, count=7)
+    times = task.run()
+    assert set(times) == {"detect", "detect_semantic", "map", "segments", "fusion", "detect_panoptic"}
+    added = times["detect_panoptic"] - times["detect_semantic"]
+    assert added == pytest.approx(times["map"] + times["segments"])
+    assert task.facts["segments"] >= 1
 
 
 def test_keypoints_are_found_in_a_config_that_leaves_the_categories_open():

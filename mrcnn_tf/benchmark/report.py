@@ -14,6 +14,11 @@ WHAT = {
     ("inference", "detect_full"): "Image to boxes, full-size masks",
     ("family", "detect"): "image to {gives}",
     ("family", "detect_full"): "image to boxes, full-size masks",
+    ("panoptic", "detect"): "An image, without a semantic head",
+    ("panoptic", "detect_semantic"): "With it",
+    ("panoptic", "detect_panoptic"): "And each pixel's segment",
+    ("panoptic", "map"): "Of that, each pixel's class",
+    ("panoptic", "fusion"): "100 instances and stuff fused",
     ("training", "step"): "Training step (RoIs with masks)",
     ("startup", "start_to_detection"): "Process start to detection",
     ("startup", "mrcnn_tf"): "import mrcnn_tf, after Keras",
@@ -131,6 +136,11 @@ class Report:
                 found[precision] = masks / boxes - 1
         return found
 
+    def panoptic_price(self):
+        """By precision: the share of Mask R-CNN's time that the semantic head, the map and the fusion add to it."""
+        medians = {e.precision: {name: times.median for name, times in e.times.items()} for e in self.of("panoptic")}
+        return {precision: found["detect_panoptic"] / found["detect"] - 1 for precision, found in medians.items()}
+
     def pipeline_rates(self):
         """Images per second of the input pipeline; empty where it wasn't measured."""
         return [1 / entry.times["image"].median for entry in self.of("pipeline")]
@@ -224,6 +234,7 @@ class Report:
             "roofline": self.rooflines(),
             "breakdown": self.breakdowns(),
             "mask_branch": self.mask_branch(),
+            "panoptic_price": self.panoptic_price(),
             "images_per_second": self.pipeline_rates(),
             "replicas_price": self.replicas_price(),
             "checkpoint_price": self.checkpoint_price(),

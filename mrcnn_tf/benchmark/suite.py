@@ -16,6 +16,7 @@ OF_MODELS = {
     "inference",
     "family",
     "breakdown",
+    "panoptic",
     "training",
     "serving",
 }  # in each precision, which the roofline's process knows

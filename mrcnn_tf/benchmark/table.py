@@ -33,6 +33,10 @@ def benchmark_table(report):
         Text(f"Mask branch over Faster R-CNN, {precision}: {share:+.0%} ({PAPERS_SHARE})")
         for precision, share in report.mask_branch().items()
     ]
+    parts += [
+        Text(f"Semantic head, map and fusion over Mask R-CNN, {precision}: {share:+.0%}")
+        for precision, share in report.panoptic_price().items()
+    ]
     parts += [Text(f"Input pipeline: {rate:.0f} images per second") for rate in report.pipeline_rates()]
     prices = {
         "A step on two logical devices takes longer than on one": report.replicas_price(),

@@ -220,7 +220,7 @@ def benchmark(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Some of: roofline, roi_align, inference, family, breakdown, training, startup, postprocessing, "
+            help="Some of: roofline, roi_align, inference, family, breakdown, panoptic, training, startup, postprocessing, "
             "pipeline, replicas, checkpoints, serving, evaluation."
         ),
     ] = None,
