@@ -22,7 +22,8 @@ def inspect(
     saved_model: SavedModelFolder = None,
     tflite: TFLiteFile = None,
     detections: Annotated[
-        pathlib.Path | None, typer.Option(help="In a model's place the detections.json of `evaluate --out`.")
+        pathlib.Path | None,
+        typer.Option(help="In a model's place the folder of `evaluate --out`, or its detections.json."),
     ] = None,
     images: Annotated[pathlib.Path | None, typer.Option(help="The folder of the json's images.")] = None,
     split: Annotated[
@@ -44,7 +45,7 @@ def inspect(
     if image:
         _diagnose(image, weights, ground_truth, out or pathlib.Path("picture.png"), as_json)
         return
-    from mrcnn_tf.inspection.result_file import read_detections
+    from mrcnn_tf.inspection.result_file import read_detections, read_result_folder
     from mrcnn_tf.inspection.run import inspect_data
 
     data, network = _data(source, overrides or [], images, split)
@@ -52,10 +53,13 @@ def inspect(
     if detections:
         if weights or saved_model or tflite:
             raise UserError("--detections are in a model's place: give one of the two.")
-        found, facts = read_detections(detections), [("Detections", str(detections))]
+        found = read_result_folder(detections) if detections.is_dir() else read_detections(detections)
+        facts = [("Detections", str(detections))]
     elif weights or saved_model or tflite:
         model, knows = open_model(weights, saved_model, tflite)
         data.categories, data.resize = knows.categories, knows.resize
+        # A model without a semantic head doesn't know what label maps call their classes.
+        data.stuff, data.semantic = knows.stuff or data.stuff, bool(model.semantic_head)
         network.resize = knows.resize
         network = knows if weights else network
         facts = [("Model", str(weights or saved_model or tflite))]
@@ -83,24 +87,29 @@ def _data(source, overrides, images, split):
     if split not in (None, *SPLITS):
         raise UserError(f"There is no split '{split}': choose train or val.")
     settings = load_config(source, overrides)
-    split = split or ("val" if settings.data.val.annotations else "train")
+    split = split or ("val" if _named(settings.data.val) else "train")
     data = getattr(settings.data, split)
-    if not data.annotations:
+    if not _named(data):
         raise UserError(f"{source} names no annotations: set data.{split}.annotations and data.{split}.images.")
     data.images_per_batch = 1
     return data, settings.model
 
 
+def _named(data):
+    return data.annotations or data.panoptic or data.semantic_maps
+
+
 def _diagnose(image, weights, ground_truth, out, as_json):
     if not weights:
         raise UserError("A look at every stage needs the trained model itself: give --weights MODEL.keras.")
+    from mrcnn_tf.diagnosis.diagnose import diagnose
     from mrcnn_tf.diagnosis.ground_truth import read_records
     from mrcnn_tf.files import replaced
     from mrcnn_tf.images import read_image
 
     pixels = read_image(image)
     records = read_records(ground_truth, image) if ground_truth else None
-    diagnosis = open_model(weights, None, None)[0].diagnose(pixels, ground_truth=records)
+    diagnosis = diagnose(open_model(weights, None, None)[0], pixels, records)
     with replaced(out) as file:
         diagnosis.draw().save(file)
     if as_json:
@@ -123,9 +132,19 @@ def _say(report):
         f"{written.images} images shown"
         + (f", {written.unreadable} of them unreadable." if written.unreadable else ".")
     )
+    if report.pixels:
+        _print_line(_pixels(report.pixels.statistics.to_json()))
+    if report.results:
+        console.print(report.results.table())
     if findings:
-        console.print(findings.results.table())
         costs = sorted(findings.errors.costs.items(), key=lambda item: -item[1])
         said = ", ".join(f"{name} {cost:.3f}" for name, cost in costs)
         _print_line(f"AP50 that each kind of error costs: {said}.")
     _print_line(f"Report: {report.report} ({written.size / 1e6:.1f} MB; open it in a browser)")
+
+
+def _pixels(statistics):
+    """The sentence on what the pixels are."""
+    things, *stuff = statistics["classes"]
+    shares = [f"{one['name']} {one['share']:.1%}" for one in [things, *sorted(stuff, key=lambda one: -one["share"])]]
+    return f"Pixels: {', '.join(shares)}; without a class {statistics['unlabelled_share']:.1%}."

@@ -80,7 +80,7 @@ def diagnose(model, image, ground_truth=None):
         `Diagnosis`.
 
     Raises:
-        UserError: an image of another shape or type, or a ground truth of another form.
+        UserError: an image of another shape or type, a ground truth of another form, or a model without a box head.
     """
     stages = look(model, image, ground_truth)
     counts = count(stages)

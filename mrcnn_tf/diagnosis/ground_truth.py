@@ -109,13 +109,17 @@ def read_records(annotations, image):
         A list of dicts, as in the file.
 
     Raises:
-        UserError: the json can't be read, or lists no such image.
+        UserError: the json can't be read, is a panoptic one, or lists no such image.
     """
     number, records = None, []
     for section, record in stream_arrays(annotations, ("images", "annotations")):
         if section == "images" and _is(record, image):
             number = record["id"]
         elif section == "annotations" and (number is None or record.get("image_id") == number):
+            if isinstance(record, dict) and "segments_info" in record:
+                raise UserError(
+                    f"{annotations} has panoptic segments and no instances: give COCO's annotations of instances."
+                )
             records.append(record)  # annotations may come before images
     if number is None:
         raise UserError(f"{annotations} lists no image '{image}': give a file name or an id of its images.")

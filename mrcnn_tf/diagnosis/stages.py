@@ -24,6 +24,7 @@ from mrcnn_tf.diagnosis.parts import (
 from mrcnn_tf.diagnosis.samples import RoISamples, sample_points
 from mrcnn_tf.diagnosis.targets import AnchorMatches, SampledRoIs, anchor_matches, sampled_rois
 from mrcnn_tf.diagnosis.trace import level_names, stages_not_finite, trace
+from mrcnn_tf.errors import UserError
 from mrcnn_tf.images import checked_pixels
 
 SHOWN_ROIS = 6  # whose sample points are kept
@@ -86,8 +87,14 @@ def look(model, image, ground_truth=None):
         `Stages`.
 
     Raises:
-        UserError: an image of another shape or type, or a ground truth of another form.
+        UserError: an image of another shape or type, a ground truth of another form, or a model without a box head.
     """
+    if not model.box_head:
+        raise UserError(
+            "Only stages that find objects can be looked into, and the model has a semantic head alone "
+            "(model.box_head=null): draw what it finds by `mrcnn-tf predict`, or compare it with the ground truth by "
+            "`mrcnn-tf inspect CONFIG --weights MODEL.keras`."
+        )
     image = checked_pixels(image, 0)
     truth = as_objects(ground_truth, model.config, *image.shape[:2])
     seen = trace(model, image)

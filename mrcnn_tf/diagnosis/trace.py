@@ -71,4 +71,6 @@ def stages_not_finite(seen, names):
     for name in ("masks", "keypoints"):
         if name in seen["outputs"]:
             stages.append((f"the {name[:-1]} head's {name}", seen["outputs"][name]))
+    if "semantic_logits" in seen["outputs"]:
+        stages.append(("the semantic head's logits", seen["outputs"]["semantic_logits"]))
     return [name for name, values in stages if not np.isfinite(np.asarray(tf.cast(values, tf.float32))).all()]

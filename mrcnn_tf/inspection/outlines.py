@@ -28,8 +28,22 @@ def mask_outlines(rles, scale, tolerance):
         traced = [] if rle is None else _trace(rle, scale, tolerance)
         rings += traced
         owners += [owner] * len(traced)
-    found = [[] for _ in rles]
-    for owner, ring in zip(owners, simplify(rings, tolerance), strict=True):
+    return simple_rings(rings, owners, len(rles), tolerance)
+
+
+def simple_rings(lines, owners, count, tolerance):
+    """Traced outlines as polygons of whole numbers, by whom they belong to.
+
+    Args:
+        lines: list of float [V, 2], closed.
+        owners: for each its owner, 0 to count - 1.
+        tolerance: as for `mask_outlines`.
+
+    Returns:
+        A list of `count` lists of rings, int64 [V, 2], as `mask_outlines` gives them.
+    """
+    found = [[] for _ in range(count)]
+    for owner, ring in zip(owners, simplify(lines, tolerance), strict=True):
         ring = np.rint(ring[:-1]).astype(np.int64)
         ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]
         if len(ring) >= 3:

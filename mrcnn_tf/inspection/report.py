@@ -13,6 +13,7 @@ import re
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.files import replaced
 from mrcnn_tf.inspection.objects import TOLERANCES, PageObjects
+from mrcnn_tf.inspection.page_regions import PageRegions
 from mrcnn_tf.inspection.thumbnails import Thumbnail, make_thumbnails
 from mrcnn_tf.version import __version__
 
@@ -23,7 +24,19 @@ MOST_OUTLINES = 0.8  # ... and with coarse ones, beyond which images are left aw
 LEAST_PICTURE = 3000  # characters of an image's picture that there must be room for
 SAMPLE = 24  # images from which the size of all outlines is guessed
 CURVE_CLASSES = 200  # with curves of their own, the most frequent ones
-SCRIPTS = ("dom", "charts", "tables", "overlay", "gallery", "controls", "dataset", "model", "report")
+SCRIPTS = (
+    "dom",
+    "charts",
+    "tables",
+    "overlay",
+    "gallery",
+    "controls",
+    "regions",
+    "dataset",
+    "model",
+    "panoptic",
+    "report",
+)
 
 
 @dataclasses.dataclass
@@ -36,7 +49,7 @@ class Written:
 
 
 def write_report(
-    path, title, facts, truth, folder, statistics, findings=None, detections=None, limit=500, on_done=None
+    path, title, facts, truth, folder, statistics, findings=None, detections=None, limit=500, on_done=None, pixels=None
 ):
     """Writes the report of a dataset or, with findings, of a model.
 
@@ -50,6 +63,7 @@ def write_report(
         findings, detections: of a model: `Findings`, and the detections in COCO's result format that they are of.
         limit: the most images to show: those with the gravest mistakes, or without a model some from all over the json.
         on_done: called after each picture that is made.
+        pixels: `Pixels` of data with segments or classes of pixels.
 
     Returns:
         `Written`.
@@ -59,11 +73,16 @@ def write_report(
     """
     budget = BUDGET * max(1, min(limit, len(truth.images)) / BUDGET_IMAGES)
     head = _head(title, facts, truth, statistics, findings)
-    chosen = _chosen(truth.images, findings, limit)
+    drawn = [PageObjects(truth, detections, *((findings.pairs, findings.errors) if findings else ()))]
+    if pixels:
+        regions = PageRegions(pixels.shown, pixels.findings)
+        head |= _pixels(pixels, regions, truth)
+        drawn.append(regions)
+    chosen = _chosen(truth.images, findings, limit, pixels.findings if pixels else None)
     room = budget - len(_script_safe(head))
-    pages = _objects(
-        PageObjects(truth, detections, *((findings.pairs, findings.errors) if findings else ())), chosen, room
-    )
+    pages = _objects(drawn, chosen, room)
+    if pixels and pixels.findings and findings:
+        _rank(pages, findings)
     if len(pages) < len(chosen):
         head["notes"].append("More would make the file too large.")
     room -= sum(len(json.dumps(page, separators=(",", ":"))) for page in pages)
@@ -148,8 +167,34 @@ def _findings(findings):
     return findings.to_json() | {"curves": curves, "kind": findings.pairs.kind}
 
 
-def _chosen(images, findings, limit):
+def _pixels(pixels, regions, truth):
+    """What the page's data have more where there are regions."""
+    results = pixels.results and pixels.results.to_json()
+    figures = results and {name: results[name] for name in ("panoptic", "semantic", "notes")}
+    return {
+        "regions": {
+            "classes": regions.classes(),
+            "segments": pixels.shown.judged,
+            "objects": pixels.truth.judged and pixels.truth.source == truth.source,
+            "statistics": pixels.statistics.to_json(),
+            "figures": figures,
+        }
+    }
+
+
+def _rank(pages, findings):
+    """Says of each image in which order those with objects come, since segments are ranked by themselves."""
+    places = {ranked.image_id: place for place, ranked in enumerate(findings.ranking)}
+    for page in pages:
+        page["rank"] = places.get(page["id"], len(places))
+
+
+def _chosen(images, findings, limit, pixel_findings=None):
     """The image records to show, in their order on the page."""
+    if pixel_findings:
+        by_id = {image["id"]: image for image in images}
+        worst = [by_id.pop(image_id) for image_id in pixel_findings.ranking if image_id in by_id]
+        return (worst + list(by_id.values()))[:limit]
     if not findings:
         count = min(limit, len(images))
         return [images[place * len(images) // count] for place in range(count)]
@@ -160,17 +205,24 @@ def _chosen(images, findings, limit):
     return (worst + rest)[:limit]
 
 
-def _objects(objects, chosen, room):
-    """The images' records with outlines as fine as the room allows; fewer of them if there is too little."""
+def _objects(drawn, chosen, room):
+    """The images' records with outlines as fine as the room allows; fewer of them if there is too little.
+
+    `drawn` are `PageObjects` and, where there are regions, `PageRegions`.
+    """
+
+    def record(image, tolerance):
+        return {key: value for one in drawn for key, value in one.of_image(image, tolerance).items()}
+
     sample = chosen[:: -(-len(chosen) // SAMPLE)]
     share = OUTLINES * room / len(chosen)
     for tolerance in TOLERANCES:
-        sizes = [len(json.dumps(objects.of_image(one, tolerance), separators=(",", ":"))) for one in sample]
+        sizes = [len(json.dumps(record(one, tolerance), separators=(",", ":"))) for one in sample]
         if sum(sizes) <= share * len(sizes):
             break
     pages, size = [], 0
     for image in chosen:
-        pages.append(objects.of_image(image, tolerance))
+        pages.append(record(image, tolerance))
         size += len(json.dumps(pages[-1], separators=(",", ":")))
         full = size > MOST_OUTLINES * room or size + LEAST_PICTURE * len(pages) > room
         if full and len(pages) > 1:

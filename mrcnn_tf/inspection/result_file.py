@@ -1,13 +1,69 @@
-"""Detections from a json file, checked before anything counts on them."""
+"""What a model found, from the files that an evaluation left, checked before anything counts on it."""
 
+import dataclasses
 import json
 import math
 import pathlib
 
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation.ground_truth import compressed_pixels
+from mrcnn_tf.evaluation.panoptic_results import PanopticResults
+from mrcnn_tf.evaluation.panoptic_truth import PanopticTruth, read_panoptic_truth
+from mrcnn_tf.evaluation.semantic_iou import SemanticResults
 
 REMEDY = "give the detections.json that `mrcnn-tf evaluate --out` writes, or another in COCO's result format"
+FOLDER_REMEDY = "give the whole folder that `mrcnn-tf evaluate --out` wrote"
+
+
+@dataclasses.dataclass
+class ResultFolder:
+    """What `mrcnn-tf evaluate --out` left.
+
+    Attributes:
+        images: how many were evaluated.
+        detections: list of dicts in COCO's result format.
+        instances: whether boxes were evaluated: a semantic head by itself finds none.
+        panoptic, semantic: `PanopticResults` and `SemanticResults`; None where there was nothing to evaluate.
+        segments: the `PanopticTruth` of panoptic.json and its PNGs; None without.
+        notes: sentences about what the figures rest on.
+    """
+
+    images: int
+    detections: list[dict]
+    instances: bool
+    panoptic: PanopticResults | None
+    semantic: SemanticResults | None
+    segments: PanopticTruth | None
+    notes: list[str]
+
+
+def read_result_folder(folder):
+    """Reads the folder of `mrcnn-tf evaluate --out`.
+
+    Raises:
+        UserError: a file is missing or isn't what `evaluate` writes.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / "results.json"
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        panoptic, semantic = (
+            kind(**figures[name]) if figures.get(name) else None
+            for name, kind in (("panoptic", PanopticResults), ("semantic", SemanticResults))
+        )
+        images, instances, notes = figures["images"], figures["bbox"] is not None, figures["notes"]
+    except OSError as error:
+        raise UserError(f"Can't read {path} ({error.strerror}): {FOLDER_REMEDY}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} isn't what an evaluation writes ({error!r}): {FOLDER_REMEDY}.") from None
+    segments = None
+    if panoptic:
+        for part in (folder / "panoptic.json", folder / "panoptic"):
+            if not part.exists():
+                raise UserError(f"There is no {part}, and {path} has panoptic figures: {FOLDER_REMEDY}.")
+        segments = read_panoptic_truth(folder / "panoptic.json", folder / "panoptic")
+    detections = read_detections(folder / "detections.json")
+    return ResultFolder(images, detections, instances, panoptic, semantic, segments, notes)
 
 
 def read_detections(path):

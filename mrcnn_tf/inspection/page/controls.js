@@ -8,7 +8,7 @@ function controls(data, settings, pictures) {
   const options = make("details", { class: "options", open: wide }, make("summary", {}, "What is shown"),
     make("div", { class: "row" }, ...toggles(data, settings, pictures)),
     make("div", { class: "row" }, ...choices(data, settings, pictures)));
-  if (settings.severalClasses) options.append(classes(data, settings, pictures));
+  if (settings.severalClasses) options.append(classes(data.classes, colourOf, settings, pictures));
   return [bar, options];
 }
 
@@ -23,8 +23,8 @@ function slider(settings, pictures) {
   return make("div", { class: "slider" }, make("label", { for: "threshold" }, "Score ≥"), input, shown);
 }
 
-function toggle(text, key, settings, pictures) {
-  const input = make("input", { type: "checkbox", id: `show-${key}`, checked: settings[key] });
+function toggle(text, key, settings, pictures, id = `show-${key}`) {
+  const input = make("input", { type: "checkbox", id, checked: settings[key] });
   input.addEventListener("change", () => {
     settings[key] = input.checked;
     pictures.redraw();
@@ -52,7 +52,7 @@ function choice(text, id, options, onchange) {
 function choices(data, settings, pictures) {
   const colours = [["class", "class", settings.colour === "class"], ["object", "object", settings.colour === "object"]];
   if (settings.judged) colours.unshift(["outcome", "right or wrong", settings.colour === "outcome"]);
-  const orders = { listed: () => 0, objects: (a, b) => b.truths.length - a.truths.length, name: (a, b) => a.file.localeCompare(b.file) };
+  const orders = { listed: (a, b) => (a.rank || 0) - (b.rank || 0), objects: (a, b) => b.truths.length - a.truths.length, name: (a, b) => a.file.localeCompare(b.file) };
   const found = [
     choice("Colour by", "colour", colours, (value) => {
       settings.colour = value;
@@ -69,15 +69,16 @@ function choices(data, settings, pictures) {
   return found;
 }
 
-function classes(data, settings, pictures) {
-  const boxes = data.classes.map((one, index) => {
+// Boxes to tick for classes, each beside its colour, a function of its place.
+function classes(list, colour, settings, pictures) {
+  const boxes = list.map((one, index) => {
     const input = make("input", { type: "checkbox", "data-class": index, checked: true });
     input.addEventListener("change", () => {
       settings.hidden[input.checked ? "delete" : "add"](index);
       pictures.redraw();
     });
     const swatch = make("span", { class: "swatch" });
-    swatch.style.background = colourOf(index);
+    swatch.style.background = colour(index);
     return { input, name: one.name, label: make("label", {}, input, swatch, make("span", {}, one.name)) };
   });
   const all = (checked) => {

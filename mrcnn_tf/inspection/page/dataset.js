@@ -4,6 +4,7 @@ const MOST_CLASSES = 40; // as bars; the rest is counted
 
 function datasetSection(data) {
   const { statistics: s } = data;
+  if (data.regions && !s.classes.length) return pixelsOnly(data);
   const parts = [
     tiles([
       [whole(s.images), s.images === 1 ? "image" : "images"], [whole(s.objects), s.objects === 1 ? "object" : "objects"],
@@ -11,7 +12,8 @@ function datasetSection(data) {
       ...(s.crowds ? [[whole(s.crowds), "crowd regions"]] : []),
       [`${percent(s.small / (s.objects || 1))}`, "small, below 32 × 32 pixels"], [`${percent(s.large / (s.objects || 1))}`, "large, from 96 × 96 pixels"],
     ]),
-    make("div", { class: "charts" }, ...datasetCharts(s)),
+    ...(data.regions ? [tiles(pixelTiles(data))] : []),
+    make("div", { class: "charts" }, ...pixelCharts(data), ...datasetCharts(s)),
   ];
   if (s.left_out.length) parts.push(leftOut(s.left_out, "Records that can't be used"));
   return section("dataset", "The dataset", null, ...parts);

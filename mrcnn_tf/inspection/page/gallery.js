@@ -1,13 +1,17 @@
 // The pictures, drawn only while they are near the screen, and the controls that they obey.
 
-const SIDES = { truth: "Ground truth", detections: "Detections" };
+// What a gallery shows: its `captions` by side, truth first, and functions of an image and the settings.
+const OBJECTS = {
+  captions: { truth: "Ground truth", detections: "Detections" }, viewer: "viewer-title",
+  overlay, sentence, table: objectTable, total: objectTotal,
+};
 
-function gallery(data, settings, onChange) {
-  const sides = settings.judged ? ["truth", "detections"] : ["truth"];
+function gallery(images, settings, kind, onChange) {
+  const sides = Object.keys(kind.captions).slice(0, settings.judged ? 2 : 1);
   const grid = make("div", { class: settings.judged ? "gallery pairs" : "gallery" });
   const counts = make("p", { class: "counts small", role: "status" });
   const near = new Set();
-  const cards = data.images.map((image, place) => card(image, place));
+  const cards = images.map((image, place) => card(image, place));
   const cardOf = new Map(cards.map((one) => [one.element, one]));
   const watcher = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
@@ -16,14 +20,14 @@ function gallery(data, settings, onChange) {
       else if (near.delete(one)) one.hide();
     }
   }, { rootMargin: "800px 0px" });
-  const enlarged = viewer(data, settings, sides, () => shownCards().map((one) => one.image));
+  const enlarged = viewer(settings, kind, sides, () => shownCards().map((one) => one.image));
   let order = [...cards.keys()], matches = () => true;
 
   function card(image, place) {
-    const views = sides.map((side) => view(image, side, settings, () => enlarged.open(image)));
+    const views = sides.map((side) => view(image, side, settings, kind, () => enlarged.open(image)));
     const line = make("p", { class: "soft" });
     const element = make("article", { class: "card", "data-place": place }, make("header", {}, make("h3", {}, image.file), line), make("div", { class: "views" }, views.map((one) => one.element)));
-    const count = () => line.replaceChildren(sentence(image, settings));
+    const count = () => line.replaceChildren(kind.sentence(image, settings));
     count();
     const show = () => (count(), views.forEach((one) => one.show()));
     return { image, element, show, hide: () => views.forEach((one) => one.hide()) };
@@ -40,22 +44,7 @@ function gallery(data, settings, onChange) {
     total();
   }
 
-  function total() {
-    const sum = { objects: 0, right: 0, wrong: 0, missed: 0, detections: 0 };
-    const chosen = shownCards();
-    for (const { image } of chosen) {
-      const now = outcome(image, settings);
-      sum.objects += now.objects;
-      sum.right += now.right;
-      sum.wrong += now.wrong.length;
-      sum.missed += now.missed.length;
-      sum.detections += now.detections.length;
-    }
-    const where = `${several(chosen.length, "image")}: ${several(sum.objects, "object")}`;
-    counts.replaceChildren(settings.judged
-      ? `${where}, ${several(sum.detections, "detection")}: ${whole(sum.right)} right, ${whole(sum.wrong)} wrong; ${whole(sum.missed)} missed`
-      : where);
-  }
+  const total = () => counts.replaceChildren(kind.total(shownCards().map((one) => one.image), settings));
 
   function redraw() {
     for (const one of near) one.show();
@@ -65,7 +54,7 @@ function gallery(data, settings, onChange) {
   }
 
   const sort = (key) => {
-    order = [...cards.keys()].sort((a, b) => key(data.images[a], data.images[b]) || a - b);
+    order = [...cards.keys()].sort((a, b) => key(images[a], images[b]) || a - b);
     arrange();
   };
   const filter = (test) => {
@@ -75,6 +64,21 @@ function gallery(data, settings, onChange) {
   return { element: grid, counts, dialog: enlarged.element, arrange, redraw, sort, filter };
 }
 
+function objectTotal(images, settings) {
+  const sum = { objects: 0, right: 0, wrong: 0, missed: 0, detections: 0 };
+  for (const image of images) {
+    const now = outcome(image, settings);
+    sum.objects += now.objects;
+    sum.right += now.right;
+    sum.wrong += now.wrong.length;
+    sum.missed += now.missed.length;
+    sum.detections += now.detections.length;
+  }
+  const where = `${several(images.length, "image")}: ${several(sum.objects, "object")}`;
+  if (!settings.judged) return where;
+  return `${where}, ${several(sum.detections, "detection")}: ${whole(sum.right)} right, ${whole(sum.wrong)} wrong; ${whole(sum.missed)} missed`;
+}
+
 function sentence(image, settings) {
   const now = outcome(image, settings), size = `${image.width} × ${image.height}`;
   if (!settings.judged) return `${size}, ${several(now.objects, "object")}`;
@@ -82,24 +86,24 @@ function sentence(image, settings) {
 }
 
 // A picture with its overlay, which `show` draws anew and `hide` takes away. With `open` it is a button.
-function view(image, side, settings, open) {
+function view(image, side, settings, kind, open) {
   const [width, height] = image.view;
-  const frame = make(open ? "button" : "div", { class: "frame", type: open ? "button" : null, "aria-label": open ? `Enlarge ${image.file}, ${SIDES[side]}` : null, onclick: open || null });
+  const frame = make(open ? "button" : "div", { class: "frame", type: open ? "button" : null, "aria-label": open ? `Enlarge ${image.file}, ${kind.captions[side]}` : null, onclick: open || null });
   frame.style.aspectRatio = `${width} / ${height}`;
   frame.style.maxWidth = `${(85 * width) / height}vh`;
   const show = () => {
-    const alt = `${image.file}: ${SIDES[side]}`;
+    const alt = `${image.file}: ${kind.captions[side]}`;
     const picture = image.picture ? frame.querySelector("img") || make("img", { src: image.picture, alt, decoding: "async" }) : make("span", { class: "gone" }, image.problem);
     const scale = width / (frame.clientWidth || 300);
-    frame.replaceChildren(picture, overlay(image, side, settings, scale));
+    frame.replaceChildren(picture, kind.overlay(image, side, settings, scale));
   };
-  const caption = settings.judged ? make("figcaption", {}, SIDES[side]) : null;
+  const caption = settings.judged ? make("figcaption", {}, kind.captions[side]) : null;
   return { element: make("figure", { class: "view" }, caption, frame), show, hide: () => frame.replaceChildren() };
 }
 
 // One image as large as the screen, with a list of what is in it.
-function viewer(data, settings, sides, shownImages) {
-  const title = make("h3", { id: "viewer-title" }), views = make("div", { class: sides.length > 1 ? "views two" : "views" });
+function viewer(settings, kind, sides, shownImages) {
+  const title = make("h3", { id: kind.viewer }), views = make("div", { class: sides.length > 1 ? "views two" : "views" });
   const list = make("div"), line = make("p", { class: "small" });
   let image = null, drawn = [];
   const step = (by) => {
@@ -121,7 +125,7 @@ function viewer(data, settings, sides, shownImages) {
   function look(chosen) {
     image = chosen;
     title.replaceChildren(image.file);
-    drawn = sides.map((side) => view(image, side, settings, null));
+    drawn = sides.map((side) => view(image, side, settings, kind, null));
     views.replaceChildren(...drawn.map((one) => one.element));
     redraw();
   }
@@ -129,8 +133,8 @@ function viewer(data, settings, sides, shownImages) {
   function redraw() {
     if (!element.open) return;
     for (const one of drawn) one.show();
-    line.replaceChildren(sentence(image, settings) + (image.note ? ` (${image.note})` : ""));
-    list.replaceChildren(objectTable(image, settings));
+    line.replaceChildren(kind.sentence(image, settings) + (image.note ? ` (${image.note})` : ""));
+    list.replaceChildren(kind.table(image, settings));
   }
 
   const open = (chosen) => {

@@ -65,10 +65,15 @@ function detection(one, place, settings, scale, write) {
   return instance(one, `detection${good || ignored ? "" : " wrong"}`, colour, label, settings, scale, write);
 }
 
+// The closed rings of a mask or a region as an SVG path.
+function rings(list) {
+  return list.map((ring) => `M${ring.map((value, index) => (index % 2 ? `${value} ` : `${value},`)).join("")}Z`).join("");
+}
+
 function instance(one, kind, colour, label, settings, scale, write) {
   const group = shape("g", { class: kind });
   if (settings.masks && one.m && one.m.length) {
-    const d = one.m.map((ring) => `M${ring.map((value, index) => (index % 2 ? `${value} ` : `${value},`)).join("")}Z`).join("");
+    const d = rings(one.m);
     group.append(shape("path", { class: "mask fill", d, fill: colour }), shape("path", { class: "rim", d }), shape("path", { class: "stroke", d, stroke: colour }));
   }
   const [x, y, width, height] = one.b;

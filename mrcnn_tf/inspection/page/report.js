@@ -10,21 +10,29 @@ function report() {
   };
   const main = document.getElementById("main"), sections = [];
   let onChange = () => {};
+  if (data.regions) sections.push(...panopticSections(data));
   if (data.findings) {
     const lines = curvesSection(data, settings);
     onChange = lines.redraw;
     sections.push([figuresSection(data), "Figures"], [errorsSection(data), "Errors"], [lines.element, "Curves"], [classSection(data), "Classes"]);
     sections.push([confusionSection(data), "Confusion"]);
   }
-  const pictures = gallery(data, settings, () => onChange());
-  const images = section("images", settings.judged ? "Ground truth and detections" : "Images", galleryWords(data, settings), ...controls(data, settings, pictures), pictures.element, pictures.dialog);
-  sections.push([images, "Images"]);
-  sections.push([datasetSection(data), "Dataset"]);
-  if (!data.findings) sections.reverse();
+  const judged = sections.length > 0, galleries = [];
+  if (data.regions) galleries.push(regionGallery(data));
+  // Objects that were drawn as segments already are drawn once more only if there is something to say of them.
+  if (!data.regions || data.findings || (data.classes.length && !data.regions.objects)) {
+    const pictures = gallery(data.images, settings, OBJECTS, () => onChange());
+    const images = section("images", settings.judged ? "Ground truth and detections" : "Images", galleryWords(data, settings), ...controls(data, settings, pictures), pictures.element, pictures.dialog);
+    if (data.regions) pictures.sort((a, b) => (a.rank || 0) - (b.rank || 0)); // they come by the quality of segments
+    galleries.push([images, data.regions ? "Objects" : "Images", pictures]);
+  }
+  const dataset = [datasetSection(data), "Dataset"];
+  if (judged) sections.push(...galleries, dataset);
+  else sections.push(dataset, ...galleries);
   document.getElementById("top").replaceChildren(...heading(data, sections));
   main.replaceChildren(...sections.map(([element]) => element));
   document.getElementById("foot").replaceChildren(`Written by mrcnn-tf ${data.version} on ${data.made}. This file needs no network.`);
-  pictures.arrange();
+  for (const [, , pictures] of galleries) pictures.arrange();
 }
 
 // Labels hide what is below them, so a crowded dataset starts without.
