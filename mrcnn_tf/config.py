@@ -15,6 +15,8 @@ from mrcnn_tf.config_checks import check_choices, check_combinations, check_keys
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.settings import CONVENTIONS, Config, DataConfig, KeypointHeadConfig, ModelConfig, SemanticHeadConfig
 
+_PATHS = ("annotations", "images", "panoptic", "panoptic_maps", "semantic_maps")  # that may lie in the package
+
 CONFIG_FOLDERS = (
     pathlib.Path(__file__).parent / "configs",  # installed
     pathlib.Path(__file__).parent.parent / "configs",  # a checkout
@@ -146,18 +148,20 @@ def _categories(train: DataConfig) -> tuple[list[Category], list[Category]]:
     first = train.sources[0] if train.sources else train
     if first.records:
         return record_categories(first.records), []
-    if train.panoptic:
-        return read_panoptic_categories(train.panoptic)
-    return (read_categories(first.annotations) if first.annotations else []), []
+    things, stuff = read_panoptic_categories(train.panoptic) if train.panoptic else ([], [])
+    return (read_categories(first.annotations) if first.annotations else things), stuff
 
 
 def _fill_in(config: Config) -> None:
     for part in (config.data.train, config.data.val, *config.data.train.sources):
-        part.annotations, part.images = _shipped(part.annotations), _shipped(part.images)
+        for name in _PATHS:
+            if hasattr(part, name):  # a source has no maps
+                setattr(part, name, _shipped(getattr(part, name)))
     model = config.model
     if not model.categories or (model.semantic_head and not model.stuff):
         things, stuff = _categories(config.data.train)
-        model.categories, model.stuff = model.categories or things, model.stuff or stuff
+        model.categories = model.categories or things
+        model.stuff = model.stuff or (stuff if model.semantic_head else [])
     for split in (config.data.train, config.data.val):
         split.resize = split.resize or model.resize
         split.categories, split.stuff = split.categories or model.categories, split.stuff or model.stuff

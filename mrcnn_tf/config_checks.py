@@ -238,20 +238,16 @@ def _semantic_rules(model: Any) -> list[tuple[bool, str]]:
             not model.box_head and bool(model.mask_head or model.keypoint_head),
             "masks and keypoints are of boxes: set model.mask_head=null and model.keypoint_head=null, or a box_head",
         ),
-        (
-            len(model.stuff) > 254,
-            f"'model.stuff' has {len(model.stuff)} classes, and a label map's byte has room for 254",
-        ),
     ]
 
 
 def _training_rules(config: Any) -> list[tuple[bool, str]]:
     train, data, val = config.train, config.data.train, config.data.val
-    named = [bool(data.annotations), bool(data.records), bool(data.sources), bool(data.panoptic)]
+    named = [bool(data.annotations or data.panoptic), bool(data.records), bool(data.sources)]
     return [
         (
             sum(named) > 1,
-            "'data.train' takes one of annotations, records, sources, panoptic: set the others to nothing",
+            "'data.train' takes annotations or panoptic, or both, or records, or sources: set the others to nothing",
         ),
         (
             bool(val.records or val.sources),

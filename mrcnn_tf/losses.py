@@ -1,4 +1,5 @@
-"""The losses: L = L_cls + L_box + L_mask on the sampled RoIs (section 3), L_keypoint (section 5), the RPN's own two.
+"""The losses: L = L_cls + L_box + L_mask on the sampled RoIs (section 3), L_keypoint (section 5), the RPN's own two,
+and L_sem of all pixels (Panoptic FPN).
 
 All in float32. Normalisers are sums over the whole batch, so that an image with many objects weighs more, as in both
 reference systems. Where the batch is spread over several replicas, they are sums over all of them: each replica then
@@ -8,8 +9,7 @@ has its share of the loss, and losses and gradients add up to what a single one 
 import tensorflow as tf
 
 from mrcnn_tf.ops.replicas import summed
-
-IGNORE = 255  # the label of a pixel that no class is known of
+from mrcnn_tf.ops.semantic import IGNORED
 
 
 def smooth_l1(predictions, targets, beta):
@@ -103,11 +103,11 @@ def keypoint_loss(logits, cells, visible):
 
 def semantic_loss(logits, labels):
     """Cross-entropy of logits [B, h, w, S + 1], enlarged to the pixels of labels uint8 [B, H, W] (S + 1 classes, or
-    IGNORE), mean over the pixels that count (Panoptic FPN, section 3).
+    IGNORED), mean over the pixels that count (Panoptic FPN, section 3).
 
     Interpolated first and then compared: labels made smaller would lose whatever is thinner than a cell.
     """
-    counts = labels != IGNORE
+    counts = labels != IGNORED
     pixels = tf.image.resize(logits, tf.shape(labels)[1:], method="bilinear")
     entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
         labels=tf.where(counts, tf.cast(labels, tf.int32), 0), logits=_only(pixels, counts[..., None])

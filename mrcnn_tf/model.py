@@ -20,6 +20,7 @@ from mrcnn_tf.ops import canvas
 from mrcnn_tf.ops.image_space import points_to_original, to_original
 from mrcnn_tf.ops.noise import image_seeds
 from mrcnn_tf.ops.replicas import at_least_one
+from mrcnn_tf.ops.semantic import MOST_STUFF
 from mrcnn_tf.settings import ModelConfig
 from mrcnn_tf.steps import make_detect_function
 from mrcnn_tf.trainable import Trainable
@@ -42,7 +43,8 @@ class MaskRCNN(Trainable):
             image's id, so it is the same on any number of devices, and after a restart.
 
     Raises:
-        UserError: the config has no categories, or a keypoint head and no category with keypoints.
+        UserError: the config has a box head and no categories, a semantic head and no stuff or too much of it, or a
+            keypoint head and no category with keypoints.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0, **kwargs):
@@ -53,6 +55,11 @@ class MaskRCNN(Trainable):
             raise UserError("The model has no classes: set data.train.annotations or model.categories in the config.")
         if config.semantic_head and not config.stuff:
             raise UserError("The model has a semantic head and no stuff: set data.train.panoptic or model.stuff.")
+        if len(config.stuff) > MOST_STUFF:
+            raise UserError(
+                f"The model has {len(config.stuff)} classes of stuff, and a label map's byte has room for "
+                f"{MOST_STUFF}: merge some."
+            )
         if config.keypoint_head and not most_keypoints(config.categories):
             raise UserError(
                 "The model has a keypoint head, and no category names its keypoints: list them in the json's "
@@ -257,7 +264,8 @@ class MaskRCNN(Trainable):
         inputs = {name: tf.convert_to_tensor(batch[name]) for name in ("image", "image_size", "original_size")}
         outputs = self._detect_batch_function(inputs)
         sizes = np.asarray(batch["original_size"])
-        rows = [{name: value[index] for name, value in outputs.items()} for index in range(len(sizes))]
+        # Copies: of an image that is kept, the batch isn't.
+        rows = [{name: value[index].copy() for name, value in outputs.items()} for index in range(len(sizes))]
         return [self.as_detections(row, tuple(size)) for row, size in zip(rows, sizes, strict=True)]
 
     _detect_batch_function = None
@@ -268,8 +276,6 @@ class MaskRCNN(Trainable):
         Raises:
             UserError: the model has no box head.
         """
-        if not self.box_head:
-            raise UserError("There is nothing to diagnose: the model has no box head (model.box_head=null).")
         return diagnose(self, image, ground_truth)
 
     def as_detections(self, outputs, image_size):
@@ -290,8 +296,9 @@ class MaskRCNN(Trainable):
         )
 
     def _semantics(self, outputs):
-        settings = self.config.stuff, self.config.panoptic
-        return Semantics(outputs["semantic_logits"], outputs["semantic_size"], *settings)
+        """Boxes without masks can't be fused with stuff."""
+        fusion = self.config.panoptic if self.mask_head or not self.box_head else None
+        return Semantics(outputs["semantic_logits"], outputs["semantic_size"], self.config.stuff, fusion)
 
     def load_pretrained(self, source, allow_missing=False, map_classes=False, verbose=True):
         """Loads published weights, or those of another model, whatever its classes.

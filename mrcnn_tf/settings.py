@@ -263,7 +263,8 @@ class DataConfig:
     annotations: str = ""  # the COCO json
     images: str = ""  # the folder that its file names are relative to
     records: str = ""  # a pattern of TFRecord files in the Model Garden's format, in the place of the two; to train on
-    panoptic: str = ""  # a COCO panoptic json, in the place of `annotations`: things and stuff in one
+    # A COCO panoptic json: things and stuff in one. With `annotations` beside it, these have the instances.
+    panoptic: str = ""
     panoptic_maps: str = ""  # the folder of its PNGs
     semantic_maps: str = ""  # a folder of label maps, NAME.png for an image NAME.jpg, whose values are category ids
     sources: list[SourceConfig] = dataclasses.field(default_factory=list)  # in the place of all three; to train on

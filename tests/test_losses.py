@@ -234,3 +234,38 @@ def test_padding_may_hold_anything(anchors, rois, class_logits, class_deltas, ba
         dirty = loss_and_slope(lambda x, t=dirty_targets, loss=loss: loss(x, t), spoiled(predictions, counts, bad))
         np.testing.assert_array_equal(dirty[0], clean[0], err_msg=f"value of {name}")
         np.testing.assert_array_equal(dirty[1], clean[1], err_msg=f"gradient of {name}")
+
+
+def bilinear(cells, times):
+    """[h, w, C] enlarged, half-pixel centres, in float64."""
+    for axis in (0, 1):
+        count = cells.shape[axis]
+        places = np.clip((np.arange(count * times) + 0.5) / times - 0.5, 0, count - 1)
+        low = np.minimum(places.astype(int), count - 2)
+        share = np.expand_dims(places - low, (1, 2) if axis == 0 else (0, 2))
+        cells = np.take(cells, low, axis) * (1 - share) + np.take(cells, low + 1, axis) * share
+    return cells
+
+
+def test_semantic_loss_is_the_mean_over_all_labelled_pixels():
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 2, (2, 4, 6, 3)).astype(np.float32)
+    labels = rng.integers(0, 3, (2, 16, 24)).astype(np.uint8)
+    labels[0, :5], labels[1, :, 7:] = losses.IGNORED, losses.IGNORED
+    terms = []
+    for cells, classes in zip(logits.astype(np.float64), labels, strict=True):
+        enlarged = bilinear(cells, 4)
+        for row, column in np.argwhere(classes != losses.IGNORED):
+            pixel = enlarged[row, column]
+            terms.append(np.log(np.exp(pixel).sum()) - pixel[classes[row, column]])
+    assert losses.semantic_loss(logits, labels).numpy() == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_pixels_without_a_label_teach_nothing():
+    logits = np.random.default_rng(6).normal(0, 2, (2, 4, 4, 3)).astype(np.float32)
+    labels = np.full([2, 16, 16], losses.IGNORED, np.uint8)
+    assert losses.semantic_loss(logits, labels).numpy() == 0
+    assert not gradient(lambda values: losses.semantic_loss(values, labels), logits).any()
+    labels[0, 2, 2] = 1
+    reached = gradient(lambda values: losses.semantic_loss(values, labels), logits).any(axis=-1)
+    assert reached[0, 0, 0] and not reached[0, 2:].any() and not reached[1].any()

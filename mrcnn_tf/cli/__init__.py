@@ -153,8 +153,7 @@ def evaluate(
         raise UserError(f"{config} names no data to evaluate on: set data.val.annotations and data.val.images.")
     model, knows = open_model(weights, saved_model, tflite)
     val.categories, val.resize = knows.categories, knows.resize
-    val.stuff = getattr(knows, "stuff", [])
-    val.semantic = bool(val.stuff)
+    val.stuff, val.semantic = knows.stuff, bool(model.semantic_head)
     results, _ = run_evaluation(model, val, progress=not as_json, out=out)
     if as_json:
         print(json.dumps(results.to_json()))
@@ -220,8 +219,8 @@ def benchmark(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Some of: roofline, roi_align, inference, family, breakdown, panoptic, training, startup, postprocessing, "
-            "pipeline, replicas, checkpoints, serving, evaluation."
+            help="Some of: roofline, roi_align, inference, family, breakdown, panoptic, training, startup, "
+            "postprocessing, pipeline, replicas, checkpoints, serving, evaluation."
         ),
     ] = None,
     tflite: Annotated[

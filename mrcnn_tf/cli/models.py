@@ -29,7 +29,7 @@ def check_choice(weights, saved_model, tflite):
 
 
 def open_model(weights, saved_model, tflite):
-    """The model in one of three places, and what knows its `categories` and `resize`.
+    """The model in one of three places, and what knows its `categories`, `stuff` and `resize`.
 
     Raises:
         UserError: none or several are given, or it can't be read.

@@ -20,7 +20,7 @@ def main_figure(model, data_config):
         model: the `ModelConfig`.
         data_config: the `DataConfig` that it is evaluated on.
     """
-    if model.semantic_head:
+    if model.semantic_head and data_config.semantic is not False:
         if data_config.panoptic and model.mask_head:
             return "val_PQ"
         if not (model.box_head and (data_config.annotations or data_config.panoptic)):

@@ -45,24 +45,25 @@ def labels_document(model, facts):
 
     Returns:
         A dictionary of plain JSON: `categories`, each with its `class` 1..K, `id`, `name`, `keypoints` and `skeleton`;
-        `stuff`, each with its `class` 1..S, `id` and `name`, and `panoptic`, the rules by which it is fused with the
-        instances, [] and None without a semantic head; `mask_rule` and `keypoint_offset` as in `Detections`; `resize`,
-        `pixel_mean` and `pixel_std`, what the model does to an image by itself; `max_detections`, `score_threshold`;
-        the versions `mrcnn_tf` and `tensorflow`; and `facts`.
+        `stuff`, each with its `class` 1..S, `id` and `name`, [] without a semantic head; `panoptic`, the rules by which
+        it is fused with the instances, None where it isn't; `mask_rule` and `keypoint_offset` as in `Detections`;
+        `resize`, `pixel_mean` and `pixel_std`, what the model does to an image by itself; `max_detections`, 0 without a
+        box head; `score_threshold`; the versions `mrcnn_tf` and `tensorflow`; and `facts`.
     """
     config = model.config
     categories = [{"class": number} | dataclasses.asdict(one) for number, one in enumerate(config.categories, 1)]
+    fusible = config.semantic_head and (config.mask_head or not config.box_head)
     stuff = [{"class": number, "id": one.id, "name": one.name} for number, one in enumerate(config.stuff, 1)]
     return {
         "categories": categories,
         "stuff": stuff if config.semantic_head else [],
-        "panoptic": dataclasses.asdict(config.panoptic) if config.semantic_head else None,
+        "panoptic": dataclasses.asdict(config.panoptic) if fusible else None,
         "mask_rule": config.conventions.mask_paste,
         "keypoint_offset": config.conventions.keypoint_offset,
         "resize": dataclasses.asdict(config.resize),
         "pixel_mean": list(config.pixel_mean),
         "pixel_std": list(config.pixel_std),
-        "max_detections": config.detections.max_per_image,
+        "max_detections": config.detections.max_per_image if config.box_head else 0,
         "score_threshold": config.detections.score_threshold,
         "mrcnn_tf": __version__,
         "tensorflow": tf.__version__,

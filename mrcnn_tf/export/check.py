@@ -231,7 +231,7 @@ def _compare(position, reference, exported, tolerances, limits):
         "mask": None if encoded else _difference(position, "masks", *probabilities, mine, theirs),
         "mask_pixels": _wrong_pixels(reference, exported, mine, theirs, tolerances.mask) if encoded else None,
         "keypoint": _difference(position, "keypoints", _places(reference), _places(exported), mine, theirs),
-        **compare_maps(position, reference, exported, mine, theirs, tolerances.score),
+        **compare_maps(position, reference, exported, mine, theirs, tolerances),
     }
 
 

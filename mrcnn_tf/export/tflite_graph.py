@@ -11,10 +11,9 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.native.library import static_shapes
 from mrcnn_tf.ops import canvas
-from mrcnn_tf.ops.semantic import STRIDE
+from mrcnn_tf.ops.semantic import IGNORED, STRIDE
 
 STRIP = 16  # rows of logits that are enlarged at a time: the classes of all pixels at once would take hundreds of MB
-NO_CLASS = 255
 
 
 @dataclasses.dataclass
@@ -98,11 +97,11 @@ def check_convertible(model):
 def _given(outputs):
     """What a file gives of the outputs of `MaskRCNN.call`: a map of classes in place of a semantic head's logits."""
     if "semantic_logits" in outputs:
-        outputs["semantic"] = semantic_classes(outputs.pop("semantic_logits"), outputs.pop("semantic_size"))
+        outputs["semantic"] = letterboxed_map(outputs.pop("semantic_logits"), outputs.pop("semantic_size"))
     return outputs
 
 
-def semantic_classes(logits, image_size):
+def letterboxed_map(logits, image_size):
     """The class of each pixel of a letterboxed input: uint8 [1, H, W], 255 beyond the picture.
 
     As `ops.semantic.semantic_map` with the picture's own size, of shapes and steps that are fixed.
@@ -121,7 +120,7 @@ def semantic_classes(logits, image_size):
         begin = STRIDE * (top - first)
         strips.append(tf.argmax(enlarged[:, begin : begin + rows], axis=-1, output_type=tf.int32))
     picture = canvas.inside(image_size, STRIDE * height, STRIDE * width)[..., 0]
-    return tf.cast(tf.where(picture, tf.concat(strips, axis=1), NO_CLASS), tf.uint8)
+    return tf.cast(tf.where(picture, tf.concat(strips, axis=1), IGNORED), tf.uint8)
 
 
 def save_graph(graph, folder):

@@ -9,10 +9,10 @@ from mrcnn_tf.layers.conv import ConvNorm
 from mrcnn_tf.ops import canvas
 from mrcnn_tf.ops.bilinear import doubled
 from mrcnn_tf.ops.conv import conv2d
+from mrcnn_tf.ops.semantic import STRIDE
 
-STRIDE = 4  # of the logits
-# Small, as a box head's: all classes start out equal. He's by fan-out, detectron2's, grows as the classes get fewer, and
-# starts a training with five of them at eight times the loss.
+# Small, as a box head's: all classes start out equal. He's by fan-out, detectron2's, grows as the classes get fewer:
+# with five of them a training starts at eight times the loss.
 INITIAL_STDDEV = 0.01
 
 
@@ -35,8 +35,8 @@ class SemanticHead(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)  # logits are float32 whatever the maps are
         self.num_classes, self.strides, self.config, self.epsilon = num_classes, list(strides), config, epsilon
         self.levels = [self._level(stride) for stride in self.strides]
-        small = {"kernel_initializer": keras.initializers.RandomNormal(stddev=INITIAL_STDDEV)}
-        self.predictor = ConvNorm(num_classes, 1, **small, dtype=self.dtype_policy, name="predictor")
+        # In float32, as the layers that give scores: the likeliest class is a matter of small differences.
+        self.predictor = ConvNorm(num_classes, 1, kernel_initializer=_small(), dtype="float32", name="predictor")
 
     def _level(self, stride):
         """The convolutions of one level, the doublings between them left out."""
@@ -59,8 +59,8 @@ class SemanticHead(keras.layers.Layer):
 
     def class_variables(self):
         """(variable, initializer) of each weight whose shape depends on the classes."""
-        predictor = self.predictor
-        return [(predictor.kernel, predictor.kernel_initializer), (predictor.bias, keras.initializers.Zeros())]
+        # A new initializer: the layer's own would draw the same numbers again.
+        return [(self.predictor.kernel, _small()), (self.predictor.bias, keras.initializers.Zeros())]
 
     def call(self, maps, canvas_size=None):
         """Maps [B, H_l, W_l, C] of the strides -> logits float32 [B, H, W, S + 1] at stride 4.
@@ -68,13 +68,13 @@ class SemanticHead(keras.layers.Layer):
         Beyond an image's canvas its last row and column repeat, so that enlarging it needs no care.
         """
         fine, *coarse = [
-            self._to_stride(features, convs, stride, canvas_size)
+            tf.cast(self._to_stride(features, convs, stride, canvas_size), tf.float32)
             for features, convs, stride in zip(maps, self.levels, self.strides, strict=True)
         ]
         kernel, bias = self.predictor.kernel_and_shift()
-        logits = tf.cast(conv2d(fine, kernel, bias, 1, "SAME"), tf.float32)
+        logits = conv2d(fine, kernel, bias, 1, "SAME")
         if coarse:
-            coarser = tf.cast(conv2d(tf.add_n(coarse), kernel, None, 1, "SAME"), tf.float32)
+            coarser = conv2d(tf.add_n(coarse), kernel, None, 1, "SAME")
             logits += doubled(canvas.extend(coarser, canvas.extent(canvas_size, 2 * STRIDE)))
         return canvas.extend(logits, canvas.extent(canvas_size, STRIDE))
 
@@ -96,3 +96,7 @@ class SemanticHead(keras.layers.Layer):
             "config": self.config,
             "epsilon": self.epsilon,
         }
+
+
+def _small():
+    return keras.initializers.RandomNormal(stddev=INITIAL_STDDEV)

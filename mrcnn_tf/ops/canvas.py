@@ -57,8 +57,10 @@ def extend(features, cells):
     def repeated():
         rows = tf.minimum(tf.range(height)[None, :], cells[:, :1] - 1)
         columns = tf.minimum(tf.range(width)[None, :], cells[:, 1:] - 1)
-        taken = tf.gather(tf.gather(features, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
-        return tf.ensure_shape(taken, features.shape)
+        # In float32: gradients of several cells add up, and XLA doesn't scatter halves.
+        taken = tf.gather(tf.cast(features, tf.float32), rows, axis=1, batch_dims=1)
+        taken = tf.gather(taken, columns, axis=2, batch_dims=1)
+        return tf.cast(tf.ensure_shape(taken, features.shape), features.dtype)
 
     if shapes_must_be_static():
         return repeated()

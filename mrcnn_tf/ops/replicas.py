@@ -8,8 +8,9 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.ops.semantic import IGNORED
+
 FAR = 1e5  # pixels; beyond any anchor
-UNLABELLED = 255  # of a pixel's class
 
 
 def summed(values):
@@ -93,6 +94,6 @@ def at_least_one(batch):
     filler["classes"] += 1
     filler["crowd"] = tf.ones_like(filler["crowd"])
     if "semantic" in filler:
-        filler["semantic"] += UNLABELLED
+        filler["semantic"] += IGNORED
     missing = tf.cast(tf.equal(tf.shape(batch["image"])[0], 0), tf.int32)
     return {name: tf.concat([values, filler[name][:missing]], axis=0) for name, values in batch.items()}

@@ -26,7 +26,9 @@ class Facts:
     Attributes:
         categories: the model's K `Category`s, class 1 first.
         stuff: the S `Category`s of its semantic head, class 1 first; [] without one.
-        fusion: the `PanopticConfig` by which it fuses instances and stuff; None without a semantic head.
+        fusion: the `PanopticConfig` by which it fuses instances and stuff; None without a semantic head, and with boxes
+            that have no masks.
+        box_head: bool, whether it finds instances.
         mask_rule, keypoint_offset: as in `Detections`.
         resize: the `ResizeConfig` that the model applies to an image by itself.
         document: all of labels.json, as a dictionary.
@@ -35,6 +37,7 @@ class Facts:
     categories: list[Category]
     stuff: list[Category]
     fusion: PanopticConfig | None
+    box_head: bool
     mask_rule: str
     keypoint_offset: float
     resize: ResizeConfig
@@ -89,10 +92,11 @@ def _as_facts(document, source):
         categories = _classes(things, source) if things or not stuff else []  # a semantic head alone may know none
         if document["mask_rule"] not in MASK_RULES:
             raise ValueError(f"a mask_rule of {document['mask_rule']!r}")
-        fusion = PanopticConfig(**document["panoptic"]) if stuff else None
+        fusion = PanopticConfig(**document["panoptic"]) if stuff and document["panoptic"] else None
+        instances = document.get("max_detections") != 0
         resize = ResizeConfig(**document["resize"])
         offset = float(document["keypoint_offset"])
-        return Facts(categories, stuff, fusion, document["mask_rule"], offset, resize, document)
+        return Facts(categories, stuff, fusion, instances, document["mask_rule"], offset, resize, document)
     except UserError:
         raise
     except (KeyError, TypeError, ValueError) as error:

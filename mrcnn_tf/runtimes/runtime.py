@@ -18,15 +18,16 @@ class Runtime:
         facts: the model's `Facts`.
         categories: list of K `Category`s, class 1 first.
         resize: the `ResizeConfig` that the model applies to an image by itself.
+        stuff: list of S, likewise; [] without a semantic head.
+        box_head, semantic_head: bool, whether it gives boxes, and a class for each pixel.
         mask_head, keypoint_head: bool, whether it gives masks and keypoints; true until it has answered.
-        semantic_head: bool, whether it gives a class for each pixel.
     """
 
     def __init__(self, facts):
         self.facts = facts
-        self.categories, self.resize = facts.categories, facts.resize
+        self.categories, self.stuff, self.resize = facts.categories, facts.stuff, facts.resize
+        self.box_head, self.semantic_head = facts.box_head, bool(facts.stuff)
         self.mask_head = self.keypoint_head = True
-        self.semantic_head = bool(facts.stuff)
 
     def _answer(self, files):
         """The outputs for image files: list of bytes -> list of dictionaries of arrays, one for each file."""

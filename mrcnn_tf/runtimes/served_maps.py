@@ -5,12 +5,12 @@ import io
 import numpy as np
 from PIL import Image
 
-from mrcnn_tf.detections import ServedSemantics
+from mrcnn_tf.detections import MapSemantics
 from mrcnn_tf.ops.panoptic import Fused, ids_of_png
 
 
 def semantics_from(outputs, facts, image_size, found):
-    """The `ServedSemantics` of one image; None without a semantic head.
+    """The `MapSemantics` of one image; None without a semantic head.
 
     Args:
         outputs: dictionary of arrays without the batch's dimension: `semantic_png_bytes` or, decoded, `semantic` uint8
@@ -35,7 +35,7 @@ def semantics_from(outputs, facts, image_size, found):
     if not facts.stuff or labels.max() > len(facts.stuff):
         raise ValueError(f"a map with class {labels.max()} where {len(facts.stuff)} classes of stuff are listed")
     fused = _fused(outputs, facts, image_size, found) if "segments_png_bytes" in outputs else None
-    return ServedSemantics(labels, fused, facts.stuff, facts.fusion)
+    return MapSemantics(labels, fused, facts.stuff, facts.fusion)
 
 
 def _fused(outputs, facts, image_size, found):

@@ -29,10 +29,12 @@ class TFLiteModel:
 
     Attributes:
         categories: list of K `Category`s, class 1 first.
+        stuff: list of S, likewise; [] without a semantic head.
         input_size: (height, width) of the input, pixels.
         resize: the `ResizeConfig` with which `coco_dataset` gives images that fit, as large as they can be.
         document: the facts in the file, a dictionary (see `export.assets.labels_document`).
-        mask_head, keypoint_head, semantic_head: bool, whether it gives masks, keypoints and a class for each pixel.
+        box_head, mask_head, keypoint_head, semantic_head: bool, whether it gives boxes, masks, keypoints and a class
+            for each pixel.
 
     Raises:
         UserError: ai-edge-litert is missing, the file isn't a whole TFLite file of this package, or `threads` < 1.
@@ -46,7 +48,7 @@ class TFLiteModel:
             raise UserError(f"{path}: {error}") from error
         threads = _cores() if threads is None else threads
         self._runner = detector_runner(path, self.document.get("part"), threads, xnnpack)
-        self.categories = self._facts.categories
+        self.categories, self.stuff = self._facts.categories, self._facts.stuff
         self.input_size = tuple(self._runner.get_input_details()["image"]["shape"][1:3].tolist())
         # An image that is longer the other way than the input comes too large: `detect_batch` makes it fit.
         self.resize = dataclasses.replace(
@@ -54,7 +56,7 @@ class TFLiteModel:
         )
         outputs = self._runner.get_output_details()
         self.mask_head, self.keypoint_head = "masks" in outputs, "keypoints" in outputs
-        self.semantic_head = "semantic" in outputs
+        self.box_head, self.semantic_head = "boxes" in outputs, "semantic" in outputs
 
     def detect(self, images):
         """Detections of one image, uint8 [H, W, 3] RGB -> `Detections`, or of a list of images of any sizes -> a list.

@@ -89,14 +89,28 @@ def train(config: Config, folder, weights=None, resume=False, force=False, verbo
 
 
 def _check_startable(config, weights):
-    train = config.data.train
-    if not (source_name(train) or train.sources):
-        raise UserError("The config names no data to train on: set data.train.annotations and data.train.images.")
+    _check_data(config.model, config.data.train, config.data.val)
     backbone = config.model.backbone
     if not weights and (backbone.freeze_at or backbone.norm == "frozen_bn"):
         raise UserError(
             "The config freezes a part of the backbone, which would stay random: give weights to start from "
             "(train.weights), or set model.backbone.norm=gn and model.backbone.freeze_at=0 to train from scratch."
+        )
+
+
+def _check_data(model, train, val):
+    """Refuses data that the model has no use for, before hours are spent on it."""
+    if not (source_name(train) or train.sources):
+        raise UserError("The config names no data to train on: set data.train.annotations and data.train.images.")
+    if model.box_head and not (train.annotations or train.panoptic or train.records or train.sources):
+        raise UserError(
+            f"{train.semantic_maps} has classes of pixels and no instances to learn from: set data.train.annotations "
+            "too, or train the semantic head alone (model.box_head=null and model.mask_head=null)."
+        )
+    if source_name(val) and not model.box_head and not (val.panoptic or val.semantic_maps):
+        raise UserError(
+            f"{val.annotations} has no classes of pixels, and those are all that the model finds: set "
+            "data.val.panoptic and data.val.panoptic_maps, or data.val.semantic_maps."
         )
 
 

@@ -21,10 +21,10 @@ def fit_classes(model, source, arrays, changes, map_classes):
         weight path -> why it has a new initial value.
 
     Raises:
-        UserError: `map_classes` and no class in common.
+        UserError: `map_classes`, and no class and no stuff in common.
     """
     names, named = {}, {}
-    if num_classes(arrays) is not None:
+    if num_classes(arrays) is not None and model.config.box_head:
         both = model.config.categories, source.categories()
         names[CLASSES] = [[category.name for category in each] for each in both]
         names[KEYPOINTS] = [keypoint_channels(each)[0] for each in both]
@@ -38,11 +38,11 @@ def fit_classes(model, source, arrays, changes, map_classes):
     if all(same.values()):
         return {}
     pairs = dict.fromkeys(names, ())
-    if map_classes and CLASSES in names:
-        pairs[CLASSES] = _pairs(*names[CLASSES], source)
-        pairs[KEYPOINTS] = _keypoint_pairs(*both, pairs[CLASSES])
-    if map_classes and STUFF in names:
-        pairs[STUFF] = _pairs(*names[STUFF], source)
+    if map_classes:
+        pairs |= {what: _pairs(*names[what]) for what in (CLASSES, STUFF) if what in names}
+        _refuse_strangers(names, pairs, source)
+        if CLASSES in names:
+            pairs[KEYPOINTS] = _keypoint_pairs(*both, pairs[CLASSES])
     left = {}
     for variable, initializer in model.class_variables():
         path = weight_path(variable)
@@ -60,15 +60,18 @@ def fit_classes(model, source, arrays, changes, map_classes):
     return left
 
 
-def _pairs(own, theirs, source):
+def _pairs(own, theirs):
     """(index in the model, index in the file) of the classes that both know."""
     places = {name.casefold(): index for index, name in enumerate(theirs) if name != UNUSED}
-    pairs = [(index, places[name.casefold()]) for index, name in enumerate(own) if name.casefold() in places]
-    if not pairs:
+    return [(index, places[name.casefold()]) for index, name in enumerate(own) if name.casefold() in places]
+
+
+def _refuse_strangers(names, pairs, source):
+    if not any(pairs.values()):
+        own = [name for what in (CLASSES, STUFF) for name in names.get(what, [()])[0]]
         raise UserError(
             f"{source.name} knows none of the model's classes ({', '.join(own[:5])}) by name: load it without mapping."
         )
-    return pairs
 
 
 def _keypoint_pairs(own, theirs, classes):

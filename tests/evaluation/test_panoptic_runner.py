@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from mrcnn_tf.data.panoptic_shapes import make_panoptic_shapes
-from mrcnn_tf.detections import Detections
+from mrcnn_tf.detections import Detections, MapSemantics
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation import runner
 from mrcnn_tf.evaluation import tally as tally_module
@@ -106,8 +106,11 @@ class Knowing:
         classes = [[one.id for one in self.known.things].index(row["category_id"]) + 1 for row in things]
         masks = [_coarse(self.known.segment_map(image_id) == row["id"], row["bbox"]) for row in things]
         masks = np.reshape(masks, (-1, 28, 28)) if self.box_head else None
-        found = Detections(boxes, np.ones(len(things)), classes, segment_map.shape, self.known.things, masks)
-        found.panoptic, found.semantic = Panoptic(segment_map, segments), self._pixels(image_id)
+        pixels = MapSemantics(self._pixels(image_id), None, self.known.stuff, None)
+        found = Detections(
+            boxes, np.ones(len(things)), classes, segment_map.shape, self.known.things, masks, semantics=pixels
+        )
+        found.panoptic = Panoptic(segment_map, segments)
         return found
 
     def _pixels(self, image_id):
@@ -281,6 +284,11 @@ def test_a_model_is_judged_by_the_figure_of_all_that_it_finds(heads, kinds, figu
     chosen = {f"{name}_head": head if name in heads.split() else None for name, head in configs.items()}
     data = DataConfig(**dict.fromkeys(kinds.split(), "there"))
     assert main_figure(ModelConfig(**chosen), data) == figure
+
+
+def test_without_labels_in_the_batches_a_model_is_judged_by_its_instances():
+    data = DataConfig(panoptic="there", semantic=False)
+    assert main_figure(ModelConfig(semantic_head=SemanticHeadConfig()), data) == "val_segm_AP"
 
 
 def test_main_figures_are_in_the_logs_under_their_names(no_pictures, made, known, config):

@@ -5,7 +5,7 @@ import pytest
 
 from mrcnn_tf import Detections, UserError
 from mrcnn_tf.categories import Category
-from mrcnn_tf.detections import ServedSemantics
+from mrcnn_tf.detections import MapSemantics
 from mrcnn_tf.export.check import HALF, SAVED_MODEL, check_detections
 from mrcnn_tf.ops.panoptic import Fused
 from mrcnn_tf.settings import DetectionConfig, PanopticConfig
@@ -30,12 +30,13 @@ def segments(first=1, second=2):
     return found
 
 
-def detections(semantic=None, segment_map=None, instances=(0, 1), scores=(0.9, 0.8), order=(0, 1)):
+def detections(semantic=None, segment_map=None, instances=(0, 1), scores=(0.9, 0.8), order=(0, 1), stuff_area=9):
     semantic = labels() if semantic is None else semantic
     segment_map = segments() if segment_map is None else segment_map
-    classes = np.array([*(1 for _ in instances), 1, 2])
-    fused = Fused(segment_map, np.array([*instances, -1, -1]), classes, None, len(classes))
-    given = ServedSemantics(semantic, fused, STUFF, PanopticConfig())
+    stuff = np.unique(semantic[segment_map > len(instances)])
+    classes = np.array([*(1 for _ in instances), *stuff])
+    fused = Fused(segment_map, np.array([*instances, *(-1 for _ in stuff)]), classes, None, len(classes))
+    given = MapSemantics(semantic, fused, STUFF, PanopticConfig(stuff_area=stuff_area))
     masks = np.ones((2, 4, 4), np.float32)
     boxes, scores = np.array(BOXES)[list(order)], np.array(scores)[list(order)]
     return Detections(boxes, scores, [1, 1], SIZE, THINGS, masks, semantics=given)
@@ -85,6 +86,20 @@ def test_an_instance_at_the_fusions_threshold_may_be_missing():
     assert found.segments == 1 and found.semantic == 1
     with pytest.raises(UserError, match="90.00% of the pixels the same segment"):
         check(detections(scores=(0.9, 0.51)), detections(scores=(0.9, 0.51), **given))
+
+
+@pytest.mark.parametrize(("area", "right"), [(601, True), (602, False), (590, False)])
+def test_stuff_at_the_fusions_limit_may_be_missing(area, right):
+    """Sky and sea have 300 pixels each here; 0.1 % of the map's thousand is one."""
+    semantic, segment_map = labels(), segments()
+    semantic[:, 20:], segment_map[:, 20:] = 1, 3
+    less = segment_map * (segment_map < 3)
+    mine, theirs = (detections(semantic, one, stuff_area=area) for one in (segment_map, less))
+    if right:
+        assert check(mine, theirs).segments == 1
+    else:
+        with pytest.raises(UserError, match="of the pixels the same segment"):
+            check(mine, theirs)
 
 
 def test_a_map_that_one_of_the_models_lacks():

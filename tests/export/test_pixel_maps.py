@@ -13,9 +13,11 @@ from export.plain_process import operations
 from PIL import Image
 
 from mrcnn_tf import MaskRCNN
+from mrcnn_tf.export.assets import labels_document
 from mrcnn_tf.export.pixel_maps import pixel_maps
 from mrcnn_tf.export.saved_model import export_saved_model
 from mrcnn_tf.runtimes.local import SavedModelRuntime
+from mrcnn_tf.runtimes.outputs import read_facts
 from mrcnn_tf.settings import PanopticConfig
 
 SIZES = ((50, 70), (64, 48))
@@ -204,6 +206,18 @@ def test_the_table_is_of_the_map(answer):
         assert not any(answer[name][row, count:].any() for name in TABLE)
 
 
+def test_the_runtime_knows_what_it_gives(runtime):
+    assert (runtime.box_head, runtime.semantic_head, runtime.stuff) == (True, True, STUFF)
+    assert runtime.facts.fusion == panoptic_config().panoptic
+
+
+def test_boxes_alone_have_no_rules_of_fusion():
+    config = panoptic_config()
+    config.mask_head = None
+    facts = read_facts(labels_document(MaskRCNN(config), {}))
+    assert facts.fusion is None and facts.stuff == STUFF and facts.box_head
+
+
 def test_the_runtime_gives_detections_with_these_maps(runtime, references, image_files):
     for place, reference in enumerate(references):
         for found in (runtime.detect(make_images()[place]), runtime.detect_file(image_files[place])):
@@ -243,8 +257,10 @@ def test_a_semantic_head_by_itself(image_files, tmp_path):
         "ok": [None],
         **{name: [None, 3] for name in TABLE},
     }
+    runtime = SavedModelRuntime(report.folder)
+    assert (runtime.box_head, runtime.semantic_head, runtime.stuff) == (False, True, STUFF)
     for image, reference in zip(make_images(), model.detect(make_images()), strict=True):
-        found = SavedModelRuntime(report.folder).detect(image)
+        found = runtime.detect(image)
         assert len(found) == 0 and (found.semantic == reference.semantic).mean() >= 0.999
         segments = found.panoptic.segments
         assert segments and [one.category for one in segments] == [one.category for one in reference.panoptic.segments]

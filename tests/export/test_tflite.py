@@ -269,7 +269,7 @@ def test_classes_are_found_strip_by_strip():
     whole = np.stack(
         [[np.interp(places[0], np.arange(37), columns[:, c, x]) for x in range(20)] for c in range(3)], axis=-1
     )
-    found = tflite_graph.semantic_classes(tf.constant(logits), tf.constant([[140, 18]])).numpy()
+    found = tflite_graph.letterboxed_map(tf.constant(logits), tf.constant([[140, 18]])).numpy()
     expected = whole.argmax(-1).T
     assert found.shape == (1, 148, 20) and found.dtype == np.uint8
     np.testing.assert_array_equal(found[0, :140, :18], expected[:140, :18])

@@ -115,9 +115,3 @@ def test_every_weight_learns_and_logits_stay_float32():
     assert logits.dtype == tf.float32
     gradients = tape.gradient(loss, layer.trainable_weights)
     assert all(gradient is not None and np.any(gradient.numpy()) for gradient in gradients)
-
-
-def test_a_layer_of_its_config_is_the_same():
-    layer = head()
-    again = SemanticHead.from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()

@@ -28,6 +28,7 @@ from mrcnn_tf.layers.roi_layer import RoILayer
 from mrcnn_tf.layers.roi_sampler import RoISampler
 from mrcnn_tf.layers.rpn import RPN
 from mrcnn_tf.layers.rpn_head import RPNHead
+from mrcnn_tf.layers.semantic_head import SemanticHead
 
 PYRAMID = [(None, None, None, 16)] * 5
 IMAGES = (None, None, None, 3)
@@ -65,6 +66,10 @@ LAYERS = {
     "KeypointHead": (
         lambda tree, **k: KeypointHead([[-1, -1], [0, 1], [2, -1]], KEYPOINTS, tree["conventions"], **k),
         ROI_FEATURES,
+    ),
+    "SemanticHead": (
+        lambda tree, **k: SemanticHead(3, [4, 8, 16, 32], {"channels": 32, "norm": "frozen_bn"}, 1e-3, **k),
+        PYRAMID[:4],
     ),
     "RoISampler": (lambda tree, **k: RoISampler(tree["rois"], **k), None),
     "Preprocess": (lambda tree, **k: Preprocess([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], tree["resize"], 1, **k), None),

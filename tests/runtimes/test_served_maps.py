@@ -1,5 +1,6 @@
 """Maps of classes and segments that a server gave become those of `Detections`."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -98,7 +99,8 @@ def test_a_map_without_segments_is_fused_here():
     ]
     assert found.segments[3].area == 240
     without = {name: value for name, value in given.items() if name != "masks"}
-    assert detections_from(without, FACTS, SIZE).panoptic is None
+    found = detections_from(without, dataclasses.replace(FACTS, fusion=None), SIZE)
+    assert found.panoptic is None and found.semantic.shape == SIZE
 
 
 def test_a_semantic_head_by_itself():
@@ -166,7 +168,7 @@ def test_labels_with_and_without_stuff():
         ({"stuff": [{"class": 2, "id": 1, "name": "sky"}]}, "1, 2, 3"),
         ({"stuff": [{"class": 1, "name": "sky"}]}, "lacks a whole number as id"),
         ({"panoptic": {"threshold": 1}}, "threshold"),
-        ({"panoptic": None}, "labels.json"),
+        ({"panoptic": ["overlap"]}, "labels.json"),
         ({"stuff": [], "categories": []}, "empty"),
     ],
     ids=["classes", "id", "rule", "rules", "nothing"],
