@@ -14,6 +14,9 @@ from mrcnn_tf.json_stream import stream_arrays
 
 # torchvision's name for the ten ids between 1 and 90 that COCO's detection task leaves out: classes without objects.
 UNUSED = "N/A"
+# In a map of classes, uint8: any thing, and a pixel that no class is known of. Those between, 1 to S, are stuff.
+THINGS, IGNORED = 0, 255
+MOST_STUFF = IGNORED - THINGS - 1
 
 
 @dataclasses.dataclass

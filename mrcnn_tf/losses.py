@@ -8,8 +8,8 @@ has its share of the loss, and losses and gradients add up to what a single one 
 
 import tensorflow as tf
 
+from mrcnn_tf.categories import IGNORED
 from mrcnn_tf.ops.replicas import summed
-from mrcnn_tf.ops.semantic import IGNORED
 
 
 def smooth_l1(predictions, targets, beta):

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mrcnn_tf import losses
 from mrcnn_tf.assembly import Assembly
-from mrcnn_tf.categories import most_keypoints
+from mrcnn_tf.categories import MOST_STUFF, most_keypoints
 from mrcnn_tf.config import model_config
 from mrcnn_tf.detections import Detections, Semantics
 from mrcnn_tf.diagnosis.diagnose import diagnose
@@ -20,7 +20,6 @@ from mrcnn_tf.ops import canvas
 from mrcnn_tf.ops.image_space import points_to_original, to_original
 from mrcnn_tf.ops.noise import image_seeds
 from mrcnn_tf.ops.replicas import at_least_one
-from mrcnn_tf.ops.semantic import MOST_STUFF
 from mrcnn_tf.settings import ModelConfig
 from mrcnn_tf.steps import make_detect_function
 from mrcnn_tf.trainable import Trainable

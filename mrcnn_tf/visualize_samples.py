@@ -5,8 +5,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.data.labels import IGNORED
+from mrcnn_tf.categories import IGNORED, Category
 from mrcnn_tf.fonts import font_for
 from mrcnn_tf.panoptic import Panoptic, Segment
 from mrcnn_tf.visualize import MIN_SIDE, draw_ground_truth, save_png

@@ -11,7 +11,7 @@ from mrcnn_tf.errors import UserError
 
 
 def validate(
-    annotations: Annotated[pathlib.Path, typer.Argument(help="A COCO json.", metavar="JSON")],
+    annotations: Annotated[pathlib.Path, typer.Argument(help="A COCO json, of instances or panoptic.", metavar="JSON")],
     images: Annotated[
         pathlib.Path, typer.Argument(help="The folder that its file names are relative to.", metavar="IMAGES")
     ],
@@ -21,6 +21,13 @@ def validate(
     val: Annotated[
         tuple[pathlib.Path, pathlib.Path] | None,
         typer.Option(help="The validation set, to look for pictures that are in both.", metavar="JSON IMAGES"),
+    ] = None,
+    maps: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="The PNGs of a panoptic json or, beside one of instances, label maps.", metavar="FOLDER"),
+    ] = None,
+    val_maps: Annotated[
+        pathlib.Path | None, typer.Option(help="The same of the validation set.", metavar="FOLDER")
     ] = None,
     config: Annotated[
         str, typer.Option(help="What it is to be trained by; objects are compared with its anchors.")
@@ -43,7 +50,11 @@ def validate(
 
     if fix and out is None:
         raise UserError("Say where the mended copy should go: --out FOLDER.")
-    report = look_over(annotations, images, val, config, overrides or [])
+    if fix and (maps or val_maps):
+        raise UserError("Nothing mends maps or what a panoptic json says of them: leave out --fix.")
+    if val_maps and not val:
+        raise UserError("--val-maps is the folder of another json's maps: name that json with --val JSON IMAGES.")
+    report = look_over(annotations, images, val, config, overrides or [], maps=maps, val_maps=val_maps)
     if out:
         report.write(out / "problems.json")
     fixed = repair_datasets(report, out, config, overrides or []) if fix else None

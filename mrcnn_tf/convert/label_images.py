@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from mrcnn_tf.convert.reading import BrokenFile
+from mrcnn_tf.data.map_files import colour_numbers
 
 
 def read_labels(path):
@@ -29,7 +30,7 @@ def read_labels(path):
     if mode in ("LA", "PA"):
         pixels = pixels[..., 0]
     if pixels.ndim == 3 and mode in ("RGB", "RGBA"):
-        return pixels[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+        return colour_numbers(pixels)
     if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
         raise BrokenFile(f"{path} is of mode {mode}, which isn't a map of numbers: save it as an 8- or 16-bit PNG.")
     return pixels.astype(np.int32)

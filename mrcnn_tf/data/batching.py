@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.categories import IGNORED
 from mrcnn_tf.data.labels import has_labels
-from mrcnn_tf.data.map_files import IGNORED
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.ops.resize import resized_size
 from mrcnn_tf.settings import ResizeConfig

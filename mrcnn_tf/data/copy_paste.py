@@ -9,11 +9,11 @@ import dataclasses
 
 import tensorflow as tf
 
+from mrcnn_tf.categories import THINGS
 from mrcnn_tf.data.affine import HALF, moved, refitted, rows, scaling, shift, tight_boxes, warp
 from mrcnn_tf.data.draws import CHOICE, OFFSET, OTHER, PASTE, stream
 from mrcnn_tf.data.framing import draw_size, framed
 from mrcnn_tf.data.labels import has_labels, no_labels
-from mrcnn_tf.data.map_files import THINGS
 from mrcnn_tf.data.sample import OBJECTS
 from mrcnn_tf.data.turns import turned
 

@@ -6,14 +6,12 @@ import os
 
 import numpy as np
 
+from mrcnn_tf.categories import MOST_STUFF, THINGS
 from mrcnn_tf.data import map_files
 from mrcnn_tf.data.checks import places
 from mrcnn_tf.data.image_files import FULL_CHECK_BYTES, WORKERS, inspect_files
-from mrcnn_tf.data.map_files import IGNORED, THINGS
 from mrcnn_tf.data.problems import Problem
 from mrcnn_tf.errors import UserError
-
-MOST_STUFF = IGNORED - 1  # classes beside THINGS that a byte holds
 
 
 @dataclasses.dataclass
@@ -79,6 +77,18 @@ def segment_map_paths(panoptic, folder, image_ids):
     return [os.path.join(folder, panoptic.map_names[at]) if at >= 0 else None for at in found.tolist()], found
 
 
+def strangers(panoptic):
+    """A Problem for each annotation of a PanopticJson whose image isn't among its images."""
+    listed = [record.get("id") for record in panoptic.images if isinstance(record, dict)]
+    listed = np.array([number for number in listed if type(number) is int and abs(number) < 1 << 63], np.int64)
+    problems = []
+    for image in panoptic.image_ids[~np.isin(panoptic.image_ids, listed)].tolist():
+        name = f"The annotation of image {image} in {panoptic.path}"
+        message = f"{name} belongs to no image and was skipped: correct image_id or add the image."
+        problems.append(Problem("unknown_image", image, panoptic.path, message))
+    return problems
+
+
 def label_map_paths(folder, images, image_files):
     """Where the label map of each image is: the image's path in its folder, but .png, in the folder of maps.
 
@@ -91,7 +101,7 @@ def label_map_paths(folder, images, image_files):
     return [os.path.join(folder, os.path.splitext(name)[0] + ".png") for name in names]
 
 
-def usable_maps(paths, fields, source, segments, on_progress):
+def usable_maps(paths, fields, source, segments, on_progress, decode=None):
     """Looks at the headers of maps. In a small set, and where a file's end is missing, they are decoded, too.
 
     Args:
@@ -100,12 +110,13 @@ def usable_maps(paths, fields, source, segments, on_progress):
         source: the json or folder that lists the images.
         segments: whether the maps are segment maps.
         on_progress: called with the number of files done since the last call.
+        decode: see `inspect_files`.
 
     Returns:
         ImageMaps.
     """
     files = list(dict.fromkeys(path for path in paths if path))
-    headers = dict(zip(files, inspect_files(files, on_progress), strict=True))
+    headers = dict(zip(files, inspect_files(files, on_progress, decode), strict=True))
     kept, problems = np.ones(len(paths), bool), []
     frames = zip(fields["image_ids"].tolist(), fields["heights"].tolist(), fields["widths"].tolist(), strict=True)
     for row, (path, (image, height, width)) in enumerate(zip(paths, frames, strict=True)):
@@ -143,7 +154,7 @@ def check_labels(maps, known):
 def _problem(header, height, width, segments):
     """(kind, what, remedy), or None."""
     if header is None:
-        return "missing_map", "has no annotation with a map", "add it or remove the image"
+        return "unmapped_image", "has no annotation with a map", "add it or remove the image"
     problem = map_files.map_problem(header, segments)
     if problem or (header.height, header.width) == (height, width):
         return problem

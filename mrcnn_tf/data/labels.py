@@ -5,8 +5,8 @@ A label map is uint8 [H, W]: 0 is any thing, 1 to S a class of stuff, 255 is ign
 
 import tensorflow as tf
 
+from mrcnn_tf.categories import IGNORED
 from mrcnn_tf.data.affine import pixels_back
-from mrcnn_tf.data.map_files import IGNORED
 
 
 def no_labels():

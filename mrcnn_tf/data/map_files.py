@@ -9,13 +9,13 @@ from PIL import Image
 
 from mrcnn_tf.errors import UserError
 
-THINGS, IGNORED = 0, 255  # classes in semantic labels; 1 to S are stuff
 SEGMENT_MODES = ("RGB", "RGBA")  # Pillow's names
 LABEL_MODES = ("1", "L", "P", "I", "I;16")
 UNLABELLED = (0, 255)  # values of a label map that are ignored, unless they are a category's id
 BLACK = "list it in segments_info or make its pixels black"
 
-_DEPTH_PLACE = 24  # of a PNG's first bytes, the one that says how many bits a sample has
+_DEPTH_PLACE = 24  # of a PNG's first bytes, the one that says how many bits a sample has; the next, what it means
+_PALETTE = 3
 _STRETCH = {2: 85, 4: 17}  # by which Pillow multiplies samples of so few bits, if they are grey
 
 
@@ -23,10 +23,15 @@ def read_segment_map(path):
     """The segment id of each pixel of a panoptic PNG, [H, W] int32.
 
     Raises:
-        UserError: there is no such file, or it isn't a PNG of RGB colours.
+        UserError: there is no such file, or it isn't a PNG of RGB colours of 8 bits.
     """
-    pixels = _pixels(path, SEGMENT_MODES, "a PNG of RGB colours, R + 256 G + 65536 B of each segment's id")
-    return pixels[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+    wanted = "a PNG of 8 bit RGB, R + 256 G + 65536 B of each segment's id"
+    return colour_numbers(_pixels(path, SEGMENT_MODES, (8,), wanted)[0])
+
+
+def colour_numbers(colours):
+    """R + 256 G + 65536 B, [H, W] int32, of colours [H, W, 3] uint8; a fourth channel doesn't count."""
+    return colours[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
 
 
 def read_label_map(path):
@@ -35,11 +40,8 @@ def read_label_map(path):
     Raises:
         UserError: there is no such file, or it isn't a PNG of one channel.
     """
-    pixels = _pixels(path, LABEL_MODES, "a PNG of 8 or 16 bit grey or a palette").astype(np.int32)
-    with open(path, "rb") as file:
-        head = file.read(_DEPTH_PLACE + 2)
-    depth, palette = head[-2], head[-1] == 3
-    return pixels if palette else pixels // _STRETCH.get(depth, 1)
+    pixels, depth, palette = _pixels(path, LABEL_MODES, (1, 2, 4, 8, 16), "a PNG of 8 or 16 bit grey or a palette")
+    return pixels.astype(np.int32) // (1 if palette else _STRETCH.get(depth, 1))
 
 
 def map_problem(header, segments):
@@ -49,14 +51,13 @@ def map_problem(header, segments):
         header: image_files.ImageFile.
         segments: whether it should be a segment map, and not a label map.
     """
-    if header.problem:
+    if header.problem and header.format in ("", "PNG"):
         kind, what, remedy = header.problem
         return kind.replace("image", "map"), what, remedy
     wanted = SEGMENT_MODES if segments else LABEL_MODES
     if header.format == "PNG" and header.mode in wanted and not (segments and header.deep):
         return None
-    deep = " of 16 bits" if header.deep else ""
-    what = f"is a {header.format} of mode {header.mode}{deep}"
+    what = _described(header.format, header.mode, header.deep)
     if segments:
         return "map_format", what, "save segment ids as a PNG of 8 bit RGB, R + 256 G + 65536 B"
     return "map_format", what, "save category ids as a PNG of 8 or 16 bit grey or with a palette"
@@ -122,7 +123,7 @@ def size_fault(path, found, wanted):
 def unknown_segments(path, ids):
     """The sentence's beginning for ids [N] in a segment map that the json doesn't list."""
     colour = int(ids[0]) & 255, int(ids[0]) >> 8 & 255, int(ids[0]) >> 16
-    others = f" and {len(ids) - 1} others" if len(ids) > 1 else ""
+    others = "" if len(ids) == 1 else " and another" if len(ids) == 2 else f" and {len(ids) - 1} others"
     return f"The map {path} has the colour {colour}, segment {ids[0]},{others} which the json doesn't list"
 
 
@@ -135,17 +136,28 @@ def unknown_labels(path, values):
     )
 
 
-def _pixels(path, modes, wanted):
+def _pixels(path, modes, depths, wanted):
+    """(pixels as Pillow gives them, bits of a sample, whether there is a palette) of a PNG."""
     try:
+        with open(path, "rb") as file:
+            depth, colour = (file.read(_DEPTH_PLACE + 2) + b"\0\0")[_DEPTH_PLACE:][:2]
         with Image.open(path) as image:
-            if image.format == "PNG" and image.mode in modes:
-                return np.asarray(image)
-            found = f"is a {image.format} of mode {image.mode}"
+            found = _described(image.format, image.mode, image.format == "PNG" and depth == 16)
+            good = image.format == "PNG" and image.mode in modes and depth in depths
+            if good:
+                image.verify()  # checksums, of which nothing is asked where pixels are read: they'd be another's ids
+        if good:
+            with Image.open(path) as image:
+                return np.asarray(image), depth, colour == _PALETTE
     except FileNotFoundError:
         raise UserError(f"There is no map {path}: put it into the folder or correct its file_name.") from None
     except Exception as error:  # Pillow raises whatever its format plugins run into
         raise UserError(f"The map {path} can't be read ({_reason(error)}): replace the file.") from None
     raise UserError(f"The map {path} {found}: save it as {wanted}.")
+
+
+def _described(form, mode, deep):
+    return f"is a {form} of mode {mode}{' of 16 bits' if deep else ''}"
 
 
 def _reason(error):

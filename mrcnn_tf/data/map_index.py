@@ -79,7 +79,8 @@ def index_maps(config, panoptic, fields, categories, source, bar):
         MapIndex.
 
     Raises:
-        UserError: see `semantic_classes` and `check_labels`; also if a map can't be read.
+        UserError: see `semantic_classes` and `check_labels`; also if a map can't be read, or there is no stuff and
+            `config.semantic` is True.
     """
     if panoptic is None:
         classes = image_maps.semantic_classes(categories, config.stuff)
@@ -88,9 +89,15 @@ def index_maps(config, panoptic, fields, categories, source, bar):
         if image_maps.are_few(maps):
             image_maps.check_labels(maps, classes)
         return MapIndex(maps.kept, image_maps.label_columns(maps.files), None, maps.sizes, maps.problems)
+    if config.semantic and not (config.stuff or panoptic.stuff):
+        raise UserError(
+            f"{config.panoptic} has no category with isthing 0, and a semantic head needs some stuff: add such "
+            "categories, or train without it (model.semantic_head=null)."
+        )
     classes = image_maps.semantic_classes(categories, config.stuff or panoptic.stuff)
     paths, annotations = image_maps.segment_map_paths(panoptic, config.panoptic_maps, fields["image_ids"])
     maps = image_maps.usable_maps(paths, fields, source, True, bar("maps", len(paths)))
     segments = MapSegments(panoptic, maps, annotations[maps.kept], bar)
-    problems = panoptic.problems + maps.problems + segments.problems + segments.ignored_stuff(classes)
+    problems = panoptic.problems + image_maps.strangers(panoptic) + maps.problems
+    problems = problems + segments.problems + segments.ignored_stuff(classes)
     return MapIndex(maps.kept, segments.columns(classes), segments.things(classes), maps.sizes, problems)

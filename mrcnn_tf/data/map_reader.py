@@ -5,7 +5,8 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.data.map_files import IGNORED, UNLABELLED
+from mrcnn_tf.categories import IGNORED
+from mrcnn_tf.data.map_files import UNLABELLED
 from mrcnn_tf.data.rasterize import cell_pixels, instance_grids, interpolate
 
 SHOWN = 5  # values that an error names
@@ -13,6 +14,8 @@ HEAD = 33  # bytes of a PNG before its first chunk of content: signature, and IH
 DEPTH, COLOUR, PALETTE = 24, 25, 3  # where the head says how many bits a sample has, and what it means
 MOST_VALUES = 1 << 16  # of a label map
 
+# Of a whole file, whatever comes after its last chunk. Bytes aren't text, in which a dot would stand for a character.
+_WHOLE = r"\CPNG\r\n\C*IEND\C*"
 _UNKNOWN = -1  # in the table of a label map's classes
 _BYTES = [bytes([value]) for value in range(256)]
 
@@ -31,11 +34,11 @@ def read_segments(data, table, size, path):
         ids: [U] int32, the ids that occur.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run on another size, an id that isn't in the table, or without a pixel of
-            one that is.
+        tf.errors.InvalidArgumentError: when run on a file that is cut off, another size, an id that isn't in the table,
+            or without a pixel of one that is.
     """
     # Four bytes to a pixel are an int32 whose lowest byte is the first, red; the highest is alpha, which none needs.
-    colours = tf.io.decode_png(data, channels=4)
+    colours = tf.io.decode_png(_whole(data, path), channels=4)
     colours = tf.bitwise.bitwise_and(tf.bitcast(colours, tf.int32), 0xFFFFFF)
     with tf.control_dependencies([_same_size(colours, size, path)]):
         ids, pixels = tf.unique(tf.reshape(colours, [-1]))
@@ -101,9 +104,10 @@ def label_classes(data, table, size, path):
         [H, W] uint8.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run on another size or a value that isn't in the table.
+        tf.errors.InvalidArgumentError: when run on a file that is cut off, another size or a value that isn't in the
+            table.
     """
-    values = decode_values(data)
+    values = decode_values(_whole(data, path))
     with tf.control_dependencies([_same_size(values, size, path)]):
         found = tf.gather(table, values)
     check = _refuse(found == _UNKNOWN, values, path, "has pixels of values that no category has as its id,")
@@ -146,6 +150,15 @@ def _palette_to_grey():
     bits[COLOUR] = PALETTE
     bits[-4:] = list((zlib.crc32(palette) ^ zlib.crc32(grey)).to_bytes(4, "big"))
     return bits
+
+
+def _whole(data, path):
+    """The bytes of a PNG, refused by the file's name where they are cut off: the decoder's error doesn't give it."""
+    check = tf.debugging.Assert(
+        tf.strings.regex_full_match(data, _WHOLE), ["The map", path, "is cut off or isn't a PNG: replace the file"]
+    )
+    with tf.control_dependencies([check]):
+        return tf.identity(data)
 
 
 def _same_size(pixels, size, path):

@@ -66,12 +66,13 @@ class PanopticJson:
         ]
 
 
-def read_panoptic(path, on_progress=None):
+def read_panoptic(path, on_progress=None, kinds=things_and_stuff):
     """Reads a panoptic json, however large.
 
     Args:
         path: of the json.
         on_progress: called with the number of bytes read so far.
+        kinds: a function of the category records and the path that gives the things and the stuff.
 
     Returns:
         PanopticJson. What isn't well formed is left out of it and listed in its `problems`.
@@ -83,8 +84,16 @@ def read_panoptic(path, on_progress=None):
     takers = {"images": images.append, "annotations": columns.add, "categories": categories.append}
     for section, record in stream_arrays(path, SECTIONS, on_progress):
         takers[section](record)
-    things, stuff = things_and_stuff(categories, path)
+    things, stuff = kinds(categories, path)
     return PanopticJson(str(path), images, things, stuff, **columns.arrays(), problems=columns.problems)
+
+
+def is_panoptic(path):
+    """Whether a json is one of COCO's panoptic format, which its first annotation tells; raises UserError as above."""
+    for _, record in stream_arrays(path, ("annotations",)):
+        keys = record if isinstance(record, dict) else {}
+        return "segments_info" in keys or ("file_name" in keys and "bbox" not in keys)
+    return False
 
 
 class _Columns:
@@ -105,12 +114,12 @@ class _Columns:
         name = f"The annotation of image {image} in {self.file}"
         if not _whole(image) or not isinstance(record.get("file_name"), str):
             what = f"An annotation in {self.file} (image_id {image!r}) lacks a whole number as image_id or a file_name"
-            self._note("annotation_fields", image, f"{what} and was skipped: add it.")
+            self._note("map_annotation", image, f"{what} and was skipped: add it.")
         elif not isinstance(record.get("segments_info"), list):
             remedy = "give its list of segments, or name the file as data.*.annotations if it is one of instances"
-            self._note("annotation_fields", image, f"{name} has no segments_info and was skipped: {remedy}.")
+            self._note("map_annotation", image, f"{name} has no segments_info and was skipped: {remedy}.")
         elif image in self._seen:
-            self._note("duplicate_annotation", image, f"{name} isn't the first and was skipped: remove it.")
+            self._note("second_map", image, f"{name} isn't the first and was skipped: remove it.")
         else:
             self._seen.add(image)
             self._image_ids.append(image)

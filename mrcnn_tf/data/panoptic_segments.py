@@ -4,12 +4,16 @@ import concurrent.futures
 
 import numpy as np
 
+from mrcnn_tf.categories import IGNORED, THINGS
 from mrcnn_tf.data.image_files import WORKERS
 from mrcnn_tf.data.image_maps import are_few, map_columns
-from mrcnn_tf.data.map_files import BLACK, IGNORED, THINGS, compared, read_segment_map, unknown_segments
+from mrcnn_tf.data.map_files import BLACK, compared, read_segment_map, unknown_segments
 from mrcnn_tf.data.panoptic_json import NO_CATEGORY
 from mrcnn_tf.data.problems import Problem
 from mrcnn_tf.data.records import NO_KEYPOINTS
+from mrcnn_tf.errors import UserError
+
+ROUNDING = 1.0  # pixels; a bbox or an area that differs from its pixels' by less was only rounded
 
 
 class MapSegments:
@@ -23,6 +27,8 @@ class MapSegments:
         maps: image_maps.ImageMaps, of I kept images.
         annotations: [I] int64, the places of their annotations.
         bar: function of a name and a number of files that gives a function to call with how many are done.
+        thorough: read all maps however many there are, compare the boxes and areas that the json gives with them, and
+            make a problem of a map that can't be read, whose segments are left out.
 
     Attributes:
         owners: [U] int64, the number of each segment's image.
@@ -30,11 +36,11 @@ class MapSegments:
         problems: list of Problem.
 
     Raises:
-        UserError: a map can't be read.
+        UserError: a map can't be read (if not `thorough`).
     """
 
-    def __init__(self, panoptic, maps, annotations, bar):
-        self._panoptic, self._files = panoptic, maps.files
+    def __init__(self, panoptic, maps, annotations, bar, thorough=False):
+        self._panoptic, self._files, self._thorough = panoptic, maps.files, thorough
         self.problems = []
         counts = np.diff(panoptic.segment_offsets)[annotations]
         starts = panoptic.segment_offsets[annotations]
@@ -46,7 +52,7 @@ class MapSegments:
         self.ids, self.category_ids, self.crowd, self.boxes, self.areas = (values[rows] for values in columns)
         self._unlisted = [], []  # numbers of images, and ids that only their maps have
         self._present = np.ones(self.ids.size, bool)
-        self._compare(are_few(maps), bar)
+        self._compare(thorough or are_few(maps), bar)
         for name in ("owners", "ids", "category_ids", "crowd", "boxes", "areas"):
             setattr(self, name, getattr(self, name)[self._present])
 
@@ -100,27 +106,45 @@ class MapSegments:
         if not numbers.size:
             return
         on_progress = bar("segments", numbers.size)
+        asked = np.ones_like(incomplete) if self._thorough else incomplete
         with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-            for found in pool.map(lambda number: self._look(number, incomplete), numbers.tolist()):
+            for found in pool.map(lambda number: self._look(number, asked), numbers.tolist()):
                 self._take(*found)
                 on_progress(1)
 
-    def _look(self, number, incomplete):
-        """What the map of an image says: its number, `compared`'s answer, {row: (box, area)} of incomplete segments."""
-        pixels = read_segment_map(self._files[number])
+    def _look(self, number, asked):
+        """What the map of an image says: its number, `compared`'s answer, {row: (box, area)} of segments asked for.
+
+        The second is the UserError of a map that can't be read.
+        """
         first, last = self._bounds[number : number + 2]
         measured = {}
-        for row in (first + np.flatnonzero(incomplete[first:last])).tolist():
+        try:
+            pixels = read_segment_map(self._files[number])
+        except UserError as error:
+            if self._thorough:
+                return number, error, measured
+            raise
+        for row in (first + np.flatnonzero(asked[first:last])).tolist():
             measured[row] = _measured(pixels == self.ids[row])
         return number, compared(pixels, self.ids[first:last]), measured
 
     def _take(self, number, differences, measured):
-        unlisted, counts, lacking = differences
         path, image, json = self._files[number], int(self._images[number]), self._panoptic.path
         first, last = self._bounds[number : number + 2]
+        if isinstance(differences, UserError):
+            self._present[first:last] = False
+            self.problems.append(Problem("unreadable_map", image, path, str(differences)))
+            return
+        unlisted, counts, lacking = differences
+        if unlisted.size and np.array_equal(np.sort(_exchanged(unlisted)), lacking):
+            message = f"The map {path} has red and blue exchanged ({json}) and its segments were skipped"
+            self.problems.append(Problem("swapped_colours", image, path, f"{message}: save it as RGB, not BGR."))
+            self._present[first:last] = ~np.isin(self.ids[first:last], lacking)
+            self._ignore(number, unlisted)
+            return
         if unlisted.size:
-            self._unlisted[0].extend([number] * unlisted.size)
-            self._unlisted[1].extend(unlisted.tolist())
+            self._ignore(number, unlisted)
             name = unknown_segments(path, unlisted)
             message = f"{name} ({json}), and {counts.sum()} pixels are ignored: {BLACK}."
             self.problems.append(Problem("unknown_segment", f"{image}/{unlisted[0]}", path, message))
@@ -129,13 +153,31 @@ class MapSegments:
             what = f"has no pixel in {path} and was skipped"
             self._note("empty_segment", image, row, what, "remove it, or correct its id or the map")
         for row, (box, area) in measured.items():
-            if not self._present[row]:
-                continue
-            lacks = "bbox" if np.isnan(self.boxes[row]).any() else "area"
-            if lacks == "bbox":
-                self.boxes[row] = box
-            self.areas[row] = area if np.isnan(self.areas[row]) else self.areas[row]
+            if self._present[row]:
+                self._complete(image, row, box, area)
+
+    def _ignore(self, number, ids):
+        self._unlisted[0].extend([number] * ids.size)
+        self._unlisted[1].extend(ids.tolist())
+
+    def _complete(self, image, row, box, area):
+        """Fills in what a segment lacks; what it says otherwise than its pixels is noted and stays."""
+        no_box, no_area = bool(np.isnan(self.boxes[row]).any()), bool(np.isnan(self.areas[row]))
+        if no_box or no_area:
+            lacks = "bbox" if no_box else "area"
             self._note(f"missing_{lacks}", image, row, f"has no {lacks}, its pixels' was taken", f"add the {lacks}")
+        if no_box:
+            self.boxes[row] = box
+        elif np.abs(self.boxes[row] - box).max() > ROUNDING:
+            self._differ("segment_box", "bbox", image, row, self.boxes[row].tolist(), box)
+        if no_area:
+            self.areas[row] = area
+        elif abs(self.areas[row] - area) > ROUNDING:
+            self._differ("segment_area", "area", image, row, float(self.areas[row]), area)
+
+    def _differ(self, kind, name, image, row, given, pixels):
+        if self._thorough:
+            self._note(kind, image, row, f"has the {name} {given}, and its pixels {pixels}", f"correct the {name}")
 
     def _note(self, kind, image, row, what, remedy):
         record, json = f"{image}/{self.ids[row]}", self._panoptic.path
@@ -171,6 +213,11 @@ class SegmentObjects:
         """See `records.Annotations.whereabouts`."""
         segment, image = self.segment_ids[row], self.image_ids[row]
         return f"{image}/{segment}", self._file, f"Segment {segment} of image {image} in {self._file}"
+
+
+def _exchanged(ids):
+    """The ids of colours whose red and blue are exchanged."""
+    return (ids & 255) << 16 | ids & 0xFF00 | ids >> 16
 
 
 def _measured(mask):

@@ -61,7 +61,10 @@ class Annotations:
         name = record.get("id")
         keys = (name, record.get("image_id"), record.get("category_id"))
         if not all(type(key) is int and abs(key) < 2**63 for key in keys):
-            self._turn_away("annotation_fields", name, "lacks a whole number as id, image_id or category_id", "add it")
+            what, remedy = "lacks a whole number as id, image_id or category_id", "add it"
+            if "segments_info" in record:
+                what, remedy = "is one of COCO's panoptic format", "name the file as data.*.panoptic"
+            self._turn_away("annotation_fields", name, what, remedy)
             return
         try:
             box = array.array("d", record.get("bbox") or ())

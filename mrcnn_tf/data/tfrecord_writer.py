@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mrcnn_tf.categories import most_keypoints
 from mrcnn_tf.data.coco import load_index
+from mrcnn_tf.data.panoptic_json import is_panoptic
 from mrcnn_tf.data.problems import CONSOLE
 from mrcnn_tf.data.tfrecord_example import ImageJob, example_features, several_features, start_worker
 from mrcnn_tf.data.tfrecord_manifest import begin, describe
@@ -71,13 +72,14 @@ def write_records(annotations, images, out, name="train", shards=None, processes
         WrittenRecords.
 
     Raises:
-        UserError: see `load_index`; also if `out` holds records of other inputs under that name or can't be written to,
-            or an image disappears.
+        UserError: see `load_index`; also if the json is a panoptic one, if `out` holds records of other inputs under
+            that name or can't be written to, or if an image disappears.
     """
     if processes < 1 or (shards is not None and shards < 1):
         raise UserError(f"{shards} shards by {processes} processes can't be written: give numbers of at least 1.")
     if name != os.path.basename(name) or name in ("", ".", ".."):
         raise UserError(f"{name!r} can't begin the name of a file: give letters and digits, such as train.")
+    _refuse_panoptic(annotations)
     config = DataConfig(annotations=str(annotations), images=str(images), max_instances=sys.maxsize)
     index = load_index(config)
     count = shards or math.ceil(index.image_ids.size / IMAGES_PER_SHARD)
@@ -91,6 +93,14 @@ def write_records(annotations, images, out, name="train", shards=None, processes
         for shard, members in zip(todo, rows, strict=True):
             _write_shard(files[shard], itertools.islice(features, len(members)), advance)
     return WrittenRecords(files, len(todo), index.image_ids.size, index.classes.size, index.problems)
+
+
+def _refuse_panoptic(path):
+    if os.path.isfile(path) and is_panoptic(path):
+        raise UserError(
+            f"{path} is a panoptic json, and TFRecords hold instances without the classes of pixels: train on it as it "
+            "is (data.train.panoptic, data.train.panoptic_maps), or give a json of instances."
+        )
 
 
 @contextlib.contextmanager

@@ -72,21 +72,36 @@ def check_balance(annotated, categories):
     checker, findings = annotated.checker, annotated.findings
     place = checker.place[checker.kept & ~checker.crowd]
     counts = np.bincount(place, minlength=len(categories))
+    check_counts(counts, categories, findings, "annotation")
+    if checker.kept.any() and not place.size:
+        findings.add("all_crowd", None, f"All usable annotations of {findings.file} are crowds.")
+    return counts
+
+
+def check_counts(counts, categories, findings, unit, rare=RARE):
+    """Adds classes without or with few objects, and a great imbalance.
+
+    Args:
+        counts: [K] int64, usable objects.
+        categories: list of K `Category`s.
+        findings: Findings.
+        unit: what objects are called there, "annotation" or "segment".
+        rare: a class with fewer will hardly be learnt; 0 for classes of which the number says nothing.
+    """
     for category, count in zip(categories, counts.tolist(), strict=True):
         where = f"Category {category.id} ({category.name!r}) in {findings.file}"
         if count == 0 and category.name != UNUSED and category is not NOBODY:
-            findings.add("empty_class", category.id, f"{where} has no usable annotation.")
-        elif 0 < count < RARE:
-            findings.add("rare_class", category.id, f"{where} has {count} usable annotations.")
+            findings.add("empty_class", category.id, f"{where} has no usable {unit}.")
+        elif 0 < count < rare:
+            findings.add("rare_class", category.id, f"{where} has {count} usable {unit}s.")
+    if not rare:
+        return
     some = np.flatnonzero(counts >= RARE)
     if some.size and counts[some].max() > IMBALANCE * counts[some].min():
         most, least = (int(some[pick]) for pick in (counts[some].argmax(), counts[some].argmin()))
         sentence = (
-            f"{categories[most].name!r} has {counts[most]:,} usable annotations "
+            f"{categories[most].name!r} has {counts[most]:,} usable {unit}s "
             f"({counts[most] / counts.sum():.0%}), {categories[least].name!r} {counts[least]:,}."
         )
         findings.add("class_imbalance", None, sentence)
         findings.explain("class_imbalance", sentence)
-    if checker.kept.any() and not place.size:
-        findings.add("all_crowd", None, f"All usable annotations of {findings.file} are crowds.")
-    return counts

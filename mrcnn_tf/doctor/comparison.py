@@ -55,6 +55,18 @@ def _compare_categories(train, val, findings):
             words = [f"{name!r} in {file}" for name, file in given if name is not None]
             missing = "" if len(words) == 2 else f" and absent from {(train if mine is None else val).source.path}"
             findings.add("other_categories", number, f"Category {number} is {' and '.join(words)}{missing}.")
+    for number in sorted(_things(train) ^ _things(val)):
+        if number in names[0] and number in names[1]:
+            here, there = (train, val) if number in _things(train) else (val, train)
+            words = f"is a thing in {here.source.path} and stuff in {there.source.path}"
+            findings.add("other_isthing", number, f"Category {number} ({names[0][number]!r}) {words}.")
+
+
+def _things(examination):
+    """Ids of the categories that a json counts instances of, as one of instances does of all."""
+    if examination.annotated is None:
+        return {category.id for category in examination.source.records.things}
+    return set(_names(examination))
 
 
 def _names(examination):

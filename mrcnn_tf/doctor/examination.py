@@ -15,6 +15,7 @@ from mrcnn_tf.doctor.frames import check_frames
 from mrcnn_tf.doctor.image_records import Images, check_images
 from mrcnn_tf.doctor.keypoints import check_keypoints
 from mrcnn_tf.doctor.kinds import LAYOUTS
+from mrcnn_tf.doctor.label_maps import check_label_maps
 from mrcnn_tf.doctor.layout import Correction, correct_layouts
 from mrcnn_tf.doctor.masks import check_masks
 from mrcnn_tf.doctor.outlines import measure
@@ -30,7 +31,7 @@ class Examination:
     Attributes:
         source: reading.Source.
         images: image_records.Images.
-        annotated: Annotated.
+        annotated: Annotated; None of a panoptic json.
         corrections: list of layout.Correction, of records that all give coordinates in another form.
         exchanged: rows of `images` whose width and height have to be exchanged.
         copies: groups of paths of files with the same bytes.
@@ -48,7 +49,7 @@ class Examination:
     facts: dict
 
 
-def examine(path, folder, config, bars, headers):
+def examine(path, folder, config, bars, headers, maps=None):
     """Looks for everything that can be wrong with one dataset.
 
     Args:
@@ -58,12 +59,13 @@ def examine(path, folder, config, bars, headers):
             data.train.max_instances are read.
         bars: rich Progress.
         headers: {path: ImageFile} that are known already, from an earlier examination.
+        maps: the folder of label maps, whose values are ids of the json's categories or of model.stuff; None: without.
 
     Returns:
         Examination.
 
     Raises:
-        UserError: see `read_source`.
+        UserError: see `read_source` and `check_label_maps`.
     """
     source = read_source(path, folder, config.model.mask_head is not None, bars)
     records = source.records
@@ -71,7 +73,9 @@ def examine(path, folder, config, bars, headers):
     findings = Findings(source.path, totals)
     categories = check_categories(source.categories, source.path, findings)
     images = check_images(source, findings, bars, headers)
-    copies = _check_copies(images, records, findings)
+    copies = check_copies(images, records, findings)
+    if maps:
+        check_label_maps(source, images, maps, categories, config.model.stuff, findings, bars)
 
     checking = bars.add_task("Checking annotations", total=None)
     outlines = measure(records)
@@ -109,7 +113,7 @@ def _check_numbers(annotated, images, max_instances):
     return per_image
 
 
-def _check_copies(images, records, findings):
+def check_copies(images, records, findings):
     """Adds images whose files have the same bytes; returns the groups of paths, those with most annotations first."""
     used = {os.path.normpath(path): row for row, path in reversed(list(enumerate(images.paths)))}
     groups = same_bytes({path: images.headers[images.paths[row]] for path, row in used.items()})
@@ -136,7 +140,6 @@ def _report_layout(correction, annotated):
 def _facts(source, images, annotated, categories, counts, per_image):
     """What the dataset holds, for json."""
     checker = annotated.checker
-    sizes = np.stack([images.widths, images.heights], axis=1)
     keypoints = int((checker.keypoint_counts[checker.kept] > 0).sum())
     facts = {
         "annotations_file": source.path,
@@ -152,8 +155,14 @@ def _facts(source, images, annotated, categories, counts, per_image):
         "with_keypoints": keypoints,
         "classes": {f"{one.id} {one.name}": int(count) for one, count in zip(categories, counts, strict=True)},
     }
-    if images.ids.size:
-        areas = sizes.prod(axis=1, dtype=np.int64)
-        smallest, largest = sizes[areas.argmin()].tolist(), sizes[areas.argmax()].tolist()
-        facts |= {"smallest_image": smallest, "largest_image": largest, "most_objects": int(per_image.max())}
-    return facts
+    return facts | size_facts(images, per_image)
+
+
+def size_facts(images, per_image):
+    """The part about sizes, of images [I] with so many objects each; without images nothing."""
+    sizes = np.stack([images.widths, images.heights], axis=1)
+    if not images.ids.size:
+        return {}
+    areas = sizes.prod(axis=1, dtype=np.int64)
+    smallest, largest = sizes[areas.argmin()].tolist(), sizes[areas.argmax()].tolist()
+    return {"smallest_image": smallest, "largest_image": largest, "most_objects": int(per_image.max(initial=0))}

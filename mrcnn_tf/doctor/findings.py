@@ -21,6 +21,7 @@ class Finding:
         summary: a sentence with more figures, or "".
         remedy: what to do.
         advised: the problems' messages end with a remedy of their own, after a colon.
+        mended: what `--fix` does; empty where it does nothing.
     """
 
     kind: str
@@ -30,6 +31,7 @@ class Finding:
     summary: str
     remedy: str
     advised: bool
+    mended: str
 
     @property
     def count(self):
@@ -59,7 +61,7 @@ class Finding:
             "title": self.title,
             "summary": self.summary,
             "remedy": self.remedy,
-            "fix": KINDS[self.kind].mended,
+            "fix": self.mended,
             "examples": [dataclasses.asdict(problem) for problem in self.problems[:EXAMPLES]],
         }
 
@@ -81,11 +83,12 @@ class Findings:
     Args:
         file: the json they are about.
         totals: {unit: number of such records in the dataset}.
+        mendable: whether `--fix` mends such files.
     """
 
-    def __init__(self, file, totals):
+    def __init__(self, file, totals, mendable=True):
         self.file = file
-        self._totals = totals
+        self._totals, self._mendable = totals, mendable
         self._problems = collections.defaultdict(list)
         self._more = {}
         self._advised = set()
@@ -116,5 +119,6 @@ class Findings:
                 of = self._totals.get(entry.unit, 0)
                 severity, remedy = severity or entry.severity, remedy or entry.remedy
                 advised = kind in self._advised
-                found.append(Finding(kind, severity, self._problems[kind], of, summary, remedy, advised))
+                mended = entry.mended if self._mendable else ""
+                found.append(Finding(kind, severity, self._problems[kind], of, summary, remedy, advised, mended))
         return found

@@ -91,14 +91,14 @@ def check_images(source, findings, bars, headers):
 
 def _headers(paths, bars):
     reading = bars.add_task("Looking at images", total=len(paths))
-    headers = inspect_files(paths, lambda number: bars.advance(reading, number), _decode)
+    headers = inspect_files(paths, lambda number: bars.advance(reading, number), decode)
     for path, header in zip(paths, headers, strict=True):
         if header.problem and header.problem[0] == "unreadable_image":
             header.problem = what_it_is(path) or header.problem
     return dict(zip(paths, headers, strict=True))
 
 
-def _decode(path):
+def decode(path):
     """Raises OSError for a damaged file. Pillow does, without the seconds that importing TensorFlow takes."""
     try:
         with Image.open(path) as image:

@@ -3,6 +3,7 @@
 from mrcnn_tf.doctor.annotation_kinds import ANNOTATIONS
 from mrcnn_tf.doctor.image_kinds import IMAGES
 from mrcnn_tf.doctor.kind import ERROR, NOTE, WARNING, Kind
+from mrcnn_tf.doctor.map_kinds import MAPS
 
 _PIXELS = "give pixels of the image, not shares of its sides"
 
@@ -112,4 +113,4 @@ COMPARISONS = {
     ),
 }
 
-KINDS = IMAGES | ANNOTATIONS | LAYOUTS | CATEGORIES | DATASET | COMPARISONS
+KINDS = IMAGES | MAPS | ANNOTATIONS | LAYOUTS | CATEGORIES | DATASET | COMPARISONS

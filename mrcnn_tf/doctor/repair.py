@@ -79,8 +79,13 @@ def repair(report, out, config="mask_rcnn_r50_fpn", overrides=()):
         Repair.
 
     Raises:
-        UserError: a copy would replace a json that is to be mended.
+        UserError: a copy would replace a json that is to be mended, or one is a panoptic json.
     """
+    for examination in report.examinations:
+        if examination.annotated is None:
+            raise UserError(
+                f"{examination.source.path} is a panoptic json, which no repair knows: correct what the report lists."
+            )
     out, settings = pathlib.Path(out), load_config(config, list(overrides))
     targets = _targets(report, out)
     counts = {"changed": collections.Counter(), "removed": collections.Counter()}

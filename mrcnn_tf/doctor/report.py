@@ -90,13 +90,8 @@ class Report:
 
 def _heading(facts):
     """A few lines about a dataset."""
-    masks = [(facts["polygons"], "polygons"), (facts["run_lengths"], "run lengths")]
-    how = " and ".join(f"{count:,} as {name}" for count, name in masks if count) or "none with a mask"
-    lines = [
-        f"{_of(facts['usable_images'], facts['images'], 'images')}, "
-        f"{_of(facts['usable_annotations'], facts['annotations'], 'annotations')} ({how})"
-    ]
-    more = [(facts["crowds"], "crowds"), (facts["with_keypoints"], "with keypoints")]
+    lines = [f"{_of(facts['usable_images'], facts['images'], 'images')}, {_objects(facts)}"]
+    more = [(facts["crowds"], "crowds"), (facts.get("with_keypoints", 0), "with keypoints")]
     more = [f"{count:,} {name}" for count, name in more if count]
     if "largest_image" in facts:
         small, large = ("{} x {}".format(*facts[key]) for key in ("smallest_image", "largest_image"))
@@ -109,6 +104,14 @@ def _heading(facts):
     lines.append(f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}: {shown}{rest}")
     title = Text(facts["annotations_file"], style="bold")
     return Group(title, *(Padding(Text(line), (0, 0, 0, 2)) for line in lines if line))
+
+
+def _objects(facts):
+    if "segments" in facts:
+        return f"{_of(facts['usable_segments'], facts['segments'], 'segments')} ({facts['things']:,} of things)"
+    masks = [(facts["polygons"], "polygons"), (facts["run_lengths"], "run lengths")]
+    how = " and ".join(f"{count:,} as {name}" for count, name in masks if count) or "none with a mask"
+    return f"{_of(facts['usable_annotations'], facts['annotations'], 'annotations')} ({how})"
 
 
 def _of(usable, count, name):
@@ -147,7 +150,6 @@ def _cell(finding, file):
     elif not finding.summary:
         lines.append(Text(example))
     lines.append(Text("What to do: ", style="dim").append(finding.remedy + ".", style="not dim"))
-    mended = KINDS[finding.kind].mended
-    if mended:
-        lines.append(Text("--fix: ", style="dim").append(mended + ".", style="not dim"))
+    if finding.mended:
+        lines.append(Text("--fix: ", style="dim").append(finding.mended + ".", style="not dim"))
     return Group(*lines)

@@ -6,9 +6,8 @@ import os
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.categories import Category
+from mrcnn_tf.categories import IGNORED, Category
 from mrcnn_tf.data.coco import load_index, source_name
-from mrcnn_tf.data.labels import IGNORED
 from mrcnn_tf.data.map_files import read_label_map, unknown_labels
 from mrcnn_tf.data.map_reader import label_table
 from mrcnn_tf.errors import UserError

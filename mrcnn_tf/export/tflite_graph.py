@@ -8,10 +8,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from mrcnn_tf.categories import IGNORED
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.native.library import static_shapes
 from mrcnn_tf.ops import canvas
-from mrcnn_tf.ops.semantic import IGNORED, STRIDE
+from mrcnn_tf.ops.semantic import STRIDE
 
 STRIP = 16  # rows of logits that are enlarged at a time: the classes of all pixels at once would take hundreds of MB
 

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from mrcnn_tf.data.map_files import IGNORED
+from mrcnn_tf.categories import IGNORED
 from mrcnn_tf.evaluation.semantic_iou import THINGS
 from mrcnn_tf.evaluation.truth import thing_annotations
 

@@ -5,9 +5,9 @@ import os
 
 import numpy as np
 
+from mrcnn_tf.categories import IGNORED, THINGS
 from mrcnn_tf.data.coco import load_index
 from mrcnn_tf.data.image_maps import semantic_classes
-from mrcnn_tf.data.map_files import IGNORED, THINGS
 from mrcnn_tf.evaluation.ground_truth import GroundTruth
 from mrcnn_tf.evaluation.panoptic_truth import read_panoptic_truth
 from mrcnn_tf.evaluation.semantic_iou import THINGS as ALL_THINGS

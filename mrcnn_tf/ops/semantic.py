@@ -5,9 +5,6 @@ import tensorflow as tf
 
 from mrcnn_tf.ops.bilinear import source_cells
 
-# Classes in a map, uint8: any thing, and a pixel that no class is known of. Those between are stuff.
-THINGS, IGNORED = 0, 255
-MOST_STUFF = IGNORED - THINGS - 1
 STRIDE = 4  # pixels of the network's image to a cell of logits, along each axis
 ROWS, COLUMNS = 32, 64  # pixels of the image that are classified together: what fits into the processor's cache
 

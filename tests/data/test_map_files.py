@@ -163,8 +163,12 @@ def test_what_is_no_map(tmp_path):
     grey.save(tmp_path / "a.jpg")
     grey.convert("RGB").save(tmp_path / "rgb.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "rgb.png").read_bytes()[:60])
+    data = bytearray((tmp_path / "rgb.png").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "spoilt.png").write_bytes(data)
     cases = [
-        (map_files.read_segment_map, "grey.png", "grey.png is a PNG of mode L: save it as a PNG of RGB"),
+        (map_files.read_segment_map, "spoilt.png", "spoilt.png can't be read .*: replace the file"),
+        (map_files.read_segment_map, "grey.png", "grey.png is a PNG of mode L: save it as a PNG of 8 bit RGB"),
         (map_files.read_label_map, "rgb.png", "rgb.png is a PNG of mode RGB: save it as a PNG of 8 or 16 bit grey"),
         (map_files.read_label_map, "a.jpg", "a.jpg is a JPEG of mode L: save it as"),
         (map_files.read_segment_map, "cut.png", "cut.png can't be read .*: replace the file"),

@@ -1,5 +1,6 @@
 """What can be wrong with maps, found when a dataset is opened or, in one too large for that, when a map is read."""
 
+import pathlib
 import re
 import struct
 import zlib
@@ -10,10 +11,13 @@ import tensorflow as tf
 from panoptic_folder import CAT, DOG, GRASS, SKY, PanopticFolder, labels_of
 from PIL import Image
 
+import mrcnn_tf
 from mrcnn_tf.categories import Category
+from mrcnn_tf.config import load_config
 from mrcnn_tf.data.coco import load_index
 from mrcnn_tf.data.loader import SampleLoader
 from mrcnn_tf.data.pipeline import TrainingData
+from mrcnn_tf.data.tfrecord_writer import write_records
 from mrcnn_tf.errors import UserError
 
 
@@ -52,6 +56,10 @@ def jpeg(cats, kind):
     Image.new("RGB", (40, 30)).save(cats.path / kind / "9.png", "JPEG")
 
 
+def tiff(cats, kind):
+    Image.new("RGB" if kind == "maps" else "L", (40, 30)).save(cats.path / kind / "9.png", "TIFF")
+
+
 def other_size(cats, kind):
     save(cats, kind, np.zeros((30, 41, 3) if kind == "maps" else (30, 41), np.uint8))
 
@@ -78,6 +86,7 @@ FILES = [
     (cut, "truncated_map", "that is cut off or damaged and was skipped: replace the file"),
     (text, "unreadable_map", "that isn't a readable image (.*) and was skipped: replace the file"),
     (jpeg, "map_format", "that is a JPEG of mode RGB and was skipped: save (segment|category) ids as a PNG of "),
+    (tiff, "map_format", "that is a TIFF of mode (RGB|L) and was skipped: save (segment|category) ids as a PNG of "),
     (other_size, "map_size", "that is 41 x 30 pixels and not 40 x 30 like the image and was skipped: save it at"),
     (other_channels, "map_format", "that is a PNG of mode (L|RGB) and was skipped: save"),
 ]
@@ -119,6 +128,42 @@ def test_an_image_without_an_annotation_is_skipped(cats):
     ]
 
 
+def test_an_annotation_without_an_image_is_told(cats):
+    del cats.images[1]
+    index = load_index(cats.config())
+    assert index.image_ids.tolist() == [8]
+    assert [problem.message for problem in index.problems] == [
+        f"The annotation of image 9 in {cats.path}/p.json belongs to no image and was skipped: correct image_id or add "
+        "the image."
+    ]
+
+
+def test_a_semantic_head_needs_stuff(cats):
+    cats.categories[:] = [one for one in cats.categories if one["isthing"]]
+    with pytest.raises(UserError, match=r"p.json has no category with isthing 0, .* stuff: add such categories, or tr"):
+        load_index(cats.config(semantic=True))
+    assert load_index(cats.config(semantic=False)).image_ids.tolist() == [8, 9]
+    assert load_index(cats.config(semantic=True, stuff=[Category(7, "grass")])).image_ids.tolist() == [8, 9]
+
+
+def test_a_panoptic_json_in_the_place_of_one_of_instances(cats, tmp_path):
+    path = cats.config().panoptic
+    with pytest.raises(UserError, match=r"p.json is a panoptic json, and TFRecords hold instances .*: train on it as"):
+        write_records(path, cats.path / "images", tmp_path / "records", progress=False)
+    assert not (tmp_path / "records").exists()
+    index = load_index(cats.config(panoptic="", panoptic_maps="", annotations=path))
+    assert {problem.message for problem in index.problems} == {
+        f"Annotation None in {path} is one of COCO's panoptic format and was skipped: name the file as data.*.panoptic."
+    }
+
+
+def test_maps_of_the_installed_package():
+    names = ("panoptic", "panoptic_maps", "semantic_maps")
+    settings = load_config("panoptic_r50_fpn", [f"data.val.{name}=package:nuclei/{name}" for name in names])
+    folder = pathlib.Path(mrcnn_tf.__file__).parent / "data" / "nuclei"
+    assert [getattr(settings.data.val, name) for name in names] == [str(folder / name) for name in names]
+
+
 def test_segments_that_the_json_lacks_are_ignored(cats):
     ids = cats.ids[9].copy()
     ids[20:22, 30:35], ids[0, 0] = 77, 3 << 16
@@ -126,7 +171,7 @@ def test_segments_that_the_json_lacks_are_ignored(cats):
     settings = cats.config()
     index = load_index(settings)
     assert [problem.message for problem in index.problems] == [
-        f"The map {cats.path}/maps/9.png has the colour (77, 0, 0), segment 77, and 1 others which the json doesn't "
+        f"The map {cats.path}/maps/9.png has the colour (77, 0, 0), segment 77, and another which the json doesn't "
         f"list ({cats.path}/p.json), and 11 pixels are ignored: list it in segments_info or make its pixels black."
     ]
     assert index.problems[0].kind == "unknown_segment" and index.problems[0].record == "9/77"
@@ -134,6 +179,22 @@ def test_segments_that_the_json_lacks_are_ignored(cats):
     np.testing.assert_array_equal(loader.load(0).semantic, labels_of(cats.ids[8]))
     np.testing.assert_array_equal(loader.load(1).semantic, np.where(ids != cats.ids[9], 255, labels_of(cats.ids[9])))
     assert loader.fault(0) is None and loader.fault(1) is None
+
+
+def test_a_map_with_red_and_blue_exchanged(cats):
+    """What OpenCV writes of an array in RGB; all of its segments lose their pixels."""
+    ids = cats.ids[9]
+    cats.write_map(9, (ids & 255) << 16 | ids & 0xFF00 | ids >> 16)
+    settings = cats.config()
+    index = load_index(settings)
+    assert [problem.message for problem in index.problems] == [
+        f"The map {cats.path}/maps/9.png has red and blue exchanged ({cats.path}/p.json) and its segments were "
+        "skipped: save it as RGB, not BGR."
+    ]
+    assert index.annotation_ids.tolist() == [CAT, DOG]
+    # Grass has no red and no blue.
+    semantic = SampleLoader(index, settings).load(1).semantic
+    np.testing.assert_array_equal(semantic, np.where(ids == GRASS, 1, 255))
 
 
 def test_segments_that_the_map_lacks_are_skipped(cats):
@@ -263,7 +324,19 @@ LATE = [
     ("maps", lacking, f"has no pixel of segment {CAT}: take it out of the json", "has no pixel of the segments with"),
     ("maps", other_size, OTHER_SIZE, "is not of the size"),
     ("maps", no_map, "isn't there any more: put it back as it was", "No such file"),
-    ("maps", cut, "can't be read any more, as it is cut off, damaged or out of reach: put it", "Invalid PNG"),
+    (
+        "maps",
+        cut,
+        "can't be read any more, as it is cut off, damaged or out of reach: put it",
+        "is cut off or isn't a P",
+    ),
+    ("maps", deep, "is a PNG of mode RGB of 16 bits: save it as a PNG of 8 bit RGB", "has no pixel of the segments"),
+    (
+        "labels",
+        cut,
+        "can't be read any more, as it is cut off, damaged or out of reach: put it",
+        "is cut off or isn't a",
+    ),
     ("labels", strange_value, "has pixels of the value 91, which is the id of no category: add the", "no category has"),
     ("labels", other_size, OTHER_SIZE, "is not of the size"),
 ]
@@ -271,7 +344,7 @@ LATE = [
 
 @pytest.mark.parametrize(("kind", "spoil", "words", "raw"), LATE, ids=[f"{one[0]}-{one[1].__name__}" for one in LATE])
 def test_what_shows_only_when_a_map_is_read_is_named(cats, large, kind, spoil, words, raw):
-    """In training by a sentence with the remedy; elsewhere TensorFlow's own error says why and, if it can, which."""
+    """In training by a sentence with the remedy; elsewhere by TensorFlow's own error."""
     settings = cats.config(images_per_batch=2) if kind == "maps" else cats.label_config(images_per_batch=2)
     data, loader = TrainingData(settings), SampleLoader(load_index(settings), settings)
     spoil(cats, kind)
@@ -282,4 +355,4 @@ def test_what_shows_only_when_a_map_is_read_is_named(cats, large, kind, spoil, w
     assert str(error).endswith(" and go on with --resume.")
     with pytest.raises(tf.errors.OpError, match=raw) as raised:
         loader.load(1)
-    assert spoil is cut or f"{cats.path}/{kind}/9.png" in str(raised.value)
+    assert f"{cats.path}/{kind}/9.png" in str(raised.value)

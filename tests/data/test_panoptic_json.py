@@ -85,12 +85,12 @@ def test_bad_categories(tmp_path, categories, words):
 @pytest.mark.parametrize(
     ("bad", "kind", "words"),
     [
-        (annotation(1, segments_info=...), "annotation_fields", "The annotation of image 1 in {} has no segments_info"),
-        (annotation(1, segments_info={}), "annotation_fields", "has no segments_info and was skipped: give its list"),
-        (annotation(1, file_name=...), "annotation_fields", r"An annotation in {} \(image_id 1\) lacks .* a file_name"),
-        (annotation("1"), "annotation_fields", "lacks a whole number as image_id"),
-        (["x"], "annotation_fields", r"\(image_id None\)"),
-        (annotation(2, segment(8)), "duplicate_annotation", "image 2 in {} isn't the first and was skipped"),
+        (annotation(1, segments_info=...), "map_annotation", "The annotation of image 1 in {} has no segments_info"),
+        (annotation(1, segments_info={}), "map_annotation", "has no segments_info and was skipped: give its list"),
+        (annotation(1, file_name=...), "map_annotation", r"An annotation in {} \(image_id 1\) lacks .* a file_name"),
+        (annotation("1"), "map_annotation", "lacks a whole number as image_id"),
+        (["x"], "map_annotation", r"\(image_id None\)"),
+        (annotation(2, segment(8)), "second_map", "image 2 in {} isn't the first and was skipped"),
     ],
     ids=range(6),
 )

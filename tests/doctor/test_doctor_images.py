@@ -6,7 +6,7 @@ from PIL import Image
 from sound_dataset import picture
 
 from mrcnn_tf.data.image_files import inspect_files
-from mrcnn_tf.doctor.image_records import _decode
+from mrcnn_tf.doctor.image_records import decode
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
@@ -23,7 +23,7 @@ def test_damage_is_what_tensorflow_calls_damage(tmp_path, kind):
         spoilt[int(rng.integers(60, len(data) - 30))] ^= 0x55
         paths.append(str(tmp_path / f"spoilt {number}"))
         (tmp_path / f"spoilt {number}").write_bytes(spoilt)
-    found = [[header.problem for header in inspect_files(paths, lambda n: None, how)] for how in (None, _decode)]
+    found = [[header.problem for header in inspect_files(paths, lambda n: None, how)] for how in (None, decode)]
     assert found[0] == found[1] and any(found[0])
 
 
