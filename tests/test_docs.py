@@ -33,7 +33,9 @@ KEYS = settings_reader.known_keys()
 ROOTS = {"model": mrcnn_tf.MaskRCNN, "dets": mrcnn_tf.Detections, "MaskRCNN": mrcnn_tf.MaskRCNN}
 ROOTS |= {"Detections": mrcnn_tf.Detections, "cfg": None, "config": None}
 FILE = re.compile(r".*\.(py|md|json|jsonl|keras|tflite|yaml|ipynb|npz|config|jpg|png|cu|cc|h5|pth|pkl)")
-CONFIG = re.compile(r"(mask_rcnn_(r|mobile|eff)|panoptic_r|paper_|nuclei_|edge_|torchvision_|detectron2_|matterport_mask)\w+")
+CONFIG = re.compile(
+    r"(mask_rcnn_(r|mobile|eff)|panoptic_r|paper_|nuclei_|edge_|torchvision_|detectron2_|matterport_mask)\w+"
+)
 DOTTED = re.compile(r"mrcnn_tf(\.\w+)+")
 TREE = typer.main.get_command(app)
 

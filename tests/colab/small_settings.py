@@ -10,4 +10,5 @@ SMALL = {
     "3_inside_the_model": {"steps": 4, "size": 96, "pictures": 8},
     "4_keypoints": {"steps": 4, "size": 96, "pictures": 8},
     "5_serve_and_tflite": {"config": TINY, "steps": 8, "size": 128},
+    "6_panoptic": {"steps": 3, "size": 96, "pictures": 8},
 }
