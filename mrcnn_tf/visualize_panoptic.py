@@ -5,6 +5,7 @@ belongs to no segment stays as it is in the photo.
 """
 
 import colorsys
+import re
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -28,6 +29,23 @@ SPREAD = 1.2207440846057596 ** -np.arange(1.0, 4.0)
 GRID_ROWS = 160  # of the cells among which places for names are looked for
 CELL_WIDTH = 2.5  # in its height: a name is wider than high, and so is the room that it needs
 ROOMY = 0.7  # of the depth of the deepest place in a segment: as much will do where a name hides no other
+# Hue, lightness and saturation of stuff that one has seen: a green sky over pink grass is hard to read.
+NATURAL = {
+    "sky": (0.56, 0.70, 0.60),
+    "water": (0.61, 0.38, 0.60),
+    "sea": (0.61, 0.38, 0.60),
+    "river": (0.58, 0.44, 0.50),
+    "snow": (0.53, 0.86, 0.35),
+    "grass": (0.24, 0.42, 0.50),
+    "tree": (0.35, 0.30, 0.45),
+    "forest": (0.35, 0.30, 0.45),
+    "sand": (0.12, 0.66, 0.55),
+    "dirt": (0.07, 0.40, 0.40),
+    "ground": (0.07, 0.40, 0.40),
+    "mountain": (0.09, 0.52, 0.25),
+    "rock": (0.09, 0.52, 0.12),
+    "road": (0.79, 0.46, 0.22),
+}
 
 
 def draw_panoptic(image, panoptic, min_side=MIN_SIDE):
@@ -92,9 +110,15 @@ def _colours(segments):
 
 
 def stuff_colour(category):
-    """RGB of a class of stuff, the same in every picture."""
+    """RGB of a class of stuff, the same in every picture: by a word of its name that nature has a colour for, else by
+    its id."""
     hue, lightness, saturation = category.id * SPREAD % 1
-    colour = colorsys.hls_to_rgb(hue, 0.36 + 0.36 * lightness, 0.25 + 0.4 * saturation)
+    known = [NATURAL[word] for word in re.split(r"[\W_\d]+", category.name.lower()) if word in NATURAL]
+    if known:  # several classes may have one word: they differ in lightness
+        hue, light, colourful = known[0]
+        colour = colorsys.hls_to_rgb(hue, light + 0.12 * (lightness - 0.5), colourful)
+    else:
+        colour = colorsys.hls_to_rgb(hue, 0.36 + 0.36 * lightness, 0.25 + 0.4 * saturation)
     return tuple(round(255 * part) for part in colour)
 
 

@@ -14,6 +14,7 @@ from mrcnn_tf.errors import UserError
 from mrcnn_tf.ops.panoptic import ids_of_png
 from mrcnn_tf.panoptic import Panoptic, Segment
 from mrcnn_tf.settings import PanopticConfig
+from mrcnn_tf.weights.coco import COCO_STUFF
 
 THINGS = [Category(3, "cat"), Category(90, "tooth brush")]
 STUFF = [Category(101, "sky"), Category(102, "grass"), Category(200, "Straße")]
@@ -152,6 +153,15 @@ def test_stuff_of_any_twenty_ids_in_a_row_has_distinct_colours():
     places = np.arange(len(colours))
     near = np.abs(places[:, None] - places[None]) < 20
     assert apart[near & (places[:, None] != places[None])].min() >= 12
+
+
+def test_cocos_stuff_has_distinct_colours_and_nature_its_own():
+    colours = {one.name: np.array(visualize_panoptic.stuff_colour(one)) for one in COCO_STUFF}
+    table = np.array(list(colours.values()))
+    apart = np.abs(table[:, None] - table[None]).max(axis=-1) + 255 * np.eye(len(table), dtype=int)
+    assert len(table) == 53 and apart.min() >= 8
+    channels = {"sky-other-merged": 2, "sea": 2, "grass-merged": 1, "tree-merged": 1, "sand": 0, "dirt-merged": 0}
+    assert {name: int(colours[name].argmax()) for name in channels} == channels
 
 
 def test_lines_show_between_segments_of_any_brightness():
