@@ -4,6 +4,7 @@ hotcoco's PanopticEval follows the same rule, but takes a whole dataset from fil
 compare with it. Here every process counts the images that it has predicted, and nothing has to be written first.
 """
 
+import collections
 import json
 import math
 
@@ -14,6 +15,9 @@ from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation.panoptic_results import PanopticResults
 
 COUNTS = ("tp", "fp", "fn")  # matched segments, predicted ones without a match, missed ones
+# Of T segments of the truth and F predicted ones: ious float64 and matches bool [T, F]; crowd bool [T]; ignored bool
+# [F], predicted in what nobody knows, so that they aren't wrong without a match.
+Matching = collections.namedtuple("Matching", "ious matches crowd ignored")
 
 
 class PanopticQuality:
@@ -144,21 +148,18 @@ def _runs(truth_map, found_map):
     return maps[:, starts], np.diff(starts, append=maps.shape[1])
 
 
-def _count(overlaps, truth_segments, found_segments):
-    """The counts of one image, for each category in it.
+def match_segments(overlaps, truth_segments, found_segments):
+    """Which segments of an image are found, and by which.
 
     Args:
         overlaps: [T + 1, F + 1] int64 pixels that a segment of the truth and one of the prediction share; row and
             column 0 are void.
-        truth_segments, found_segments: the lists of T and F dicts.
+        truth_segments, found_segments: the lists of T and F dicts with `category_id` and `iscrowd`.
 
     Returns:
-        list of [category id, sum of IoUs, tp, fp, fn].
+        `Matching`.
     """
-    truth_classes, found_classes = (
-        np.array([segment["category_id"] for segment in segments], np.int64)
-        for segments in (truth_segments, found_segments)
-    )
+    truth_classes, found_classes = _classes(truth_segments), _classes(found_segments)
     crowd = np.array([bool(segment.get("iscrowd")) for segment in truth_segments], bool)
     truth_areas, found_areas = overlaps.sum(axis=1)[1:], overlaps.sum(axis=0)[1:]
     void, shared = overlaps[0, 1:], overlaps[1:, 1:]
@@ -167,11 +168,22 @@ def _count(overlaps, truth_segments, found_segments):
     unions = truth_areas[:, None] + found_areas - void - shared
     # With more than half of their union in common, two segments can't match a third.
     matches = same_class & ~crowd[:, None] & (2 * shared > unions)
-    ious = np.where(matches, shared / np.maximum(unions, 1), 0.0).sum(axis=1)
-    found = matches.any(axis=1)
-    missed = ~found & ~crowd
-    ignored = void + np.where(same_class & crowd[:, None], shared, 0).sum(axis=0)
-    wrong = ~matches.any(axis=0) & (2 * ignored <= found_areas)
+    unknown = void + np.where(same_class & crowd[:, None], shared, 0).sum(axis=0)
+    return Matching(shared / np.maximum(unions, 1), matches, crowd, 2 * unknown > found_areas)
+
+
+def _classes(segments):
+    return np.array([segment["category_id"] for segment in segments], np.int64)
+
+
+def _count(overlaps, truth_segments, found_segments):
+    """The counts of one image, for each category in it: list of [category id, sum of IoUs, tp, fp, fn]. The arguments
+    are those of `match_segments`."""
+    matched = match_segments(overlaps, truth_segments, found_segments)
+    truth_classes, found_classes = _classes(truth_segments), _classes(found_segments)
+    ious, found = np.where(matched.matches, matched.ious, 0.0).sum(axis=1), matched.matches.any(axis=1)
+    missed = ~found & ~matched.crowd
+    wrong = ~matched.matches.any(axis=0) & ~matched.ignored
     counts = []
     for category_id in np.union1d(truth_classes, found_classes):
         of_truth, of_found = truth_classes == category_id, found_classes == category_id

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from mrcnn_tf.evaluation import panoptic_quality
+
 # What became of a region of the ground truth, and what one that was found is. `crowd` and `uncounted` (of a category
 # that isn't evaluated) need not be found; `ignored` lies in void, in crowd regions of its class or in both by more than
 # half. Classes of pixels are `compared`: they overlap more or less.
@@ -49,7 +51,7 @@ class MatchedImage:
 
 
 def match_segments(truth, found, evaluated):
-    """Matches the segments of an image as `evaluation.panoptic_quality` does, which counts them but doesn't say which.
+    """What became of the segments of an image.
 
     Args:
         truth, found: `Regions` of one size.
@@ -58,23 +60,17 @@ def match_segments(truth, found, evaluated):
     Returns:
         `MatchedImage`.
     """
-    shared, void = _overlaps(truth, found)
-    areas, found_areas = shared.sum(axis=1) + _alone(truth, found), shared.sum(axis=0) + void
-    unions = areas[:, None] + found_areas - void - shared
-    ious = np.where(shared > 0, shared / np.maximum(unions, 1), 0.0)
-    classes, found_classes = (np.array([s["category_id"] for s in one.segments], np.int64) for one in (truth, found))
-    same = classes[:, None] == found_classes
-    crowd = np.array([bool(segment.get("iscrowd")) for segment in truth.segments], bool)
-    matches = same & ~crowd[:, None] & (2 * shared > unions)
-    ignored = void + np.where(same & crowd[:, None], shared, 0).sum(axis=0)
+    ious, matches, crowd, ignored = panoptic_quality.match_segments(
+        _overlaps(truth, found), truth.segments, found.segments
+    )
     truths = []
-    for row in range(len(classes)):
+    for row, segment in enumerate(truth.segments):
         kind = "matched" if matches[row].any() else "crowd" if crowd[row] else "missed"
-        kind = kind if int(classes[row]) in evaluated else "uncounted"
+        kind = kind if segment["category_id"] in evaluated else "uncounted"
         truths.append(_outcome(kind, matches[row], ious[row]))
     outcomes = []
-    for column in range(len(found_classes)):
-        kind = "ignored" if 2 * ignored[column] > found_areas[column] else "false"
+    for column in range(len(found.segments)):
+        kind = "ignored" if ignored[column] else "false"
         kind = "matched" if matches[:, column].any() else kind
         outcomes.append(_outcome(kind, matches[:, column], ious[:, column]))
     image = MatchedImage(truths, outcomes, None)
@@ -93,8 +89,9 @@ def compare_classes(truth, found):
     Returns:
         `MatchedImage`.
     """
-    shared, void = _overlaps(truth, found)
-    unions = (shared.sum(axis=1) + _alone(truth, found))[:, None] + shared.sum(axis=0) - shared
+    table = _overlaps(truth, found)[1:]  # without what isn't labelled
+    shared = table[:, 1:]
+    unions = table.sum(axis=1)[:, None] + shared.sum(axis=0) - shared
     same = np.array([[a["category_id"] == b["category_id"] for b in found.segments] for a in truth.segments], bool)
     same = same.reshape(shared.shape)
     ious = np.where(same, shared / np.maximum(unions, 1), 0.0)
@@ -105,17 +102,11 @@ def compare_classes(truth, found):
 
 
 def _overlaps(truth, found):
-    """([T, F] int64 pixels that two regions share, [F] those of each that was found in void)."""
+    """[T + 1, F + 1] int64 pixels that two regions share; row and column 0 are void."""
     rows, columns = _places(truth), _places(found)
     count = len(found.segments) + 1
     table = np.bincount((rows * count + columns).ravel(), minlength=(len(truth.segments) + 1) * count)
-    table = table.reshape(-1, count)
-    return table[1:, 1:], table[0, 1:]
-
-
-def _alone(truth, found):
-    """[T] int64: pixels of each region of the truth where nothing was found."""
-    return np.bincount(_places(truth)[found.pixels == 0], minlength=len(truth.segments) + 1)[1:]
+    return table.reshape(-1, count)
 
 
 def _places(regions):
