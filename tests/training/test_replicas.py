@@ -10,7 +10,7 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 TOLERANCE = 1e-5
-EQUAL = ("accumulated", "clipped_average", "sync_bn", "of_keras", "overflow", "odd_end", "panoptic")
+EQUAL = ("accumulated", "clipped_average", "sync_bn", "of_keras", "overflow", "odd_end", "semantic")
 # Processes that run at once: replicas and scenarios.
 RUNS = ((1, EQUAL), (2, EQUAL[:3]), (2, (*EQUAL[3:], "float16")), (4, ("clipped_average",)))
 
