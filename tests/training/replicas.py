@@ -75,6 +75,7 @@ def train(
     scaled=False,
     dtype=None,
     images=None,
+    rate=RATE,
     semantic=False,
 ):
     """The model after the steps, the logs of the epoch, and how far the weight that moved most did."""
@@ -88,8 +89,8 @@ def train(
             config.box_head = config.mask_head = None  # whose samples turn on the last digit of a score
         model = kind(config, dtype=dtype)
         before = [weight.numpy() for weight in model.trainable_weights]
-        theirs = keras.optimizers.SGD(RATE, momentum=0.9, clipnorm=0.1)
-        rule = theirs if of_keras else SGD(RATE, **(optimizer or {}))
+        theirs = keras.optimizers.SGD(rate, momentum=0.9, clipnorm=0.1)
+        rule = theirs if of_keras else SGD(rate, **(optimizer or {}))
         model.compile(optimizer=keras.optimizers.LossScaleOptimizer(rule) if scaled else rule, accumulate=accumulate)
     history = model.fit(dataset(accumulate, images), verbose=0)
     moved = max(np.abs(weight.numpy() - old).max() for weight, old in zip(model.trainable_weights, before, strict=True))
