@@ -9,6 +9,65 @@ from mrcnn_tf.errors import UserError
 
 # Batch norm that learns would take its statistics from padding: a head's slots without an RoI count as samples.
 HEAD_NORMS = (None, "frozen_bn", "gn")
+# Keys by section whose numbers must be more than 0, between 0 and 1, and not below 0.
+_POSITIVE = {
+    "model.resize": ("min_size", "max_size"),
+    "model.backbone": ("groups", "width_per_group"),
+    "model.fpn": ("channels",),
+    "model.rpn": (
+        "convs",
+        "channels",
+        "batch_per_image",
+        "pre_nms_train",
+        "pre_nms_test",
+        "post_nms_train",
+        "post_nms_test",
+    ),
+    "model.rois": ("batch_per_image",),
+    "model.box_head": ("pool_size", "conv_channels", "channels"),
+    "model.mask_head": ("pool_size", "channels"),
+    "model.keypoint_head": ("pool_size", "convs", "channels"),
+    "model.detections": ("max_per_image",),
+    "model.semantic_head": ("channels", "loss_weight"),
+    "data.train": ("max_instances", "mask_size"),
+    "data.val": ("max_instances", "mask_size"),
+    "train": (
+        "images_per_batch",
+        "learning_rate",
+        "learning_rate_batch",
+        "steps",
+        "accumulate",
+        "patience",
+        "checkpoint_steps",
+        "keep_checkpoints",
+        "log_steps",
+    ),
+}
+_FRACTIONS = {
+    "model.rpn": ("foreground_iou", "background_iou", "positive_fraction", "nms_iou"),
+    "model.rois": ("positive_fraction", "foreground_iou"),
+    "model.detections": ("score_threshold", "nms_iou"),
+    "model.panoptic": ("score_threshold", "overlap"),
+    "data.train.augment": (
+        "horizontal_flip",
+        "vertical_flip",
+        "crop",
+        "crop_least",
+        "copy_paste",
+        "brightness",
+        "contrast",
+        "saturation",
+        "hue",
+    ),
+    "model.conventions": ("keypoint_offset",),
+    "train": ("momentum", "warmup_factor", "decay_factor", "ema"),
+}
+_COUNTS = {
+    "model.box_head": ("convs", "fcs"),
+    "model.mask_head": ("convs", "fcs"),
+    "model.panoptic": ("stuff_area",),
+    "data.train": ("min_keypoints",),
+}
 
 
 def check_keys(tree: Any, schema: Any, source: str, path: str = "") -> None:
@@ -73,71 +132,13 @@ def check_choices(config: Any, source: str) -> None:
 def check_ranges(config: Any, source: str) -> None:
     """Raises UserError for a number outside its setting's range."""
     train = config.train
-    positive = {
-        "model.resize": ("min_size", "max_size"),
-        "model.backbone": ("groups", "width_per_group"),
-        "model.fpn": ("channels",),
-        "model.rpn": (
-            "convs",
-            "channels",
-            "batch_per_image",
-            "pre_nms_train",
-            "pre_nms_test",
-            "post_nms_train",
-            "post_nms_test",
-        ),
-        "model.rois": ("batch_per_image",),
-        "model.box_head": ("pool_size", "conv_channels", "channels"),
-        "model.mask_head": ("pool_size", "channels"),
-        "model.keypoint_head": ("pool_size", "convs", "channels"),
-        "model.detections": ("max_per_image",),
-        "model.semantic_head": ("channels", "loss_weight"),
-        "data.train": ("max_instances", "mask_size"),
-        "data.val": ("max_instances", "mask_size"),
-        "train": (
-            "images_per_batch",
-            "learning_rate",
-            "learning_rate_batch",
-            "steps",
-            "accumulate",
-            "patience",
-            "checkpoint_steps",
-            "keep_checkpoints",
-            "log_steps",
-        ),
-    }
-    fractions = {
-        "model.rpn": ("foreground_iou", "background_iou", "positive_fraction", "nms_iou"),
-        "model.rois": ("positive_fraction", "foreground_iou"),
-        "model.detections": ("score_threshold", "nms_iou"),
-        "model.panoptic": ("score_threshold", "overlap"),
-        "data.train.augment": (
-            "horizontal_flip",
-            "vertical_flip",
-            "crop",
-            "crop_least",
-            "copy_paste",
-            "brightness",
-            "contrast",
-            "saturation",
-            "hue",
-        ),
-        "model.conventions": ("keypoint_offset",),
-        "train": ("momentum", "warmup_factor", "decay_factor", "ema"),
-    }
-    for section, key, value in _values(config, positive):
+    for section, key, value in _values(config, _POSITIVE):
         if value is not None and not value > 0:
             raise UserError(f"{source}: setting '{section}.{key}' is {value}: it must be more than 0.")
-    for section, key, value in _values(config, fractions):
+    for section, key, value in _values(config, _FRACTIONS):
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"{source}: setting '{section}.{key}' is {value}: it must lie between 0 and 1.")
-    counts = {
-        "model.box_head": ("convs", "fcs"),
-        "model.mask_head": ("convs", "fcs"),
-        "model.panoptic": ("stuff_area",),
-        "data.train": ("min_keypoints",),
-    }
-    for section, key, value in _values(config, counts):
+    for section, key, value in _values(config, _COUNTS):
         if value < 0:
             raise UserError(f"{source}: setting '{section}.{key}' is {value}: it can't be negative.")
     if train.decay_steps != sorted(train.decay_steps):

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from command import call
 from PIL import Image
 
 import mrcnn_tf
-from mrcnn_tf import cli
 from mrcnn_tf.config import load_config
 from mrcnn_tf.training.trainer import load_model
 
@@ -38,23 +38,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "with space"
     text = call("demo", *SMALL, "--out", folder)
     return folder, text
-
-
-def call(*arguments, status=0):
-    """What a command prints on stdout; checks its exit status."""
-    import contextlib
-    import io
-
-    printed, old = io.StringIO(), sys.argv
-    sys.argv = ["mrcnn-tf", *map(str, arguments)]
-    cli.console.file = printed
-    try:
-        with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as end:
-            cli.main()
-    finally:
-        sys.argv, cli.console.file = old, None
-    assert (end.value.code or 0) == status, printed.getvalue()
-    return printed.getvalue()
 
 
 def refused(capsys, *arguments):

@@ -9,9 +9,9 @@ from PIL import Image
 
 from mrcnn_tf import visualize, visualize_panoptic
 from mrcnn_tf.categories import Category
+from mrcnn_tf.data.map_files import colour_numbers
 from mrcnn_tf.detections import Detections
 from mrcnn_tf.errors import UserError
-from mrcnn_tf.ops.panoptic import ids_of_png
 from mrcnn_tf.panoptic import Panoptic, Segment
 from mrcnn_tf.settings import PanopticConfig
 from mrcnn_tf.weights.coco import COCO_STUFF
@@ -94,7 +94,7 @@ def test_coco_record_and_png_say_the_same():
     }
     with Image.open(io.BytesIO(panoptic.png())) as image:
         assert (image.format, image.mode) == ("PNG", "RGB")
-        ids = ids_of_png(np.asarray(image))
+        ids = colour_numbers(np.asarray(image))
     np.testing.assert_array_equal(ids, panoptic.segment_map)
     assert {segment["id"]: segment["area"] for segment in record["segments_info"]} == {
         number: int((ids == number).sum()) for number in range(1, 5)
@@ -104,7 +104,7 @@ def test_coco_record_and_png_say_the_same():
 def test_a_png_holds_ids_of_three_bytes():
     segment_map = [[0, 255, 256], [65535, 65536, 256**3 - 1]]
     panoptic = Panoptic(segment_map, [])
-    np.testing.assert_array_equal(ids_of_png(np.asarray(Image.open(io.BytesIO(panoptic.png())))), segment_map)
+    np.testing.assert_array_equal(colour_numbers(np.asarray(Image.open(io.BytesIO(panoptic.png())))), segment_map)
 
 
 def test_maps_of_another_shape_and_ids_used_twice_are_refused():

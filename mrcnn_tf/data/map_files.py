@@ -81,12 +81,9 @@ def segment_fault(path, size, listed):
         size: (height, width) of its image.
         listed: [M] ids that it has to have, and no others; 0 needs no pixel.
     """
-    try:
-        pixels = read_segment_map(path)
-    except UserError as error:
-        return str(error).removesuffix(".")
-    if pixels.shape != tuple(size):
-        return size_fault(path, pixels.shape, size)
+    pixels, fault = _read_for(path, size, read_segment_map)
+    if fault:
+        return fault
     unknown, _, lacking = compared(pixels, listed)
     if unknown.size:
         return f"{unknown_segments(path, unknown)}: {BLACK}"
@@ -95,14 +92,20 @@ def segment_fault(path, size, listed):
 
 def label_fault(path, size, known):
     """The same for a label map. `known` are the ids of categories."""
-    try:
-        pixels = read_label_map(path)
-    except UserError as error:
-        return str(error).removesuffix(".")
-    if pixels.shape != tuple(size):
-        return size_fault(path, pixels.shape, size)
+    pixels, fault = _read_for(path, size, read_label_map)
+    if fault:
+        return fault
     unknown = np.setdiff1d(values_of(pixels)[0], [*known, *UNLABELLED])
     return unknown_labels(path, unknown) if unknown.size else None
+
+
+def _read_for(path, size, read):
+    """(what `read` gives of a map, what keeps it from being one of an image of this size or None)."""
+    try:
+        pixels = read(path)
+    except UserError as error:
+        return None, str(error).removesuffix(".")
+    return pixels, None if pixels.shape == tuple(size) else size_fault(path, pixels.shape, size)
 
 
 def compared(pixels, listed):

@@ -5,13 +5,13 @@ compare with it. Here every process counts the images that it has predicted, and
 """
 
 import collections
-import json
 import math
 
 import numpy as np
 
 from mrcnn_tf.data.checks import places
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.evaluation.image_counts import ImageCounts
 from mrcnn_tf.evaluation.panoptic_results import PanopticResults
 
 COUNTS = ("tp", "fp", "fn")  # matched segments, predicted ones without a match, missed ones
@@ -20,7 +20,7 @@ COUNTS = ("tp", "fp", "fn")  # matched segments, predicted ones without a match,
 Matching = collections.namedtuple("Matching", "ious matches crowd ignored")
 
 
-class PanopticQuality:
+class PanopticQuality(ImageCounts):
     """What PQ, SQ and RQ are made of, for each image that was added.
 
     The figures are the same to the last bit in whatever order and in however many processes the images were added.
@@ -31,9 +31,9 @@ class PanopticQuality:
     """
 
     def __init__(self, things, stuff):
+        super().__init__()  # {image id: [[category id, sum of IoUs, tp, fp, fn], ...]}
         self.things, self.stuff = list(things), list(stuff)
         self._evaluated = {category.id for category in self.things + self.stuff}
-        self._counts = {}  # {image id: [[category id, sum of IoUs, tp, fp, fn], ...]}
 
     def add(self, image_id, truth_map, truth_segments, found_map, found_segments):
         """Counts an image; one added again, as by a last batch that is filled up, still counts once.
@@ -69,14 +69,6 @@ class PanopticQuality:
         overlaps = np.bincount(truth_rows * columns + found_rows, lengths, rows * columns)
         overlaps = overlaps.astype(np.int64).reshape(rows, columns)
         self._counts[int(image_id)] = _count(overlaps, truth_segments, found_segments)
-
-    def to_bytes(self):
-        """All that was counted, for another process to `merge`."""
-        return json.dumps(list(self._counts.items())).encode()
-
-    def merge(self, data):
-        """Adds what another `PanopticQuality` of these categories gave as `to_bytes`; an image of both counts once."""
-        self._counts = dict(json.loads(data)) | self._counts
 
     def results(self, left_out=()):
         """The figures of all images added, as `PanopticResults`.

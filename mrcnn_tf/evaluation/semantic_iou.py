@@ -5,7 +5,6 @@ mean is over the classes that the ground truth has.
 """
 
 import dataclasses
-import json
 import math
 
 import numpy as np
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from mrcnn_tf.categories import IGNORED
 from mrcnn_tf.errors import UserError
+from mrcnn_tf.evaluation.image_counts import ImageCounts
 from mrcnn_tf.evaluation.left_out import left_out_lines
 
 THINGS = "things"  # the name of class 0
@@ -54,7 +54,7 @@ class SemanticResults:
         return Group(table, *left_out_lines(self.left_out))
 
 
-class SemanticIoU:
+class SemanticIoU(ImageCounts):
     """What IoU and accuracy are made of, for each image that was added.
 
     Args:
@@ -62,8 +62,8 @@ class SemanticIoU:
     """
 
     def __init__(self, stuff):
+        super().__init__()  # {image id: [[class of the truth, class found, pixels], ...]}
         self.stuff = list(stuff)
-        self._counts = {}  # {image id: [[class of the truth, class found, pixels], ...]}
 
     def add(self, image_id, truth, found):
         """Counts an image; one added again still counts once.
@@ -92,14 +92,6 @@ class SemanticIoU:
         places = np.flatnonzero(counts)
         rows = np.stack([places // classes, places % classes, counts[places]], axis=1)
         self._counts[int(image_id)] = rows.tolist()
-
-    def to_bytes(self):
-        """All that was counted, for another process to `merge`."""
-        return json.dumps(list(self._counts.items())).encode()
-
-    def merge(self, data):
-        """Adds what another `SemanticIoU` of these classes gave as `to_bytes`; an image of both counts once."""
-        self._counts = dict(json.loads(data)) | self._counts
 
     def results(self, left_out=()):
         """The figures of all images added, as `SemanticResults`.

@@ -72,7 +72,7 @@ def read_truth(data_config, categories, instances, pixels):
     if pixels and data_config.semantic_maps and not panoptic:
         index = load_index(dataclasses.replace(data_config, semantic=True))
     if not (truth or panoptic or index):
-        raise UserError(_nothing(data_config, instances, pixels))
+        raise UserError(nothing_to_evaluate(data_config, pixels))
     return Truth(
         source=source_name(data_config),
         image_ids=_image_ids(truth, panoptic, index),
@@ -160,8 +160,8 @@ def _label_files(index):
     return {image_id: path for image_id, path in zip(index.image_ids.tolist(), files, strict=True) if path}
 
 
-def _nothing(data_config, instances, pixels):
-    """The sentence for a model that can't be evaluated."""
+def nothing_to_evaluate(data_config, pixels):
+    """The sentence for a split without ground truth for a model; `pixels`: whether that classifies pixels."""
     named = source_name(data_config)
     if not named:
         return "There is nothing to evaluate on: set data.val.annotations and data.val.images."

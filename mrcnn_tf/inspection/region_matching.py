@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from mrcnn_tf.data.checks import places
 from mrcnn_tf.evaluation import panoptic_quality
 
 # What became of a region of the ground truth, and what one that was found is. `crowd` and `uncounted` (of a category
@@ -105,15 +106,14 @@ def _overlaps(truth, found):
     """[T + 1, F + 1] int64 pixels that two regions share; row and column 0 are void."""
     rows, columns = _places(truth), _places(found)
     count = len(found.segments) + 1
-    table = np.bincount((rows * count + columns).ravel(), minlength=(len(truth.segments) + 1) * count)
+    table = np.bincount(rows * count + columns, minlength=(len(truth.segments) + 1) * count)
     return table.reshape(-1, count)
 
 
 def _places(regions):
-    """int64 [H, W]: 0 for none, n for the n-th of the segments."""
+    """int64 [H * W]: 0 for none, n for the n-th of the segments."""
     ids = np.array([0, *(segment["id"] for segment in regions.segments)], np.int64)
-    order = np.argsort(ids)
-    return order[np.searchsorted(ids[order], regions.pixels)]
+    return places(ids, regions.pixels.ravel())
 
 
 def _outcome(kind, matches, ious):

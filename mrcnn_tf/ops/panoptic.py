@@ -134,19 +134,6 @@ def _table(values, length, static, padding=0):
     return padded
 
 
-def ids_of_png(pixels):
-    """Segment ids from the colours of COCO's panoptic PNGs.
-
-    Args:
-        pixels: numpy uint8 [H, W, 3 or 4], RGB and an alpha that means nothing.
-
-    Returns:
-        int32 [H, W], R + 256 G + 65536 B.
-    """
-    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
-    return red | green << 8 | blue << 16
-
-
 def png_of_ids(ids):
-    """The inverse of `ids_of_png`: colours uint8 [H, W, 3] of ids [H, W] below 2^24."""
+    """The colours of COCO's panoptic PNGs, uint8 [H, W, 3]: id = R + 256 G + 65536 B, of ids [H, W] below 2^24."""
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)

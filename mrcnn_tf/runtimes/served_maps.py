@@ -5,8 +5,9 @@ import io
 import numpy as np
 from PIL import Image
 
+from mrcnn_tf.data.map_files import colour_numbers
 from mrcnn_tf.detections import MapSemantics
-from mrcnn_tf.ops.panoptic import Fused, ids_of_png
+from mrcnn_tf.ops.panoptic import Fused
 
 
 def semantics_from(outputs, facts, image_size, found):
@@ -39,7 +40,7 @@ def semantics_from(outputs, facts, image_size, found):
 
 
 def _fused(outputs, facts, image_size, found):
-    segment_map = ids_of_png(_decoded(outputs["segments_png_bytes"], "RGB", image_size))
+    segment_map = colour_numbers(_decoded(outputs["segments_png_bytes"], "RGB", image_size))
     names = ("segment_instances", "segment_classes", "segment_areas")
     count = int(np.asarray(outputs["num_segments"]).reshape(()))
     instances, classes, areas = (np.asarray(outputs[name])[:count] for name in names)

@@ -11,6 +11,7 @@ from mrcnn_tf.data.pipeline import TrainingData
 from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation.callback import main_figure
 from mrcnn_tf.evaluation.results import CocoResults
+from mrcnn_tf.evaluation.truth import nothing_to_evaluate
 from mrcnn_tf.model import MaskRCNN
 from mrcnn_tf.precision import dtype_policy
 from mrcnn_tf.settings import Config
@@ -108,10 +109,7 @@ def _check_data(model, train, val):
             "too, or train the semantic head alone (model.box_head=null and model.mask_head=null)."
         )
     if source_name(val) and not model.box_head and not (val.panoptic or val.semantic_maps):
-        raise UserError(
-            f"{val.annotations} has no classes of pixels, and those are all that the model finds: set "
-            "data.val.panoptic and data.val.panoptic_maps, or data.val.semantic_maps."
-        )
+        raise UserError(nothing_to_evaluate(val, pixels=True))
 
 
 def _last_checkpoint(checkpoints, config, resume, force):

@@ -33,7 +33,23 @@ def annotation(number, image, box, **changes):
     return {key: value for key, value in record.items() if value is not ...}
 
 
-class Dataset:
+class Document:
+    """The parts of a `document`, a json of COCO's."""
+
+    @property
+    def records(self):
+        return self.document["images"]
+
+    @property
+    def annotations(self):
+        return self.document["annotations"]
+
+    @property
+    def categories(self):
+        return self.document["categories"]
+
+
+class Dataset(Document):
     """Three images with four rectangles each; `document` may be changed before `write`."""
 
     def __init__(self, folder, name="train", seed=0):
@@ -51,18 +67,6 @@ class Dataset:
             for box in BOXES:
                 record = annotation(len(self.annotations) + 1, number, box, note="mine")
                 self.annotations.append(record)
-
-    @property
-    def records(self):
-        return self.document["images"]
-
-    @property
-    def annotations(self):
-        return self.document["annotations"]
-
-    @property
-    def categories(self):
-        return self.document["categories"]
 
     def add_image(self, number, seed=0):
         name = f"ünïcode {number}.png"

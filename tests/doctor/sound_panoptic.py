@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 from PIL import Image
-from sound_dataset import HEIGHT, WIDTH, picture
+from sound_dataset import HEIGHT, WIDTH, Document, picture
 
 CELL, SKY, GRASS = 9, 21, 200
 SKY_ID, GRASS_ID = 255, 70000  # R and B of the second differ from zero and one another
 
 
-class PanopticDataset:
+class PanopticDataset(Document):
     """Two images of sky with six cells, grass and void; `document` and `maps` may be changed before `write`."""
 
     def __init__(self, folder, name="train", seed=0):
@@ -42,18 +42,6 @@ class PanopticDataset:
             self.maps[number] = ids
             annotation = {"image_id": number, "file_name": f"map {number}.png", "segments_info": segments}
             self.annotations.append(annotation)
-
-    @property
-    def records(self):
-        return self.document["images"]
-
-    @property
-    def annotations(self):
-        return self.document["annotations"]
-
-    @property
-    def categories(self):
-        return self.document["categories"]
 
     @property
     def segments(self):

@@ -1,17 +1,15 @@
 """`mrcnn-tf inspect` as a user runs it."""
 
-import contextlib
-import io
+import functools
 import json
-import sys
 
+import command
 import numpy as np
 import pytest
 from counted_by_hand import DETECTIONS
 from PIL import Image
 from tiny import tiny_config
 
-from mrcnn_tf import cli
 from mrcnn_tf.model import MaskRCNN
 
 
@@ -23,18 +21,7 @@ def model(tmp_path_factory):
     return path
 
 
-def call(*arguments, status=0):
-    """What a command prints on stdout; checks its exit status."""
-    printed, old = io.StringIO(), sys.argv
-    sys.argv = ["mrcnn-tf", "inspect", *map(str, arguments)]
-    cli.console.file = printed
-    try:
-        with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as end:
-            cli.main()
-    finally:
-        sys.argv, cli.console.file = old, None
-    assert (end.value.code or 0) == status, printed.getvalue()
-    return printed.getvalue()
+call = functools.partial(command.call, "inspect")
 
 
 def test_a_json_and_a_folder_are_enough(dataset, tmp_path):

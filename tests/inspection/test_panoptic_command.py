@@ -1,15 +1,13 @@
 """`mrcnn-tf inspect` on a generated panoptic dataset, with untrained tiny models of both kinds."""
 
-import contextlib
-import io
+import functools
 import json
-import sys
 
+import command
 import pytest
 import yaml
 from tiny import tiny_config
 
-from mrcnn_tf import cli
 from mrcnn_tf.categories import read_panoptic_categories
 from mrcnn_tf.data.panoptic_shapes import make_panoptic_shapes
 from mrcnn_tf.model import MaskRCNN
@@ -44,18 +42,7 @@ def tiny_model(made, path, instances):
     return path
 
 
-def call(*arguments, status=0):
-    """What the command prints on stdout; checks its exit status."""
-    printed, old = io.StringIO(), sys.argv
-    sys.argv = ["mrcnn-tf", "inspect", *map(str, arguments)]
-    cli.console.file = printed
-    try:
-        with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as end:
-            cli.main()
-    finally:
-        sys.argv, cli.console.file = old, None
-    assert (end.value.code or 0) == status, printed.getvalue()
-    return printed.getvalue()
+call = functools.partial(command.call, "inspect")
 
 
 def test_a_panoptic_dataset_needs_no_annotations(config_file, tmp_path):
