@@ -155,8 +155,16 @@ def test_the_chart_has_bars_as_long_as_the_times_in_everyones_colour(report, tmp
     assert ours.max() == pytest.approx(longest / 2, rel=0.1)  # gather's 0.1 s and float32's 12 s are half of the peer's
 
 
-def test_a_chart_without_peers_is_still_a_picture(report, tmp_path):
+def test_a_chart_without_peers_has_bars_for_our_own_times(report, tmp_path):
     report.entries = [e for e in report.entries if e.who == plan.OURS]
+    draw_chart(report, tmp_path / "chart.png")
+    pixels = np.asarray(Image.open(tmp_path / "chart.png").convert("RGB")).astype(int)
+    bars = (abs(pixels - [0x0B, 0x72, 0x85]).max(-1) < 8).sum(1)
+    assert bars.max() > 600  # the longest of a panel is as long as that
+
+
+def test_a_chart_of_nothing_that_has_a_time_of_its_own_is_still_a_picture(report, tmp_path):
+    report.entries = [e for e in report.entries if e.measurement == "roofline"]
     draw_chart(report, tmp_path / "chart.png")
     assert Image.open(tmp_path / "chart.png").size[0] > 300
 

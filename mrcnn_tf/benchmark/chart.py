@@ -11,8 +11,12 @@ WIDTH, BAR, HEADING, FOOT = 9.0, 0.27, 0.42, 0.75  # inches
 
 
 def draw_chart(report, path):
-    """Writes a PNG of the times that have a peer, with the ratio to our fastest in the same precision."""
-    panels = [block for block in report.blocks() if len({entry.who for entry in block[2]}) > 1]
+    """Writes a PNG of the times that have a peer, with the ratio to our fastest in the same precision.
+
+    Where no time has one, as nothing else is installed or measured, it is of all times.
+    """
+    compared = [block for block in report.blocks() if len({entry.who for entry in block[2]}) > 1]
+    panels = compared or report.blocks()
     heights = [BAR * len(bars) + HEADING for _, _, bars in panels]
     total = sum(heights) + FOOT
     figure = Figure(figsize=(WIDTH, total), dpi=140, facecolor="white")
@@ -23,10 +27,11 @@ def draw_chart(report, path):
         axes = figure.add_axes((0.26, top / total, 0.62, (height - HEADING) / total))
         _panel(axes, what, name, bars, report)
     machine, settings = report.machine, report.settings
+    factors = f"; the factor is to {OURS} in the same precision" if compared else ""
     figure.text(
         0.02,
         0.28 / total,
-        f"Medians of {settings.repeats} runs, shorter is better; the factor is to {OURS} in the same precision.\n"
+        f"Medians of {settings.repeats} runs, shorter is better{factors}.\n"
         f"{settings.config}, {settings.height} x {settings.width} pixels. {machine['processor']}, "
         f"{machine['cores']} cores, {machine['date']}.",
         fontsize=8,
