@@ -8,8 +8,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import pytest
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.settings import Conventions, ModelConfig
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.config.settings import Conventions, ModelConfig
 
 
 @pytest.fixture(scope="session")

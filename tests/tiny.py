@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.settings import CONVENTIONS, Conventions, KeypointHeadConfig, ModelConfig
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.config.settings import CONVENTIONS, Conventions, KeypointHeadConfig, ModelConfig
 
 CATEGORIES = [Category(3, "cat"), Category(17, "dog")]
 KINDS = ("gn", "frozen_bn", "c4", "keypoints")

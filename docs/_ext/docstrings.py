@@ -9,7 +9,7 @@ import re
 
 from sphinx.util.nodes import make_refnode
 
-from mrcnn_tf import settings
+from mrcnn_tf.config import settings
 
 # Dataclasses of settings, which configs.md lists; the whole has a page of its own.
 SECTIONS = {name for name, thing in vars(settings).items() if dataclasses.is_dataclass(thing)} - {"Category", "Config"}
@@ -71,7 +71,7 @@ def _public_or_code(app, env, node, content):
     """Where a name leads that isn't described under it: to a section of the settings, a class elsewhere, or nowhere."""
     target = node.get("reftarget", "")
     name = target.rpartition(".")[2]
-    if name in SECTIONS and target in (name, f"mrcnn_tf.settings.{name}"):
+    if name in SECTIONS and target in (name, f"mrcnn_tf.config.settings.{name}"):
         return make_refnode(app.builder, node["refdoc"], "configs", f"settings-{name}", content)
     domain = env.domains.python_domain
     if node.get("reftype") == "obj":

@@ -1,12 +1,12 @@
-"""The directive `problem-kinds`: what mrcnn_tf/doctor/kinds.py says of each kind of problem."""
+"""The directive `problem-kinds`: what mrcnn_tf/datasets/doctor/kinds.py says of each kind of problem."""
 
 import re
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from mrcnn_tf.doctor import kinds
-from mrcnn_tf.doctor.kind import SEVERITIES
+from mrcnn_tf.datasets.doctor import kinds
+from mrcnn_tf.datasets.doctor.kind import SEVERITIES
 
 
 def setup(app):

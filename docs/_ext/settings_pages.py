@@ -9,7 +9,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
-from mrcnn_tf import settings
+from mrcnn_tf.config import settings
 
 PAGE = "configs"
 NAMED = re.compile(r"([a-z_]+(?:\.[a-z_0-9]+)+)(=.*)?")
@@ -23,7 +23,7 @@ def setup(app):
 
 
 class SettingsTree(SphinxDirective):
-    """All sections of mrcnn_tf/settings.py; must stand on the page PAGE."""
+    """All sections of mrcnn_tf/config/settings.py; must stand on the page PAGE."""
 
     def run(self):
         return [

@@ -1,4 +1,4 @@
-"""What mrcnn_tf/settings.py says of each setting: name, type, default, and the comments beside and above it."""
+"""What mrcnn_tf/config/settings.py says of each setting: name, type, default, and the comments beside and above it."""
 
 import ast
 import dataclasses
@@ -7,7 +7,7 @@ import pathlib
 import tokenize
 import typing
 
-from mrcnn_tf import config_checks, settings
+from mrcnn_tf.config import config_checks, settings
 
 
 @dataclasses.dataclass

@@ -10,10 +10,10 @@ import sys
 
 from mrcnn_tf.ablation.report import Ablation, Outcome
 from mrcnn_tf.ablation.tables import TABLES
-from mrcnn_tf.config import load_config
-from mrcnn_tf.data.shapes import make_shapes
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.files import replaced
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import replaced
+from mrcnn_tf.config.config import load_config
+from mrcnn_tf.datasets.shapes import make_shapes
 
 BASE = pathlib.Path(__file__).parent / "base.yaml"
 RESULT = "result.json"

@@ -5,7 +5,7 @@ He, Gkioxari, Dollar and Girshick, "Mask R-CNN" (2017), https://arxiv.org/abs/17
 
 import dataclasses
 
-from mrcnn_tf.data.shapes import Look
+from mrcnn_tf.datasets.shapes import Look
 
 MASK = ("segm.AP", "segm.AP50", "segm.AP75")
 BOX = ("bbox.AP", "bbox.AP50", "bbox.AP75")

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.config import load_config
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.model import MaskRCNN
-from mrcnn_tf.precision import dtype_policy
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.config import load_config
+from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.precision import dtype_policy
 from mrcnn_tf.weights.coco import COCO_STUFF, PERSON
 
 CLASSES = 80  # COCO's, where the config leaves the classes open

@@ -4,10 +4,10 @@ import dataclasses
 
 from mrcnn_tf.benchmark import inputs, worker
 from mrcnn_tf.benchmark.models import benchmark_config, benchmark_model
-from mrcnn_tf.categories import Category
-from mrcnn_tf.detections import Detections
-from mrcnn_tf.panoptic import Panoptic
-from mrcnn_tf.settings import PanopticConfig, SemanticHeadConfig
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.config.settings import PanopticConfig, SemanticHeadConfig
+from mrcnn_tf.results.detections import Detections
+from mrcnn_tf.results.panoptic import Panoptic
 from mrcnn_tf.weights.coco import COCO_STUFF
 
 FUSION = PanopticConfig(score_threshold=0.0)  # all instances take part, whatever their scores

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from mrcnn_tf.benchmark import inputs, worker
+from mrcnn_tf.config.settings import DataConfig, ResizeConfig
 from mrcnn_tf.data.pipeline import coco_dataset
-from mrcnn_tf.settings import DataConfig, ResizeConfig
 
 FILE_HEIGHT, FILE_WIDTH = 480, 640
 FILES, CLASSES = 16, 3

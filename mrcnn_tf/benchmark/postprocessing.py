@@ -1,8 +1,8 @@
 """From mask probabilities to full-size masks, and to COCO's run lengths."""
 
 from mrcnn_tf.benchmark import inputs, worker
-from mrcnn_tf.categories import Category
-from mrcnn_tf.detections import Detections
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.results.detections import Detections
 
 
 def prepare(height, width, count=100):

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
 

@@ -18,7 +18,7 @@ from mrcnn_tf.cli.inspect import inspect
 from mrcnn_tf.cli.models import ModelFile, SavedModelFolder, TFLiteFile, check_choice, open_model, open_server
 from mrcnn_tf.cli.options import AsJson, ConfigName, Overrides, Weights, console
 from mrcnn_tf.cli.validate import validate
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 app = typer.Typer(
     help="Mask R-CNN for TensorFlow and Keras 3: import weights, train, evaluate, predict, export.",
@@ -50,8 +50,8 @@ def demo(
 ):
     """Train a small Mask R-CNN on microscopy tiles that come with the package, evaluate it and draw what it sees."""
     started = time.perf_counter()
-    from mrcnn_tf.config import load_config
-    from mrcnn_tf.demo import run_demo
+    from mrcnn_tf.cli.demo import run_demo
+    from mrcnn_tf.config.config import load_config
 
     result = run_demo(load_config("nuclei_r18_fpn", overrides or []), out, verbose=0 if as_json else "auto")
     seconds = {"training": result.run.seconds, "total": time.perf_counter() - started}
@@ -78,7 +78,7 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Resume even with another config.")] = False,
 ):
     """Train a model by a config; evaluates and saves after each epoch. Ctrl-C saves; --resume goes on."""
-    from mrcnn_tf.config import load_config
+    from mrcnn_tf.config.config import load_config
     from mrcnn_tf.training.interrupt import Interrupted
     from mrcnn_tf.training.trainer import train as run_training
 
@@ -111,9 +111,9 @@ def import_weights(
     """Make a model of published weights: torchvision, detectron2, Detectron, matterport, keras.applications."""
     if out is None or out.suffix != ".keras":
         raise UserError("Say where the model should go: --out MODEL.keras.")
-    from mrcnn_tf.config import load_config
-    from mrcnn_tf.files import replaced
-    from mrcnn_tf.model import MaskRCNN
+    from mrcnn_tf.common.files import replaced
+    from mrcnn_tf.config.config import load_config
+    from mrcnn_tf.model.model import MaskRCNN
     from mrcnn_tf.weights.source import read_weights
 
     source = read_weights(file)
@@ -143,8 +143,8 @@ def evaluate(
     as_json: AsJson = False,
 ):
     """COCO's figures of a trained or exported model on the config's data.val."""
-    from mrcnn_tf.config import load_config
-    from mrcnn_tf.data.coco import source_name
+    from mrcnn_tf.config.config import load_config
+    from mrcnn_tf.datasets.coco import source_name
     from mrcnn_tf.evaluation.runner import evaluate as run_evaluation
 
     settings = load_config(config, overrides or [])
@@ -184,8 +184,8 @@ def predict(
     as_json: AsJson = False,
 ):
     """Detect objects in images, and segments with a semantic head: a json and a picture of each."""
-    from mrcnn_tf.images import find_images
-    from mrcnn_tf.prediction import predict_files
+    from mrcnn_tf.cli.prediction import predict_files
+    from mrcnn_tf.datasets.images import find_images
 
     if not server:
         check_choice(weights, saved_model, tflite)
@@ -240,7 +240,7 @@ def benchmark(
     from mrcnn_tf.benchmark.plan import OURS, Settings
     from mrcnn_tf.benchmark.suite import run_benchmark
     from mrcnn_tf.benchmark.table import benchmark_table
-    from mrcnn_tf.files import replaced
+    from mrcnn_tf.common.files import replaced
 
     tell = (lambda sentence: None) if as_json else (lambda sentence: console.print(sentence, style="dim", markup=False))
     if tflite:
@@ -279,7 +279,7 @@ def ablate(
     """Train the rows of one of the paper's ablation tables on generated pictures and compare them with the paper."""
     from mrcnn_tf.ablation.report import ablation_table
     from mrcnn_tf.ablation.runner import Budget, run_ablation
-    from mrcnn_tf.files import replaced
+    from mrcnn_tf.common.files import replaced
 
     chosen = [name.strip() for name in rows.split(",")] if rows else []
     tell = (lambda sentence: None) if as_json else (lambda sentence: console.print(sentence, style="dim", markup=False))
@@ -303,8 +303,8 @@ def build_ops(
     ] = None,
 ):
     """Compile this package's own operations for the TensorFlow that is installed, and load them."""
-    from mrcnn_tf.native.builder import parse_architectures
-    from mrcnn_tf.native.library import build_and_try
+    from mrcnn_tf.ops.native.builder import parse_architectures
+    from mrcnn_tf.ops.native.library import build_and_try
 
     library = build_and_try(parse_architectures(cuda))
     code = "".join(f", sm_{number}" for number in library.architectures)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mrcnn_tf.cli.options import AsJson, console
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 export_app = typer.Typer(help="Export a trained model, and compare it with the original.", no_args_is_help=True)
 
@@ -44,7 +44,7 @@ def saved_model(
     as_json: AsJson = False,
 ):
     """Export a SavedModel for TensorFlow Serving: image files in, boxes in their pixels and masks out."""
-    from mrcnn_tf.export.saved_model import export_saved_model
+    from mrcnn_tf.serving.saved_model import export_saved_model
 
     model = _model(weights)
     report = export_saved_model(
@@ -90,8 +90,8 @@ def tflite(
     as_json: AsJson = False,
 ):
     """Export TFLite files of builtin operations: one picture in, boxes and masks out."""
-    from mrcnn_tf.export.tflite import export_tflite
-    from mrcnn_tf.images import read_image
+    from mrcnn_tf.datasets.images import read_image
+    from mrcnn_tf.serving.tflite import export_tflite
 
     model = _model(weights)
     images = None if calibration is None else map(read_image, _images(calibration))
@@ -135,6 +135,6 @@ def _size(text):
 
 
 def _images(patterns):
-    from mrcnn_tf.images import find_images
+    from mrcnn_tf.datasets.images import find_images
 
     return None if patterns is None else find_images(patterns)

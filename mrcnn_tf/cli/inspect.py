@@ -8,7 +8,7 @@ import typer
 
 from mrcnn_tf.cli.models import ModelFile, SavedModelFolder, TFLiteFile, open_model
 from mrcnn_tf.cli.options import AsJson, Overrides, console
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 SPLITS = ("train", "val")
 
@@ -45,8 +45,8 @@ def inspect(
     if image:
         _diagnose(image, weights, ground_truth, out or pathlib.Path("picture.png"), as_json)
         return
-    from mrcnn_tf.inspection.result_file import read_detections, read_result_folder
-    from mrcnn_tf.inspection.run import inspect_data
+    from mrcnn_tf.explain.inspection.result_file import read_detections, read_result_folder
+    from mrcnn_tf.explain.inspection.run import inspect_data
 
     data, network = _data(source, overrides or [], images, split)
     facts, model, found = [], None, None
@@ -71,8 +71,8 @@ def inspect(
 
 def _data(source, overrides, images, split):
     """(`DataConfig`, `ModelConfig`) of a config, or of a json and its folder."""
-    from mrcnn_tf.config import load_config
-    from mrcnn_tf.settings import DataConfig, ModelConfig
+    from mrcnn_tf.config.config import load_config
+    from mrcnn_tf.config.settings import DataConfig, ModelConfig
 
     if source is None:
         raise UserError("There is nothing to inspect: name a config, or a COCO json with --images FOLDER.")
@@ -102,10 +102,10 @@ def _named(data):
 def _diagnose(image, weights, ground_truth, out, as_json):
     if not weights:
         raise UserError("A look at every stage needs the trained model itself: give --weights MODEL.keras.")
-    from mrcnn_tf.diagnosis.diagnose import diagnose
-    from mrcnn_tf.diagnosis.ground_truth import read_records
-    from mrcnn_tf.files import replaced
-    from mrcnn_tf.images import read_image
+    from mrcnn_tf.common.files import replaced
+    from mrcnn_tf.datasets.images import read_image
+    from mrcnn_tf.explain.diagnosis.diagnose import diagnose
+    from mrcnn_tf.explain.diagnosis.ground_truth import read_records
 
     pixels = read_image(image)
     records = read_records(ground_truth, image) if ground_truth else None

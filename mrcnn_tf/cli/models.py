@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 ModelFile = Annotated[pathlib.Path | None, typer.Option(help="The model.keras to use.")]
 SavedModelFolder = Annotated[
@@ -41,11 +41,11 @@ def open_model(weights, saved_model, tflite):
         model = load_model(weights)
         return model, model.config
     if saved_model:
-        from mrcnn_tf.runtimes.local import SavedModelRuntime
+        from mrcnn_tf.serving.local import SavedModelRuntime
 
         model = SavedModelRuntime(saved_model)
     else:
-        from mrcnn_tf.runtimes.tflite import TFLiteModel
+        from mrcnn_tf.serving.runtimes_tflite import TFLiteModel
 
         model = TFLiteModel(tflite)
     return model, model
@@ -57,7 +57,7 @@ def open_server(address, labels, name, timeout):
     Raises:
         UserError: no labels, or an address that isn't one.
     """
-    from mrcnn_tf.runtimes.served import ServedModel
+    from mrcnn_tf.serving.runtimes_served import ServedModel
 
     if labels is None:
         raise UserError("A server doesn't say what its classes are called: give --labels, the exported folder.")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mrcnn_tf.cli.options import AsJson, console
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 
 def validate(
@@ -45,8 +45,8 @@ def validate(
     Exit status: 0 if training can use every record (with --fix: of the copy),
     1 if it can't, 2 if there is no dataset to look at.
     """
-    from mrcnn_tf.doctor import repair as repair_datasets
-    from mrcnn_tf.doctor import validate as look_over
+    from mrcnn_tf.datasets.doctor import repair as repair_datasets
+    from mrcnn_tf.datasets.doctor import validate as look_over
 
     if fix and out is None:
         raise UserError("Say where the mended copy should go: --out FOLDER.")

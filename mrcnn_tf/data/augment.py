@@ -7,12 +7,12 @@ tensorflow-addons' operations.
 
 import tensorflow as tf
 
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.data.addons import check_addons, with_addons
 from mrcnn_tf.data.copy_paste import pasted
 from mrcnn_tf.data.framing import draw_size, framed, resized
 from mrcnn_tf.data.photometric import recoloured
 from mrcnn_tf.data.turns import turned
-from mrcnn_tf.errors import UserError
 
 
 def augmented(sample, other, mirrors, config, seed):

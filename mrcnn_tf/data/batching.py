@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.categories import IGNORED
+from mrcnn_tf.common.categories import IGNORED
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import ResizeConfig
 from mrcnn_tf.data.labels import has_labels
-from mrcnn_tf.errors import UserError
 from mrcnn_tf.ops.resize import resized_size
-from mrcnn_tf.settings import ResizeConfig
 
 STRIDE = 32  # of the backbone's coarsest map; image sides are padded to multiples of it
 

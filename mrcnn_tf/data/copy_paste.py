@@ -9,7 +9,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from mrcnn_tf.categories import THINGS
+from mrcnn_tf.common.categories import THINGS
 from mrcnn_tf.data.affine import HALF, moved, refitted, rows, scaling, shift, tight_boxes, warp
 from mrcnn_tf.data.draws import CHOICE, OFFSET, OTHER, PASTE, stream
 from mrcnn_tf.data.framing import draw_size, framed

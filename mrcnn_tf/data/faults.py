@@ -5,9 +5,9 @@ import itertools
 
 import tensorflow as tf
 
-from mrcnn_tf.data.image_files import WORKERS
-from mrcnn_tf.data.problems import CONSOLE
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.problems import CONSOLE
+from mrcnn_tf.datasets.image_files import WORKERS
 
 
 def from_input(error):

@@ -2,11 +2,11 @@
 
 import tensorflow as tf
 
+from mrcnn_tf.config.settings import ResizeConfig
 from mrcnn_tf.data.affine import compose, moved, rotation, scaling, shift, warp
 from mrcnn_tf.data.draws import CROP, JITTER, PLACE, ROTATION, SIZE, stream
 from mrcnn_tf.data.labels import resized_labels, warped_labels
 from mrcnn_tf.ops.resize import resize_image, resized_size
-from mrcnn_tf.settings import ResizeConfig
 
 
 def framed(sample, usual, frame, config, augment, seed):

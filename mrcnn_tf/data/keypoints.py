@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from mrcnn_tf.categories import most_keypoints
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.categories import most_keypoints
+from mrcnn_tf.common.errors import UserError
 
 # The words for a side, wherever writers of names put a word's beginning and end: left_eye, leftEye, eyeLeft, l_eye,
 # lEye, LEye, eye.L, eyeL. Short forms need a clear end on both sides; "Left" can't be part of another word.

@@ -5,7 +5,7 @@ A label map is uint8 [H, W]: 0 is any thing, 1 to S a class of stuff, 255 is ign
 
 import tensorflow as tf
 
-from mrcnn_tf.categories import IGNORED
+from mrcnn_tf.common.categories import IGNORED
 from mrcnn_tf.data.affine import pixels_back
 
 

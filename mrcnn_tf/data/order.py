@@ -7,7 +7,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 # The streams of draws within a pass; pool i's permutations have PERMUTATIONS + i.
 BATCHES, AUGMENTATION, MIXTURE, PERMUTATIONS = range(4)

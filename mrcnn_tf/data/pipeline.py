@@ -6,6 +6,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.problems import CONSOLE
+from mrcnn_tf.config.settings import ResizeConfig
 from mrcnn_tf.data import draws
 from mrcnn_tf.data.augment import augmented, check_augment
 from mrcnn_tf.data.batching import batched, check_fit, element
@@ -14,11 +17,8 @@ from mrcnn_tf.data.framing import resized
 from mrcnn_tf.data.keypoints import images_to_train_on, mirror_table
 from mrcnn_tf.data.loader import SampleLoader
 from mrcnn_tf.data.order import WHOLE, Order
-from mrcnn_tf.data.problems import CONSOLE
 from mrcnn_tf.data.sources import load_sources, pools
-from mrcnn_tf.errors import UserError
 from mrcnn_tf.ops.resize import resized_size
-from mrcnn_tf.settings import ResizeConfig
 
 BATCHES_AHEAD = 2
 STEPS_AHEAD = 8  # how far an iterator's error may be from the step that was counted last

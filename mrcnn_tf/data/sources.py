@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from mrcnn_tf.categories import read_categories
-from mrcnn_tf.data.coco import load_index, source_name
-from mrcnn_tf.data.index import CocoIndex
+from mrcnn_tf.common.categories import read_categories
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.data.order import Pool
 from mrcnn_tf.data.tfrecord_index import load_record_index
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.datasets.coco import load_index, source_name
+from mrcnn_tf.datasets.index import CocoIndex
 
 
 @dataclasses.dataclass

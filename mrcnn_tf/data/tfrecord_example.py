@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 _FORMATS = {"MPO": "jpeg"}  # a phone's JPEG with more behind it; others are called by their own name
 

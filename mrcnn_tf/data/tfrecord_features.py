@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from mrcnn_tf.data.image_files import image_frame, inspect_bytes, visible_size
+from mrcnn_tf.datasets.image_files import image_frame, inspect_bytes, visible_size
 
 # Normalised float32 coordinates are rounded to this many decimals of a pixel, which gives back those of a json with up
 # to three decimals as they were.

@@ -9,14 +9,14 @@ import re
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mrcnn_tf.categories import record_categories, record_files
-from mrcnn_tf.data.checks import Checker
-from mrcnn_tf.data.image_maps import label_columns
-from mrcnn_tf.data.index import CocoIndex, cache_file, kept_index, report_index
-from mrcnn_tf.data.problems import CONSOLE, Problem
+from mrcnn_tf.common.categories import record_categories, record_files
+from mrcnn_tf.common.problems import CONSOLE, Problem
 from mrcnn_tf.data.tfrecord_features import BadRecord, RecordFeatures, parse_record
 from mrcnn_tf.data.tfrecord_objects import RecordObjects
 from mrcnn_tf.data.tfrecord_scan import scan
+from mrcnn_tf.datasets.checks import Checker
+from mrcnn_tf.datasets.image_maps import label_columns
+from mrcnn_tf.datasets.index import CocoIndex, cache_file, kept_index, report_index
 
 WORKERS = 8  # files read at the same time
 

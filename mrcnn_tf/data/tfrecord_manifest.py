@@ -5,9 +5,9 @@ import glob
 import json
 import os
 
-from mrcnn_tf.data.image_files import file_sizes
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.files import replaced, sha256
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import replaced, sha256
+from mrcnn_tf.datasets.image_files import file_sizes
 
 _NUMBERS = "[0-9]" * 5 + "-of-" + "[0-9]" * 5
 

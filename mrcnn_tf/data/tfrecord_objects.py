@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mrcnn_tf.data.problems import Problem
-from mrcnn_tf.data.records import NO_KEYPOINTS
+from mrcnn_tf.common.problems import Problem
+from mrcnn_tf.datasets.records import NO_KEYPOINTS
 
 
 class RecordObjects:

@@ -9,7 +9,7 @@ import struct
 
 import tensorflow as tf
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 HEADER, FOOTER = 12, 4  # bytes before and after the data
 READ_BYTES = 1 << 18  # read at once; most records lie within

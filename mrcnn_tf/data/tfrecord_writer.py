@@ -16,15 +16,15 @@ import numpy as np
 import tensorflow as tf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mrcnn_tf.categories import most_keypoints
-from mrcnn_tf.data.coco import load_index
-from mrcnn_tf.data.panoptic_json import is_panoptic
-from mrcnn_tf.data.problems import CONSOLE
+from mrcnn_tf.common.categories import most_keypoints
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.problems import CONSOLE
+from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.data.tfrecord_example import ImageJob, example_features, several_features, start_worker
 from mrcnn_tf.data.tfrecord_manifest import begin, describe
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.files import replaced
-from mrcnn_tf.settings import DataConfig
+from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets.panoptic_json import is_panoptic
 
 IMAGES_PER_SHARD = 1000
 AT_ONCE = 8  # images that a worker takes at a time: each handover costs two switches of processes

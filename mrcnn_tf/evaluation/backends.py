@@ -8,7 +8,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 BACKENDS = ("pycocotools", "hotcoco")
 

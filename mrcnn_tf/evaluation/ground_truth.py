@@ -8,8 +8,8 @@ import pathlib
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.data.rle import decode_strings
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets.rle import decode_strings
 from mrcnn_tf.evaluation.keypoints import keypoint_names, read_keypoints
 
 MASK_MISSING = "its mask is left out of the evaluation"

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 # As COCO measured them on 5000 persons that two people labelled.
 COCO_SIGMAS = {

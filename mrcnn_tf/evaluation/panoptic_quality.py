@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from mrcnn_tf.data.checks import places
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets.checks import places
 from mrcnn_tf.evaluation.image_counts import ImageCounts
 from mrcnn_tf.evaluation.panoptic_results import PanopticResults
 

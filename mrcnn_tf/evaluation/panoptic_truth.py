@@ -8,11 +8,11 @@ import os
 import numpy as np
 from PIL import Image
 
-from mrcnn_tf.archives import refuse_archive
-from mrcnn_tf.data.image_files import FULL_CHECK_BYTES, WORKERS, inspect_files
-from mrcnn_tf.data.map_files import compared, map_problem, read_segment_map, segment_fault, size_fault
-from mrcnn_tf.data.panoptic_json import PanopticJson, read_panoptic
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.archives import refuse_archive
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets.image_files import FULL_CHECK_BYTES, WORKERS, inspect_files
+from mrcnn_tf.datasets.map_files import compared, map_problem, read_segment_map, segment_fault, size_fault
+from mrcnn_tf.datasets.panoptic_json import PanopticJson, read_panoptic
 
 
 @dataclasses.dataclass

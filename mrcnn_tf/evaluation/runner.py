@@ -8,15 +8,15 @@ import pathlib
 import tensorflow as tf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mrcnn_tf.categories import UNUSED
+from mrcnn_tf.common.categories import UNUSED
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import replaced
 from mrcnn_tf.data.pipeline import coco_dataset
-from mrcnn_tf.errors import UserError
 from mrcnn_tf.evaluation.backends import check_backend
 from mrcnn_tf.evaluation.coco import evaluate_detections, plan_evaluation, write_results
 from mrcnn_tf.evaluation.results import CocoResults
 from mrcnn_tf.evaluation.tally import Tally
 from mrcnn_tf.evaluation.truth import read_truth
-from mrcnn_tf.files import replaced
 from mrcnn_tf.ops.replicas import local_replicas, workers
 
 HEADS = {"segm": "mask_head", "keypoints": "keypoint_head"}  # what a model without the part doesn't detect

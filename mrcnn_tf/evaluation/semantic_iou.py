@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mrcnn_tf.categories import IGNORED
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.categories import IGNORED
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation.image_counts import ImageCounts
 from mrcnn_tf.evaluation.left_out import left_out_lines
 

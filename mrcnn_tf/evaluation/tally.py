@@ -3,11 +3,11 @@
 import json
 import pathlib
 
-from mrcnn_tf.data.image_maps import semantic_classes
+from mrcnn_tf.common.files import replaced
+from mrcnn_tf.datasets.image_maps import semantic_classes
 from mrcnn_tf.evaluation.panoptic_quality import PanopticQuality
 from mrcnn_tf.evaluation.semantic_iou import SemanticIoU
 from mrcnn_tf.evaluation.truth import read_labels, segment_labels, thing_annotations
-from mrcnn_tf.files import replaced
 from mrcnn_tf.ops.replicas import from_all_workers
 
 SEGMENT_MAPS = "panoptic"  # the folder of PNGs, beside panoptic.json

@@ -6,11 +6,11 @@ import os
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.categories import IGNORED, Category
-from mrcnn_tf.data.coco import load_index, source_name
-from mrcnn_tf.data.map_files import read_label_map, unknown_labels
+from mrcnn_tf.common.categories import IGNORED, Category
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.data.map_reader import label_table
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.datasets.coco import load_index, source_name
+from mrcnn_tf.datasets.map_files import read_label_map, unknown_labels
 from mrcnn_tf.evaluation.ground_truth import GroundTruth, read_ground_truth
 from mrcnn_tf.evaluation.panoptic_truth import PanopticTruth, check_categories, read_panoptic_truth
 

@@ -8,7 +8,7 @@ that looks at neighbours. Extents are canvases in cells of one feature map; an e
 
 import tensorflow as tf
 
-from mrcnn_tf.native.library import shapes_must_be_static
+from mrcnn_tf.ops.native.library import shapes_must_be_static
 
 
 def canvas(image_size, multiple=32):

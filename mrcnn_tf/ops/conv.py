@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from mrcnn_tf.native.library import custom_ops, load_custom_ops, register_gradient, runs_on_cpu
+from mrcnn_tf.ops.native.library import custom_ops, load_custom_ops, register_gradient, runs_on_cpu
 from mrcnn_tf.ops.winograd import winograd_conv2d
 
 LANES = 16  # the operation takes multiples of so many channels

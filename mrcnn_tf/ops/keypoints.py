@@ -5,7 +5,7 @@ Both ways follow torchvision and detectron2, which agree but for the score.
 
 import tensorflow as tf
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 CUBIC = -0.75  # the free parameter of bicubic interpolation; TensorFlow's own resize has -0.5
 LARGEST_SHARE = 80.0  # exp of more is infinite in float32; only logits in the hundreds come near

@@ -8,7 +8,7 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.categories import IGNORED
+from mrcnn_tf.common.categories import IGNORED
 
 FAR = 1e5  # pixels; beyond any anchor
 

@@ -6,7 +6,7 @@ own preprocessing share them.
 
 import tensorflow as tf
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 RULES = ("torchvision", "detectron2")
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import tensorflow as tf
 
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.native.library import shapes_must_be_static
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.ops.native.library import shapes_must_be_static
 from mrcnn_tf.ops.roi_align_custom import custom_roi_align, has_custom_roi_align
 from mrcnn_tf.ops.roi_align_gather import gather_roi_align
 from mrcnn_tf.ops.roi_align_static import static_roi_align

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from mrcnn_tf.native.library import custom_ops, load_custom_ops, register_gradient
+from mrcnn_tf.ops.native.library import custom_ops, load_custom_ops, register_gradient
 
 CPU_TYPES = (tf.float32, tf.bfloat16)
 GPU_TYPES = (tf.float32, tf.bfloat16, tf.float16)

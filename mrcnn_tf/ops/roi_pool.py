@@ -9,7 +9,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.ops.roi_align import pyramid_roi_align
 from mrcnn_tf.ops.roi_maps import RoIMaps, cell_table
 

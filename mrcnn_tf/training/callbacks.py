@@ -5,9 +5,9 @@ import pathlib
 
 import keras
 
-from mrcnn_tf.data.problems import CONSOLE
+from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.problems import CONSOLE
 from mrcnn_tf.evaluation.callback import CocoAP
-from mrcnn_tf.files import replaced
 from mrcnn_tf.training.averages import averaged
 from mrcnn_tf.training.same_run import code_version
 from mrcnn_tf.training.snapshot import snapshot

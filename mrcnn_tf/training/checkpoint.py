@@ -6,8 +6,8 @@ import pathlib
 import re
 import threading
 
-from mrcnn_tf.data.problems import CONSOLE
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.problems import CONSOLE
 from mrcnn_tf.training.checkpoint_file import check_whole, read_checkpoint, read_facts, write_checkpoint
 
 NAME = "step-{:08d}.npz"

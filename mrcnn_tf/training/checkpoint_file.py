@@ -14,8 +14,8 @@ import zipfile
 
 import numpy as np
 
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.files import replaced
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import replaced
 
 FACTS = "facts.json"
 FORMAT = "mrcnn_tf checkpoint 1"

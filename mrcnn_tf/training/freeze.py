@@ -2,7 +2,7 @@
 
 import fnmatch
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 
 def freeze(model, patterns):

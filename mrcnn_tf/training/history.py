@@ -5,8 +5,8 @@ import pathlib
 
 import keras
 
-from mrcnn_tf.data.problems import CONSOLE
-from mrcnn_tf.files import replaced
+from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.problems import CONSOLE
 
 
 class History(keras.callbacks.Callback):

@@ -4,7 +4,7 @@ import json
 import math
 import pathlib
 
-from mrcnn_tf.files import replaced
+from mrcnn_tf.common.files import replaced
 
 
 class LogFile:

@@ -4,8 +4,8 @@ import time
 
 import keras
 
-from mrcnn_tf.data.problems import CONSOLE
-from mrcnn_tf.metrics import ImagesPerSecond, InputWait
+from mrcnn_tf.common.problems import CONSOLE
+from mrcnn_tf.model.metrics import ImagesPerSecond, InputWait
 
 
 class Measure(keras.callbacks.Callback):

@@ -6,7 +6,7 @@ import math
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.settings import Config
+from mrcnn_tf.config.settings import Config
 from mrcnn_tf.training.schedule import WarmupStepDecay
 
 UNDECAYED = ("gamma", "beta")  # normalisation weights: shrinking them fights what they are for

@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 import yaml
 
-from mrcnn_tf.data.coco import source_name
-from mrcnn_tf.errors import NonFiniteLoss, UserError
-from mrcnn_tf.files import replaced
+from mrcnn_tf.common.errors import NonFiniteLoss, UserError
+from mrcnn_tf.common.files import replaced
+from mrcnn_tf.datasets.coco import source_name
 from mrcnn_tf.ops.replicas import workers
 from mrcnn_tf.training.averages import averaged
 from mrcnn_tf.training.callbacks import EvaluateAverages, SaveBest, SaveCheckpoints

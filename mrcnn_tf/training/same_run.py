@@ -5,8 +5,8 @@ import json
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.version import __version__
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.version import __version__
 
 # They decide when something is written or when to stop, not what is computed.
 HARMLESS = {"train.log_steps", "train.checkpoint_steps", "train.keep_checkpoints", "train.patience"}

@@ -6,8 +6,8 @@ import os
 
 import tensorflow as tf
 
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.data.order import Share
-from mrcnn_tf.errors import UserError
 from mrcnn_tf.ops.replicas import local_replicas, workers
 
 HOW = 'such as {"cluster": {"worker": ["host-a:12345", "host-b:12345"]}, "task": {"type": "worker", "index": 0}}'

@@ -6,15 +6,15 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.data.coco import source_name
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import Config
 from mrcnn_tf.data.pipeline import TrainingData
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.datasets.coco import source_name
 from mrcnn_tf.evaluation.callback import main_figure
 from mrcnn_tf.evaluation.results import CocoResults
 from mrcnn_tf.evaluation.truth import nothing_to_evaluate
-from mrcnn_tf.model import MaskRCNN
-from mrcnn_tf.precision import dtype_policy
-from mrcnn_tf.settings import Config
+from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.precision import dtype_policy
 from mrcnn_tf.training.checkpoint import Checkpoints
 from mrcnn_tf.training.freeze import freeze
 from mrcnn_tf.training.optimizer import make_optimizer

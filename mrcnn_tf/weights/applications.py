@@ -6,8 +6,8 @@ import warnings
 import keras
 import numpy as np
 
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.layers.application import BARE, application_network, stable_names, tapped
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.model.backbones.application import BARE, application_network, stable_names, tapped
 from mrcnn_tf.weights.converted import Converted
 
 

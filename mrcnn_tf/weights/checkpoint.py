@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.hdf5_file import read_hdf5
 from mrcnn_tf.weights.numpy_pickle import NumpyArray
 from mrcnn_tf.weights.refusal import Refusal

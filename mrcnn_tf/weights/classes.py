@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mrcnn_tf.categories import UNUSED, keypoint_channels
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.categories import UNUSED, keypoint_channels
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.own import weight_path
 from mrcnn_tf.weights.structure import num_classes, num_stuff
 

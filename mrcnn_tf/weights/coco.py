@@ -1,6 +1,6 @@
 """The classes, stuff and keypoints that published detectors know: COCO's."""
 
-from mrcnn_tf.categories import UNUSED, Category
+from mrcnn_tf.common.categories import UNUSED, Category
 from mrcnn_tf.weights.structure import num_classes, num_heatmaps, num_stuff
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn_tf.categories import Category
+from mrcnn_tf.common.categories import Category
 
 
 @dataclasses.dataclass

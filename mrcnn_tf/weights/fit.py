@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from mrcnn_tf.config import model_config
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import ModelConfig
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.config import model_config
+from mrcnn_tf.config.settings import ModelConfig
 from mrcnn_tf.weights.classes import fit_classes
 from mrcnn_tf.weights.own import weight_path
 from mrcnn_tf.weights.report import LoadReport

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from mrcnn_tf.layers.resnet import BLOCKS
+from mrcnn_tf.model.backbones.resnet import BLOCKS
 from mrcnn_tf.weights.converted import Converted
 from mrcnn_tf.weights.structure import backbone_settings
 

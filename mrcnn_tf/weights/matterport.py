@@ -7,7 +7,7 @@ levels compete in one NMS, and an RoI keeps its best class only, which a score t
 
 import numpy as np
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.coco import COCO_80
 from mrcnn_tf.weights.converted import Converted
 from mrcnn_tf.weights.keras_applications import fold_biases, place, split

@@ -3,8 +3,8 @@
 import dataclasses
 import pathlib
 
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.files import cache_folder, sha256
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import cache_folder, sha256
 
 TORCHVISION = "https://docs.pytorch.org/vision/stable/models.html"
 DETECTRON2 = "https://github.com/facebookresearch/detectron2/blob/main/MODEL_ZOO.md"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 
 POOL_SIDE = 7  # of the RoI features that the first fully connected layer of every published box head reads
 

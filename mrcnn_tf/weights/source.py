@@ -6,10 +6,10 @@ import zipfile
 
 import keras
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.config import load_config
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import BackboneConfig, ModelConfig
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.config import load_config
+from mrcnn_tf.config.settings import BackboneConfig, ModelConfig
 from mrcnn_tf.weights import applications, caffe2, detectron2, keras_applications, matterport, own, torchvision
 from mrcnn_tf.weights.checkpoint import Checkpoint, read_checkpoint
 from mrcnn_tf.weights.converted import Converted

@@ -2,8 +2,8 @@
 
 import re
 
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.layers.resnet import BLOCKS
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.model.backbones.resnet import BLOCKS
 
 DEPTHS = {(depth >= 50, blocks): depth for depth, blocks in BLOCKS.items()}  # (bottleneck, blocks of each stage)
 

@@ -6,10 +6,10 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-import mrcnn_tf.data
-from mrcnn_tf.settings import DataConfig, ResizeConfig
+import mrcnn_tf
+from mrcnn_tf.config.settings import DataConfig, ResizeConfig
 
-NUCLEI = pathlib.Path(mrcnn_tf.data.__file__).parent / "nuclei"
+NUCLEI = pathlib.Path(mrcnn_tf.__file__).parent / "datasets" / "nuclei"
 FACE = [5.0, 6.0, 2, 7.0, 8.0, 1, 0, 0, 0]  # nose visible, left eye hidden, right eye not labelled
 SQUARE = [[2.0, 3.0, 12.0, 3.0, 12.0, 13.0, 2.0, 13.0]]
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 from PIL import Image
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.settings import AugmentConfig, DataConfig, ResizeConfig
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
 
 CATEGORIES = [
     {"id": 90, "name": "sky", "isthing": 0},

@@ -8,11 +8,11 @@ from make_coco import make_coco
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.data import coco
-from mrcnn_tf.data.coco import load_index
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import DataConfig
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import DataConfig
+from mrcnn_tf.datasets import coco
+from mrcnn_tf.datasets.coco import load_index
 
 
 def kinds(index):
@@ -42,7 +42,7 @@ def test_records_are_sorted_by_image_and_categories_become_contiguous(folder):
 
 
 def test_compressed_and_plain_runs_are_the_same(folder, monkeypatch):
-    monkeypatch.setattr("mrcnn_tf.data.records.STRINGS_AT_ONCE", 2)
+    monkeypatch.setattr("mrcnn_tf.datasets.records.STRINGS_AT_ONCE", 2)
     folder.add_image(1)
     mask = np.zeros((30, 40), np.uint8, order="F")
     mask[5:9, 10:20] = 1

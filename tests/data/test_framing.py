@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import check_objects, map_of, scene
 
+from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
 from mrcnn_tf.data.augment import augmented
 from mrcnn_tf.data.sample import OBJECTS
-from mrcnn_tf.settings import AugmentConfig, DataConfig, ResizeConfig
 
 NO_MIRRORS = tf.zeros([5, 3], tf.int32) + tf.range(3)
 STILL = {"horizontal_flip": 0.0}

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from mrcnn_tf.data.image_files import inspect_files
+from mrcnn_tf.datasets.image_files import inspect_files
 from mrcnn_tf.ops.image_bytes import apply_orientation, decode_image
 
 
@@ -84,7 +84,7 @@ def test_what_is_wrong_with_a_file(tmp_path):
 
 
 def test_large_sets_are_checked_by_their_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("mrcnn_tf.data.image_files.FULL_CHECK_BYTES", 0)
+    monkeypatch.setattr("mrcnn_tf.datasets.image_files.FULL_CHECK_BYTES", 0)
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.jpg")
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(data[:-40])

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from made_up import FACE, annotation
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.data import coco
-from mrcnn_tf.data.coco import load_index
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets import coco
+from mrcnn_tf.datasets.coco import load_index
 
 NAN, INFINITY = float("nan"), float("inf")
 

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mrcnn_tf.data import map_files, map_reader
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.data import map_reader
+from mrcnn_tf.datasets import map_files
 
 HEIGHT, WIDTH = 21, 34
 

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn_tf.categories import Category
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import AugmentConfig
 from mrcnn_tf.data.keypoints import mirror_table, mirrored_keypoints
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import AugmentConfig
 
 PAIRS = ["eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"]
 COCO = ["nose", *(f"{side}_{part}" for part in PAIRS for side in ("left", "right"))]

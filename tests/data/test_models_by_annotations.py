@@ -9,10 +9,11 @@ import yaml
 from made_up import annotation
 from PIL import Image
 
-from mrcnn_tf import demo, visualize_samples
-from mrcnn_tf.config import load_config
-from mrcnn_tf.prediction import predict_files
-from mrcnn_tf.visualize import draw_ground_truth
+from mrcnn_tf.cli import demo
+from mrcnn_tf.cli.prediction import predict_files
+from mrcnn_tf.config.config import load_config
+from mrcnn_tf.explain import visualize_samples
+from mrcnn_tf.results.visualize import draw_ground_truth
 
 SMALL = {
     "features": "C5",
@@ -38,7 +39,7 @@ LOSSES = {"loss", "loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """Of indices alone: in an empty cache our own operations would be compiled anew."""
-    monkeypatch.setattr("mrcnn_tf.data.index.cache_folder", lambda: str(tmp_path / "cache"))
+    monkeypatch.setattr("mrcnn_tf.datasets.index.cache_folder", lambda: str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@ import collections
 import numpy as np
 import pytest
 
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.data.order import WHOLE, Order, Pool, Share
-from mrcnn_tf.errors import UserError
 
 
 def order(count=12, batch=4, seed=3, portrait=None, pools=None):

@@ -10,15 +10,15 @@ from panoptic_folder import CAT, DOG, GRASS, SKY, STILL, PanopticFolder, labels_
 from PIL import Image
 from scenes import pasted
 
-from mrcnn_tf.categories import Category, read_panoptic_categories
-from mrcnn_tf.data import coco
-from mrcnn_tf.data.coco import load_index
+from mrcnn_tf.common.categories import Category, read_panoptic_categories
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig, SourceConfig
 from mrcnn_tf.data.loader import SampleLoader
-from mrcnn_tf.data.panoptic_shapes import make_panoptic_shapes
 from mrcnn_tf.data.pipeline import TrainingData, coco_dataset
 from mrcnn_tf.data.sample import OBJECTS
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import AugmentConfig, DataConfig, ResizeConfig, SourceConfig
+from mrcnn_tf.datasets import coco
+from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets.panoptic_shapes import make_panoptic_shapes
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrcnn_tf.categories import read_panoptic_categories
-from mrcnn_tf.data.panoptic_json import NO_CATEGORY, read_panoptic
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.categories import read_panoptic_categories
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets.panoptic_json import NO_CATEGORY, read_panoptic
 
 CATEGORIES = [
     {"id": 90, "name": "sky", "isthing": 0, "supercategory": "outdoors"},

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mrcnn_tf.config.settings import AugmentConfig
 from mrcnn_tf.data.photometric import recoloured
-from mrcnn_tf.settings import AugmentConfig
 
 LUMA = np.array([0.299, 0.587, 0.114])
 

@@ -8,9 +8,9 @@ from made_up import NUCLEI, SQUARE, annotation
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
 from mrcnn_tf.data.pipeline import coco_dataset
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import AugmentConfig, DataConfig, ResizeConfig
 
 STILL = AugmentConfig(horizontal_flip=0.0)
 

@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 from recorded import varied
 
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import AugmentConfig, SourceConfig
 from mrcnn_tf.data.loader import SampleLoader
 from mrcnn_tf.data.pipeline import TrainingData
 from mrcnn_tf.data.sources import load_sources
 from mrcnn_tf.data.tfrecord_writer import write_records
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import AugmentConfig, SourceConfig
 
 
 @pytest.fixture

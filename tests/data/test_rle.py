@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from made_up import runs_of
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.data import rle
+from mrcnn_tf.datasets import rle
 
 
 @settings(max_examples=40, deadline=None)

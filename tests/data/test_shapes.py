@@ -5,11 +5,11 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.data.coco import load_index
-from mrcnn_tf.data.shape_outlines import KINDS, area, clip, contains
-from mrcnn_tf.data.shapes import Look, compose, coverage, make_shapes, paint
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import DataConfig
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import DataConfig
+from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets.shape_outlines import KINDS, area, clip, contains
+from mrcnn_tf.datasets.shapes import Look, compose, coverage, make_shapes, paint
 
 SIZE = 96
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from made_up import FACE, Folder, annotation
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.data.coco import load_index
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import AugmentConfig, SourceConfig
 from mrcnn_tf.data.loader import SampleLoader
 from mrcnn_tf.data.pipeline import TrainingData, coco_dataset
 from mrcnn_tf.data.sources import load_sources, pools
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import AugmentConfig, SourceConfig
+from mrcnn_tf.datasets.coco import load_index
 
 STILL = AugmentConfig(horizontal_flip=0.0)
 RUNS = {"size": [20, 40], "counts": [100, 8, 12, 8, 672]}

@@ -16,10 +16,10 @@ from pycocotools import mask as coco_mask
 from recorded import varied
 
 from mrcnn_tf import cli
-from mrcnn_tf.categories import Category, record_categories
+from mrcnn_tf.common.categories import Category, record_categories
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.data import tfrecord_writer
 from mrcnn_tf.data.tfrecord_writer import write_records
-from mrcnn_tf.errors import UserError
 
 # The Model Garden brings Keras 2, so it works in a process of its own.
 DECODE = """

@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from made_up import FACE, annotation
 
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import AugmentConfig, ResizeConfig
 from mrcnn_tf.data import pipeline
 from mrcnn_tf.data.order import Share
 from mrcnn_tf.data.pipeline import TrainingData, coco_dataset
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import AugmentConfig, ResizeConfig
 
 DRAWN = AugmentConfig(horizontal_flip=0.5, rotation=20.0, min_sizes=[30, 40], copy_paste=0.7)
 

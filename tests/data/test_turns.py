@@ -4,10 +4,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrcnn_tf.config.settings import AugmentConfig
 from mrcnn_tf.data.labels import no_labels
 from mrcnn_tf.data.sample import Sample
 from mrcnn_tf.data.turns import flip_horizontal, flip_vertical, quarter_turn, turned
-from mrcnn_tf.settings import AugmentConfig
 
 
 def sample(seed=0):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from made_up import FACE, SQUARE, annotation
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.data import coco
-from mrcnn_tf.data.coco import load_index
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import AugmentConfig, ResizeConfig
 from mrcnn_tf.data.keypoints import images_to_train_on
 from mrcnn_tf.data.pipeline import coco_dataset
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import AugmentConfig, ResizeConfig
+from mrcnn_tf.datasets import coco
+from mrcnn_tf.datasets.coco import load_index
 
 EVERYTHING = AugmentConfig(0.5, 0.5, True)
 UNUSABLE = [

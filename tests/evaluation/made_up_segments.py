@@ -5,7 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from mrcnn_tf.categories import Category
+from mrcnn_tf.common.categories import Category
 
 THINGS = [Category(3, "cat"), Category(7, "dog"), Category(90, "brush")]
 STUFF = [Category(92, "sky"), Category(200, "grass")]

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
+from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.evaluation import callback
 from mrcnn_tf.evaluation.protocol import FIGURES, KEYPOINT_FIGURES
 from mrcnn_tf.evaluation.results import CocoResults
-from mrcnn_tf.settings import DataConfig
 
 
 def fit(callbacks, epochs):

@@ -10,8 +10,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation.coco import evaluate_detections, write_results
 from mrcnn_tf.evaluation.protocol import FIGURES
 

@@ -10,8 +10,8 @@ import pytest
 from made_up_segments import CATEGORIES, STUFF, THINGS, scene, write_maps
 from rich.console import Console
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation.panoptic_quality import PanopticQuality
 from mrcnn_tf.evaluation.panoptic_results import FIGURES
 

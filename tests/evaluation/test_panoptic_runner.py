@@ -8,18 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mrcnn_tf.data.panoptic_shapes import make_panoptic_shapes
-from mrcnn_tf.detections import Detections, MapSemantics
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.evaluation import runner
-from mrcnn_tf.evaluation import tally as tally_module
-from mrcnn_tf.evaluation.callback import CocoAP, main_figure
-from mrcnn_tf.evaluation.panoptic_truth import read_panoptic_truth
-from mrcnn_tf.evaluation.runner import evaluate
-from mrcnn_tf.evaluation.tally import Tally
-from mrcnn_tf.evaluation.truth import read_truth
-from mrcnn_tf.panoptic import Panoptic, Segment
-from mrcnn_tf.settings import (
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import (
     BoxHeadConfig,
     DataConfig,
     MaskHeadConfig,
@@ -27,6 +17,16 @@ from mrcnn_tf.settings import (
     ResizeConfig,
     SemanticHeadConfig,
 )
+from mrcnn_tf.datasets.panoptic_shapes import make_panoptic_shapes
+from mrcnn_tf.evaluation import runner
+from mrcnn_tf.evaluation import tally as tally_module
+from mrcnn_tf.evaluation.callback import CocoAP, main_figure
+from mrcnn_tf.evaluation.panoptic_truth import read_panoptic_truth
+from mrcnn_tf.evaluation.runner import evaluate
+from mrcnn_tf.evaluation.tally import Tally
+from mrcnn_tf.evaluation.truth import read_truth
+from mrcnn_tf.results.detections import Detections, MapSemantics
+from mrcnn_tf.results.panoptic import Panoptic, Segment
 
 IMAGES, SIDE = 4, 64
 

@@ -7,8 +7,8 @@ import pytest
 from made_up_segments import STUFF, THINGS, category_records, scene, write_maps
 from PIL import Image
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation.panoptic_quality import PanopticQuality
 from mrcnn_tf.evaluation.panoptic_truth import check_categories, read_panoptic_truth
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.detections import Detections
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import DataConfig, ResizeConfig
 from mrcnn_tf.evaluation import runner
-from mrcnn_tf.settings import DataConfig, ResizeConfig
+from mrcnn_tf.results.detections import Detections
 
 SIZES = {7: (40, 60), 1000001: (50, 30), 12: (64, 64)}  # image id: (height, width)
 BOXES = {7: [5, 5, 45, 35], 1000001: [2, 3, 28, 43]}  # image 12 has no instance
@@ -119,7 +119,7 @@ class Copyist:
 
 
 def test_ground_truth_survives_the_reader_and_the_way_back():
-    folder = pathlib.Path(runner.__file__).parents[1] / "data" / "nuclei"
+    folder = pathlib.Path(runner.__file__).parents[1] / "datasets" / "nuclei"
     config = DataConfig(
         annotations=str(folder / "val.json"),
         images=str(folder / "images"),

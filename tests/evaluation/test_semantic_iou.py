@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation.semantic_iou import SemanticIoU
 
 SKY, SEA = Category(92, "sky"), Category(154, "sea")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.ops.anchors import cell_anchors, grid_anchors
+from mrcnn_tf.model.anchors import cell_anchors, grid_anchors
 
 RATIOS = [0.5, 1.0, 2.0]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.native.library import static_shapes
 from mrcnn_tf.ops import canvas
+from mrcnn_tf.ops.native.library import static_shapes
 
 
 def test_a_canvas_is_the_size_rounded_up():

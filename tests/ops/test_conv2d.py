@@ -6,8 +6,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn_tf.native.library import custom_ops, stock_operations
 from mrcnn_tf.ops.conv import conv2d
+from mrcnn_tf.ops.native.library import custom_ops, stock_operations
 
 
 def case(shape, filters, seed=0):

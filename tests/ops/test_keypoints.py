@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.ops.keypoints import decode_keypoints, keypoint_targets, upsample_heatmaps
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden/keypoints.npz")

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.ops.resize import fitted_size, resize_image, resized_size
 
 

@@ -5,12 +5,12 @@ import pytest
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.detections import Detections
-from mrcnn_tf.native.library import stock_operations
+from mrcnn_tf.common.categories import Category
 from mrcnn_tf.ops import rle
 from mrcnn_tf.ops.masks import paste_masks
+from mrcnn_tf.ops.native.library import stock_operations
 from mrcnn_tf.ops.rle import rle_counts
+from mrcnn_tf.results.detections import Detections
 
 RULES = ("torchvision", "detectron2")
 FULL, EMPTY = np.ones([4, 4], np.float32), np.zeros([4, 4], np.float32)

@@ -12,9 +12,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.native.library import static_shapes
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.ops import roi_align_gather
+from mrcnn_tf.ops.native.library import static_shapes
 from mrcnn_tf.ops.roi_align import PyramidRoIs, implementations, pyramid_roi_align, roi_align
 
 IMPLEMENTATIONS = ("custom", "gather", "static")

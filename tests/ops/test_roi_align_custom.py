@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.native.library import custom_ops
+from mrcnn_tf.ops.native.library import custom_ops
 from mrcnn_tf.ops.roi_align import PyramidRoIs, pyramid_roi_align
 
 ATTRIBUTES = {"spatial_scales": [1.0, 0.5], "output_size": 2, "sampling_ratio": 2, "aligned": True}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.ops import roi_pool as module
 from mrcnn_tf.ops.roi_align import PyramidRoIs, pyramid_roi_align
 from mrcnn_tf.ops.roi_pool import max_roi_align, quantised_boxes, roi_pool

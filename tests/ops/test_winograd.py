@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.native.library import static_shapes, stock_operations
 from mrcnn_tf.ops import conv
+from mrcnn_tf.ops.native.library import static_shapes, stock_operations
 from mrcnn_tf.ops.winograd import FILTERS, INPUTS, OUTPUTS, SMALL, winograd_conv2d
 
 

@@ -3,7 +3,7 @@
 import pytest
 from runs import finish, start, write_config
 
-from mrcnn_tf.data.shapes import Look, make_shapes
+from mrcnn_tf.datasets.shapes import Look, make_shapes
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tiny import tiny_config
 
-from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.model.model import MaskRCNN
 from mrcnn_tf.training.checkpoint_file import write_checkpoint
 from mrcnn_tf.training.optimizer import SGD
 from mrcnn_tf.training.snapshot import restore, snapshot

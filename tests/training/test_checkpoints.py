@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from crashing_writer import arrays_of
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.training import checkpoint_file
 from mrcnn_tf.training.checkpoint import Checkpoints
 from mrcnn_tf.training.checkpoint_file import read_checkpoint, read_facts, write_checkpoint

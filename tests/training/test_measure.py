@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.metrics import ImagesPerSecond, InputWait
+from mrcnn_tf.model.metrics import ImagesPerSecond, InputWait
 from mrcnn_tf.training.early_stopping import EarlyStopping, out_of_patience
 from mrcnn_tf.training.history import History
 from mrcnn_tf.training.log import LogFile, read_log

@@ -5,7 +5,7 @@ import types
 import numpy as np
 from tiny import CATEGORIES, tiny_batch
 
-from mrcnn_tf.detections import Detections
+from mrcnn_tf.results.detections import Detections
 from mrcnn_tf.training import pictures
 from mrcnn_tf.training.pictures import Predictions, prediction_pictures
 

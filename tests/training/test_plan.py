@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 from tiny import tiny_config
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.model import MaskRCNN
-from mrcnn_tf.settings import Config, SemanticHeadConfig
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.config.settings import Config, SemanticHeadConfig
+from mrcnn_tf.model.model import MaskRCNN
 from mrcnn_tf.training import plan
 from mrcnn_tf.training.memory import HELD, LABELS_HELD, WORKSPACE, activation_bytes, state_bytes
 from mrcnn_tf.training.optimizer import SGD

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import Config
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import Config
 from mrcnn_tf.training.same_run import check_same_run, code_version, config_differences, version_note
 
 

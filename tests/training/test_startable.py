@@ -3,8 +3,8 @@
 import pytest
 from tiny import tiny_config
 
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import Config, SemanticHeadConfig
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import Config, SemanticHeadConfig
 from mrcnn_tf.training.trainer import train
 
 

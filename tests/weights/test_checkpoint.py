@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torch_writer import name_of, pickled, save_torch, text, write_zip
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.checkpoint import read_checkpoint
 from mrcnn_tf.weights.torch_file import LEGACY_MAGIC
 

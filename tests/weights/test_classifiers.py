@@ -7,9 +7,9 @@ import parity
 import pytest
 from golden import made_up
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.config import load_config
-from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.config.config import load_config
+from mrcnn_tf.model.model import MaskRCNN
 from mrcnn_tf.weights.checkpoint import read_checkpoint
 from mrcnn_tf.weights.torchvision import convert
 

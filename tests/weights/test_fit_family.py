@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from tiny_weights import as_torchvision, make, values, write
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.config import load_config
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.layers.application import application_network
-from mrcnn_tf.model import MaskRCNN
-from mrcnn_tf.settings import KeypointHeadConfig
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.config import load_config
+from mrcnn_tf.config.settings import KeypointHeadConfig
+from mrcnn_tf.model.backbones.application import application_network
+from mrcnn_tf.model.model import MaskRCNN
 
 HEAD = ("keypoint_head/score_kernel", "keypoint_head/score_bias")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tiny_weights import make, values
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.settings import SemanticHeadConfig
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import SemanticHeadConfig
 
 CLASSIFIER = "semantic_head/predictor/kernel"
 LOGITS = "box_head/class_logits/kernel"

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.checkpoint import Checkpoint, read_checkpoint
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoints"

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.checkpoint import read_checkpoint
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoints"

@@ -5,8 +5,8 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.layers.resnet import ResNet
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.model.backbones.resnet import ResNet
 from mrcnn_tf.weights import keras_applications
 
 STAGES = ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from golden import made_up, made_up_matterport
 
-from mrcnn_tf.errors import UserError
-from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.model.model import MaskRCNN
 from mrcnn_tf.weights import keras_applications, matterport
 from mrcnn_tf.weights.coco import COCO_80
 from mrcnn_tf.weights.source import Source

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch_writer import integers, name_of, pickled, text
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.checkpoint import read_checkpoint
 
 

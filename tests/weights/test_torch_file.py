@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch_writer import STORAGES, integers, name_of, pickled, save_torch, storage, tensor, text, write_zip
 
-from mrcnn_tf.errors import UserError
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.checkpoint import read_checkpoint
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoints"

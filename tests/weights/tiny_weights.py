@@ -4,8 +4,8 @@ import numpy as np
 import torch_writer
 from tiny import tiny_config
 
-from mrcnn_tf.categories import Category
-from mrcnn_tf.model import MaskRCNN
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.model.model import MaskRCNN
 from mrcnn_tf.weights.own import weight_path
 
 NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}

@@ -1,0 +1,214 @@
+"""The classes of a dataset, read from its json or from the manifest beside its TFRecords."""
+
+import dataclasses
+import glob
+import json
+import mmap
+import pathlib
+import re
+
+import numpy as np
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.json_stream import stream_arrays
+
+# torchvision's name for the ten ids between 1 and 90 that COCO's detection task leaves out: classes without objects.
+UNUSED = "N/A"
+# In a map of classes, uint8: any thing, and a pixel that no class is known of. Those between, 1 to S, are stuff.
+THINGS, IGNORED = 0, 255
+MOST_STUFF = IGNORED - THINGS - 1
+
+
+@dataclasses.dataclass
+class Category:
+    """A foreground class as the dataset knows it.
+
+    Attributes:
+        id, name: of the dataset.
+        keypoints: their names, in the order of its annotations; empty for a class without keypoints.
+        skeleton: pairs of keypoints, numbered from 1 as in COCO, that a picture joins by a line.
+    """
+
+    id: int
+    name: str
+    keypoints: list[str] = dataclasses.field(default_factory=list)
+    skeleton: list[list[int]] = dataclasses.field(default_factory=list)
+
+
+def read_categories(path):
+    """The categories of a COCO json, sorted by id.
+
+    Args:
+        path: the json. A large one isn't parsed as a whole.
+
+    Returns:
+        list of Category.
+
+    Raises:
+        UserError: the file is missing, isn't COCO's, or lists no or malformed categories, keypoints or skeletons.
+    """
+    records = _find_categories(path)
+    if records is None:
+        records = [record for _, record in stream_arrays(path, ("categories",))]
+    return as_categories(records, path)
+
+
+def read_panoptic_categories(path):
+    """The categories of a COCO panoptic json.
+
+    Args:
+        path: of the json. A large one isn't parsed as a whole.
+
+    Returns:
+        (things, stuff), lists of Category sorted by id: those with and without instances to count. One may be empty.
+
+    Raises:
+        UserError: the file is missing, isn't COCO's, or lists no or malformed categories, or one without `isthing`.
+    """
+    records = _find_categories(path)
+    if records is None:
+        records = [record for _, record in stream_arrays(path, ("categories",))]
+    return things_and_stuff(records, path)
+
+
+def things_and_stuff(records, path):
+    """The same from the category records of `path`."""
+    categories = as_categories(records, path)
+    kinds = {record["id"]: record.get("isthing") for record in records}
+    for category in categories:
+        if kinds[category.id] not in (0, 1):
+            raise UserError(
+                f"Category {category.id} ({category.name!r}) in {path} has no isthing of 0 or 1: add it, or name the "
+                "file as data.*.annotations if it is one of instances."
+            )
+    things, stuff = ([one for one in categories if kinds[one.id] == kind] for kind in (1, 0))
+    return things, stuff
+
+
+def record_files(pattern):
+    """The TFRecord files of a pattern such as records/train-*.tfrecord, sorted; list of str.
+
+    Raises:
+        UserError: there are none.
+    """
+    files = sorted(path for path in glob.glob(str(pattern), recursive=True) if pathlib.Path(path).is_file())
+    if not files:
+        raise UserError(f"There is no file {str(pattern)!r}: set data.train.records to a pattern of TFRecord files.")
+    return files
+
+
+def record_categories(pattern):
+    """The categories of the TFRecords that `mrcnn-tf convert tfrecord` wrote, from the manifest beside them.
+
+    Args:
+        pattern: of the files, such as records/train-*.tfrecord, whose manifest is records/train.json.
+
+    Returns:
+        list of Category, sorted by id.
+
+    Raises:
+        UserError: no file matches, one has no manifest (others' records carry no list of categories), or two manifests
+            differ in their categories.
+    """
+    chosen, source = None, None
+    for path in dict.fromkeys(manifest_path(file) for file in record_files(pattern)):
+        if path is None or not path.is_file():
+            raise UserError(f"No manifest names the categories of {str(pattern)!r}: set model.categories.")
+        categories = _manifest_categories(path)
+        if chosen not in (None, categories):
+            raise UserError(f"{source} and {path} have other categories: set model.categories or narrow {pattern!r}.")
+        chosen, source = categories, path
+    return chosen
+
+
+def manifest_path(file):
+    """pathlib.Path of the manifest of a TFRecord file, NAME.json beside NAME-00000-of-00010.tfrecord; None if its name
+    is of another form."""
+    file = pathlib.Path(file)
+    match = re.fullmatch(r"(.+)-\d{5}-of-\d{5}", file.stem)
+    return file.with_name(f"{match.group(1)}.json") if match else None
+
+
+def _manifest_categories(path):
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["categories"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} isn't a manifest of TFRecords ({error!r}): set model.categories.") from error
+    return as_categories(records, path)
+
+
+def as_categories(records, path):
+    """`Category`s sorted by id from the records of `path`; raises UserError for malformed ones or none at all."""
+    for record in records:
+        whole = isinstance(record, dict) and type(record.get("id")) is int and abs(record["id"]) < 2**63
+        if not whole or type(record.get("name")) is not str:
+            raise UserError(f"Category {record} in {path} lacks a whole number as id or a name: add it.")
+    categories = sorted((_category(record, path) for record in records), key=lambda one: one.id)
+    if not categories:
+        raise UserError(f'"categories" in {path} is empty: list the categories of its annotations.')
+    for one, other in zip(categories, categories[1:], strict=False):
+        if one.id == other.id:
+            raise UserError(f"Category id {one.id} is used twice in {path}: give each category an id of its own.")
+    return categories
+
+
+def most_keypoints(categories):
+    """P, the most keypoints that any of the `Category`s has; 0 if none has any."""
+    return max((len(category.keypoints) for category in categories), default=0)
+
+
+def keypoint_channels(categories):
+    """The heatmap channels that the categories need.
+
+    Categories with the same names in the same order share channels, as animals of one body plan do; any others get
+    channels of their own.
+
+    Args:
+        categories: list of K `Category`s.
+
+    Returns:
+        (names, table): the keypoint's name of each channel, and int32 [K + 1, P], the channel of each keypoint of each
+        class; -1 beyond a class's own keypoints, and for the background in row 0.
+    """
+    names, first = [], {}
+    table = np.full([len(categories) + 1, most_keypoints(categories)], -1, np.int32)
+    for row, category in enumerate(categories, 1):
+        count = len(category.keypoints)
+        start = first.setdefault(tuple(category.keypoints), len(names))
+        if start == len(names):
+            names += category.keypoints
+        table[row, :count] = np.arange(start, start + count)
+    return names, table
+
+
+def _category(record, path):
+    names, skeleton = record.get("keypoints") or [], record.get("skeleton") or []
+    where = f"Category {record['name']!r} in {path}"
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"{where} has keypoints that aren't a list of names: give each keypoint a name.")
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise UserError(f"{where} has two keypoints called {twice[0]!r}: give each a name of its own.")
+    for pair in skeleton if isinstance(skeleton, list) else [skeleton]:
+        numbers = pair if isinstance(pair, list) else []
+        if len(numbers) != 2 or not all(type(number) is int and 1 <= number <= len(names) for number in numbers):
+            remedy = f"join two keypoints by their numbers, 1 to {len(names)}" if names else "name its keypoints first"
+            raise UserError(f"{where} has {pair!r} in its skeleton: {remedy}.")
+    return Category(record["id"], record["name"], names, skeleton)
+
+
+def _find_categories(path):
+    """The list after the only "categories" in the file's text, or None if it takes a parser to find it."""
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            place = text.rfind(b'"categories"')
+            if place < 0 or text.find(b'"categories"') != place:
+                return None
+            match = re.compile(rb'"categories"\s*:\s*(?=\[)').match(text, place)
+            if not match:
+                return None
+            rest = text[match.end() : match.end() + (1 << 24)].decode("utf-8", "ignore")
+            records = json.JSONDecoder().raw_decode(rest)[0]
+            return records if all(isinstance(record, dict) for record in records) else None
+    except (OSError, ValueError):  # missing, empty or not json: the parser says so properly
+        return None

@@ -1,0 +1,145 @@
+"""Reads the arrays at the top of a large json object element by element, without holding the file or its tree."""
+
+import json
+
+from mrcnn_tf.common.errors import UserError
+
+CHUNK = 1 << 22  # characters
+
+_DECODER = json.JSONDecoder()
+_WHITESPACE = " \t\n\r"
+
+
+def stream_arrays(path, names, on_progress=None, on_other=None):
+    """Yields (name, element) for each element of the top-level arrays called `names`, in the file's order.
+
+    Args:
+        path: a json file whose top level is an object.
+        names: the arrays wanted; each must be there. Everything else is read over.
+        on_progress: called with the number of bytes read so far, once per chunk.
+        on_other: called with the name and the value of everything else at the top, which it holds as a whole.
+
+    Raises:
+        UserError: the file is missing or unreadable, isn't json, isn't an object, or lacks one of the arrays.
+    """
+    window = _Window(on_progress)
+    try:
+        with open(path, encoding="utf-8-sig") as window.file:
+            yield from _top_level(window, path, names, on_other)
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}: set data.*.annotations to a COCO json.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} isn't UTF-8 text: set data.*.annotations to a COCO json.") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): set data.*.annotations to a COCO json.") from None
+    except json.JSONDecodeError as error:
+        where = f"{error.msg} at character {window.dropped + error.pos}"
+        raise UserError(f"{path} isn't valid json ({where}): export it again, it may have been cut off.") from None
+
+
+def _top_level(window, path, names, on_other):
+    missing = list(names)
+    if window.peek() != "{":
+        # A list or a number is valid json and still no COCO file; anything else fails here with its reason.
+        window.value()
+        raise UserError(f"{path} holds no json object at its top: a COCO file is one with {_listed(names)}.")
+    window.skip("{")
+    while window.peek() != "}":
+        if window.peek() != '"':
+            raise json.JSONDecodeError("Expecting a name in double quotes", window.text, window.place)
+        name = window.value()
+        window.skip(":")
+        if window.peek() == "[" and name in names:
+            for element in _elements(window):
+                yield name, element
+        elif window.peek() == "[" and not on_other:
+            for _ in _elements(window):
+                pass
+        else:
+            value = window.value()
+            if name in names:
+                raise UserError(f'"{name}" in {path} is a {type(value).__name__}: make it a list of COCO records.')
+            if on_other:
+                on_other(name, value)
+        if name in missing:
+            missing.remove(name)
+        window.separator("}")
+    window.skip("}")
+    if window.peek():
+        raise json.JSONDecodeError("Extra data", window.text, window.place)
+    if missing:
+        raise UserError(f"{path} has no {_listed(missing)}: a COCO file needs {_listed(names)}.")
+
+
+def _elements(window):
+    window.skip("[")
+    while window.peek() != "]":
+        yield window.value()
+        window.separator("]")
+    window.skip("]")
+
+
+def _listed(names):
+    return ", ".join(f'"{name}"' for name in names)
+
+
+class _Window:
+    """The part of the text between what has been read over and what has been loaded."""
+
+    def __init__(self, on_progress):
+        self.file = None
+        self.on_progress = on_progress
+        self.text = ""
+        self.place = 0
+        self.dropped = 0  # characters of the file before the text
+
+    def load(self, characters=CHUNK):
+        more = self.file.read(characters)
+        if more and self.on_progress:
+            self.on_progress(self.file.buffer.tell())
+        self.dropped += self.place
+        self.text = self.text[self.place :] + more
+        self.place = 0
+        return bool(more)
+
+    def peek(self):
+        """The next character that isn't white space, or "" at the end."""
+        while True:
+            while self.place < len(self.text):
+                if self.text[self.place] not in _WHITESPACE:
+                    return self.text[self.place]
+                self.place += 1
+            if not self.load():
+                return ""
+
+    def skip(self, character):
+        if self.peek() != character:
+            raise json.JSONDecodeError(f"Expecting '{character}'", self.text, self.place)
+        self.place += 1
+
+    def separator(self, end):
+        """Reads over a comma and makes sure that more follows it; stops before `end`."""
+        if self.peek() == ",":
+            self.place += 1
+            if self.peek() == end:
+                raise json.JSONDecodeError("Trailing comma", self.text, self.place)
+        elif self.peek() != end:
+            raise json.JSONDecodeError(f"Expecting ',' or '{end}'", self.text, self.place)
+
+    def value(self):
+        """The next json value. One that the window cuts off is tried again with twice as much text each time."""
+        self.peek()
+        characters = CHUNK
+        complete = False
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self.text, self.place)
+                # A number that ends with the window may go on after it.
+                if end < len(self.text) or complete:
+                    self.place = end
+                    return value
+            except json.JSONDecodeError:
+                if complete:
+                    raise
+            complete = not self.load(characters)
+            characters *= 2

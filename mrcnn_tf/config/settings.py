@@ -1,0 +1,336 @@
+"""The settings of a run: one tree of typed dataclasses, their defaults, and what each means."""
+
+import dataclasses
+from typing import Any
+
+from mrcnn_tf.common.categories import Category
+
+
+@dataclasses.dataclass
+class ResizeConfig:
+    """Shorter side to `min_size` unless the longer would pass `max_size` (section 3.1 of the paper: 800 pixels)."""
+
+    min_size: int = 800
+    max_size: int = 1333
+    # torchvision floors the scaled size and interpolates floats; detectron2 rounds it and uses PIL's antialiased
+    # filter.
+    rule: str = "torchvision"
+
+
+@dataclasses.dataclass
+class Conventions:
+    """Where the reference systems disagree. The defaults are torchvision's, except for the aligned RoIAlign.
+
+    In YAML a preset's name may stand for the whole section, or `preset:` beside the keys that differ from it.
+    """
+
+    anchor_rounding: bool = True  # torchvision rounds the cell anchors to whole pixels
+    # torchvision divides the padded image by the grid ("padded"), which at P6 may give 61 pixels; "fixed" is 4 to 64.
+    anchor_stride: str = "padded"
+    # Epsilon added to the log2 (torchvision), to its argument (detectron2), none (paper); matterport rounds to the
+    # nearest level.
+    level_assignment: str = "torchvision"
+    # Where a box's right and bottom sides lie: at the edge of its last pixel, or at that pixel's centre ("pixel",
+    # matterport, whose RoI features are single samples from corner to corner of the box).
+    box_ends: str = "edge"
+    roi_aligned: bool = True  # the half-pixel shift in RoIAlign
+    roi_sampling_ratio: int = 2  # samples per bin side; 0 = ceil(bin size), as detectron2
+    batch_norm_epsilon: float = 1e-5  # of every normalisation; torchvision's older weights need 0
+    min_proposal_size: float = 1e-3  # pixels; a proposal with a shorter side is dropped
+    min_detection_size: float = 1e-2  # the same for detections
+    rpn_box_beta: float = 1 / 9  # smooth L1 turns from quadratic to linear here; 0 is plain L1
+    box_beta: float = 1 / 9  # the same in the box head's loss
+    rpn_normalizer: str = (
+        "sampled"  # divide the RPN losses by the anchors sampled, or by batch_per_image ("batch_size")
+    )
+    mask_target: str = "soft"  # area fraction of each cell (torchvision), or thresholded at one half ("binary")
+    mask_paste: str = "torchvision"  # whole-pixel boxes (torchvision) or exact float boxes (detectron2)
+    # Keypoints name a pixel: 0.5 puts them at its centre, where boxes would have it (detectron2), 0 at its corner
+    # (torchvision), which mirroring then misses by a pixel.
+    keypoint_offset: float = 0.5
+    # Of a keypoint: its share of the softmax over the heatmap ("probability", detectron2) or the "logit" (torchvision).
+    keypoint_score: str = "probability"
+
+
+CONVENTIONS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "torchvision": {"roi_aligned": False, "keypoint_offset": 0.0, "keypoint_score": "logit"},
+    "detectron2": {
+        "anchor_rounding": False,
+        "anchor_stride": "fixed",
+        "level_assignment": "detectron2",
+        "roi_aligned": True,
+        "roi_sampling_ratio": 0,
+        "min_proposal_size": 0.0,
+        "min_detection_size": 0.0,
+        "rpn_box_beta": 0.0,
+        "box_beta": 0.0,
+        "rpn_normalizer": "batch_size",
+        "mask_target": "binary",
+        "mask_paste": "detectron2",
+    },
+    "paper": {
+        "anchor_rounding": False,
+        "anchor_stride": "fixed",
+        "level_assignment": "paper",
+        "roi_aligned": False,
+        "roi_sampling_ratio": 2,
+        "min_proposal_size": 0.0,
+        "min_detection_size": 0.0,
+        "rpn_box_beta": 1 / 9,
+        "box_beta": 1.0,
+        "rpn_normalizer": "batch_size",
+        "mask_target": "binary",
+        "mask_paste": "detectron2",
+    },
+}
+
+
+@dataclasses.dataclass
+class BackboneConfig:
+    depth: int = 50  # 18, 34, 50, 101 or 152
+    norm: str = "frozen_bn"  # frozen_bn, bn, sync_bn or gn (32 groups)
+    stride_in_1x1: bool = (
+        False  # the original ResNet strides in the 1x1 convolution of a bottleneck, torchvision in the 3x3
+    )
+    freeze_at: int = 2  # 0: train everything; 1: the stem keeps its weights; 2: stem and res2; ... up to 5
+    groups: int = 1  # of the 3x3 convolutions: 32 in a ResNeXt-50 32x4d
+    width_per_group: int = 64  # channels of each of them in res2: 4 in a ResNeXt-50 32x4d
+    stem_pool: str = "symmetric"  # the padding of the max pooling: on both sides, or only at the end ("same")
+    dilated: bool = False  # res5 keeps res4's stride and dilates its 3x3 convolutions by two (detectron2's DC5)
+    # A network of keras.applications in the ResNet's place, such as MobileNetV3Small.
+    application: str | None = None
+    taps: list[str] = dataclasses.field(default_factory=list)  # those layers' names; docs/backbones.md lists some
+
+
+@dataclasses.dataclass
+class FPNConfig:
+    channels: int = 256  # of every level
+    norm: str | None = None  # frozen_bn or gn instead of a bias
+
+
+@dataclasses.dataclass
+class RPNConfig:
+    # Pixels; with a pyramid one for each of P2 to P6, else all of them on the one map.
+    anchor_sizes: list[float] = dataclasses.field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
+    aspect_ratios: list[float] = dataclasses.field(default_factory=lambda: [0.5, 1.0, 2.0])  # height / width
+    convs: int = 1  # hidden 3x3 convolutions
+    channels: int | None = None  # of them; None: as many as the pyramid's
+    foreground_iou: float = 0.7  # with a ground truth, from which an anchor is positive
+    background_iou: float = 0.3  # with every ground truth, under which it is negative; between the two it is left out
+    batch_per_image: int = 256  # anchors that the losses see
+    positive_fraction: float = 0.5  # of them, at most
+    pre_nms_train: int = 2000  # the best scores before non-maximum suppression, per level
+    pre_nms_test: int = 1000  # the same in inference
+    post_nms_train: int = 2000  # proposals that are left after it, per image
+    post_nms_test: int = 1000  # the same in inference
+    nms_iou: float = 0.7  # more overlap than this with a better proposal of its level removes one
+
+
+@dataclasses.dataclass
+class RoIConfig:
+    """The sample of RoIs that the heads learn from."""
+
+    batch_per_image: int = 512  # RoIs that the losses see; 64 in the paper with features C4
+    positive_fraction: float = 0.25  # of them, at most
+    foreground_iou: float = 0.5  # with a ground truth, from which an RoI is positive
+
+
+@dataclasses.dataclass
+class RoILayerConfig:
+    """How a RoI's features are cut out of the map (Table 2c of the paper); samples and alignment: `Conventions`."""
+
+    kind: str = "align"  # align; pool: maxima of quantised bins (Fast R-CNN); warp: bilinear samples of a quantised RoI
+    aggregate: str = "average"  # of a bin's samples: average or max
+
+
+@dataclasses.dataclass
+class BoxHeadConfig:
+    # With features C4: 14, which res5 halves, or 7 with a res5 of stride 1, as in the paper.
+    pool_size: int = 7
+    convs: int = 0  # 3x3 convolutions before the fully connected layers
+    conv_channels: int = 256  # of them
+    norm: str | None = None  # of the convolutions: frozen_bn or gn instead of a bias
+    fcs: int = 2  # 0: the average over the RoI's cells instead, as after res5
+    channels: int = 1024  # of the fully connected layers
+
+
+@dataclasses.dataclass
+class MaskHeadConfig:
+    pool_size: int = 14  # half of the masks' side; 7 with features C4, where the head reads res5's output
+    convs: int = 4  # 3x3 convolutions before the deconvolution
+    channels: int = 256  # of them and of the deconvolution
+    norm: str | None = None  # of the convolutions: frozen_bn or gn instead of a bias
+    fcs: int = 0  # that many fully connected layers of `channels` in the place of all convolutions (Table 2e's MLP)
+    activation: str = "sigmoid"  # each class's mask by itself, or "softmax": pixels are divided among the classes
+    class_agnostic: bool = False  # one mask for all classes
+
+
+@dataclasses.dataclass
+class KeypointHeadConfig:
+    pool_size: int = 14  # a quarter of the heatmaps' side
+    convs: int = 8  # 3x3 convolutions before the deconvolution
+    channels: int = 512  # of them
+
+
+@dataclasses.dataclass
+class SemanticHeadConfig:
+    """The per-pixel classifier of Panoptic FPN (Kirillov et al. 2019): one class for all things, then the stuff."""
+
+    channels: int = 128  # of each level's 3x3 convolutions, and of their sum
+    norm: str | None = "gn"  # of the convolutions: frozen_bn, gn or a bias
+    loss_weight: float = 0.5  # of its cross-entropy beside the losses of the instances
+
+
+@dataclasses.dataclass
+class PanopticConfig:
+    """How instances and stuff become one map of segments."""
+
+    score_threshold: float = 0.5  # an instance must score as much
+    overlap: float = 0.5  # the share of an instance that better ones may cover; with more it is left out
+    stuff_area: int = 4096  # pixels of the original image; a stuff class with less is left out
+
+
+@dataclasses.dataclass
+class DetectionConfig:
+    score_threshold: float = 0.05  # a detection must score more; COCO's AP wants it low
+    nms_iou: float = 0.5  # more overlap than this with a better detection of the same class removes one
+    max_per_image: int = 100  # the best of all classes together
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    categories: list[Category] = dataclasses.field(default_factory=list)  # empty: taken from data.train.annotations
+    pixel_mean: list[float] = dataclasses.field(default_factory=lambda: [123.675, 116.28, 103.53])  # RGB, 0..255
+    pixel_std: list[float] = dataclasses.field(default_factory=lambda: [58.395, 57.12, 57.375])  # what is divided by
+    resize: ResizeConfig = dataclasses.field(default_factory=ResizeConfig)
+    conventions: Conventions = dataclasses.field(default_factory=Conventions)
+    backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
+    # What RPN and heads read, as in the paper's net-depth-features: FPN, C4 (with res5 as the head), or C5.
+    features: str = "FPN"
+    fpn: FPNConfig = dataclasses.field(default_factory=FPNConfig)
+    rpn: RPNConfig = dataclasses.field(default_factory=RPNConfig)
+    rois: RoIConfig = dataclasses.field(default_factory=RoIConfig)
+    roi_layer: RoILayerConfig = dataclasses.field(default_factory=RoILayerConfig)
+    # null: no instances at all, neither proposals nor boxes; for a semantic head by itself.
+    box_head: BoxHeadConfig | None = dataclasses.field(default_factory=BoxHeadConfig)
+    mask_head: MaskHeadConfig | None = dataclasses.field(default_factory=MaskHeadConfig)  # null: no masks
+    keypoint_head: KeypointHeadConfig | None = None  # a section, even an empty one, adds keypoints
+    detections: DetectionConfig = dataclasses.field(default_factory=DetectionConfig)
+    stuff: list[Category] = dataclasses.field(default_factory=list)  # of the semantic head; empty: taken from the data
+    semantic_head: SemanticHeadConfig | None = None  # a section, even an empty one, adds a class for each pixel
+    panoptic: PanopticConfig = dataclasses.field(default_factory=PanopticConfig)
+
+
+@dataclasses.dataclass
+class AugmentConfig:
+    """What training does to an image and its objects by chance. All off but the mirroring; probabilities are 0 to 1."""
+
+    horizontal_flip: float = 0.5  # probability
+    vertical_flip: float = 0.0  # probability
+    quarter_turns: bool = False  # 0, 90, 180 or 270 degrees, each as likely
+    rotation: float = 0.0  # degrees, up to which an image is turned to either side
+    # Shorter sides in pixels, of which one is drawn for each image; empty: resize.min_size.
+    min_sizes: list[int] = dataclasses.field(default_factory=list)
+    # Large-scale jitter: [least, most] times the usual size, each as likely, then cropped or padded to the usual one.
+    scale_jitter: list[float] = dataclasses.field(default_factory=list)
+    crop: float = 0.0  # probability of cutting out a part
+    crop_least: float = 0.3  # of each side that stays, at least
+    copy_paste: float = 0.0  # probability that instances of another image are pasted in (Ghiasi et al. 2021)
+    brightness: float = 0.0  # factors are drawn from 1 - x to 1 + x
+    contrast: float = 0.0  # the same
+    saturation: float = 0.0  # the same
+    hue: float = 0.0  # the shift to either side, in turns of the colour circle
+    # Probabilities of tensorflow-addons' operations by name: equalize, sharpness, gaussian_filter2d, hsv, cutout,
+    # rotate, shear_x, shear_y, translate. They need the extra mrcnn-tf[addons].
+    addons: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class SourceConfig:
+    """One of several datasets that are read as one."""
+
+    annotations: str = ""  # the COCO json
+    images: str = ""  # the folder that its file names are relative to
+    records: str = ""  # a pattern such as records/train-*.tfrecord, in the place of the two
+    weight: float | None = None  # its share of the images drawn; None for all: in proportion to their sizes
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """One split of a dataset: a COCO json with a folder of images, TFRecords, or several of these as `sources`."""
+
+    annotations: str = ""  # the COCO json
+    images: str = ""  # the folder that its file names are relative to
+    records: str = ""  # a pattern of TFRecord files in the Model Garden's format, in the place of the two; to train on
+    # A COCO panoptic json: things and stuff in one. With `annotations` beside it, these have the instances.
+    panoptic: str = ""
+    panoptic_maps: str = ""  # the folder of its PNGs
+    semantic_maps: str = ""  # a folder of label maps, NAME.png for an image NAME.jpg, whose values are category ids
+    sources: list[SourceConfig] = dataclasses.field(default_factory=list)  # in the place of all three; to train on
+    images_per_batch: int | None = None  # from load_config: train.images_per_batch
+    resize: ResizeConfig | None = None  # from load_config: model.resize
+    categories: list[Category] = dataclasses.field(default_factory=list)  # from load_config: model.categories
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    max_instances: int = 100  # G, to which each image's instances are padded
+    mask_size: int = 112  # S, the side of the crop that holds an instance's mask
+    stuff: list[Category] = dataclasses.field(default_factory=list)  # from load_config: model.stuff
+    semantic: bool | None = None  # whether batches have a class for each pixel; from load_config: as the model's heads
+    masks: bool | None = None  # whether instances need a mask; from load_config: whether the model has a mask head
+    keypoints: bool | None = None  # the same for keypoints, which batches have if the categories name some
+    keypoint_offset: float | None = None  # pixels; from load_config: model.conventions.keypoint_offset
+    min_keypoints: int = 0  # training leaves out images with fewer labelled keypoints
+    # Of object keypoint similarity, a list for each category by name. COCO's person keypoints have COCO's, others 0.05.
+    keypoint_sigmas: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    # Who computes COCO's figures: pycocotools, or hotcoco, which gives the same sooner (the extra mrcnn-tf[coco]).
+    coco_backend: str = "pycocotools"
+    pad_to: list[int] | None = None  # [height, width] of every batch; None: the largest image of the batch
+    seed: int = 0  # of the order of images and of augmentation
+
+
+@dataclasses.dataclass
+class DataSplits:
+    train: DataConfig = dataclasses.field(default_factory=DataConfig)
+    val: DataConfig = dataclasses.field(default_factory=DataConfig)
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    # What to start from: a file that MaskRCNN.load_pretrained reads, a preset or imagenet; None: random weights.
+    weights: str | None = None
+    map_classes: bool = False  # also take the classifiers of classes that the weights know by the same name
+    images_per_batch: int = 16  # of a step, on all devices together
+    learning_rate: float = 0.02  # for `learning_rate_batch` images; scaled in proportion to images_per_batch
+    learning_rate_batch: int = 16  # images for which `learning_rate` is meant
+    momentum: float = 0.9  # of stochastic gradient descent, as Caffe and PyTorch define it
+    weight_decay: float = 1e-4  # not on normalisation weights
+    clip_norm: float | None = None  # of the whole gradient; off in the paper
+    steps: int = 90000  # updates of the weights in all; rounded up to whole epochs
+    warmup_steps: int = 1000  # over which the learning rate rises linearly
+    warmup_factor: float = 0.001  # of the learning rate, at the first step
+    decay_steps: list[int] = dataclasses.field(default_factory=lambda: [60000, 80000])  # at which it is multiplied
+    decay_factor: float = 0.1  # by this
+    # float32, bfloat16, float16 (with loss scaling), or auto: bfloat16 where the processor multiplies it natively.
+    precision: str = "float32"
+    jit_compile: bool = False  # compile the step by XLA: one device, and the RoIAlign of stock operations
+    deterministic: bool = False  # the same bits in each run of the same config on the same machine; slower on GPUs
+    # mirrored: all GPUs of this machine; none: one device; auto: mirrored where there is more than one GPU. Where
+    # TF_CONFIG names several workers, they train together.
+    strategy: str = "auto"
+    accumulate: int = 1  # parts of a batch that a device works through one after another
+    ema: float | None = None  # decay of the running average of the weights, which evaluation and saving then use
+    rate_factors: dict[str, float] = dataclasses.field(default_factory=dict)  # of learning rates by weight path pattern
+    freeze: list[str] = dataclasses.field(default_factory=list)  # patterns of paths of weights not to train
+    epoch_steps: int | None = None  # steps between evaluations; None: once through the data
+    patience: int | None = None  # stop after that many evaluations without a better AP
+    checkpoint_steps: int = 500  # between checkpoints; there is one after each evaluation, too
+    keep_checkpoints: int = 2  # the latest ones; the one with the best AP is kept besides
+    log_steps: int = 20  # between lines of log.jsonl and points of TensorBoard's curves
+    seed: int = 0  # of initial weights, and of the anchors and RoIs that are sampled
+
+
+@dataclasses.dataclass
+class Config:
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataSplits = dataclasses.field(default_factory=DataSplits)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)

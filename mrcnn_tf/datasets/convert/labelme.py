@@ -1,0 +1,141 @@
+"""labelme's json files, one beside each image.
+
+A shape has a label, points in pixels of the image as seen, a shape_type and maybe a group_id: shapes of one label and
+group_id are one object. A mask shape has two opposite corner pixels and a PNG of what lies between them, in base64.
+"""
+
+import base64
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+from mrcnn_tf.common.progress import steps
+from mrcnn_tf.datasets import masks
+from mrcnn_tf.datasets.convert.class_names import BACKGROUNDS, IGNORED
+from mrcnn_tf.datasets.convert.dataset import Dataset
+from mrcnn_tf.datasets.convert.guess import refuse_other
+from mrcnn_tf.datasets.convert.pictures import ImageFolder, frame_of, image_files
+from mrcnn_tf.datasets.convert.reading import BrokenFile, existing, read_json
+from mrcnn_tf.datasets.convert.shapes import ellipse, rectangle
+
+OUTLINES = ("polygon", "rectangle", "circle", "mask", "oriented_rectangle", "rotation")
+
+
+def read_labelme(source, images=None, names=None):
+    """The objects of a folder of labelme's json files.
+
+    Args:
+        source: the folder; folders below are read as well. Or one json file.
+        images: the folder that file names will be relative to; None for `source`.
+        names: ClassNames, to leave out other labels.
+
+    Returns:
+        Dataset. Points, lines, broken files, jsons without their image and images without a json are noted in it.
+
+    Raises:
+        UserError: the source isn't there, is packed, or isn't labelme's.
+    """
+    source = existing(source, "the folder of labelme's json files")
+    files = [source] if source.is_file() else sorted(source.rglob("*.json"), key=lambda path: path.as_posix())
+    folder = ImageFolder(images or (source.parent if source.is_file() else source))
+    dataset = Dataset(source, names)
+    known, found = set(), False
+    for file in steps(files, "labelme"):
+        try:
+            content = read_json(file)
+        except BrokenFile as error:
+            dataset.leave_out("broken_file", file, str(error))
+            continue
+        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+            dataset.leave_out("other_json", file, f"{file} has no shapes, as labelme's files do, and was left out.")
+            continue
+        found = True
+        known.add(_read_file(file, content, folder, dataset))
+    if not found:
+        refuse_other(source, "labelme", dataset.problems)
+    for path in image_files(folder.root):
+        if folder.relative(path) not in known:
+            dataset.leave_out("unlabelled_image", path, f"{path} has no labelme json and was left out: label it.")
+    return dataset
+
+
+def _read_file(file, content, folder, dataset):
+    """Adds the image of one json and its objects; gives the image's file_name, None if there is none."""
+    name = content.get("imagePath")
+    path = folder.find(name, file.parent) if isinstance(name, str) and name else None
+    if path is None:
+        message = f"{file} belongs to {name}, which isn't there, and was left out: put the image beside it."
+        dataset.leave_out("missing_image", file, message)
+        return None
+    file_name = folder.relative(path)
+    try:
+        frame = frame_of(path)
+    except BrokenFile as error:
+        dataset.leave_out("unreadable_image", path, str(error))
+        return file_name
+    size = content.get("imageWidth") or frame.width, content.get("imageHeight") or frame.height
+    if not frame.fits(*size):
+        message = f"{path} is {frame.width} x {frame.height} but {file} was drawn on {size[0]} x {size[1]}"
+        dataset.leave_out("other_size", file, f"{message} and was left out: put back the image that was labelled.")
+        return file_name
+    picture = dataset.add_picture(file_name, *size, file)
+    for label, where, parts, crowd in _objects(content["shapes"], file, picture, dataset) if picture else ():
+        dataset.add_object(picture, label, file, where, parts=parts, crowd=crowd)
+    return file_name
+
+
+def _objects(shapes, file, picture, dataset):
+    """(label, where, parts, crowd) of each object: shapes of one label and group_id are its parts."""
+    groups = {}
+    for number, shape in enumerate(shapes, 1):
+        where = f"Shape {number}"
+        try:
+            kind = shape.get("shape_type") or "polygon"
+            label, group = shape.get("label"), shape.get("group_id")
+            if kind not in OUTLINES:
+                message = f"{where} of {file} is a {kind}, which has no area, and was left out: outline the object."
+                dataset.leave_out(f"{kind}_shape", file, message, where)
+                continue
+            if label in (IGNORED, *BACKGROUNDS):
+                dataset.leave_out("background_shape", file, f"{where} of {file} is {label} and was left out.", where)
+                continue
+            part = _part(shape, kind, picture)
+        except (AttributeError, TypeError, ValueError, KeyError, OSError, SyntaxError) as error:
+            message = (
+                f"{where} of {file} can't be read ({error or type(error).__name__}) and was left out: draw it again."
+            )
+            dataset.leave_out("broken_shape", file, message, where)
+            continue
+        key = (label, group) if group is not None else number
+        crowd = bool((shape.get("flags") or {}).get("iscrowd"))
+        groups.setdefault(key, (label, where, [], crowd))[2].append(part)
+    return groups.values()
+
+
+def _part(shape, kind, picture):
+    """A shape as a polygon [x, y, x, y, ...] or a run-length mask."""
+    points = [(float(x), float(y)) for x, y in shape["points"]]
+    if kind == "mask":
+        return _mask(shape["mask"], points, picture)
+    if kind == "circle":
+        (cx, cy), (x, y) = points
+        radius = math.hypot(x - cx, y - cy)
+        return ellipse(cx, cy, radius, radius)
+    if kind == "rectangle" and len(points) == 2:
+        return rectangle(*points[0], *points[1])
+    return [value for point in points for value in point]
+
+
+def _mask(text, points, picture):
+    with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
+        piece = np.asarray(image)
+    piece = (piece if piece.ndim == 2 else piece[..., :3].max(axis=2)) > 0
+    left, top = round(min(points)[0]), round(min(y for _, y in points))
+    mask = np.zeros((picture.height, picture.width), bool)
+    x1, y1 = max(left, 0), max(top, 0)
+    x2, y2 = min(left + piece.shape[1], picture.width), min(top + piece.shape[0], picture.height)
+    if x1 < x2 and y1 < y2:
+        mask[y1:y2, x1:x2] = piece[y1 - top : y2 - top, x1 - left : x2 - left]
+    return masks.encode(mask)

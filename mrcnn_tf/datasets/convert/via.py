@@ -1,0 +1,149 @@
+"""VGG Image Annotator's files, versions 1 and 2: one json or csv for all images.
+
+An image has regions, a list in version 2 and a dict in version 1, each with shape_attributes in pixels of the image as
+the browser shows it and with region_attributes, one of which is the class. Projects wrap this in _via_img_metadata and
+describe the attributes in _via_attributes. See https://www.robots.ox.ac.uk/~vgg/software/via/.
+"""
+
+import csv
+import io
+import json
+import math
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.progress import steps
+from mrcnn_tf.datasets.convert.dataset import Dataset
+from mrcnn_tf.datasets.convert.guess import refuse_other
+from mrcnn_tf.datasets.convert.pictures import ImageFolder, frame_of
+from mrcnn_tf.datasets.convert.reading import BrokenFile, existing, read_json, read_text
+from mrcnn_tf.datasets.convert.shapes import ellipse, rectangle
+from mrcnn_tf.datasets.convert.via_classes import RegionClasses
+
+CLOSED = 5  # pixels between the ends of a polyline that count as none, as when VIA closes a polygon
+
+
+def read_via(source, images=None, names=None, class_attribute=None, class_name=None):
+    """The objects of a VIA project or of exported annotations.
+
+    Args:
+        source: the json or csv file.
+        images: the folder of the images; None for the file's.
+        names: ClassNames, to leave out other classes.
+        class_attribute: the region attribute that is the class; None to find it.
+        class_name: the class of all regions, instead.
+
+    Returns:
+        Dataset. Points, open lines, regions without a class and missing images are noted in it.
+
+    Raises:
+        UserError: the file isn't there, is packed or broken, isn't VIA's, or has several attributes that may be the
+            class, or none.
+    """
+    source = existing(source, "VIA's json or csv file")
+    if source.is_dir():
+        found = sorted([*source.glob("*.json"), *source.glob("via*.csv")])
+        if len(found) != 1:
+            raise UserError(f"{source} is a folder: name the json or csv file that VIA saved.")
+        source = found[0]
+    content = _csv(source) if source.suffix.lower() == ".csv" else read_json(source)
+    entries = _entries(content, source)
+    folder = ImageFolder(images or source.parent)
+    classes = RegionClasses(content, entries, source, class_attribute, class_name)
+    dataset = Dataset(source, names)
+    for entry in steps(entries, "VIA"):
+        _read_entry(entry, folder, classes, dataset)
+        entry.clear()  # a large file's regions aren't needed twice
+    return dataset
+
+
+def _entries(content, source):
+    """The images' records, list of dict."""
+    if isinstance(content, dict) and isinstance(content.get("project"), dict) and "view" in content:
+        raise UserError(f"{source} is of VIA 3, which isn't read: export it as COCO there.")
+    if isinstance(content, dict):
+        content = content.get("_via_img_metadata", content)
+    entries = list(content.values()) if isinstance(content, dict) else content
+    if not isinstance(entries, list) or not any(isinstance(entry, dict) and "regions" in entry for entry in entries):
+        refuse_other(source, "via")
+    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("filename"), str)]
+
+
+def _read_entry(entry, folder, classes, dataset):
+    name, source = entry["filename"], dataset.source
+    path = folder.find(name)
+    if path is None:
+        message = f"{name} in {source} isn't in {folder.root} and was left out: give its folder by --images."
+        dataset.leave_out("missing_image", source, message, name)
+        return
+    try:
+        frame = frame_of(path)
+    except BrokenFile as error:
+        dataset.leave_out("unreadable_image", path, str(error), name)
+        return
+    regions = _regions(entry)
+    outlines = [_outline(region, f"Region {number} of {name}", dataset) for number, region in enumerate(regions, 1)]
+    drawn = [outline for outline in outlines if outline]
+    right = max((max(outline[0::2]) for outline in drawn), default=0)
+    bottom = max((max(outline[1::2]) for outline in drawn), default=0)
+    picture = dataset.add_picture(folder.relative(path), *frame.around(right, bottom), source)
+    if picture is None:
+        return
+    for number, (region, outline) in enumerate(zip(regions, outlines, strict=True), 1):
+        where = f"Region {number} of {name}"
+        if outline and (label := classes.label(region, where, dataset)):
+            dataset.add_object(picture, label, source, where, parts=[outline])
+
+
+def _regions(entry):
+    regions = entry.get("regions") or []
+    return list(regions.values()) if isinstance(regions, dict) else regions
+
+
+def _outline(region, where, dataset):
+    """A region as a polygon [x, y, x, y, ...]; None, and a note, if it can't be one."""
+    try:
+        shape = region["shape_attributes"]
+        kind = shape["name"]
+        if kind == "rect":
+            x, y = float(shape["x"]), float(shape["y"])
+            return rectangle(x, y, x + shape["width"], y + shape["height"])
+        if kind == "circle":
+            return ellipse(shape["cx"], shape["cy"], shape["r"], shape["r"])
+        if kind == "ellipse":
+            return ellipse(shape["cx"], shape["cy"], shape["rx"], shape["ry"], shape.get("theta", 0.0))
+        if kind in ("polygon", "polyline"):
+            x, y = shape["all_points_x"], shape["all_points_y"]
+            if kind == "polygon" or math.hypot(x[0] - x[-1], y[0] - y[-1]) <= CLOSED:
+                return [float(value) for point in zip(x, y, strict=True) for value in point]
+    except (AttributeError, TypeError, ValueError, KeyError, IndexError) as error:
+        message = f"{where} in {dataset.source} can't be read ({error!r}) and was left out: draw it again."
+        dataset.leave_out("broken_shape", dataset.source, message, where)
+        return None
+    kind = "open polyline" if kind == "polyline" else kind
+    message = f"{where} in {dataset.source} is a {kind}, which has no area, and was left out: outline the object."
+    dataset.leave_out(f"{kind}_shape".replace(" ", "_"), dataset.source, message, where)
+    return None
+
+
+def _csv(path):
+    """The records of exported annotations in csv as those of a json, a list of dict."""
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    rows.fieldnames = [name.lstrip("#").strip() for name in rows.fieldnames or []]
+    if not {"filename", "region_shape_attributes", "region_attributes"} <= set(rows.fieldnames):
+        raise UserError(
+            f"{path} has no columns filename, region_shape_attributes and region_attributes, as VIA's csv has."
+        )
+    entries = {}
+    for row in rows:
+        try:
+            shape = json.loads(row["region_shape_attributes"] or "{}")
+            attributes = json.loads(row["region_attributes"] or "{}")
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{path}, line {rows.line_num}, has a cell that isn't json ({error}): export it again."
+            ) from None
+        key = row["filename"], row.get("file_size")
+        entry = entries.setdefault(key, {"filename": row["filename"], "regions": []})
+        if shape:  # an image without regions has a line with empty cells
+            entry["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
+    return list(entries.values())

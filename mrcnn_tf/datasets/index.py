@@ -1,0 +1,203 @@
+"""The compiled form of a COCO json or TFRecords: flat numpy arrays, and the file that keeps them between launches."""
+
+import dataclasses
+import hashlib
+import json
+import os
+
+import numpy as np
+
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import cache_folder, replaced
+from mrcnn_tf.common.problems import CONSOLE, Problem, report
+from mrcnn_tf.datasets.image_files import file_sizes
+
+FORMAT = 4  # of the cached file; raise it when anything that goes into it changes
+
+
+@dataclasses.dataclass
+class CocoIndex:
+    """The usable records of a COCO json, I images and T instances.
+
+    An image's instances are neighbours, and so are their rings, points and runs: `*_offsets[i]` to `*_offsets[i + 1]`
+    is the range that belongs to the i-th owner. Images keep the file's order.
+
+    Attributes:
+        image_ids: [I] int64.
+        image_files: [I] bytes, paths; of the TFRecord file for an image that lies in one.
+        record_offsets: [I] int64, where the image's record begins in that file, bytes; -1 for an image file.
+        heights, widths: [I] int32 pixels, after `orientations`; the frame of all coordinates.
+        orientations: [I] int32, the EXIF orientation to apply; 1 where the json describes the file as it is stored.
+        instance_offsets: [I + 1] int64 into the instances.
+        classes: [T] int32, 1 to K, the place of the category in `categories`.
+        category_ids: [T] int64, as in the json.
+        boxes: [T, 4] float32 pixels, the annotation's bbox as corners, clipped to the image.
+        areas: [T] float32 square pixels, as in the json (the box's where it has none).
+        crowd: [T] bool.
+        annotation_ids: [T] int64; of an object in a record its place there, from 0.
+        ring_offsets: [T + 1] int64 into the rings, the polygons of instances. For a dataset without masks there are
+            only those rings and runs that a missing bbox was made of.
+        point_offsets: [rings + 1] int64 into the points.
+        points: [points, 2] float32 pixels (x, y).
+        run_offsets: [T + 1] int64 into the runs.
+        runs: [runs] int32 pixels, outside and inside by turns down the columns of the image.
+        keypoint_offsets: [T + 1] int64 into the keypoints; an instance has all of its category's or, if none of them is
+            labelled, an empty range.
+        keypoints: [keypoints, 3] float32, (x, y) in pixels as in the json and v: 2 visible, 1 hidden; (0, 0, 0) for
+            an unlabelled one.
+        map_files: [I] bytes, paths of the PNGs with the classes of each image's pixels; empty for an image without.
+        segment_offsets: [I + 1] int64 into the segments, which are those in a map of the panoptic format: rising ids,
+            the first 0. An image with a label map, or without any, has an empty range.
+        segment_ids: [segments] int32. An instance whose mask is such a segment has its id as `annotation_ids`.
+        segment_classes: [segments] uint8, 0 for things, 1 to S for stuff, 255 for what is ignored.
+        categories: list of Category; class k is the k-th. For a dataset without keypoints they name none.
+        problems: list of Problem, all records that aren't used as they stand.
+    """
+
+    image_ids: np.ndarray
+    image_files: np.ndarray
+    record_offsets: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    orientations: np.ndarray
+    instance_offsets: np.ndarray
+    classes: np.ndarray
+    category_ids: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    annotation_ids: np.ndarray
+    ring_offsets: np.ndarray
+    point_offsets: np.ndarray
+    points: np.ndarray
+    run_offsets: np.ndarray
+    runs: np.ndarray
+    keypoint_offsets: np.ndarray
+    keypoints: np.ndarray
+    map_files: np.ndarray
+    segment_offsets: np.ndarray
+    segment_ids: np.ndarray
+    segment_classes: np.ndarray
+    categories: list[Category]
+    problems: list[Problem]
+
+
+def cache_path(config, listed):
+    """Where the index of a `DataConfig` is kept: named by all of the config and the jsons' files that it depends on.
+
+    Args:
+        config: settings.DataConfig.
+        listed: what else it was made from, which json can write.
+    """
+    jsons = [path for path in (config.annotations, config.panoptic) if path]
+    states = [(os.path.realpath(path), os.stat(path)) for path in jsons]
+    key = [
+        *([path, state.st_size, state.st_mtime_ns] for path, state in states),
+        [os.path.realpath(folder) for folder in (config.images, config.panoptic_maps, config.semantic_maps)],
+        [dataclasses.asdict(category) for category in config.categories],
+        [dataclasses.asdict(category) for category in config.stuff],
+        [config.masks is not False, config.keypoints is not False, config.semantic is not False],
+        listed,
+    ]
+    name = jsons[0] if jsons else os.path.normpath(config.semantic_maps)
+    return cache_file(os.path.splitext(os.path.basename(name))[0], key)
+
+
+def cache_file(stem, key):
+    """Where an index is kept that depends on all of `key`, a list that json can write."""
+    digest = hashlib.sha256(json.dumps([FORMAT, *key]).encode()).hexdigest()[:24]
+    return os.path.join(cache_folder(), f"{stem}-{digest}.npz")
+
+
+def kept_index(path, compile_index):
+    """The index at `path` if the files it was made from still have their sizes, else a new one, which is kept there.
+
+    Args:
+        path: see `cache_file`.
+        compile_index: function without arguments that gives the CocoIndex and what it was made from, {path: bytes}.
+
+    Returns:
+        CocoIndex.
+    """
+    found = read_index(path)
+    if found and file_sizes(found[1]) == list(found[1].values()):
+        return found[0]
+    index, seen = compile_index()
+    try:
+        save_index(path, index, seen)
+    except OSError as error:
+        CONSOLE.print(f"The index can't be kept in {path} ({error.strerror}): set MRCNN_TF_CACHE.", markup=False)
+    return index
+
+
+def report_index(index, path, source, max_instances):
+    """Reports an index' problems beside its file at `path`, those images included that a batch has no room for.
+
+    Args:
+        index: CocoIndex; problems are added.
+        path: of its cached file.
+        source: the json or pattern that it was made from.
+        max_instances: of a batch.
+
+    Raises:
+        UserError: it has no image.
+    """
+    counts = np.diff(index.instance_offsets)
+    index.problems = index.problems + crowded_images(index.image_ids, counts, source, max_instances)
+    report(index.problems, os.path.splitext(path)[0] + ".problems.json", source)
+    if not index.image_ids.size:
+        reason = index.problems[0].message if index.problems else "its list of images is empty."
+        raise UserError(f"No image of {source} can be used, the first because: {reason}")
+
+
+def crowded_images(image_ids, counts, source, max_instances):
+    """A Problem for each image with more instances than a batch has room for.
+
+    Args:
+        image_ids: [I] int64.
+        counts: [I] int64, instances of each image.
+        source: the json or pattern that lists them.
+        max_instances: of a batch.
+    """
+    problems = []
+    for row in np.flatnonzero(counts > max_instances).tolist():
+        name = int(image_ids[row])
+        message = (
+            f"Image {name} in {source} has {counts[row]} instances, of which the {max_instances} largest are used: "
+            "raise data.*.max_instances."
+        )
+        problems.append(Problem("too_many_instances", name, source, message))
+    return problems
+
+
+def save_index(path, index, seen):
+    """Writes the index and the image files it was made from, `seen`: {path: bytes}.
+
+    Raises:
+        OSError: the folder can't be written to.
+    """
+    arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
+    for name in ("categories", "problems"):
+        arrays[name] = _text([dataclasses.asdict(record) for record in arrays[name]])
+    arrays["seen_files"] = np.array([os.fsencode(name) for name in seen], np.bytes_)
+    arrays["seen_sizes"] = np.array(list(seen.values()), np.int64)
+    with replaced(path) as file:
+        np.savez(file, **arrays)
+
+
+def read_index(path):
+    """The index at `path` and what it was made from, {path: bytes}; None if there is none that can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        seen = dict(zip(map(os.fsdecode, arrays.pop("seen_files")), arrays.pop("seen_sizes").tolist(), strict=True))
+        arrays["categories"] = [Category(**record) for record in json.loads(arrays["categories"].tobytes())]
+        arrays["problems"] = [Problem(**record) for record in json.loads(arrays["problems"].tobytes())]
+        return CocoIndex(**arrays), seen
+    except Exception:  # a damaged or foreign file is no reason to stop: it's made again
+        return None
+
+
+def _text(value):
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)

@@ -1,0 +1,185 @@
+"""Pictures of shapes in a landscape, in which every pixel has a class: ground truth in all forms that data can have.
+
+A test bed for panoptic segmentation, as shapes.py is one for instances: the shapes are things, sky, grass, water and
+sand are stuff, and stones are what nobody labelled.
+"""
+
+import collections
+import json
+import pathlib
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from mrcnn_tf.common.files import replaced
+from mrcnn_tf.datasets.landscapes import STUFF, landscape
+from mrcnn_tf.datasets.shapes import Look, check_look, compose, ramp
+
+LOOK = Look(shapes=(2, 5), lengths=(0.25, 0.6), strokes=(0.14, 0.24))
+FIRST_STUFF = 21  # its category id, apart from the things', as COCO's are
+LEAST_STUFF = 0.004  # of the picture; a smaller area of a kind of stuff stays unlabelled
+LEAST_COVERAGE = 0.5  # of a pixel that is a shape's
+SHADES = 0.75  # of a category's colour, that the next segment of it in a picture has
+SHADOW, SHADOW_STRENGTH = 0.015, 0.3  # how far it falls, of the picture's side, and what it takes from the light
+
+# Where the parts of a dataset lie, by the names that a DataConfig has for them; all are `pathlib.Path`.
+PanopticShapes = collections.namedtuple("PanopticShapes", "images panoptic panoptic_maps annotations semantic_maps")
+
+_COLOURS = {  # of segments in the maps
+    "blade": (220, 20, 60),
+    "arrow": (250, 170, 30),
+    "hook": (150, 60, 200),
+    "cross": (255, 105, 180),
+    "sky": (70, 130, 180),
+    "grass": (107, 142, 35),
+    "water": (20, 60, 140),
+    "sand": (230, 200, 120),
+}
+
+
+def make_panoptic_shapes(folder, images, seed=0, size=128, look=None):
+    """Writes a dataset of pictures with their panoptic ground truth.
+
+        images/000001.png      the pictures
+        panoptic.json          COCO's panoptic format; stuff has one segment of each kind in a picture
+        panoptic/000001.png    its PNGs
+        instances.json         the things of it in COCO's instance format: the same pixels as run lengths
+        semantic/000001.png    category ids as a PNG with a palette; 0 is unlabelled
+
+    The n-th picture follows from the seed, n and the other arguments but not from how many are made.
+
+    Args:
+        folder: made if missing; a dataset that it holds is replaced.
+        images: how many.
+        seed: of everything drawn by chance; training and validation data need different ones.
+        size: the pictures' side in pixels.
+        look: a `shapes.Look` of the things; None is LOOK.
+
+    Returns:
+        PanopticShapes.
+
+    Raises:
+        UserError: numbers that make no sense.
+    """
+    look = look or LOOK
+    check_look(images, size, look)
+    folder = pathlib.Path(folder)
+    names = ("images", "panoptic.json", "panoptic", "instances.json", "semantic")
+    made = PanopticShapes(*(folder / name for name in names))
+    for path in (made.panoptic, made.annotations):
+        path.unlink(missing_ok=True)  # it must not stand beside another seed's pictures if this is interrupted
+    categories = _categories(look)
+    records, panoptic, instances = [], [], []
+    for number in range(1, images + 1):
+        picture, owners, owned = _draw(np.random.default_rng([seed, number]), size, look, categories)
+        name = f"{number:06d}.png"
+        records.append({"id": number, "file_name": name, "width": size, "height": size})
+        segments, colours = _segments(owners, owned, categories)
+        panoptic.append({"image_id": number, "file_name": name, "segments_info": segments})
+        for owner, segment in enumerate(segments, 1):
+            if segment["category_id"] < FIRST_STUFF:
+                mask = coco_mask.encode(np.asfortranarray(owners == owner, np.uint8))
+                rle = {"size": mask["size"], "counts": mask["counts"].decode()}
+                record = {"id": len(instances) + 1, "image_id": number, "segmentation": rle}
+                instances.append(record | {key: value for key, value in segment.items() if key != "id"})
+        ids = np.array([0, *(segment["category_id"] for segment in segments)], np.uint8)
+        _save(made.images / name, Image.fromarray(picture), compress_level=1)  # noise hardly shrinks
+        _save(made.panoptic_maps / name, Image.fromarray(colours[owners]))
+        _save(made.semantic_maps / name, _with_palette(ids[owners], categories))
+    things = [_without(category, "isthing", "color") for category in categories if category["isthing"]]
+    _write(made.annotations, images=records, annotations=instances, categories=things)
+    _write(made.panoptic, images=records, annotations=panoptic, categories=categories)
+    return made
+
+
+def _draw(rng, size, look, categories):
+    """A picture uint8 [size, size, 3], the number of each pixel's segment [size, size], 0 for none, and a list of the
+    segments' categories, of which the first has number 1."""
+    ground = landscape(rng, size)
+    scene = compose(rng, size, look)
+    picture, owners, owned = ground.picture, np.zeros((size, size), np.int64), []
+    names = [category["name"] for category in categories]
+    for kind, name in enumerate(STUFF):
+        region = ground.regions == kind
+        if region.sum() >= LEAST_STUFF * region.size:
+            owned.append(categories[names.index(name)])
+            owners[region] = len(owned)
+    used = []
+    for shape in scene:
+        colour = _colour(rng, picture[shape.coverage >= LEAST_COVERAGE], used)
+        used.append(colour)
+        picture = picture * (1 - SHADOW_STRENGTH * _shadow(shape.coverage))[..., None]
+        shade = np.float32(colour) + ramp(rng, size)
+        picture = picture + shape.coverage[..., None] * (shade - picture)
+        owned.append(categories[names.index(shape.kind.name)])
+        owners[shape.coverage >= LEAST_COVERAGE] = len(owned)
+    picture = picture + rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(1, 4))
+    seen = np.flatnonzero(np.bincount(owners.ravel(), minlength=len(owned) + 1)[1:])
+    numbers = np.zeros(len(owned) + 1, np.int64)
+    numbers[seen + 1] = np.arange(1, seen.size + 1)
+    return picture.round().clip(0, 255).astype(np.uint8), numbers[owners], [owned[place] for place in seen]
+
+
+def _colour(rng, below, used):
+    """Any colour that can be told from what lies below [N, 3] and from those used."""
+    colours = rng.uniform(20, 255, (16, 3))
+    known = np.array([below.mean(axis=0), *used])
+    return colours[np.linalg.norm(colours[:, None] - known, axis=2).min(axis=1).argmax()]
+
+
+def _shadow(coverage):
+    shift = max(1, round(SHADOW * coverage.shape[0]))
+    return np.pad(coverage, [[shift, 0], [shift, 0]])[:-shift, :-shift]
+
+
+def _segments(owners, owned, categories):
+    """(COCO's segments_info of a picture, [U + 1, 3] uint8 the colour of each number in `owners`)."""
+    segments, colours = [], np.zeros((len(owned) + 1, 3), np.uint8)
+    for number, category in enumerate(owned, 1):
+        rows, columns = np.nonzero(owners == number)
+        low, high = (columns.min(), rows.min()), (columns.max(), rows.max())
+        # Ever darker shades of the category's colour; the number in their last bits makes each one different.
+        shade = np.array(category["color"]) * SHADES ** sum(one is category for one in owned[: number - 1])
+        colours[number] = shade.astype(int) // 16 * 16 + np.array([number % 16, number // 16 % 16, number // 256])
+        red, green, blue = colours[number].tolist()
+        segments.append(
+            {
+                "id": red + 256 * green + 65536 * blue,
+                "category_id": category["id"],
+                "area": len(rows),
+                "bbox": [int(side) for side in (*low, high[0] - low[0] + 1, high[1] - low[1] + 1)],
+                "iscrowd": 0,
+            }
+        )
+    return segments, colours
+
+
+def _categories(look):
+    names = [kind.name for kind in look.drawn()]
+    things = [{"id": number, "name": name, "isthing": 1} for number, name in enumerate(names, 1)]
+    stuff = [{"id": number, "name": name, "isthing": 0} for number, name in enumerate(STUFF, FIRST_STUFF)]
+    return [category | {"color": list(_COLOURS[category["name"]])} for category in things + stuff]
+
+
+def _with_palette(values, categories):
+    palette = np.zeros((256, 3), np.uint8)
+    for category in categories:
+        palette[category["id"]] = category["color"]
+    image = Image.fromarray(values)
+    image.putpalette(palette.tobytes())
+    return image
+
+
+def _without(record, *names):
+    return {name: value for name, value in record.items() if name not in names}
+
+
+def _save(path, image, **how):
+    with replaced(path) as file:
+        image.save(file, **how)
+
+
+def _write(path, **lists):
+    with replaced(path) as file:
+        file.write_text(json.dumps(lists))

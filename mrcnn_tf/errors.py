@@ -1,9 +1,0 @@
-"""The one exception for mistakes that a user can mend."""
-
-
-class UserError(ValueError):
-    """One sentence that names the file, the record and the remedy; the command line prints it and exits with 2."""
-
-
-class NonFiniteLoss(UserError):
-    """A loss or gradient became infinite or NaN; the weights are those of the step before."""

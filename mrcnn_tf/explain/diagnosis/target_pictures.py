@@ -1,0 +1,138 @@
+"""Pictures of what training would teach the model on one image: they need `look(..., ground_truth)`."""
+
+import numpy as np
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.explain.diagnosis import figure as board
+from mrcnn_tf.explain.diagnosis.figure import COLOURS
+from mrcnn_tf.ops.matching import BACKGROUND, IGNORED
+
+TRUTH, POSITIVE, UNUSED, NEGATIVE = "#ffffff", COLOURS[2], COLOURS[1], COLOURS[6]
+
+
+def draw_matches(stages, count=60):
+    """The annotated objects, the anchors that learn them, and some of those that are ignored or learn background."""
+    _need(stages.matches, "ground_truth")
+    anchors = np.concatenate([level.anchors for level in stages.levels])
+    matches = stages.matches.matches
+    groups = {
+        "positive": (np.flatnonzero(matches >= 0), POSITIVE),
+        "ignored": (np.flatnonzero(matches == IGNORED), UNUSED),
+        "background": (np.flatnonzero(matches == BACKGROUND), NEGATIVE),
+    }
+    size = stages.image.shape[:2]
+    figure, panels = board.panels(2, size, side=5.4)
+    positive, colour = groups.pop("positive")
+    board.show(panels[0], stages.image, f"{len(positive)} anchors learn the {len(stages.truth)} objects", pale=0.25)
+    board.draw_boxes(panels[0], anchors[_some(positive, count)], colour, 1.2)
+    board.draw_boxes(panels[0], stages.truth.boxes, TRUTH, 2.0)
+    board.legend(panels[0], [("#999999", "annotated (white)"), (colour, f"positive: {len(positive):,}")])
+    board.show(panels[1], stages.image, "some of the others", pale=0.25)
+    for few, (name, (which, colour)) in zip((count, count // 4), groups.items(), strict=True):
+        board.draw_boxes(panels[1], anchors[_some(which, few)], colour, 1.0)
+        groups[name] = colour, f"{name}: {len(which):,}"
+    board.draw_boxes(panels[1], stages.truth.boxes, TRUTH, 2.0)
+    board.legend(panels[1], groups.values())
+    return board.picture(figure)
+
+
+def draw_sampled_rois(stages, count=60):
+    """The RoIs that the heads would learn from: positives in the colour of their class, negatives apart."""
+    _need(stages.sampled, "ground_truth")
+    sampled, size = stages.sampled, stages.image.shape[:2]
+    figure, panels = board.panels(2, size, side=5.4)
+    classes = np.unique(sampled.classes[sampled.positive])
+    board.show(panels[0], stages.image, f"{sampled.positive.sum()} positive RoIs", pale=0.25)
+    board.draw_boxes(panels[0], stages.truth.boxes, TRUTH, 2.0)
+    entries = [("#999999", "annotated (white)")]
+    for place, label in enumerate(classes):
+        own = np.flatnonzero(sampled.positive & (sampled.classes == label))
+        board.draw_boxes(panels[0], sampled.boxes[own[:count]], COLOURS[place % len(COLOURS)], 1.2)
+        entries.append((COLOURS[place % len(COLOURS)], f"{stages.categories[label - 1].name}: {len(own)}"))
+    board.legend(panels[0], entries)
+    negative = np.flatnonzero(~sampled.positive)
+    board.show(panels[1], stages.image, f"{len(negative)} negative RoIs", pale=0.25)
+    board.draw_boxes(panels[1], sampled.boxes[negative[:count]], NEGATIVE, 1.0)
+    board.legend(panels[1], [(NEGATIVE, f"learn background, {min(count, len(negative))} drawn")])
+    return board.picture(figure)
+
+
+def draw_mask_targets(stages, count=8):
+    """Positive RoIs, what the mask head should say in each, and what it says of the right class."""
+    _need(stages.sampled, "ground_truth")
+    _need(stages.sampled.masks, "masks")
+    sampled = stages.sampled
+    chosen = _spread(sampled.truth[sampled.positive], count)
+    figure, panels = board.panels(3 * len(chosen), (1, 1), columns=len(chosen), side=1.9)
+    for place, roi in enumerate(chosen):
+        column = panels[place :: len(chosen)]
+        _crop(column[0], stages, roi)
+        for axes, values in zip(column[1:], (sampled.mask_targets[roi], sampled.masks[roi]), strict=True):
+            axes.imshow(values, vmin=0, vmax=1, cmap="gray", aspect="auto")
+            board.bare(axes)
+    _row_names(panels[:: len(chosen)], ("RoI", "target", "predicted"))
+    return board.picture(figure)
+
+
+def draw_keypoint_targets(stages, count=6):
+    """Positive RoIs with the cells that their keypoints lie in, over the heatmaps that the model predicts."""
+    _need(stages.sampled, "ground_truth")
+    sampled = stages.sampled
+    _need(sampled.heatmaps, "keypoints")
+    labelled = sampled.keypoint_counts.any(axis=1)
+    chosen = _spread(np.where(labelled, sampled.truth[sampled.positive], -1), count)
+    figure, panels = board.panels(2 * len(chosen), (1, 1), columns=len(chosen), side=2.6)
+    for place, roi in enumerate(chosen):
+        upper, lower = panels[place], panels[len(chosen) + place]
+        _crop(upper, stages, roi)
+        points = np.flatnonzero(sampled.keypoint_counts[roi])
+        heat = [_probabilities(sampled.heatmaps[roi, point]) for point in points]
+        side = sampled.heatmaps.shape[-1]
+        lower.imshow(np.max([np.zeros([side, side]), *heat], axis=0), vmin=0, vmax=1, cmap="inferno", aspect="auto")
+        board.bare(lower)
+        left, top, right, bottom = sampled.boxes[roi]
+        for point in points:
+            y, x = divmod(int(sampled.keypoint_cells[roi, point]), side)
+            style = {"marker": "P", "s": 55, "c": COLOURS[point % len(COLOURS)], "edgecolors": "white"}
+            lower.scatter(x, y, **style)
+            upper.scatter(left + (x + 0.5) / side * (right - left), top + (y + 0.5) / side * (bottom - top), **style)
+    _row_names(panels[:: len(chosen)], ("RoI and targets", "predicted heat"))
+    return board.picture(figure)
+
+
+def _probabilities(logits):
+    """A heatmap's softmax, its maximum set to 1: over thousands of cells the numbers themselves are tiny."""
+    return np.exp(logits - logits.max())
+
+
+def _crop(axes, stages, roi):
+    """The image inside a sampled RoI."""
+    sampled = stages.sampled
+    left, top, right, bottom = sampled.boxes[roi]
+    board.show(axes, stages.image, stages.categories[sampled.classes[roi] - 1].name)
+    axes.set_aspect("auto")
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+
+
+def _row_names(first, names):
+    for axes, name in zip(first, names, strict=True):
+        axes.set_ylabel(name, fontsize=board.TEXT)
+
+
+def _some(indices, count):
+    """Up to `count` of them, evenly spread."""
+    return indices[np.linspace(0, max(len(indices) - 1, 0), min(len(indices), count)).round().astype(int)]
+
+
+def _spread(truth, count):
+    """Up to `count` positions of `truth` [p], one of each object first, and so on by turns; those of -1 last."""
+    turn = np.array([(truth[:place] == owner).sum() for place, owner in enumerate(truth)])
+    return np.lexsort((np.arange(len(truth)), turn, truth < 0))[:count]
+
+
+def _need(value, what):
+    if value is None:
+        raise UserError(
+            f"This picture needs what look() finds with {what}: give it the image's annotations with {what}."
+        )

@@ -1,0 +1,113 @@
+"""Masks as the closed polygons that a page draws: sampled from their run lengths, traced and simplified."""
+
+import contourpy
+import numpy as np
+
+from mrcnn_tf.datasets.rle import bounding_box, decode_strings
+
+MOST_SAMPLES = 256  # along a side of one mask; a large object's outline has more points than a page can show
+
+
+def mask_outlines(rles, scale, tolerance):
+    """The outlines of the masks of one image, as polygons that an even-odd rule fills.
+
+    A mask is never decoded whole: its run lengths are looked up at the points of a grid over its own box, so a photo of
+    50 megapixels costs no more than a small one.
+
+    Args:
+        rles: list of N masks in COCO's compressed RLE of one size; None for a missing one.
+        scale: drawing units per pixel of the image.
+        tolerance: drawing units by which a simplified outline may lie beside the traced one.
+
+    Returns:
+        A list of N lists of rings, each int64 [V, 2] with (x, y) in drawing units, V >= 3 and the first point not
+        repeated. Holes are rings as well. A mask without pixels, or smaller than the tolerance, has none.
+    """
+    rings, owners = [], []
+    for owner, rle in enumerate(rles):
+        traced = [] if rle is None else _trace(rle, scale, tolerance)
+        rings += traced
+        owners += [owner] * len(traced)
+    return simple_rings(rings, owners, len(rles), tolerance)
+
+
+def simple_rings(lines, owners, count, tolerance):
+    """Traced outlines as polygons of whole numbers, by whom they belong to.
+
+    Args:
+        lines: list of float [V, 2], closed.
+        owners: for each its owner, 0 to count - 1.
+        tolerance: as for `mask_outlines`.
+
+    Returns:
+        A list of `count` lists of rings, int64 [V, 2], as `mask_outlines` gives them.
+    """
+    found = [[] for _ in range(count)]
+    for owner, ring in zip(owners, simplify(lines, tolerance), strict=True):
+        ring = np.rint(ring[:-1]).astype(np.int64)
+        ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]
+        if len(ring) >= 3:
+            found[owner].append(ring)
+    return found
+
+
+def simplify(rings, tolerance):
+    """Ramer's and Douglas and Peucker's simplification of polylines, all of them at once.
+
+    Each pass splits every stretch between two kept points at the point that lies farthest from their chord, until none
+    lies farther than the tolerance.
+
+    Args:
+        rings: list of float [V, 2]; a closed one repeats its first point at the end.
+        tolerance: in the points' unit.
+
+    Returns:
+        The rings with the kept points only, first and last among them.
+    """
+    if not rings:
+        return []
+    points, ends = np.concatenate(rings), np.cumsum([len(ring) for ring in rings])
+    keep = np.zeros(len(points), bool)
+    keep[ends - 1] = keep[np.r_[0, ends[:-1]]] = True
+    while True:
+        kept = np.flatnonzero(keep)
+        stretch = np.cumsum(keep) - 1
+        first, last = points[kept[stretch]], points[kept[np.minimum(stretch + 1, len(kept) - 1)]]
+        distance = np.where(keep, 0.0, _distance(points, first, last))
+        farthest = np.maximum.reduceat(distance, kept)
+        split = np.flatnonzero((distance > tolerance) & (distance == farthest[stretch]))
+        if not split.size:
+            break
+        keep[split[np.unique(stretch[split], return_index=True)[1]]] = True
+    return [points[start:end][keep[start:end]] for start, end in zip(np.r_[0, ends[:-1]], ends, strict=True)]
+
+
+def _trace(rle, scale, tolerance):
+    """Closed polylines [V, 2] in drawing units around the mask's pixels."""
+    height = int(rle["size"][0])
+    counts = rle["counts"]
+    runs = decode_strings([counts.encode() if isinstance(counts, str) else counts])[0]
+    left, top, right, bottom = bounding_box(runs, height)
+    longest = max(right - left, bottom - top)
+    if not longest:
+        return []
+    step = max(1.0, tolerance / scale, longest / MOST_SAMPLES)  # pixels between samples
+    x, y = (
+        low + (np.arange(np.ceil((high - low) / step)) + 0.5) * step for low, high in ((left, right), (top, bottom))
+    )
+    # The last sample of a row or column may lie beyond the box, which holds nothing there.
+    columns, rows = np.minimum(x, right - 0.5).astype(np.int64), np.minimum(y, bottom - 0.5).astype(np.int64)
+    # Runs are outside and inside by turns, so the number of those that end at or before a pixel says which it is.
+    inside = np.searchsorted(np.cumsum(runs), columns[:, None] * height + rows[None, :], side="right") % 2 == 1
+    grid = np.zeros((len(rows) + 2, len(columns) + 2), np.float32)
+    grid[1:-1, 1:-1] = inside.T
+    x, y = (np.r_[values[0] - step, values, values[-1] + step] for values in (x, y))
+    return [line * scale for line in contourpy.contour_generator(x, y, grid).lines(0.5)]
+
+
+def _distance(points, first, last):
+    """[N] distances of points from the segments between two others, all [N, 2]."""
+    along = last - first
+    length = (along**2).sum(axis=1)
+    share = ((points - first) * along).sum(axis=1) / np.where(length, length, 1)
+    return np.linalg.norm(points - first - np.clip(share, 0, 1)[:, None] * along, axis=1)

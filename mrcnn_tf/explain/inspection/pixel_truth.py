@@ -1,0 +1,152 @@
+"""What each pixel of a dataset's images belongs to: segments of a panoptic json, or classes of label maps."""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from mrcnn_tf.common.categories import IGNORED, THINGS
+from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets.image_maps import semantic_classes
+from mrcnn_tf.evaluation.ground_truth import GroundTruth
+from mrcnn_tf.evaluation.panoptic_truth import read_panoptic_truth
+from mrcnn_tf.evaluation.semantic_iou import THINGS as ALL_THINGS
+from mrcnn_tf.evaluation.truth import read_labels, segment_labels
+
+
+@dataclasses.dataclass
+class PixelClass:
+    """A class that a segment or a region can have; `id` is None for all things as one."""
+
+    id: int | None
+    name: str
+    is_thing: bool
+
+
+@dataclasses.dataclass
+class Regions:
+    """One image's pixels divided up.
+
+    Attributes:
+        pixels: int32 [H, W], the id of each pixel's region; 0 for none.
+        segments: list of dicts with `id`, `category_id` (None: all things as one) and `iscrowd`.
+    """
+
+    pixels: np.ndarray
+    segments: list[dict]
+
+
+class SegmentTruth:
+    """The segments of a COCO panoptic json. A `LabelTruth` has the same attributes and methods.
+
+    Args:
+        panoptic: `PanopticTruth`.
+        things, stuff: the `Category`s that the model or the config knows; empty: all of the json's.
+
+    Attributes:
+        source: the file or folder it comes from.
+        images: list of dicts with `id`, `file_name`, `height` and `width`, in the file's order.
+        things, stuff: lists of `Category`.
+        classes: list of `PixelClass` of its regions.
+        judged: whether a region is right or wrong by itself, as a segment is.
+        left_out: a sentence for each image without a map.
+    """
+
+    judged = True
+
+    def __init__(self, panoptic, things=(), stuff=()):
+        self._panoptic = panoptic
+        self.source, self.left_out = panoptic.source, panoptic.left_out
+        self.images = [image for image in panoptic.records.images if image["id"] in panoptic.places]
+        self.things, self.stuff = list(things) or panoptic.things, list(stuff) or panoptic.stuff
+        self._numbers = semantic_classes(self.things, self.stuff)
+        kinds = (panoptic.things, True), (panoptic.stuff, False)
+        self.classes = [PixelClass(one.id, one.name, is_thing) for group, is_thing in kinds for one in group]
+
+    def __contains__(self, image_id):
+        return image_id in self._panoptic.places
+
+    def regions(self, image_id):
+        """`Regions` of an image."""
+        return Regions(self._panoptic.segment_map(image_id), self._panoptic.segments(image_id))
+
+    def labels(self, image_id, regions=None):
+        """uint8 [H, W]: 0 of any thing, 1 to S of stuff, 255 in void and in segments of other categories; from its
+        `Regions` if they were read already."""
+        regions = regions or self.regions(image_id)
+        return segment_labels(regions.pixels, regions.segments, self._numbers)
+
+    def instances(self):
+        """A `GroundTruth` of the json's images and categories of things, without annotations yet."""
+        records = [dataclasses.asdict(category) for category in self._panoptic.things]
+        return GroundTruth(self.source, self.images, records, [], {}, list(self.left_out))
+
+
+class LabelTruth:
+    """The classes of pixels, all things being one; the attributes are those of `SegmentTruth`.
+
+    Args:
+        source: the file or folder it comes from.
+        images: its images' records.
+        things, stuff: lists of `Category`.
+        read: gives uint8 [H, W] labels for the id of an image; 255 is ignored.
+    """
+
+    judged = False
+    left_out = ()
+
+    def __init__(self, source, images, things, stuff, read):
+        self.source, self.images, self.things, self.stuff = source, images, list(things), list(stuff)
+        self.labels = read
+        self._ids = {image["id"] for image in images}
+        self.classes = [PixelClass(None, ALL_THINGS, True), *(PixelClass(one.id, one.name, False) for one in stuff)]
+
+    def __contains__(self, image_id):
+        return image_id in self._ids
+
+    def regions(self, image_id):
+        """`Regions` of an image, one for each class in it."""
+        return label_regions(self.labels(image_id), self.stuff)
+
+    def instances(self):
+        """A `GroundTruth` of the images, without annotations."""
+        return GroundTruth(self.source, self.images, [], [], {}, [])
+
+
+def read_pixel_truth(data):
+    """The `SegmentTruth` or `LabelTruth` that a `DataConfig` names; None if it names neither.
+
+    Raises:
+        UserError: see `read_panoptic_truth` and `load_index`.
+    """
+    if data.panoptic:
+        return SegmentTruth(read_panoptic_truth(data.panoptic, data.panoptic_maps), data.categories, data.stuff)
+    if not data.semantic_maps:
+        return None
+    index = load_index(dataclasses.replace(data, semantic=True))
+    numbers = semantic_classes(index.categories, data.stuff)
+    columns = (index.image_ids, index.image_files, index.heights, index.widths)
+    images = [
+        {"id": one, "file_name": os.path.relpath(os.fsdecode(file), data.images), "height": height, "width": width}
+        for one, file, height, width in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+    files = dict(zip(index.image_ids.tolist(), map(os.fsdecode, index.map_files.tolist()), strict=True))
+    source = data.annotations or data.semantic_maps
+    return LabelTruth(
+        source, images, index.categories, data.stuff, lambda image_id: read_labels(files[image_id], numbers)
+    )
+
+
+def label_regions(labels, stuff):
+    """`Regions` of uint8 [H, W] labels, one for each class in them.
+
+    Args:
+        labels: 0 of any thing, 1 to S of stuff, 255 where ignored.
+        stuff: S `Category`s.
+    """
+    pixels = np.where(labels == IGNORED, 0, labels.astype(np.int32) + 1)
+    numbers = np.flatnonzero(np.bincount(pixels.ravel(), minlength=2)[1:])
+    ids = [None if number == THINGS else stuff[number - 1].id for number in numbers.tolist()]
+    return Regions(
+        pixels, [{"id": int(n) + 1, "category_id": i, "iscrowd": 0} for n, i in zip(numbers, ids, strict=True)]
+    )

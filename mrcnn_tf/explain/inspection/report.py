@@ -1,0 +1,239 @@
+"""The report: one HTML file with the figures, the pictures and the program that draws them, which needs no network."""
+
+import base64
+import dataclasses
+import datetime
+import hashlib
+import html
+import importlib.resources
+import json
+import os
+import re
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.version import __version__
+from mrcnn_tf.explain.inspection.objects import TOLERANCES, PageObjects
+from mrcnn_tf.explain.inspection.page_regions import PageRegions
+from mrcnn_tf.explain.inspection.thumbnails import Thumbnail, make_thumbnails
+
+BUDGET = 19_000_000  # characters of a report of up to `BUDGET_IMAGES` images; one of more may grow with them
+BUDGET_IMAGES = 500
+OUTLINES = 0.5  # of the budget that objects may take with fine outlines ...
+MOST_OUTLINES = 0.8  # ... and with coarse ones, beyond which images are left away
+LEAST_PICTURE = 3000  # characters of an image's picture that there must be room for
+SAMPLE = 24  # images from which the size of all outlines is guessed
+CURVE_CLASSES = 200  # with curves of their own, the most frequent ones
+SCRIPTS = (
+    "dom",
+    "charts",
+    "tables",
+    "overlay",
+    "gallery",
+    "controls",
+    "regions",
+    "dataset",
+    "model",
+    "panoptic",
+    "report",
+)
+
+
+@dataclasses.dataclass
+class Written:
+    """What a report came to: the images shown, those whose file couldn't be read and the file's size in bytes."""
+
+    images: int
+    unreadable: int
+    size: int
+
+
+def write_report(
+    path, title, facts, truth, folder, statistics, findings=None, detections=None, limit=500, on_done=None, pixels=None
+):
+    """Writes the report of a dataset or, with findings, of a model.
+
+    Args:
+        path: of the HTML file.
+        title: its heading.
+        facts: [(name, value), ...] strings below it, such as where data and model come from.
+        truth: the `GroundTruth`.
+        folder: that the file names of its images are relative to.
+        statistics: `DatasetStatistics`.
+        findings, detections: of a model: `Findings`, and the detections in COCO's result format that they are of.
+        limit: the most images to show: those with the gravest mistakes, or without a model some from all over the json.
+        on_done: called after each picture that is made.
+        pixels: `Pixels` of data with segments or classes of pixels.
+
+    Returns:
+        `Written`.
+
+    Raises:
+        UserError: not one picture can be read.
+    """
+    budget = BUDGET * max(1, min(limit, len(truth.images)) / BUDGET_IMAGES)
+    head = _head(title, facts, truth, statistics, findings)
+    drawn = [PageObjects(truth, detections, *((findings.pairs, findings.errors) if findings else ()))]
+    if pixels:
+        regions = PageRegions(pixels.shown, pixels.findings)
+        head |= _pixels(pixels, regions, truth)
+        drawn.append(regions)
+    chosen = _chosen(truth.images, findings, limit, pixels.findings if pixels else None)
+    room = budget - len(_script_safe(head))
+    pages = _objects(drawn, chosen, room)
+    if pixels and pixels.findings and findings:
+        _rank(pages, findings)
+    if len(pages) < len(chosen):
+        head["notes"].append("More would make the file too large.")
+    room -= sum(len(json.dumps(page, separators=(",", ":"))) for page in pages)
+    pictures = _pictures(chosen[: len(pages)], folder, room, on_done)
+    unreadable = [page["file"] for page, picture in zip(pages, pictures, strict=True) if picture.address is None]
+    if len(unreadable) == len(pages):
+        raise UserError(
+            f"No picture of {truth.source} can be shown, the first because {pictures[0].problem} "
+            f"({os.path.join(folder, pages[0]['file'])}): check the folder of the images."
+        )
+    for page, picture in zip(pages, pictures, strict=True):
+        page |= {"picture": picture.address, "problem": picture.problem, "note": picture.note}
+    if unreadable:
+        many = f"{len(unreadable)} images" if len(unreadable) > 1 else "1 image"
+        head["notes"].append(f"{many} can't be read; grey fields are in their place.")
+    text = page_text(title, head | {"images": pages})
+    with replaced(path) as file:
+        file.write_text(text, encoding="utf-8")
+    return Written(len(pages), len(unreadable), os.path.getsize(path))
+
+
+def page_text(title, data):
+    """The page's HTML.
+
+    Args:
+        title: of the window.
+        data: what `page/report.js` reads, json types.
+    """
+    files = importlib.resources.files("mrcnn_tf.explain.inspection.page")
+    style = files.joinpath("style.css").read_text(encoding="utf-8")
+    script = '"use strict";\n' + "\n".join(files.joinpath(f"{n}.js").read_text(encoding="utf-8") for n in SCRIPTS)
+    parts = {
+        "title": html.escape(title),
+        # The browser is told to run and load nothing but these two and the pictures within the file.
+        "policy": f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}; "
+        "base-uri 'none'; form-action 'none'",
+        "style": style,
+        "script": script,
+        "data": _script_safe(data),
+    }
+    template = files.joinpath("report.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], template)
+
+
+def _script_safe(data):
+    """Json that can't end the script element it stands in: every "<" is written as an escape, non-ASCII too."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _digest(text):
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
+
+
+def _head(title, facts, truth, statistics, findings):
+    """Everything but the images."""
+    classes = [
+        {"id": c["id"], "name": str(c.get("name", c["id"])), "skeleton": _skeleton(c)}
+        for c in sorted(truth.categories, key=lambda one: one["id"])
+    ]
+    return {
+        "title": title,
+        "facts": facts,
+        "made": datetime.date.today().isoformat(),
+        "version": __version__,
+        "classes": classes,
+        "statistics": statistics.to_json(),
+        "findings": _findings(findings) if findings else None,
+        "notes": [],
+    }
+
+
+def _skeleton(category):
+    skeleton = category.get("skeleton")
+    pairs = skeleton if isinstance(skeleton, list) else []
+    return [pair for pair in pairs if isinstance(pair, list) and len(pair) == 2]
+
+
+def _findings(findings):
+    curves = findings.curves.to_json()
+    frequent = sorted(curves["classes"], key=lambda one: -one["truths"])[:CURVE_CLASSES]
+    curves["classes"] = sorted(frequent, key=lambda one: one["id"])
+    return findings.to_json() | {"curves": curves, "kind": findings.pairs.kind}
+
+
+def _pixels(pixels, regions, truth):
+    """What the page's data have more where there are regions."""
+    results = pixels.results and pixels.results.to_json()
+    figures = results and {name: results[name] for name in ("panoptic", "semantic", "notes")}
+    return {
+        "regions": {
+            "classes": regions.classes(),
+            "segments": pixels.shown.judged,
+            "objects": pixels.truth.judged and pixels.truth.source == truth.source,
+            "statistics": pixels.statistics.to_json(),
+            "figures": figures,
+        }
+    }
+
+
+def _rank(pages, findings):
+    """Says of each image in which order those with objects come, since segments are ranked by themselves."""
+    places = {ranked.image_id: place for place, ranked in enumerate(findings.ranking)}
+    for page in pages:
+        page["rank"] = places.get(page["id"], len(places))
+
+
+def _chosen(images, findings, limit, pixel_findings=None):
+    """The image records to show, in their order on the page."""
+    if pixel_findings:
+        by_id = {image["id"]: image for image in images}
+        worst = [by_id.pop(image_id) for image_id in pixel_findings.ranking if image_id in by_id]
+        return (worst + list(by_id.values()))[:limit]
+    if not findings:
+        count = min(limit, len(images))
+        return [images[place * len(images) // count] for place in range(count)]
+    by_id = {image["id"]: image for image in images}
+    worst = [by_id.pop(ranked.image_id) for ranked in findings.ranking[:limit]]
+    judged = set(findings.pairs.image_ids)
+    rest = sorted(by_id.values(), key=lambda image: image["id"] not in judged)
+    return (worst + rest)[:limit]
+
+
+def _objects(drawn, chosen, room):
+    """The images' records with outlines as fine as the room allows; fewer of them if there is too little.
+
+    `drawn` are `PageObjects` and, where there are regions, `PageRegions`.
+    """
+
+    def record(image, tolerance):
+        return {key: value for one in drawn for key, value in one.of_image(image, tolerance).items()}
+
+    sample = chosen[:: -(-len(chosen) // SAMPLE)]
+    share = OUTLINES * room / len(chosen)
+    for tolerance in TOLERANCES:
+        sizes = [len(json.dumps(record(one, tolerance), separators=(",", ":"))) for one in sample]
+        if sum(sizes) <= share * len(sizes):
+            break
+    pages, size = [], 0
+    for image in chosen:
+        pages.append(record(image, tolerance))
+        size += len(json.dumps(pages[-1], separators=(",", ":")))
+        full = size > MOST_OUTLINES * room or size + LEAST_PICTURE * len(pages) > room
+        if full and len(pages) > 1:
+            return pages[:-1]
+    return pages
+
+
+def _pictures(images, folder, room, on_done):
+    """A `Thumbnail` of each image record."""
+    named = [isinstance(image.get("file_name"), str) and bool(image["file_name"]) for image in images]
+    paths = [os.path.join(folder, image["file_name"]) for image, name in zip(images, named, strict=True) if name]
+    frames = [(image["height"], image["width"]) for image, name in zip(images, named, strict=True) if name]
+    made = iter(make_thumbnails(paths, frames, room, on_done))
+    return [next(made) if name else Thumbnail(None, "the json gives it no file_name") for name in named]

@@ -1,1 +1,0 @@
-"""Keras layers, one file for each part of the paper's architecture."""

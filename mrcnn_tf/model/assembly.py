@@ -1,0 +1,135 @@
+"""The layers of a model from its config: which backbone, what the heads read, which heads there are."""
+
+import dataclasses
+
+from mrcnn_tf.common.categories import keypoint_channels
+from mrcnn_tf.model.backbones.application import ApplicationBackbone
+from mrcnn_tf.model.backbones.resnet import ResNet
+from mrcnn_tf.model.fpn import FPN, STRIDES
+from mrcnn_tf.model.heads.box_head import BoxHead
+from mrcnn_tf.model.heads.keypoint_head import KeypointHead
+from mrcnn_tf.model.heads.mask_head import MaskHead
+from mrcnn_tf.model.heads.mask_mlp import MaskMLP
+from mrcnn_tf.model.heads.res5 import Res5
+from mrcnn_tf.model.heads.semantic_head import SemanticHead
+from mrcnn_tf.model.preprocess import Preprocess
+from mrcnn_tf.model.roi_layer import RoILayer
+from mrcnn_tf.model.roi_sampler import RoISampler
+from mrcnn_tf.model.rpn import RPN
+
+
+class Assembly:
+    """The parts of a `MaskRCNN`, each with the weight path that importers know.
+
+    Args:
+        config: a `ModelConfig`.
+        dtype: the layers' policy.
+    """
+
+    def __init__(self, config, dtype):
+        self.config, self.tree, self.dtype = config, dataclasses.asdict(config), dtype
+        self.conventions = self.tree["conventions"]
+        # torchvision pads every image to a multiple of 32, detectron2 where a pyramid doubles back from stride 32.
+        padded = config.features == "FPN" or config.conventions.anchor_stride == "padded"
+        self.divisor = 32 if padded else 1
+
+    def preprocess(self):
+        config = self.config
+        return Preprocess(
+            config.pixel_mean, config.pixel_std, self.tree["resize"], self.divisor, dtype=self.dtype, name="preprocess"
+        )
+
+    def backbone(self):
+        settings = dict(self.tree["backbone"])
+        application, taps = settings.pop("application"), settings.pop("taps")
+        if application:
+            return ApplicationBackbone(application, taps, settings["freeze_at"], dtype=self.dtype, name="backbone")
+        last = 4 if self.config.features == "C4" else 5
+        return ResNet(**settings, epsilon=self._epsilon, last_stage=last, dtype=self.dtype, name="backbone")
+
+    def fpn(self):
+        """None where RPN and heads read the backbone's last map."""
+        if self.config.features != "FPN":
+            return None
+        return FPN(**self.tree["fpn"], epsilon=self._epsilon, dtype=self.dtype, name="fpn")
+
+    def strides(self, backbone):
+        """Pixels per cell of the maps that RPN and heads read."""
+        return STRIDES if self.config.features == "FPN" else backbone.strides[-1:]
+
+    def channels(self, backbone):
+        """Of those maps."""
+        return self.config.fpn.channels if self.config.features == "FPN" else backbone.output_shapes[-1][-1]
+
+    def rpn(self, strides, channels):
+        """None where there is no box head: nobody asks for proposals."""
+        if not self.config.box_head:
+            return None
+        return RPN(self.tree["rpn"], self.conventions, strides, channels, dtype=self.dtype, name="rpn")
+
+    def roi_sampler(self):
+        if not self.config.box_head:
+            return None
+        return RoISampler(self.tree["rois"], dtype=self.dtype, name="roi_sampler")
+
+    def box_features(self, strides):
+        """From maps and RoIs to what the box head reads; None without one."""
+        if not self.config.box_head:
+            return None
+        layer = self._roi_layer("box_head", strides)
+        if self.config.features != "C4":
+            return layer
+        settings = self.tree["backbone"] | {"epsilon": self._epsilon}
+        return Res5(settings, layer, dtype=self.dtype, name="res5")
+
+    def box_head(self):
+        """None without instances."""
+        if not self.config.box_head:
+            return None
+        return BoxHead(config=self.tree["box_head"], detections=self.tree["detections"], name="box_head", **self._head)
+
+    def mask_features(self, strides, box_features):
+        """The same for the mask head, if there is one; on C4 it reads what the box head does."""
+        if not self.config.mask_head:
+            return None
+        return box_features if self.config.features == "C4" else self._roi_layer("mask_head", strides)
+
+    def mask_head(self):
+        """None without masks."""
+        if not self.config.mask_head:
+            return None
+        kind = MaskMLP if self.config.mask_head.fcs else MaskHead
+        return kind(config=self.tree["mask_head"], name="mask_head", **self._head)
+
+    def keypoint_features(self, strides):
+        return self._roi_layer("keypoint_head", strides) if self.config.keypoint_head else None
+
+    def keypoint_head(self):
+        """None without keypoints."""
+        if not self.config.keypoint_head:
+            return None
+        channels = keypoint_channels(self.config.categories)[1].tolist()
+        return KeypointHead(
+            channels, self.tree["keypoint_head"], self.conventions, dtype=self.dtype, name="keypoint_head"
+        )
+
+    def semantic_head(self):
+        """None without classes for pixels."""
+        if not self.config.semantic_head:
+            return None
+        classes, strides = 1 + len(self.config.stuff), STRIDES[:4]  # P6 is for proposals alone
+        settings = {key: self.tree["semantic_head"][key] for key in ("channels", "norm")}
+        return SemanticHead(classes, strides, settings, self._epsilon, dtype=self.dtype, name="semantic_head")
+
+    @property
+    def _epsilon(self):
+        return self.conventions["batch_norm_epsilon"]
+
+    @property
+    def _head(self):
+        return {"num_classes": len(self.config.categories), "conventions": self.conventions, "dtype": self.dtype}
+
+    def _roi_layer(self, head, strides):
+        size = self.tree[head]["pool_size"]
+        pooled = strides[:4]  # P6 is for proposals alone
+        return RoILayer(size, pooled, self.conventions, **self.tree["roi_layer"], dtype=self.dtype, name=f"{head}_rois")

@@ -1,0 +1,128 @@
+"""A convolution with its normalisation and ReLU: the brick of backbone, pyramid and heads."""
+
+import keras
+import tensorflow as tf
+
+from mrcnn_tf.model.batch_norm import BatchNorm
+from mrcnn_tf.model.group_norm import GroupNorm
+from mrcnn_tf.ops import canvas
+from mrcnn_tf.ops.conv import conv2d
+
+HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}  # torchvision's kaiming_normal
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class ConvNorm(keras.layers.Layer):
+    """Convolution, then a bias or a normalisation, then ReLU if asked.
+
+    Padding is symmetric, (kernel_size - 1) / 2 on each side, as in the reference systems: TensorFlow's "same" would
+    shift strided convolutions by one pixel. A frozen batch norm is folded into the kernel at each call, which costs
+    nothing and saves two passes over the output.
+
+    Args:
+        filters: output channels.
+        kernel_size: odd.
+        strides: 1 or 2.
+        norm: None (bias), "frozen_bn", "bn", "sync_bn" or "gn".
+        activation: None or "relu".
+        epsilon: of the normalisation.
+        groups: the channels are convolved in that many groups, each by itself.
+        dilation: cells from one tap of the kernel to the next; more than 1 with strides 1 only.
+        kernel_initializer: as in keras.layers.Conv2D; He normal by fan-out if None.
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=1,
+        norm=None,
+        activation=None,
+        epsilon=1e-5,
+        groups=1,
+        dilation=1,
+        kernel_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)  # the folding of a frozen batch norm stays in float32
+        self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
+        self.norm, self.activation, self.epsilon = norm, activation, epsilon
+        self.groups, self.dilation = groups, dilation
+        default = keras.initializers.VarianceScaling(**HE_FAN_OUT)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer or default)
+        self.normalization = self._make_normalization()
+
+    def _make_normalization(self):
+        if self.norm == "gn":
+            return GroupNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
+        if self.norm in ("bn", "sync_bn"):
+            synchronized = self.norm == "sync_bn"
+            return BatchNorm(epsilon=self.epsilon, synchronized=synchronized, dtype=self.dtype_policy, name="norm")
+        return None
+
+    def build(self, input_shape):
+        channels, size = input_shape[-1] // self.groups, self.kernel_size
+        self.kernel = self.add_weight(
+            name="kernel", shape=(size, size, channels, self.filters), initializer=self.kernel_initializer
+        )
+        if self.norm is None:
+            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+        elif self.norm == "frozen_bn":
+            vector = {"shape": (self.filters,), "trainable": False}
+            self.gamma = self.add_weight(name="gamma", initializer="ones", **vector)
+            self.beta = self.add_weight(name="beta", initializer="zeros", **vector)
+            self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **vector)
+            self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **vector)
+        else:
+            self.normalization.build((None, None, None, self.filters))
+
+    def call(self, inputs, extent=None, training=False):
+        """[B, H, W, C] -> [B, H / strides, W / strides, filters]; `extent` is the canvas in cells of the input."""
+        inputs = tf.cast(inputs, self.compute_dtype)
+        kernel, shift = self.kernel_and_shift()
+        if self.kernel_size > 1:
+            inputs = canvas.clear(inputs, extent)
+        # Padding by hand and not as tf.nn.conv2d's argument: oneDNN has no gradient kernels for explicit padding.
+        padding = "SAME"
+        if self.strides > 1:
+            pad, padding = (self.kernel_size - 1) // 2, "VALID"
+            inputs = tf.pad(inputs, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+        relu = self.activation == "relu"
+        if self.normalization is None:
+            return conv2d(inputs, kernel, shift, self.strides, padding, relu, self.dilation)
+        outputs = conv2d(inputs, kernel, None, self.strides, padding, dilation=self.dilation)
+        outputs = self._normalize(outputs, canvas.extent(extent, self.strides), training)
+        return tf.nn.relu(outputs) if relu else outputs
+
+    def kernel_and_shift(self):
+        """The kernel, with a frozen batch norm folded into it, and what is added to its product, or None."""
+        if self.norm != "frozen_bn":
+            return self.kernel, None if self.norm else self.bias
+        scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
+        return self.kernel * scale, self.beta - self.moving_mean * scale
+
+    def _normalize(self, outputs, extent, training):
+        if self.norm == "gn":
+            return self.normalization(outputs, extent=extent)
+        return self.normalization(outputs, extent=extent, training=training)
+
+    def get_config(self):
+        return super().get_config() | {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "norm": self.norm,
+            "activation": self.activation,
+            "epsilon": self.epsilon,
+            "groups": self.groups,
+            "dilation": self.dilation,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+
+def conv_stack(count, filters, norm, epsilon, dtype):
+    """The hidden layers of a head on RoIs: a list of `count` 3x3 convolutions with ReLU, named conv1, conv2, ..."""
+    return [
+        ConvNorm(filters, 3, norm=norm, activation="relu", epsilon=epsilon, dtype=dtype, name=f"conv{index}")
+        for index in range(1, count + 1)
+    ]

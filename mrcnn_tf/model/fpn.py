@@ -1,0 +1,78 @@
+"""The feature pyramid (Lin et al. 2017): every level sees the coarser ones' semantics."""
+
+import keras
+import tensorflow as tf
+
+from mrcnn_tf.model.conv import ConvNorm
+from mrcnn_tf.ops import canvas
+from mrcnn_tf.ops.native.library import shapes_must_be_static
+
+STRIDES = [4, 8, 16, 32, 64]  # of P2 to P6
+
+
+def upsample(features):
+    """Nearest-neighbour doubling: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    if shapes_must_be_static():
+        return _resized(features)
+    batch, height, width = tf.unstack(tf.shape(features)[:3])
+    channels = features.shape[-1]
+    repeated = tf.broadcast_to(features[:, :, None, :, None, :], [batch, height, 2, width, 2, channels])
+    return tf.reshape(repeated, [batch, 2 * height, 2 * width, channels])
+
+
+@tf.custom_gradient
+def _resized(features):
+    """The same by the operation that TFLite has a fast kernel for, and XLA one without a gradient."""
+
+    def backward(upstream):
+        return 4 * tf.nn.avg_pool2d(upstream, 2, 2, "VALID")
+
+    return tf.raw_ops.ResizeNearestNeighbor(images=features, size=2 * tf.shape(features)[1:3]), backward
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class FPN(keras.layers.Layer):
+    """Pyramid levels {P2, ..., P6} from {C2, ..., C5}; P6 is P5 subsampled by two (FPN paper, footnote 2).
+
+    Args:
+        channels: of every level.
+        norm, epsilon: of the convolutions, see `ConvNorm`.
+    """
+
+    def __init__(self, channels=256, norm=None, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.channels, self.norm, self.epsilon = channels, norm, epsilon
+        uniform = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}
+
+        def conv(name, size):
+            initializer = keras.initializers.VarianceScaling(**uniform)
+            return ConvNorm(
+                channels, size, norm=norm, epsilon=epsilon, kernel_initializer=initializer,
+                dtype=self.dtype_policy, name=name,
+            )  # fmt: skip
+
+        self.lateral = [conv(f"lateral{level}", 1) for level in range(2, 6)]
+        self.output_convs = [conv(f"output{level}", 3) for level in range(2, 6)]
+
+    def build(self, input_shape):
+        for shape, lateral, output in zip(input_shape, self.lateral, self.output_convs, strict=True):
+            lateral.build(tuple(shape))
+            output.build((None, None, None, self.channels))
+
+    def call(self, maps, canvas_size=None):
+        """List of four maps [B, H_l, W_l, C_l] -> list of five [B, H_l, W_l, channels] at strides 4 to 64.
+
+        The levels are zero beyond each image's canvas, so that heads need not look at it.
+        """
+        extents = [canvas.extent(canvas_size, stride) for stride in STRIDES[:-1]]
+        laterals = [conv(*each) for conv, *each in zip(self.lateral, maps, extents, strict=True)]
+        merged = [laterals[-1]]
+        for finer in laterals[-2::-1]:
+            merged.insert(0, finer + upsample(merged[0]))
+        outputs = []
+        for conv, features, extent in zip(self.output_convs, merged, extents, strict=True):
+            outputs.append(canvas.clear(conv(features, extent=extent), extent))
+        return [*outputs, outputs[-1][:, ::2, ::2, :]]
+
+    def get_config(self):
+        return super().get_config() | {"channels": self.channels, "norm": self.norm, "epsilon": self.epsilon}

@@ -1,1 +1,0 @@
-"""Our own TensorFlow operations: compiled from `custom_ops/` on the machine that uses them, cached, and loaded."""

@@ -1,0 +1,197 @@
+"""What the model found in one image, in that image's own pixels."""
+
+import collections
+import functools
+
+import numpy as np
+import tensorflow as tf
+from pycocotools import mask as coco_mask
+
+from mrcnn_tf.ops.masks import paste_masks, paste_window
+from mrcnn_tf.ops.semantic import semantic_map
+from mrcnn_tf.results import visualize
+from mrcnn_tf.results.panoptic import Panoptic
+
+NAMED_IN_REPR = 5
+
+# Of one image: logits [h, w, S + 1] of all things and S classes of stuff; the (h, w) of the network's image that they
+# are of; the S `Category`s; and the `PanopticConfig` by which instances and stuff are fused, None where they aren't.
+Semantics = collections.namedtuple("Semantics", "logits size stuff fusion")
+# The same with the map itself, uint8 [H, W]; and what an exported model made of it, an `ops.panoptic.Fused` of numpy
+# arrays, or None: then it is fused here.
+MapSemantics = collections.namedtuple("MapSemantics", "labels fused stuff fusion")
+
+
+class Detections:
+    """The detections of one image, best first, as numpy arrays. D may be 0.
+
+    Attributes:
+        boxes: [D, 4] float32, [x1, y1, x2, y2] in pixels of the original image.
+        scores: [D] float32 in 0..1.
+        classes: [D] int32, 1..K, the model's numbering.
+        category_ids: [D] int64, the dataset's ids of those classes.
+        category_names: D strings.
+        categories: the D `Category`s themselves, which know the names and the skeleton of their keypoints.
+        mask_probabilities: [D, M, M] float32, the mask of the predicted class inside its box; None without a mask head.
+        masks: [D, H, W] bool, made of `mask_probabilities` when first asked for; None without a mask head.
+        keypoints: [D, P, 3] float32, (x, y, score) in pixels of the original image, P being the most keypoints of any
+            class; zeros in the places that the detection's own class lacks. The score is what `conventions.
+            keypoint_score` says. None without a keypoint head.
+        keypoint_offset: pixels that `keypoints` lie right of and below the dataset's own (`conventions.
+            keypoint_offset`): 0.5 where a whole number stands for the centre of its pixel.
+        image_size: (H, W) of the original image.
+        mask_rule: how mask probabilities become pixels, "torchvision" or "detectron2" (`conventions.mask_paste`).
+        semantic: [H, W] uint8, the class of each pixel: 0 of any thing, 1..S of stuff. Made when first asked for, of
+            logits that are held until then, 12 MB of 54 classes at 800 x 1088. None without a semantic head.
+        panoptic: things and stuff as one map of segments, a `Panoptic`, made when first asked for. None without a
+            semantic head, or with boxes and no masks.
+    """
+
+    def __init__(
+        self,
+        boxes,
+        scores,
+        classes,
+        image_size,
+        categories,
+        mask_probabilities=None,
+        mask_rule="torchvision",
+        keypoints=None,
+        keypoint_offset=0.0,
+        semantics=None,
+    ):
+        """Takes what the attributes describe, but as `categories` the model's K `Category`s, in its classes' order, and
+        as `semantics` what `semantic` and `panoptic` are made of, a `Semantics` or `MapSemantics`.
+
+        Raises:
+            ValueError: arrays of different lengths, a class outside 1..K, or keypoints that aren't [D, P, 3] or fewer
+                than a detected class has.
+        """
+        self.boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        self.scores = np.asarray(scores, np.float32)
+        self.classes = np.asarray(classes, np.int32)
+        self.mask_probabilities = None if mask_probabilities is None else np.asarray(mask_probabilities, np.float32)
+        self.keypoints = None if keypoints is None else np.asarray(keypoints, np.float32)
+        self.keypoint_offset = float(keypoint_offset)
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.mask_rule, self.semantics = mask_rule, semantics
+        self._check(categories)
+        self.categories = [categories[c - 1] for c in self.classes]
+        self.category_ids = np.array([category.id for category in self.categories], np.int64)
+        self.category_names = [category.name for category in self.categories]
+
+    def _check(self, categories):
+        arrays = (self.boxes, self.scores, self.classes, self.mask_probabilities, self.keypoints)
+        lengths = {len(array) for array in arrays if array is not None}
+        if len(lengths) > 1:
+            raise ValueError(f"boxes, scores, classes, masks, keypoints must be equally many, not {sorted(lengths)}.")
+        if len(self.classes) and not 1 <= self.classes.min() <= self.classes.max() <= len(categories):
+            raise ValueError(f"Every class must lie in 1..{len(categories)}, the number of categories.")
+        if self.keypoints is not None:
+            most = max((len(categories[c - 1].keypoints) for c in self.classes), default=0)
+            if self.keypoints.ndim != 3 or self.keypoints.shape[1] < most or self.keypoints.shape[2] != 3:
+                raise ValueError(f"Keypoints must be [D, {most} or more, 3], not {list(self.keypoints.shape)}.")
+
+    def __len__(self):
+        return len(self.scores)
+
+    def __repr__(self):
+        best = [
+            f"{name} {score:.2f}"
+            for name, score in zip(self.category_names[:NAMED_IN_REPR], self.scores[:NAMED_IN_REPR], strict=True)
+        ]
+        if len(self) > NAMED_IN_REPR:
+            best.append("...")
+        height, width = self.image_size
+        return f"<Detections: {len(self)} in {height} x {width} pixels{': ' if best else ''}{', '.join(best)}>"
+
+    @functools.cached_property
+    def masks(self):
+        if self.mask_probabilities is None:
+            return None
+        return paste_masks(self.mask_probabilities, self.boxes, *self.image_size, self.mask_rule)
+
+    @property
+    def semantic(self):
+        if self.semantics is None:
+            return None
+        if isinstance(self.semantics, Semantics):
+            logits, size = (tf.convert_to_tensor(value) for value in self.semantics[:2])
+            labels = _semantic_function(logits.shape[2])(logits, size, tf.constant(self.image_size)).numpy()
+            self.semantics = MapSemantics(labels, None, *self.semantics[2:])
+        return self.semantics.labels
+
+    @functools.cached_property
+    def panoptic(self):
+        given = self.semantics
+        if given is None or given.fusion is None:
+            return None
+        if isinstance(given, MapSemantics) and given.fused:
+            return Panoptic.from_fused(*given.fused[:3], self, given.stuff)
+        return Panoptic.fuse(self, self.semantic, given.stuff, given.fusion)
+
+    def to_coco(self, image_id):
+        """The detections in COCO's result format, ready for `json.dump` and for pycocotools.
+
+        Masks are encoded from their windows, so no whole-image mask is held.
+
+        Args:
+            image_id: the id of this image in the dataset.
+
+        Returns:
+            D dicts with `image_id`, `category_id`, `bbox` [x, y, width, height] and `score`; with a mask head also
+            `segmentation`, a compressed RLE whose `counts` is a string; with a keypoint head, where the class has
+            keypoints, `keypoints` [x, y, score, x, y, score, ...] in their order, x and y counted as the dataset does.
+        """
+        results = []
+        for index, (x1, y1, x2, y2) in enumerate(self.boxes.tolist()):
+            result = {
+                "image_id": int(image_id),
+                "category_id": int(self.category_ids[index]),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": float(self.scores[index]),
+            }
+            if self.mask_probabilities is not None:
+                window = paste_window(
+                    self.mask_probabilities[index], self.boxes[index], *self.image_size, self.mask_rule
+                )
+                result["segmentation"] = _encode(window, *self.image_size)
+            own = len(self.categories[index].keypoints)
+            if self.keypoints is not None and own:
+                shift = np.array([self.keypoint_offset, self.keypoint_offset, 0], np.float32)
+                result["keypoints"] = (self.keypoints[index, :own] - shift).ravel().tolist()
+            results.append(result)
+        return results
+
+    def draw(self, image, min_score=0.0, min_side=visualize.MIN_SIDE):
+        """The image with its detections drawn on it; see `visualize.draw_detections`."""
+        return visualize.draw_detections(image, self, min_score, min_side)
+
+
+@functools.cache
+def _semantic_function(classes):
+    """`ops.semantic.semantic_map`, traced once for images of all sizes."""
+    sizes = tf.TensorSpec([2], tf.int32)
+    signature = [tf.TensorSpec([None, None, classes], tf.float32), sizes, sizes]
+    return tf.function(semantic_map, input_signature=signature, autograph=False)
+
+
+def _encode(window, height, width):
+    """The COCO RLE of a `MaskWindow` in a [height, width] image.
+
+    RLE runs go down the columns, so each set run within a column of the window is a run of the image, unless it
+    touches the image's bottom and the next column's top.
+    """
+    rows, columns = window.pixels.shape
+    # One unset pixel before all and one below each column: no run goes on past its column.
+    pixels = np.zeros(columns * (rows + 1) + 1, bool)
+    pixels[1:].reshape(columns, rows + 1)[:, :rows] = window.pixels.T
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1])  # starts and ends by turns
+    bounds = (changes // (rows + 1) + window.left) * height + changes % (rows + 1) + window.top
+    joined = np.flatnonzero(bounds[1:] == bounds[:-1])  # an end where the next run starts
+    bounds = np.delete(bounds, np.concatenate([joined, joined + 1]))
+    counts = np.diff(bounds, prepend=0, append=height * width).tolist()
+    if counts[-1] == 0:
+        counts.pop()
+    rle = coco_mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}

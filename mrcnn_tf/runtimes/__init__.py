@@ -1,1 +1,0 @@
-"""Exported models where they run, with the same `detect` as a model."""

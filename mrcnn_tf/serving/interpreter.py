@@ -1,0 +1,76 @@
+"""The LiteRT interpreter with a file of ours in it. Imports no TensorFlow: a measured process holds nothing else."""
+
+import pathlib
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.serving.tflite_metadata import EXPORT
+
+SIGNATURE = "serving_default"
+INPUTS = {"image", "image_size"}
+PARTS = ("backbone", "heads")
+
+
+class SplitRunner:
+    """The two files of a split export as one function of named arrays."""
+
+    def __init__(self, backbone, heads):
+        self._backbone, self._heads = backbone, heads
+
+    def __call__(self, image, image_size):
+        maps = self._backbone(image=image, image_size=image_size)
+        return self._heads(image_size=image_size, **maps)
+
+    def get_input_details(self):
+        return self._backbone.get_input_details()
+
+    def get_output_details(self):
+        return self._heads.get_output_details()
+
+
+def detector_runner(path, part, threads, xnnpack):
+    """The function from image and image_size to detections that a file holds, or that it and its other half hold.
+
+    Args:
+        path, threads, xnnpack: as in `signature_runner`.
+        part: which half the file is, "backbone" or "heads"; None for a whole model.
+
+    Raises:
+        UserError: as `signature_runner`, and where the other half isn't beside the file.
+    """
+    if part is None:
+        return signature_runner(path, threads, xnnpack)
+    name = pathlib.Path(path).name.removesuffix(f".{part}.tflite")
+    files = [pathlib.Path(path).with_name(f"{name}.{half}.tflite") for half in PARTS]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{path} is one half of a model: put the other, {file.name}, beside it.")
+    return SplitRunner(*(signature_runner(file, threads, xnnpack) for file in files))
+
+
+def signature_runner(path, threads, xnnpack):
+    """The function of named arrays that the file's one signature is.
+
+    Args:
+        path: a .tflite file.
+        threads: of the interpreter.
+        xnnpack: whether the XNNPACK delegate computes what it can, in place of TFLite's own kernels.
+
+    Raises:
+        UserError: ai-edge-litert is missing, the file can't be loaded or detects nothing in an image, or `threads` < 1.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    except ImportError as error:
+        raise UserError("TFLite files run in ai-edge-litert: pip install 'mrcnn-tf[edge]'.") from error
+    if threads < 1:
+        raise UserError(f"An interpreter with {threads} threads can't run: give 1 or more.")
+    resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        interpreter = Interpreter(str(path), num_threads=threads, experimental_op_resolver_type=resolver)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"The TFLite interpreter can't load {path} ({reason}): export or copy it anew.") from error
+    if not INPUTS & set(interpreter.get_signature_list().get(SIGNATURE, {}).get("inputs", ())):
+        raise UserError(f"{path} has no signature for detection in an image: give a file that {EXPORT} wrote.")
+    return interpreter.get_signature_runner(SIGNATURE)

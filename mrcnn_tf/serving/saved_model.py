@@ -1,0 +1,176 @@
+"""A model as a SavedModel that TensorFlow Serving runs, checked before it gets its name."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets.images import UnreadableImage, read_image
+from mrcnn_tf.model.precision import POLICIES
+from mrcnn_tf.ops.native.library import load_custom_ops
+from mrcnn_tf.serving.assets import write_assets, write_server_configs
+from mrcnn_tf.serving.check import BY_PRECISION, Differences, check_detections
+from mrcnn_tf.serving.check_files import check_files
+from mrcnn_tf.serving.local import SavedModelRuntime
+from mrcnn_tf.serving.sendable import sendable_file
+from mrcnn_tf.serving.served import ServedGraph
+from mrcnn_tf.serving.variant import canvas_of, variant
+from mrcnn_tf.serving.warmup import write_warmup
+
+MASKS = ("roi", "rle")
+CUSTOM_OPS_NOTE = """\
+This SavedModel has operations of mrcnn_tf, a compiled library. It runs in Python, on a machine that has mrcnn_tf and
+has built the library for its own TensorFlow (mrcnn-tf build-ops):
+
+    from mrcnn_tf.runtimes.local import SavedModelRuntime
+    model = SavedModelRuntime("this folder")
+
+or, before tf.saved_model.load, mrcnn_tf.ops.native.library.load_custom_ops(). tensorflow_model_server loads no libraries:
+for it, export without custom ops.
+"""
+
+
+@dataclasses.dataclass
+class SavedModelReport:
+    """What an export wrote.
+
+    Attributes:
+        folder: of the version.
+        size: bytes of all its files.
+        precision: of the convolutions: "float32", "bfloat16" or "float16".
+        input_size: (height, width) of the fixed canvas; None where images keep the size that the resize rule gives.
+        differences: from the Keras model, the `Differences` of the check.
+    """
+
+    folder: pathlib.Path
+    size: int
+    precision: str
+    input_size: tuple[int, int] | None
+    differences: Differences
+
+
+def export_saved_model(
+    model,
+    folder,
+    *,
+    masks="roi",
+    precision=None,
+    max_detections=None,
+    score_threshold=None,
+    input_size=None,
+    xla=False,
+    custom_ops=False,
+    gpu=False,
+    check_images=None,
+):
+    """Writes a model as a SavedModel; `ServedGraph` describes its signatures.
+
+    Labels go into the folder's assets, a request to warm up a server into assets.extra, and beside the folder
+    models.config and batching.config, unless they are there. The export is loaded again and must find what the Keras
+    model finds, in one batch and one by one; only then the folder gets its name.
+
+    Args:
+        model: a `MaskRCNN`, however it was trained.
+        folder: its name is the version's number, such as export/1.
+        masks: "roi", probabilities inside each box, or "rle", COCO's run lengths of whole masks.
+        precision: of the convolutions, "float32", "bfloat16" or "float16"; None for the model's own.
+        max_detections, score_threshold: in place of the model's own.
+        input_size: a side or (height, width) in pixels: fit every image into a canvas of this size instead of resizing
+            it by the model's rule.
+        xla: compile the network, anew for each size of a batch. A tensorflow_model_server on a CPU needs
+            --xla_cpu_compilation_enabled for it.
+        custom_ops: use this package's compiled operations; such a model runs where Python loads their library.
+        gpu: the server has one: leave 3x3 convolutions to its library. For a processor they are rearranged.
+        check_images: image files for the check; by default three of the demo's.
+
+    Returns:
+        A `SavedModelReport`.
+
+    Raises:
+        UserError: a folder that exists or isn't named with a number, options that don't go together, an unreadable
+            check image, or an export that finds something else than the model.
+    """
+    folder = pathlib.Path(folder)
+    _check_folder(folder)
+    _check_options(model, masks, input_size, xla, custom_ops)
+    canvas = None if input_size is None else canvas_of(model, input_size)
+    model = variant(model, precision, max_detections, score_threshold)
+    graph = ServedGraph(model, masks, canvas, xla, custom_ops, gpu)
+    facts = {
+        "precision": _precision(model),
+        "input_size": None if canvas is None else list(canvas),
+        "masks": masks if model.mask_head else None,
+        "xla": xla,
+        "custom_ops": custom_ops,
+    }
+    with _new_folder(folder) as temporary, check_files(check_images) as files:
+        graph.save(temporary)
+        write_assets(model, temporary, facts)
+        write_warmup(temporary, [sendable_file(files[0])])
+        if custom_ops:
+            (temporary / "CUSTOM_OPS.txt").write_text(CUSTOM_OPS_NOTE, encoding="utf-8")
+        differences = _compare(model, temporary, files, canvas)
+    write_server_configs(folder.parent, folder.resolve().parent.name)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return SavedModelReport(folder, size, facts["precision"], canvas, differences)
+
+
+def _check_folder(folder):
+    if not (folder.name.isascii() and folder.name.isdigit()):
+        raise UserError(f"{folder} isn't named with a version's number: TensorFlow Serving reads folders as export/1.")
+    if folder.exists():
+        raise UserError(f"{folder} exists: export to the next number, or delete it.")
+
+
+def _check_options(model, masks, input_size, xla, custom_ops):
+    if masks not in MASKS:
+        raise UserError(f"There are no masks '{masks}': choose {' or '.join(MASKS)}.")
+    if masks == "rle" and not model.mask_head:
+        raise UserError("The model has no mask head, so nothing to encode: leave masks=rle out.")
+    if xla and input_size is None:
+        raise UserError("XLA compiles for one size of image: give input_size too.")
+    if xla and model.keypoint_head:
+        raise UserError("Keypoints are decoded in the size of each box, which XLA can't compile: export without xla.")
+    if xla and custom_ops:
+        raise UserError("XLA compiles stock operations only: choose xla or custom_ops.")
+    if custom_ops and load_custom_ops() is None:
+        raise UserError("There is no library of custom operations here: run mrcnn-tf build-ops, or leave custom_ops.")
+
+
+def _precision(model):
+    return {policy: precision for precision, policy in POLICIES.items()}.get(model.dtype_policy.name, "float32")
+
+
+@contextlib.contextmanager
+def _new_folder(folder):
+    """Gives a temporary folder beside `folder` and renames it when the block ends well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # No number, so that a server that watches the parent doesn't take it for a version.
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        yield temporary
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _compare(model, folder, files, canvas):
+    """`Differences` of the written model: its files in one batch and its pixels one by one."""
+    runtime = SavedModelRuntime(folder)
+    images = [read_image(file) for file in files]
+    reference = _reference(model, images, canvas)
+    batched = list(runtime.detect_files(files, batch=len(files)))
+    for found in batched:
+        if isinstance(found, UnreadableImage):
+            raise found
+    found, tolerances = [*batched, *runtime.detect(images)], BY_PRECISION[_precision(model)]
+    return check_detections(reference * 2, found, tolerances, model.config.detections)
+
+
+def _reference(model, images, canvas):
+    """What the Keras model detects in images; on a fixed canvas it sees them as the export does."""
+    if canvas is None:
+        return model.detect(images)
+    return [found for image in images for found in model.detect_batch(model.preprocess.letterbox(image, *canvas))]

@@ -1,0 +1,155 @@
+"""TFLite: a model as one file, or two, of builtin operations, with fixed shapes."""
+
+import dataclasses
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import replaced
+from mrcnn_tf.datasets.images import read_image
+from mrcnn_tf.serving.assets import labels_document, labels_text
+from mrcnn_tf.serving.calibration import calibration_inputs
+from mrcnn_tf.serving.check import BY_QUANTIZATION, Differences, check_detections
+from mrcnn_tf.serving.check_files import check_files
+from mrcnn_tf.serving.quantize import quantized
+from mrcnn_tf.serving.runtimes_tflite import TFLiteModel
+from mrcnn_tf.serving.tflite_graph import backbone_graph, check_convertible, heads_graph, save_graph, whole_graph
+from mrcnn_tf.serving.tflite_metadata import with_metadata
+from mrcnn_tf.serving.variant import canvas_of, variant
+
+QUANTIZATIONS = ("float32", "float16", "dynamic", "int8")
+
+
+@dataclasses.dataclass
+class TFLiteReport:
+    """What an export wrote.
+
+    Attributes:
+        files: one path, or those of the backbone and the heads.
+        input_size: (height, width) pixels.
+        quantization: "float32", "float16", "dynamic" or "int8".
+        differences: from the Keras model in float32, the `Differences` of the check.
+    """
+
+    files: list[pathlib.Path]
+    input_size: tuple[int, int]
+    quantization: str
+    differences: Differences
+
+
+def export_tflite(
+    model,
+    path,
+    quantize="float32",
+    calibration=None,
+    input_size=None,
+    max_detections=None,
+    score_threshold=None,
+    split=False,
+    check_images=None,
+):
+    """Writes a model as TFLite, of builtin operations only: no Flex, nothing of our own, no shape that varies.
+
+    The file's signature takes `image` uint8 [1, H, W, 3] RGB, the picture at the top left and the rest ignored, and
+    `image_size` int32 [1, 2], the picture's (height, width) in it. It gives what `MaskRCNN.call` does, boxes and
+    keypoints in the input's pixels; but of a semantic head `semantic` uint8 [1, H, W], the class of each pixel of the
+    input: 0 of any thing, 1..S of stuff, 255 beyond the picture. What lies there has no influence. Instances and stuff
+    are left for the client to fuse.
+
+    Args:
+        model: a `MaskRCNN`.
+        path: ends in .tflite.
+        quantize: "float32"; "float16", weights of half the size; "dynamic", weights of a quarter and convolutions of
+            bytes whose scale is found on the way; "int8", convolutions of bytes whose scales come from `calibration`.
+            Anchors, box decoding, suppression and RoI coordinates stay float32 in all of them.
+        calibration: for "int8": images as in use, a dataset of `coco_dataset` or a list of uint8 [H, W, 3]; a hundred
+            of them count.
+        input_size: a side or (height, width), pixels; by default what the model's resize rule makes at most.
+        max_detections, score_threshold: in place of the model's own.
+        split: write NAME.backbone.tflite (image -> maps and the RPN's scores, convolutions only) and NAME.heads.tflite
+            (all the rest), for delegates that refuse the rest.
+        check_images: image files on which the export must find what the model finds, or, with bytes, on which the
+            differences are told; by default three of the demo's.
+
+    Returns:
+        A `TFLiteReport`.
+
+    Raises:
+        UserError: another ending or quantisation, a size that the model can't have, no calibration images, an RoI
+            layer of run-time shapes, nothing to split, ai-edge-litert or ai-edge-quantizer missing, an unreadable check
+            image, or an export that finds something else than the model.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".tflite":
+        raise UserError(f"{path} doesn't end in .tflite: give such a path.")
+    if quantize not in QUANTIZATIONS:
+        raise UserError(f"There is no quantisation '{quantize}': choose {', '.join(QUANTIZATIONS)}.")
+    size = canvas_of(model, input_size)
+    check_convertible(model)
+    if split and not model.box_head:
+        raise UserError("Without a box head the model has no second half: export without split.")
+    if quantize == "int8" and calibration is None:
+        raise UserError("int8 needs images to find its scales on: give calibration images, such as the training's.")
+    model = variant(model, "float32", max_detections, score_threshold)
+    samples = calibration_inputs(model, calibration, size) if quantize == "int8" else None
+    labels = labels_text(model)
+    facts = labels_document(model, {"input_size": list(size), "quantization": quantize})
+    with tempfile.TemporaryDirectory() as folder, check_files(check_images) as paths:
+        images, files = [read_image(image) for image in paths], []
+        for part, graph, inputs in _parts(model, size, samples, split):
+            made = _converted(graph, quantize, inputs)
+            name = f"{path.stem}.{part}.tflite" if part else path.name
+            files.append(pathlib.Path(folder, name))
+            files[-1].write_bytes(with_metadata(made, facts | ({"part": part} if part else {}), labels))
+        differences = _compare(model, files[0], images, quantize)
+        return TFLiteReport([_placed(file, path.parent) for file in files], size, quantize, differences)
+
+
+def _parts(model, size, samples, split):
+    """(part, `Graph`, its calibration samples) of each file; the part of a whole model is None."""
+    if not split:
+        yield None, whole_graph(model, size), samples
+        return
+    backbone = backbone_graph(model, size)
+    yield "backbone", backbone, samples
+    if samples is not None:
+        samples = [
+            maps | {"image_size": sample["image_size"]}
+            for maps, sample in zip(backbone.run_on(samples), samples, strict=True)
+        ]
+    yield "heads", heads_graph(model, backbone), samples
+
+
+def _converted(graph, quantize, samples):
+    """The bytes of a .tflite of a `Graph`."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_graph(graph, folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if quantize == "float16":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        made = converter.convert()
+    return quantized(made, quantize, samples) if quantize in ("dynamic", "int8") else made
+
+
+def _compare(model, file, images, quantize):
+    """`Differences` of a written model from the Keras model on the same pixels."""
+    runtime, limits = TFLiteModel(file), model.config.detections
+    reference, exported = [], []
+    for sample in calibration_inputs(model, images, runtime.input_size):
+        batch = sample | {"image": np.float32(sample["image"]), "original_size": sample["image_size"]}
+        reference += model.detect_batch(batch)
+        exported += runtime.detect_batch(batch)
+    return check_detections(reference, exported, BY_QUANTIZATION[quantize], limits)
+
+
+def _placed(file, folder):
+    """Moves a finished file to a folder, whole or not at all."""
+    with replaced(folder / file.name) as temporary:
+        shutil.copyfile(file, temporary)
+    return folder / file.name

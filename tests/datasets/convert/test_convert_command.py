@@ -1,0 +1,164 @@
+"""`mrcnn-tf convert` as a user runs it."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from convert_samples import save_coco, save_image
+from test_convert_labelme import save_labelme, shape
+
+from mrcnn_tf import cli
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets.convert.class_names import read_names
+from mrcnn_tf.datasets.convert.guess import guess
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A function of arguments that runs the command: (exit status, stdout, stderr)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mrcnn-tf", "convert", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    folder = tmp_path / "meine bilder"
+    for stem, label in (("a", "猫"), ("b", "Hund")):
+        save_image(folder / f"{stem}.png", 20, 10)
+        shapes = [shape("polygon", [[1, 1], [5, 1], [5, 4]], label), shape("point", [[1, 1]])]
+        save_labelme(folder / f"{stem}.json", shapes, f"{stem}.png", 20, 10)
+    return folder
+
+
+def test_a_newcomers_first_conversion(run, labelled, tmp_path):
+    out = tmp_path / "train.json"
+    status, said, problems = run("labelme", labelled, "--out", out)
+    assert status == 0
+    assert f"2 images, 2 objects, 2 classes (猫 1, Hund 1): {out}" in said
+    assert f"Check it: mrcnn-tf validate {out} '{labelled}'" in said
+    assert "2 x point_shape, e.g. Shape 2 of" in problems
+    assert json.loads(out.read_text(encoding="utf-8"))["categories"][0] == {"id": 1, "name": "猫"}
+    assert len(json.loads((tmp_path / "train.problems.json").read_text(encoding="utf-8"))["problems"]) == 2
+
+
+def test_the_validation_set_gets_the_same_ids(run, labelled, tmp_path):
+    run("labelme", labelled, "--out", tmp_path / "train.json")
+    (labelled / "a.json").unlink()
+    status, said, _ = run(
+        "labelme", labelled, "--out", tmp_path / "val.json", "--names", tmp_path / "train.json", "--json"
+    )
+    figures = json.loads(said)
+    assert (status, figures["images"], figures["classes"]) == (0, 1, {"猫": 0, "Hund": 1})
+    assert figures["problems"] == {"point_shape": 1, "unlabelled_image": 1}
+    train, val = (json.loads((tmp_path / name).read_text(encoding="utf-8")) for name in ("train.json", "val.json"))
+    assert train["categories"] == val["categories"]
+
+
+@pytest.mark.parametrize("form", ["labelme", "via", "yolo", "voc", "label-maps", "masks"])
+def test_there_and_back(run, tmp_path, form):
+    path, images, _ = save_coco(tmp_path, boxes=False, flat=True)
+    out = tmp_path / ("via.json" if form == "via" else "out")
+    copies = [] if form in ("via", "label-maps") else ["--copy-images"]
+    images_too = [] if form == "label-maps" else ["--images", images]
+    status, said, _ = run("coco-to", form, path, "--out", out, *images_too, *copies)
+    assert status == 0
+    assert f"3 images, 4 objects, 2 classes: {out}" in said
+    back = tmp_path / "back.json"
+    extra = {"via": ["--images", images], "label-maps": ["--images", images, "--names", out / "names.json"]}
+    extra["label-maps"] += ["--class-divisor", 1000]
+    status, said, _ = run(form, out, "--out", back, "--json", *extra.get(form, []))
+    assert status == 0
+    assert (json.loads(said)["objects"], json.loads(said)["classes"]) == (4, {"Zelle groß": 2, "猫": 2})
+
+
+@pytest.mark.parametrize("form", ["labelme", "via", "yolo", "voc", "masks", "label-maps"])
+def test_archives_missing_and_empty_folders(run, tmp_path, form):
+    more = ["--images", tmp_path, "--class-name", "x"] if form == "label-maps" else []
+    out = ["--out", tmp_path / "out.json", *more]
+    packed = tmp_path / "data.zip"
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("a.json", "{}" * 100)
+    status, _, said = run(form, packed, *out)
+    assert status == 2 and "data.zip is a zip archive: unpack it and give" in said
+    packed.write_bytes(packed.read_bytes()[:60])
+    status, _, said = run(form, packed, *out)
+    assert status == 2 and "download it again" in said
+    status, _, said = run(form, tmp_path / "nowhere", *out)
+    assert status == 2 and "There is no" in said
+    (tmp_path / "empty").mkdir()
+    status, _, said = run(form, tmp_path / "empty", *out)
+    assert status == 2 and ("is empty" in said or "is a folder" in said)
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_the_right_command_is_named(run, labelled, tmp_path):
+    status, _, said = run("voc", labelled, "--out", tmp_path / "out.json")
+    assert status == 2
+    assert f'looks like another format: try `mrcnn-tf convert labelme "{labelled}"`' in said
+
+
+def test_a_folder_is_no_json(run, labelled, tmp_path):
+    status, _, said = run("labelme", labelled, "--out", tmp_path)
+    assert status == 2
+    assert f"--out {tmp_path} is a folder: name the json to write" in said
+
+
+def test_formats_are_guessed(tmp_path, labelled):
+    path, images, _ = save_coco(tmp_path)
+    assert guess(path) == "coco"
+    assert guess(labelled) == "labelme"
+    assert guess(labelled / "a.json") == "labelme"
+    assert guess(tmp_path / "images") == "label-maps"
+    (images / "a.txt").write_text("hello")
+    assert guess(images) == "label-maps"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("n.txt", "\n\n", "no class names"),
+        ("n.txt", "a\nb\na\n", "'a' twice"),
+        ("n.yaml", "names: [a", "can't be read as a list"),
+        ("n.json", "3", "isn't a list of class names"),
+        ("n.json", '{"categories": [{"id": 1}]}', "categories without id or name"),
+    ],
+)
+def test_bad_lists_of_names(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_names(tmp_path / name)
+    with pytest.raises(UserError, match="There is no file"):
+        read_names(tmp_path / "gone.txt")
+
+
+def test_lists_of_names(tmp_path):
+    (tmp_path / "n.txt").write_text("﻿a b\n\n猫 \n", encoding="utf-8")
+    assert read_names(tmp_path / "n.txt").numbers == {0: "a b", 1: "猫"}
+    assert read_names(tmp_path / "n.txt", first=1).numbers == {1: "a b", 2: "猫"}
+    (tmp_path / "n.txt").write_text("__ignore__\n_background_\ncat\ndog\n")
+    assert read_names(tmp_path / "n.txt").numbers == {1: "cat", 2: "dog"}
+    (tmp_path / "n.yaml").write_text("names:\n  3: x\n  7: y\n")
+    found = read_names(tmp_path / "n.yaml")
+    assert (found.numbers, found.categories) == ({3: "x", 7: "y"}, [(1, "x"), (2, "y")])
+    assert read_names(None) is None
+
+
+def test_no_conversion_waits_for_tensorflow(tmp_path, labelled):
+    program = (
+        "import sys; sys.argv = ['mrcnn-tf', 'convert', 'labelme', *sys.argv[1:]]\n"
+        "from mrcnn_tf import cli\n"
+        "try:\n    cli.main()\nfinally:\n    assert 'tensorflow' not in sys.modules"
+    )
+    paths = {"PYTHONPATH": ":".join(path for path in sys.path if path), "PATH": "/usr/bin:/bin"}
+    words = [sys.executable, "-c", program, str(labelled), "--out", str(tmp_path / "out.json")]
+    subprocess.run(words, env=paths, check=True, capture_output=True)

@@ -1,0 +1,157 @@
+"""Pascal VOC's folders against annotations worked out by hand."""
+
+import numpy as np
+import pytest
+from convert_samples import kinds, pixels, save_image
+from PIL import Image
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets.convert.label_images import palette, read_labels
+from mrcnn_tf.datasets.convert.voc import overlap, read_voc
+
+
+def save_xml(folder, stem, objects, width=20, height=10, filename=None):
+    """Annotations/stem.xml with objects (name, xmin, ymin, xmax, ymax)."""
+    records = "".join(
+        f"<object><name>{name}</name><pose>Left</pose><truncated>0</truncated><difficult>1</difficult><bndbox>"
+        f"<xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>"
+        "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part></object>"
+        for name, x1, y1, x2, y2 in objects
+    )
+    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+    text = f"<annotation><filename>{filename or stem + '.png'}</filename>{size}{records}</annotation>"
+    (folder / "Annotations").mkdir(parents=True, exist_ok=True)
+    (folder / "Annotations" / f"{stem}.xml").write_text(text, encoding="utf-8")
+
+
+def save_pixels(folder, stem, labels, colours=False):
+    (folder / "SegmentationObject").mkdir(exist_ok=True)
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette(palette().tobytes())
+    (image.convert("RGB") if colours else image).save(folder / "SegmentationObject" / f"{stem}.png")
+
+
+def test_boxes_count_pixels_from_one(tmp_path):
+    save_image(tmp_path / "JPEGImages/a.png", 20, 10)
+    save_xml(tmp_path, "a", [("cat", 3, 2, 6, 9), ("dog", 1, 1, 20, 10)])
+    coco = read_voc(tmp_path).to_coco()
+    assert coco["images"] == [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}]
+    assert [one["bbox"] for one in coco["annotations"]] == [[2, 1, 4, 8], [0, 0, 20, 10]]
+    assert [one["segmentation"] for one in coco["annotations"]] == [[], []]
+    assert [one["area"] for one in coco["annotations"]] == [32, 200]
+    zero = read_voc(tmp_path, zero_based=True).to_coco()
+    assert [one["bbox"] for one in zero["annotations"]] == [[3, 2, 3, 7], [1, 1, 19, 9]]
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_masks_go_by_number_or_by_box(tmp_path, colours):
+    """The PNG's first two objects are in the order of the xml, the others aren't, and one fits no box."""
+    save_image(tmp_path / "JPEGImages/a.png", 20, 10)
+    labels = np.zeros([10, 20], np.uint8)
+    labels[1:9, 2:6] = 1
+    labels[1:9, 7:9] = 2
+    labels[0, :] = 255
+    labels[1:3, 10:12] = 4
+    labels[5:8, 12:15] = 3
+    labels[9, 18:20] = 9
+    save_pixels(tmp_path, "a", labels, colours)
+    boxes = [
+        ("cat", 3, 2, 6, 9),
+        ("dog", 8, 2, 9, 9),
+        ("cat", 11, 2, 12, 3),
+        ("cow", 13, 6, 15, 8),
+        ("ant", 17, 1, 19, 4),
+    ]
+    save_xml(tmp_path, "a", boxes)
+    dataset = read_voc(tmp_path)
+    coco = dataset.to_coco()
+    masks = [pixels(one, coco["images"][0]) if one["segmentation"] else None for one in coco["annotations"]]
+    for mask, number in zip(masks, (1, 2, 4, 3), strict=False):
+        assert np.array_equal(mask, labels == number)
+    assert masks[4] is None
+    assert kinds(dataset) == ["mask_without_object", "no_mask"]
+
+
+def test_overlap():
+    assert overlap([0, 0, 4, 4], [2, 2, 6, 6]) == pytest.approx(4 / 28)
+    assert overlap([0, 0, 1, 1], [2, 2, 3, 3]) == 0
+    assert overlap([0, 0, 0, 0], [0, 0, 0, 0]) == 0
+
+
+def test_the_palette_is_vocs():
+    """The first colours as the development kit documents them."""
+    assert palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert palette()[15].tolist() == [192, 128, 128]
+    assert palette()[255].tolist() == [224, 224, 192]
+
+
+def test_splits(tmp_path):
+    for stem in "abc":
+        save_image(tmp_path / f"JPEGImages/{stem}.png", 20, 10)
+        save_xml(tmp_path, stem, [("cat", 3, 2, 6, 9)])
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/val.txt").write_text("c\na  1\ngone -1\n")
+    dataset = read_voc(tmp_path, split="val")
+    assert [one["file_name"] for one in dataset.to_coco()["images"]] == ["a.png", "c.png"]
+    assert kinds(dataset) == ["missing_annotation"]
+    with pytest.raises(UserError, match="ImageSets.Segmentation.test.txt: name a list"):
+        read_voc(tmp_path, split="test")
+
+
+def test_what_cannot_be_used_is_counted(tmp_path):
+    for stem in ("good", "cut", "size", "plain", "png"):
+        save_image(tmp_path / f"JPEGImages/{stem}.png", 20, 10)
+    boxes = [("cat", 3, 2, 6, 9), ("", 3, 2, 6, 9), ("x", 3, 2, 3, ""), ("x", "nan", 2, 3, 4), ("x", 30, 2, 35, 4)]
+    save_xml(tmp_path, "good", boxes, filename="C:\\pictures\\good.png")
+    save_xml(tmp_path, "size", boxes, 21, 10)
+    save_xml(tmp_path, "gone", boxes)
+    save_xml(tmp_path, "png", boxes[:1])
+    save_pixels(tmp_path, "png", np.zeros([5, 5]))
+    (tmp_path / "Annotations/cut.xml").write_text("<annotation>\n<object>\n", encoding="utf-8")
+    (tmp_path / "Annotations/plain.xml").write_text("<plist/>", encoding="utf-8")
+    dataset = read_voc(tmp_path)
+    coco = dataset.to_coco()
+    assert [one["file_name"] for one in coco["images"]] == ["good.png", "png.png"]
+    assert len(coco["annotations"]) == 2
+    assert kinds(dataset) == [
+        "bad_box",
+        "bad_box",
+        "broken_file",
+        "broken_file",
+        "missing_image",
+        "no_class",
+        "other_size",
+        "other_size",
+        "outside",
+    ]
+    assert any("cut.xml isn't valid xml (line 3)" in problem.message for problem in dataset.problems)
+
+
+def test_a_folder_of_xml_files_beside_images(tmp_path):
+    """As labelImg leaves it."""
+    save_image(tmp_path / "a.jpg", 20, 10)
+    save_xml(tmp_path, "a", [("cat", 3, 2, 6, 9)], 0, 0, filename="a")
+    (tmp_path / "Annotations/a.xml").rename(tmp_path / "a.xml")
+    (tmp_path / "Annotations").rmdir()
+    coco = read_voc(tmp_path).to_coco()
+    assert coco["images"] == [{"id": 1, "file_name": "a.jpg", "width": 20, "height": 10}]
+
+
+def test_kinds_of_label_images(tmp_path):
+    labels = np.array([[0, 1], [2, 300]])
+    Image.fromarray(labels.astype(np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray((labels % 256).astype(np.uint8)).save(tmp_path / "gray.png")
+    colours = np.zeros([2, 2, 4], np.uint8)
+    colours[..., 0], colours[..., 1], colours[..., 3] = labels % 256, labels // 256, 255
+    Image.fromarray(colours).save(tmp_path / "colour.png")
+    Image.fromarray(labels == 300).save(tmp_path / "bits.png")
+    assert read_labels(tmp_path / "deep.png").tolist() == labels.tolist()
+    assert read_labels(tmp_path / "gray.png").tolist() == (labels % 256).tolist()
+    assert read_labels(tmp_path / "colour.png").tolist() == labels.tolist()
+    assert read_labels(tmp_path / "bits.png").tolist() == [[0, 0], [0, 1]]
+    Image.fromarray(np.zeros([2, 2], np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(UserError, match="isn't a map of numbers"):
+        read_labels(tmp_path / "float.tiff")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "gray.png").read_bytes()[:40])
+    with pytest.raises(UserError, match="cut.png isn't a readable image"):
+        read_labels(tmp_path / "cut.png")

@@ -1,0 +1,131 @@
+"""Pictures of stages: the right things in the right places and colours."""
+
+import numpy as np
+import pytest
+from diagnosis_stub import stages
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.explain.diagnosis import pictures
+from mrcnn_tf.explain.diagnosis.activations import FeatureMap, principal_colours
+from mrcnn_tf.explain.diagnosis.counts import count
+from mrcnn_tf.explain.diagnosis.diagnose import Diagnosis
+from mrcnn_tf.explain.diagnosis.fates import fates
+from mrcnn_tf.explain.diagnosis.samples import RoISamples
+from mrcnn_tf.explain.diagnosis.targets import SampledRoIs
+from mrcnn_tf.explain.diagnosis.verdict_picture import FATE_COLOURS, proposal_heat
+
+BOX, FAR = [10, 10, 50, 50], [60, 60, 90, 90]
+FOUND, LOST = FATE_COLOURS["found"], FATE_COLOURS["below threshold"]
+
+
+def case(**changes):
+    found = stages([(BOX, 1), (FAR, 2)], [(BOX, [0.17, 0.8, 0.03]), (FAR, [0.95, 0.01, 0.04])], **changes)
+    found.maps = [FeatureMap("C4", 16, np.arange(6.0).reshape(2, 3), np.full((2, 3, 3), 9, np.uint8))]
+    edges = np.linspace(10, 50, 8).astype(np.float32)
+    found.samples = [RoISamples(np.float32(BOX), "C4", edges, edges, edges[:-1] + 2, edges[:-1] + 2)]
+    target = np.zeros((1, 28, 28), np.float32)
+    found.sampled = SampledRoIs(
+        boxes=np.float32([BOX, FAR]),
+        classes=np.array([1, 0]),
+        truth=np.array([0, 0]),
+        positive=np.array([True, False]),
+        mask_targets=target,
+        masks=target + 0.5,
+        keypoint_cells=np.array([[3, 9]]),
+        keypoint_counts=np.array([[True, False]]),
+        heatmaps=np.random.default_rng(0).normal(size=(1, 2, 8, 8)).astype(np.float32),
+    )
+    return found
+
+
+def diagnosis(found):
+    return Diagnosis([""], found, count(found), fates(found) if found.truth else [])
+
+
+def has(picture, colour):
+    """How many pixels of a PIL image are about this colour."""
+    wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+    return int((np.abs(np.asarray(picture).astype(int) - wanted).max(axis=-1) < 12).sum())
+
+
+def test_objects_have_the_colours_of_their_fates():
+    picture = diagnosis(case()).draw()
+    assert has(picture, FOUND) > 1000 and has(picture, LOST) > 1000 and has(picture, FATE_COLOURS["misplaced"]) < 50
+    narrow = diagnosis(case()).draw(heat=False)
+    assert narrow.width < 0.6 * picture.width
+
+
+@pytest.mark.parametrize("level", [5, 250])
+def test_lines_show_on_dark_and_bright_images(level):
+    found = case(image=np.full((100, 100, 3), level, np.uint8))
+    picture = np.asarray(diagnosis(found).draw(heat=False).convert("L"), int)
+    found.truth = None
+    plain = np.asarray(diagnosis(found).draw(heat=False).convert("L"), int)
+    for drawn in (picture, plain):
+        assert np.ptp(drawn[60:-90, 60:-60]) > 90
+
+
+def test_rejected_boxes_are_drawn_where_nothing_is_detected():
+    found = stages([], [(BOX, [0.97, 0.02, 0.01])])
+    found.truth = None
+    picture = diagnosis(found).draw(heat=False)
+    assert has(picture, "#009ed7") > 100
+
+
+def test_heat_lies_on_proposals():
+    heat = proposal_heat(case())
+    height, width = heat.shape
+    assert heat[int(0.3 * height), int(0.3 * width)] > 0.8 and heat[int(0.75 * height), int(0.75 * width)] > 0.4
+    assert heat[int(0.1 * height), int(0.9 * width)] == 0 and heat[int(0.55 * height), int(0.55 * width)] == 0
+
+
+def test_every_stage_has_a_picture():
+    drawn = pictures.all_pictures(case())
+    assert list(drawn) == [
+        *("input", "activations", "anchors", "matches", "objectness", "proposals", "levels", "samples"),
+        *("class_scores", "boxes", "detections", "sampled_rois", "mask_targets", "keypoint_targets"),
+    ]
+    for name, picture in drawn.items():
+        pixels = np.asarray(picture.convert("RGB"))
+        assert min(pixels.shape[:2]) > 100, name
+        assert pixels.std() > 5, name
+    assert has(drawn["samples"], "#e69f00") > 200
+    assert has(drawn["class_scores"], "#00b27d") > 100 and has(drawn["class_scores"], "#d55e00") > 10
+
+
+def test_without_proposals_nothing_fails():
+    found = stages([])
+    found.truth = None
+    for draw in ("draw_proposals", "draw_levels", "draw_samples", "draw_class_scores", "draw_boxes", "draw_detections"):
+        assert getattr(pictures, draw)(found).width > 100
+
+
+@pytest.mark.parametrize("draw", ["draw_matches", "draw_sampled_rois", "draw_mask_targets", "draw_keypoint_targets"])
+def test_what_is_missing_is_said(draw):
+    found = case()
+    found.matches = found.sampled = None
+    with pytest.raises(UserError, match="ground_truth"):
+        getattr(pictures, draw)(found)
+
+
+def test_without_masks_or_keypoints_there_are_no_targets():
+    found = case()
+    found.sampled.masks = found.sampled.heatmaps = None
+    assert "mask_targets" not in pictures.all_pictures(found)
+    with pytest.raises(UserError, match="masks"):
+        pictures.draw_mask_targets(found)
+    with pytest.raises(UserError, match="keypoints"):
+        pictures.draw_keypoint_targets(found)
+
+
+def test_equal_features_have_equal_colours():
+    values = np.zeros((4, 6, 16), np.float32)
+    values[:2, :, 3], values[2:, 3:, 5] = 1, 2
+    colours = principal_colours(values)
+    assert (colours[:2] == colours[0, 0]).all() and (colours[2:, 3:] == colours[3, 5]).all()
+    assert len({tuple(colours[place]) for place in ((0, 0), (3, 0), (3, 5))}) == 3
+
+
+@pytest.mark.parametrize("fill", [1.5, np.nan, np.inf])
+def test_a_map_that_says_nothing_has_a_picture(fill):
+    assert principal_colours(np.full((3, 3, 2), fill, np.float32)).shape == (3, 3, 3)

@@ -1,0 +1,249 @@
+"""Backbones of keras.applications: Keras's own features, indifference to padding, freezing, saving, and mistakes."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.model.backbones.application import ApplicationBackbone, application_network, stable_names, tapped
+from mrcnn_tf.model.backbones.application_graph import CanvasAveragePooling, HardSwish, padded_batch
+from mrcnn_tf.ops.native.library import static_shapes
+
+# The last block of each stage before the next halves its map.
+TAPS = {
+    "MobileNetV3Small": [
+        "expanded_conv_project_bn", "expanded_conv_2_add", "expanded_conv_7_add", "expanded_conv_10_add",
+    ],
+    "MobileNetV3Large": ["expanded_conv_2_add", "expanded_conv_5_add", "expanded_conv_11_add", "expanded_conv_14_add"],
+    "EfficientNetB0": ["block2b_add", "block3b_add", "block5c_add", "block7a_project_bn"],
+    "EfficientNetV2B0": ["block2b_add", "block3b_add", "block5e_add", "block6h_add"],
+    "ResNet50": ["conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"],
+    "DenseNet121": ["pool2_relu", "pool3_relu", "pool4_relu", "relu"],
+    "ConvNeXtTiny": ["add_2", "add_5", "add_14", "add_17"],
+}  # fmt: skip
+SMALL, SMALL_TAPS = "MobileNetV3Small", TAPS["MobileNetV3Small"]
+PLAIN_TAPS = ["conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu"]  # of MobileNet
+
+
+def built(application=SMALL, taps=SMALL_TAPS, **settings):
+    layer = ApplicationBackbone(application, taps, name="backbone", **settings)
+    layer.build((None, None, None, 3))
+    return layer
+
+
+def randomize(weights):
+    """Statistics and shifts that aren't neutral, so that padding wouldn't stay zero."""
+    random = np.random.default_rng(0)
+    for weight in weights:
+        if weight.name in ("beta", "bias", "mean", "moving_mean"):
+            weight.assign(random.normal(0, 0.2, weight.shape))
+        elif weight.name in ("gamma", "variance", "moving_variance"):
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+
+
+def plain_twin(backbone, application, taps):
+    """keras.applications' network with the backbone's weights, found by their paths, and the taps as its outputs."""
+    keras.utils.clear_session()  # Keras numbers names from the first again
+    options = {"include_preprocessing": False} if application.startswith("MobileNetV3") else {}
+    network = getattr(keras.applications, application)(
+        include_top=False, weights=None, input_shape=(None, None, 3), **options
+    )
+    weights, layers = {weight.path: weight for weight in backbone.weights}, []
+    for layer in network.layers:
+        layers += layer.layers if isinstance(layer, keras.Sequential) else [layer]
+    for layer in layers:
+        for weight in layer.weights:
+            kind = "gamma" if layer.name.endswith("layer_scale") else weight.name
+            if (path := f"backbone/{layer.name}/{kind}") in weights:
+                weight.assign(weights.pop(path))
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+    assert not weights
+    outputs = {operation.name: operation.output for operation in network.operations}
+    return keras.Model(network.input, [outputs[tap] for tap in taps])
+
+
+def largest(features):
+    return float(np.abs(features).max())
+
+
+def images_of(*shape):
+    """Pixels; the networks with preprocessing of their own expect such values."""
+    return np.random.default_rng(1).uniform(0, 255, (*shape, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def small():
+    keras.utils.set_random_seed(0)  # by rare chance all units of a squeeze are dead, and nothing reaches its kernel
+    backbone = built(freeze_at=0)
+    randomize(backbone.weights)
+    return backbone
+
+
+@pytest.mark.parametrize("application", TAPS)
+def test_features_are_kerass_own_and_dont_depend_on_padding(application):
+    backbone = built(application, TAPS[application])
+    randomize(backbone.weights)
+    own = images_of(1, 64, 96)
+    alone = backbone(own)
+    expected_maps = plain_twin(backbone, application, TAPS[application])(own)
+    for ours, expected, stride in zip(alone, expected_maps, (4, 8, 16, 32), strict=True):
+        assert ours.shape[1:3] == (64 // stride, 96 // stride)
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5 * largest(expected))
+    assert backbone.output_shapes == [(None, None, None, features.shape[-1]) for features in alone]
+
+    batch = images_of(2, 128, 128)  # other pixels stand in the first image's padding
+    batch[0, :64, :96] = own[0]
+    together = backbone(batch, canvas_size=tf.constant([[64, 96], [128, 128]]))
+    for padded, expected in zip(together, alone, strict=True):
+        height, width = expected.shape[1:3]
+        np.testing.assert_allclose(padded[:1, :height, :width], expected, rtol=1e-3, atol=1e-5 * largest(expected))
+
+
+def test_an_image_that_fills_the_batch_stays_as_it_is(small):
+    images = images_of(2, 64, 64)
+    together = small(images, canvas_size=tf.constant([[32, 64], [64, 64]]))
+    for features, expected in zip(together, small(images[1:]), strict=True):
+        np.testing.assert_allclose(features[1:], expected, rtol=1e-3, atol=1e-5 * largest(expected))
+
+
+def test_without_canvases_the_padding_would_matter(small):
+    own, batch = images_of(1, 32, 32), np.zeros((1, 64, 64, 3), np.float32)
+    batch[:, :32, :32] = own
+    alone, padded = small(own)[0], small(batch)[0][:, :8, :8]
+    assert largest(alone - padded) > 0.01 * largest(alone)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_the_average_is_that_of_the_canvas(keepdims):
+    features = np.random.default_rng(2).normal(size=(2, 4, 6, 3)).astype(np.float32)
+    pooling = CanvasAveragePooling(keepdims=keepdims)
+    with padded_batch(tf.zeros([2, 64, 96, 3]), tf.constant([[32, 96], [64, 48]])):
+        found = pooling(features)
+    expected = [features[0, :2].mean((0, 1)), features[1, :, :3].mean((0, 1))]
+    np.testing.assert_allclose(found, np.reshape(expected, (2, 1, 1, 3) if keepdims else (2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(np.reshape(pooling(features), (2, 3)), features.mean((1, 2)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("freeze_at, first", [(0, 0), (1, 1), (2, 4), (3, 6), (5, 14)])
+def test_freezing_holds_what_leads_to_a_level(freeze_at, first):
+    """MobileNet is a convolution and 13 pairs of depthwise and pointwise ones; level n is after pair 3, 5, 11, 13."""
+    learned = [weight.path for weight in built("MobileNet", PLAIN_TAPS, freeze_at=freeze_at).trainable_weights]
+    expected = ["backbone/conv1/kernel"] if first == 0 else []
+    for pair in range(max(first, 1), 14):
+        expected += [f"backbone/conv_dw_{pair}/kernel", f"backbone/conv_pw_{pair}/kernel"]
+    assert learned == expected
+
+
+def test_gradients_reach_every_convolution(small):
+    canvases = tf.constant([[32, 64]])
+    with tf.GradientTape() as tape:
+        maps = small(images_of(1, 64, 64) / 255, canvas_size=canvases, training=True)
+        total = tf.add_n([tf.reduce_sum(features**2) for features in maps])
+    slopes = tape.gradient(total, small.trainable_weights)
+    assert small.trainable_weights[0].path == "backbone/conv/kernel"
+    assert all(slope is not None and np.isfinite(slope).all() and np.any(slope) for slope in slopes)
+
+
+def test_training_changes_nothing_but_what_is_learned(small):
+    images = images_of(1, 32, 32)
+    before = [weight.numpy() for weight in small.weights]
+    for trained, plain in zip(small(images, training=True), small(images), strict=True):
+        np.testing.assert_array_equal(trained, plain)
+    for weight, value in zip(small.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_a_saved_model_gives_the_same_features(small, tmp_path):
+    images = keras.Input((None, None, 3))
+    model = keras.Model(images, small(images))
+    model.save(tmp_path / "model.keras")
+    copy = keras.saving.load_model(tmp_path / "model.keras")
+    pixels = images_of(1, 32, 32)
+    for ours, expected in zip(copy(pixels), model(pixels), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    (layer,) = (layer for layer in copy.layers if isinstance(layer, ApplicationBackbone))
+    assert layer.get_config() == small.get_config()
+    assert [weight.path for weight in layer.weights] == [weight.path for weight in small.weights]
+
+
+def test_bfloat16_runs(small):
+    network = built(dtype="mixed_bfloat16")
+    network.set_weights(small.get_weights())
+    images = images_of(1, 64, 64) / 127.5 - 1
+    canvases = tf.constant([[32, 64]])
+    maps = network(images, canvas_size=canvases)
+    assert {features.dtype for features in maps} == {tf.bfloat16}
+    assert {keras.backend.standardize_dtype(weight.dtype) for weight in network.weights} == {"float32"}
+    for ours, expected in zip(maps, small(images, canvas_size=canvases), strict=True):
+        np.testing.assert_allclose(tf.cast(ours, tf.float32), expected, rtol=0, atol=0.1 * largest(expected))
+
+
+def test_a_traced_function_takes_images_of_any_size(small):
+    function = tf.function(
+        lambda images, canvases: small(images, canvas_size=canvases),
+        input_signature=[tf.TensorSpec([None, None, None, 3]), tf.TensorSpec([None, 2], tf.int32)],
+    )
+    for size in (32, 64):
+        images, canvases = images_of(2, 64, size), tf.constant([[32, 32], [64, size]])
+        for traced, eager in zip(function(images, canvases), small(images, canvas_size=canvases), strict=True):
+            np.testing.assert_allclose(traced, eager, rtol=1e-4, atol=1e-5 * largest(eager))
+
+
+def test_names_dont_depend_on_the_networks_before():
+    keras.utils.clear_session()
+    first, second = application_network(SMALL), application_network(SMALL)
+    assert [layer.name for layer in first.layers] != [layer.name for layer in second.layers]
+    assert all(name == own for name, own in stable_names(first).items())
+    assert list(stable_names(second).values()) == list(stable_names(first).values())
+
+
+def test_unknown_networks_and_layers_are_named_with_similar_ones():
+    with pytest.raises(UserError, match="no 'MobileNetV3small'.*MobileNetV3Small"):
+        application_network("MobileNetV3small")
+    network = application_network(SMALL)
+    wrong = {
+        "no layer 'expanded_conv_2_ad'.*expanded_conv_2_add": ["expanded_conv_project_bn", "expanded_conv_2_ad"],
+        "'expanded_conv_2_add' of MobileNetV3Small has stride 8, and C2 needs stride 4": ["expanded_conv_2_add"],
+        "'expanded_conv_squeeze_excite_conv' of MobileNetV3Small has stride 128": ["expanded_conv_squeeze_excite_conv"],
+    }
+    for message, taps in wrong.items():
+        with pytest.raises(UserError, match=message):
+            tapped(network, SMALL, [*taps, *SMALL_TAPS[len(taps) :]])
+    with pytest.raises(UserError, match="names 3 layers: name four of MobileNetV3Small, such as"):
+        tapped(network, SMALL, SMALL_TAPS[:3])
+
+
+def test_the_layers_that_a_message_suggests_work():
+    network = application_network(SMALL)
+    with pytest.raises(UserError) as caught:
+        tapped(network, SMALL, [])
+    suggested = str(caught.value).partition("such as ")[2].rstrip(".").split(", ")
+    assert [output.shape[-1] for output in tapped(network, SMALL, suggested).outputs] == [72, 96, 288, 576]
+
+
+def test_a_network_that_loses_cells_at_the_borders_is_refused():
+    images = keras.Input((None, None, 3))
+    valid = keras.layers.Conv2D(4, 3, 2)
+    same = keras.layers.Conv2D(4, 3, 2, padding="same")
+    for outputs in (valid(images), keras.layers.Add()([valid(images), same(images)])):
+        with pytest.raises(UserError, match="No layer of Xception has stride 4 exactly"):
+            tapped(keras.Model(images, outputs), "Xception", SMALL_TAPS)
+
+
+def test_hard_swish_is_kerass_and_by_hand():
+    points = np.float32([-9, -3, -1.5, 0, 1, 3, 7])
+    expected = [0, 0, -1.5 * 1.5 / 6, 0, 4 / 6, 3, 7]
+    many = np.linspace(-5, 5, 1001, dtype=np.float32)
+    for context in (contextlib.nullcontext, static_shapes):
+        with context():
+            np.testing.assert_allclose(HardSwish()(points), expected, rtol=1e-6)
+            np.testing.assert_allclose(HardSwish()(many), keras.activations.hard_silu(many), rtol=1e-6, atol=1e-6)
+
+
+def test_a_copied_network_has_the_hard_swish_that_exports(small):
+    assert any(isinstance(one, HardSwish) for one in small._flatten_layers())
+    assert not any(getattr(one, "activation", None) is keras.activations.hard_silu for one in small._flatten_layers())

@@ -1,0 +1,85 @@
+"""res5 on RoIs: what it may be computed from, and in which order."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mrcnn_tf.model.heads.res5 import Res5
+from mrcnn_tf.model.roi_layer import RoILayer
+
+SETTINGS = {"groups": 1, "width_per_group": 64, "norm": "frozen_bn", "epsilon": 1e-5}
+
+
+def made(conventions, side, depth=50, stride_in_1x1=True, norm="frozen_bn", **roi_layer):
+    """A layer on 16 channels, with frozen statistics that aren't neutral."""
+    layer = RoILayer(side, [16], conventions(roi_sampling_ratio=2), **roi_layer)
+    settings = SETTINGS | {"depth": depth, "stride_in_1x1": stride_in_1x1, "norm": norm}
+    res5, random = Res5(settings, layer), np.random.default_rng(0)
+    res5.build([(None, None, None, 16)])
+    for weight in res5.weights:
+        if weight.name == "kernel":
+            weight.assign(random.normal(0, np.sqrt(1 / np.prod(weight.shape[:-1])), weight.shape))
+        elif weight.name in ("beta", "moving_mean"):
+            weight.assign(random.normal(0, 0.3, weight.shape))
+        else:
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+    return res5
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    """C4 [2, 6, 8, 16] and RoIs, some of them beyond the map."""
+    random = np.random.default_rng(1)
+    corner = random.uniform(-40, 90, (2, 5, 2))
+    rois = np.concatenate([corner, corner + random.uniform(10, 90, (2, 5, 2))], axis=2)
+    return random.normal(size=(2, 6, 8, 16)).astype(np.float32), tf.constant(rois, tf.float32)
+
+
+@pytest.mark.parametrize(("side", "depth"), [(14, 50), (7, 50), (14, 18)])
+def test_seven_cells_a_side_whatever_it_pools(inputs, conventions, side, depth):
+    res5 = made(conventions, side, depth)
+    outputs = res5([inputs[0]], inputs[1])
+    channels = 2048 if depth == 50 else 512
+    assert outputs.shape == (2, 5, 7, 7, channels)
+    assert res5.compute_output_shape(None)[2:] == outputs.shape[2:]
+    pooled = res5.roi_layer([inputs[0]], inputs[1])
+    expected = tf.reshape(pooled, [10, side, side, 16])
+    for block in res5.blocks:
+        expected = block(expected)
+    np.testing.assert_allclose(tf.reshape(outputs, expected.shape), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("side", "kind"), [(14, "align"), (7, "align"), (14, "warp")])
+@pytest.mark.parametrize("canvas", [None, [[96, 128], [60, 75]]])
+def test_convolving_the_map_first_gives_the_same(inputs, conventions, monkeypatch, side, kind, canvas):
+    res5 = made(conventions, side, kind=kind)
+    canvas = canvas and tf.constant(canvas)
+    results = []
+    for cells in (10**6, 0):  # few RoIs: pooled first; many: convolved first
+        monkeypatch.setattr("mrcnn_tf.model.heads.res5.MAP_CELLS", cells)
+        with tf.GradientTape() as tape:
+            features = tf.constant(inputs[0])
+            tape.watch(features)
+            outputs = res5([features], inputs[1], canvas)
+            total = tf.reduce_sum(outputs * tf.cos(tf.range(2048, dtype=tf.float32)))
+        results.append([outputs, *tape.gradient(total, [features, res5.blocks[0].convs[0].kernel])])
+    for plain, first in zip(*results, strict=True):
+        np.testing.assert_allclose(first, plain, rtol=1e-3, atol=1e-3 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stride_in_1x1": False},  # the 3x3 convolution strides, over all bins
+        {"depth": 18},
+        {"norm": "gn"},
+        {"aggregate": "max"},
+        {"kind": "pool", "aggregate": "max"},
+    ],
+)
+def test_where_the_order_matters_rois_are_pooled_first(inputs, conventions, monkeypatch, settings):
+    res5 = made(conventions, 14, **settings)
+    monkeypatch.setattr("mrcnn_tf.model.heads.res5.MAP_CELLS", 10**6)
+    plain = res5([inputs[0]], inputs[1])
+    monkeypatch.setattr("mrcnn_tf.model.heads.res5.MAP_CELLS", 0)
+    np.testing.assert_array_equal(res5([inputs[0]], inputs[1]), plain)

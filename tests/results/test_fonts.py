@@ -1,0 +1,108 @@
+"""Labels in scripts that the usual font lacks; the fonts are drawn here, whatever is installed."""
+
+import warnings
+
+import numpy as np
+import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.explain.diagnosis import figure
+from mrcnn_tf.results import fonts
+from mrcnn_tf.results.detections import Detections
+
+CAT = "\N{CJK UNIFIED IDEOGRAPH-732B}"
+
+
+def square():
+    pen = TTGlyphPen(None)
+    for number, (x, y) in enumerate([(100, 0), (100, 700), (800, 700), (800, 0)]):
+        pen.lineTo((x, y)) if number else pen.moveTo((x, y))
+    pen.closePath()
+    return pen.glyph()
+
+
+def make_font(path, letters):
+    """A font whose every letter is a black square."""
+    names = [".notdef", *(f"u{ord(letter):04X}" for letter in letters)]
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({ord(letter): name for letter, name in zip(letters, names[1:], strict=True)})
+    builder.setupGlyf({name: square() for name in names})
+    builder.setupHorizontalMetrics({name: (900, 100) for name in names})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": path.stem, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+    return str(path)
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """A function that sets which fonts the machine has."""
+
+    def install(*paths):
+        fonts._file_of.cache_clear()
+        monkeypatch.setattr(fonts, "_installed", lambda: list(paths))
+
+    yield install
+    fonts._file_of.cache_clear()
+
+
+def test_the_usual_font_where_it_is_enough(installed, capsys):
+    installed("/nowhere.ttf")
+    for text in ("", "cell 0.95", "Zelle groß", "клетка", "κύτταρο", "خلية"):
+        assert fonts.font_file(text).endswith("DejaVuSans.ttf")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_font_of_the_machine_that_has_all_letters(installed, tmp_path, capsys):
+    half = make_font(tmp_path / "half.ttf", CAT)
+    whole = make_font(tmp_path / "whole.ttf", CAT + "0.9")
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    installed(str(tmp_path / "broken.ttf"), half, whole)
+    assert fonts.font_file(f"{CAT} 0.9") == whole
+    assert fonts.font_file(CAT) == half  # the first that will do
+    assert capsys.readouterr().err == ""
+
+
+def test_no_font_has_it(installed, capsys):
+    installed()
+    assert fonts.font_file(f"{CAT} 0.9").endswith("DejaVuSans.ttf")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"has the letters {CAT}, and" in said and "install" in said
+    fonts.font_file(f"{CAT} 0.9")
+    assert capsys.readouterr().err == ""  # once is enough
+
+
+def test_detections_are_labelled_with_it(installed, tmp_path):
+    image = np.full((80, 120, 3), 90, np.uint8)
+    drawn = []
+    for paths in ((), (make_font(tmp_path / "whole.ttf", CAT + "0.95"),)):
+        installed(*paths)
+        found = Detections(
+            boxes=np.array([[20, 30, 60, 70]], np.float32),
+            scores=np.array([0.95], np.float32),
+            classes=np.array([1], np.int32),
+            mask_probabilities=None,
+            keypoints=None,
+            image_size=(80, 120),
+            categories=[Category(1, CAT)],
+        )
+        drawn.append(np.asarray(found.draw(image)))
+    assert drawn[0].shape == drawn[1].shape and (drawn[0] != drawn[1]).any()
+
+
+def test_figures_are_labelled_with_it(installed, tmp_path):
+    drawn = []
+    for paths in ((), (make_font(tmp_path / "whole.ttf", CAT),)):
+        installed(*paths)
+        board, (axes,) = figure.panels(1, (40, 40))
+        figure.show(axes, np.full((40, 40, 3), 255, np.uint8), CAT * 12)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            drawn.append(np.asarray(figure.picture(board)).astype(int))
+        assert any("missing from font" in str(one.message) for one in caught) == (not paths)
+    assert drawn[0].shape != drawn[1].shape or (drawn[0] != drawn[1]).any()
