@@ -3,9 +3,8 @@
 import pathlib
 import sys
 
-from mrcnn_tf.common.compatibility import check_environment
+from mrcnn_tf.common.environment import __version__, check_environment
 from mrcnn_tf.common.errors import NonFiniteLoss, UserError
-from mrcnn_tf.common.version import __version__
 
 __all__ = [
     "CocoAP",
@@ -34,16 +33,16 @@ check_environment()
 # The command imports what it needs when it needs it: its help and its complaints don't wait for TensorFlow.
 if pathlib.Path(sys.argv[0]).stem != "mrcnn-tf":
     from mrcnn_tf import ops
-    from mrcnn_tf.config.config import load_config
+    from mrcnn_tf.config.load import load_config
     from mrcnn_tf.config.settings import Config
     from mrcnn_tf.data.pipeline import coco_dataset
     from mrcnn_tf.evaluation.callback import CocoAP
     from mrcnn_tf.evaluation.runner import evaluate
-    from mrcnn_tf.explain.visualize_samples import show_batch
-    from mrcnn_tf.model.model import MaskRCNN
+    from mrcnn_tf.explain.show_batch import show_batch
+    from mrcnn_tf.model.mask_rcnn import MaskRCNN
     from mrcnn_tf.results.detections import Detections
     from mrcnn_tf.serving.saved_model import export_saved_model
-    from mrcnn_tf.serving.tflite import export_tflite
+    from mrcnn_tf.serving.tflite_export import export_tflite
     from mrcnn_tf.training.optimizer import make_optimizer
     from mrcnn_tf.training.trainer import load_model, train
     from mrcnn_tf.weights.presets import list_presets

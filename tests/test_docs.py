@@ -16,7 +16,7 @@ from tiny import tiny_config
 
 import mrcnn_tf
 from mrcnn_tf.cli import app
-from mrcnn_tf.config.config import config_names
+from mrcnn_tf.config.load import config_names
 from mrcnn_tf.explain.diagnosis.fates import FATES, FOUND
 from mrcnn_tf.model.assembly import Assembly
 from mrcnn_tf.weights.presets import PRESETS
@@ -234,7 +234,7 @@ def test_each_way_to_lose_an_object_is_explained():
 
 
 def test_the_list_of_settings_is_whole():
-    from mrcnn_tf.config.config import load_config
+    from mrcnn_tf.config.load import load_config
 
     cfg = load_config("mask_rcnn_r50_fpn", ["model.keypoint_head={}"])
 

@@ -6,7 +6,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from mrcnn_tf.datasets.doctor import kinds
-from mrcnn_tf.datasets.doctor.kind import SEVERITIES
+from mrcnn_tf.datasets.doctor.record_kinds import SEVERITIES
 
 
 def setup(app):

@@ -7,7 +7,7 @@ import pathlib
 import tokenize
 import typing
 
-from mrcnn_tf.config import config_checks, settings
+from mrcnn_tf.config import checks, settings
 
 
 @dataclasses.dataclass
@@ -113,13 +113,13 @@ def _default(field, written):
 
 def _choices():
     """{key path: the values that config_checks.check_choices allows}."""
-    source = ast.parse(pathlib.Path(config_checks.__file__).read_text(encoding="utf-8"))
+    source = ast.parse(pathlib.Path(checks.__file__).read_text(encoding="utf-8"))
     (function,) = (item for item in source.body if getattr(item, "name", "") == "check_choices")
     rows = (node.elts for node in ast.walk(function) if isinstance(node, ast.Tuple) and len(node.elts) == 3)
     found = {}
     for key, _, allowed in rows:
         if isinstance(key, ast.Constant) and "." in str(key.value):
-            found[key.value] = eval(compile(ast.Expression(allowed), "choices", "eval"), vars(config_checks))
+            found[key.value] = eval(compile(ast.Expression(allowed), "choices", "eval"), vars(checks))
     return found
 
 

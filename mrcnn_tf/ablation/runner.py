@@ -12,7 +12,7 @@ from mrcnn_tf.ablation.report import Ablation, Outcome
 from mrcnn_tf.ablation.tables import TABLES
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import replaced
-from mrcnn_tf.config.config import load_config
+from mrcnn_tf.config.load import load_config
 from mrcnn_tf.datasets.shapes import make_shapes
 
 BASE = pathlib.Path(__file__).parent / "base.yaml"

@@ -13,7 +13,7 @@ import sys
 from mrcnn_tf.ablation.runner import BASE, RESULT
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import replaced
-from mrcnn_tf.config.config import load_config
+from mrcnn_tf.config.load import load_config
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.evaluation.runner import evaluate
 from mrcnn_tf.training.trainer import train

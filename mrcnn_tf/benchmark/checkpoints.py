@@ -8,7 +8,7 @@ import keras
 from mrcnn_tf.benchmark import worker
 from mrcnn_tf.benchmark.models import benchmark_config
 from mrcnn_tf.benchmark.training import RATE, repeated_batch
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.training.checkpoint import Checkpoints
 from mrcnn_tf.training.optimizer import SGD
 from mrcnn_tf.training.snapshot import snapshot

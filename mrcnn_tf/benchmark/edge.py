@@ -17,8 +17,7 @@ from mrcnn_tf.benchmark.processes import LeftOut, Process, take_turns
 from mrcnn_tf.benchmark.report import Times
 from mrcnn_tf.benchmark.table import readable
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.interpreter import signature_runner
-from mrcnn_tf.serving.tflite_metadata import read_metadata
+from mrcnn_tf.serving.interpreter import read_metadata, signature_runner
 
 MODULE = "mrcnn_tf.benchmark.edge"
 THREADS = (1, 2)

@@ -6,9 +6,9 @@ import tempfile
 
 from mrcnn_tf.benchmark import worker
 from mrcnn_tf.benchmark.coco_like import coco_like
-from mrcnn_tf.evaluation.backends import check_backend
 from mrcnn_tf.evaluation.coco import evaluate_detections
 from mrcnn_tf.evaluation.ground_truth import read_ground_truth
+from mrcnn_tf.evaluation.protocol import check_backend
 
 
 def prepare(backend, images=5000, detections=30):

@@ -4,10 +4,10 @@ import dataclasses
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.config import load_config
-from mrcnn_tf.model.model import MaskRCNN
-from mrcnn_tf.model.precision import dtype_policy
-from mrcnn_tf.weights.coco import COCO_STUFF, PERSON
+from mrcnn_tf.config.load import load_config
+from mrcnn_tf.model.assembly import dtype_policy
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
+from mrcnn_tf.weights.structure import COCO_STUFF, PERSON
 
 CLASSES = 80  # COCO's, where the config leaves the classes open
 

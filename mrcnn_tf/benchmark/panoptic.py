@@ -8,7 +8,7 @@ from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import PanopticConfig, SemanticHeadConfig
 from mrcnn_tf.results.detections import Detections
 from mrcnn_tf.results.panoptic import Panoptic
-from mrcnn_tf.weights.coco import COCO_STUFF
+from mrcnn_tf.weights.structure import COCO_STUFF
 
 FUSION = PanopticConfig(score_threshold=0.0)  # all instances take part, whatever their scores
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from mrcnn_tf.benchmark import worker
 from mrcnn_tf.benchmark.models import benchmark_config
 from mrcnn_tf.benchmark.training import RATE, repeated_batch
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.training.optimizer import SGD
 
 IMAGES = 2  # of a step

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from mrcnn_tf.benchmark import worker
-from mrcnn_tf.model.precision import dtype_policy
+from mrcnn_tf.model.assembly import dtype_policy
 
 
 def prepare(side=2048, height=200, width=272, channels=256):

@@ -7,7 +7,7 @@ from mrcnn_tf.benchmark import machine, plan
 from mrcnn_tf.benchmark.processes import FreshProcess, LeftOut, Process, take_turns
 from mrcnn_tf.benchmark.report import Entry, Report, Times
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.config import load_config
+from mrcnn_tf.config.load import load_config
 
 FRESH = "startup"  # the measurement whose runs are processes of their own
 SLOW = ("startup", "evaluation")  # the Model Garden takes minutes to its first detection, pycocotools to its figures

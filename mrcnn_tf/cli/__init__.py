@@ -15,8 +15,19 @@ import typer
 from mrcnn_tf.cli.convert import convert_app
 from mrcnn_tf.cli.export import export_app
 from mrcnn_tf.cli.inspect import inspect
-from mrcnn_tf.cli.models import ModelFile, SavedModelFolder, TFLiteFile, check_choice, open_model, open_server
-from mrcnn_tf.cli.options import AsJson, ConfigName, Overrides, Weights, console
+from mrcnn_tf.cli.options import (
+    AsJson,
+    ConfigName,
+    ModelFile,
+    Overrides,
+    SavedModelFolder,
+    TFLiteFile,
+    Weights,
+    check_choice,
+    console,
+    open_model,
+    open_server,
+)
 from mrcnn_tf.cli.validate import validate
 from mrcnn_tf.common.errors import UserError
 
@@ -51,7 +62,7 @@ def demo(
     """Train a small Mask R-CNN on microscopy tiles that come with the package, evaluate it and draw what it sees."""
     started = time.perf_counter()
     from mrcnn_tf.cli.demo import run_demo
-    from mrcnn_tf.config.config import load_config
+    from mrcnn_tf.config.load import load_config
 
     result = run_demo(load_config("nuclei_r18_fpn", overrides or []), out, verbose=0 if as_json else "auto")
     seconds = {"training": result.run.seconds, "total": time.perf_counter() - started}
@@ -78,8 +89,8 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Resume even with another config.")] = False,
 ):
     """Train a model by a config; evaluates and saves after each epoch. Ctrl-C saves; --resume goes on."""
-    from mrcnn_tf.config.config import load_config
-    from mrcnn_tf.training.interrupt import Interrupted
+    from mrcnn_tf.config.load import load_config
+    from mrcnn_tf.training.callbacks import Interrupted
     from mrcnn_tf.training.trainer import train as run_training
 
     settings = load_config(config, overrides or [])
@@ -112,8 +123,8 @@ def import_weights(
     if out is None or out.suffix != ".keras":
         raise UserError("Say where the model should go: --out MODEL.keras.")
     from mrcnn_tf.common.files import replaced
-    from mrcnn_tf.config.config import load_config
-    from mrcnn_tf.model.model import MaskRCNN
+    from mrcnn_tf.config.load import load_config
+    from mrcnn_tf.model.mask_rcnn import MaskRCNN
     from mrcnn_tf.weights.source import read_weights
 
     source = read_weights(file)
@@ -143,8 +154,8 @@ def evaluate(
     as_json: AsJson = False,
 ):
     """COCO's figures of a trained or exported model on the config's data.val."""
-    from mrcnn_tf.config.config import load_config
-    from mrcnn_tf.datasets.coco import source_name
+    from mrcnn_tf.config.load import load_config
+    from mrcnn_tf.datasets.read_coco import source_name
     from mrcnn_tf.evaluation.runner import evaluate as run_evaluation
 
     settings = load_config(config, overrides or [])
@@ -184,8 +195,8 @@ def predict(
     as_json: AsJson = False,
 ):
     """Detect objects in images, and segments with a semantic head: a json and a picture of each."""
-    from mrcnn_tf.cli.prediction import predict_files
-    from mrcnn_tf.datasets.images import find_images
+    from mrcnn_tf.cli.predict_files import predict_files
+    from mrcnn_tf.datasets.image_files import find_images
 
     if not server:
         check_choice(weights, saved_model, tflite)

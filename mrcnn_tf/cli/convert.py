@@ -46,7 +46,7 @@ def labelme(
     as_json: AsJson = False,
 ):
     """A json beside each image. Polygons, rectangles, circles, masks; shapes of one group are one object."""
-    from mrcnn_tf.datasets.convert.class_names import read_names
+    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.labelme import read_labelme
 
     _finish(read_labelme(source, images, read_names(names)), out, images or _folder_of(source), as_json)
@@ -68,7 +68,7 @@ def via(
     as_json: AsJson = False,
 ):
     """VGG Image Annotator: one file for all images, a project or exported annotations, with the images beside it."""
-    from mrcnn_tf.datasets.convert.class_names import read_names
+    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.via import read_via
 
     dataset = read_via(source, images, read_names(names), class_attribute, class_name)
@@ -85,7 +85,7 @@ def yolo(
     as_json: AsJson = False,
 ):
     """Ultralytics' datasets: images/ and labels/ with outlines, or boxes, in a text file for each image."""
-    from mrcnn_tf.datasets.convert.class_names import read_names
+    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.yolo import read_yolo
 
     _finish(read_yolo(source, images, read_names(names), split), out, images or _folder_of(source), as_json)
@@ -106,7 +106,7 @@ def voc(
     as_json: AsJson = False,
 ):
     """Pascal VOC: boxes in Annotations/*.xml, masks in SegmentationObject/*.png. Difficult objects are kept."""
-    from mrcnn_tf.datasets.convert.class_names import read_names
+    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.voc import read_voc
 
     dataset = read_voc(source, images, read_names(names), split, zero_based)
@@ -140,7 +140,7 @@ def label_maps(
 
     If a number stands for a class and not for one object, use --names and --split-parts.
     """
-    from mrcnn_tf.datasets.convert.class_names import read_names
+    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.label_maps import read_label_maps
 
     numbers = read_names(names, first=1)
@@ -163,7 +163,7 @@ def masks(
     ID/images/x.png with ID/masks/*.png (2018 Data Science Bowl); images/x.jpg with masks/x_1.png; x.jpg with
     x_mask_1.png beside it. A folder within masks, as in masks/cat/x_1.png, is the class.
     """
-    from mrcnn_tf.datasets.convert.class_names import read_names
+    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.mask_folders import read_mask_folders
 
     dataset = read_mask_folders(source, images, read_names(names), class_name, split_parts)

@@ -33,8 +33,8 @@ CopyImages = Annotated[
 @coco_to_app.command()
 def labelme(source: Source, images: Images, out: Out, copy_images: CopyImages = False, as_json: AsJson = False):
     """A json for each image, for labelme 5.3 or later. Masks without outlines become mask shapes."""
-    from mrcnn_tf.datasets.convert.coco_json import read_coco
-    from mrcnn_tf.datasets.convert.to_labelme import write_labelme
+    from mrcnn_tf.datasets.convert.coco import read_coco
+    from mrcnn_tf.datasets.convert.labelme import write_labelme
 
     coco = read_coco(source)
     write_labelme(coco, out, images, copy_images)
@@ -49,8 +49,8 @@ def via(
     as_json: AsJson = False,
 ):
     """One json for VIA 2: add the images to a project, then Annotation > Import Annotations (from json)."""
-    from mrcnn_tf.datasets.convert.coco_json import read_coco
-    from mrcnn_tf.datasets.convert.to_via import write_via
+    from mrcnn_tf.datasets.convert.coco import read_coco
+    from mrcnn_tf.datasets.convert.via import write_via
 
     coco = read_coco(source)
     write_via(coco, out, images)
@@ -65,8 +65,8 @@ def yolo(
 
     data.yaml names one folder for train and val: convert your validation set to another, and set val to it.
     """
-    from mrcnn_tf.datasets.convert.coco_json import read_coco
-    from mrcnn_tf.datasets.convert.to_yolo import write_yolo
+    from mrcnn_tf.datasets.convert.coco import read_coco
+    from mrcnn_tf.datasets.convert.yolo import write_yolo
 
     coco = read_coco(source)
     write_yolo(coco, out, images, copy_images)
@@ -83,8 +83,8 @@ def voc(
     as_json: AsJson = False,
 ):
     """Pascal VOC: boxes in xml files and masks in PNGs, where of objects that overlap the smaller one is on top."""
-    from mrcnn_tf.datasets.convert.coco_json import read_coco
-    from mrcnn_tf.datasets.convert.to_voc import write_voc
+    from mrcnn_tf.datasets.convert.coco import read_coco
+    from mrcnn_tf.datasets.convert.voc import write_voc
 
     coco = read_coco(source)
     write_voc(coco, out, images, copy_images, split)
@@ -99,8 +99,8 @@ def label_maps(
     as_json: AsJson = False,
 ):
     """A 16-bit PNG for each image, where of objects that overlap the smaller one is on top, and names.json."""
-    from mrcnn_tf.datasets.convert.coco_json import read_coco
-    from mrcnn_tf.datasets.convert.to_label_maps import write_label_maps
+    from mrcnn_tf.datasets.convert.coco import read_coco
+    from mrcnn_tf.datasets.convert.label_maps import write_label_maps
 
     coco = read_coco(source)
     write_label_maps(coco, out, class_divisor)
@@ -112,8 +112,8 @@ def masks(
     source: Source, out: Out, images: ImagesToCopy = None, copy_images: CopyImages = False, as_json: AsJson = False
 ):
     """NAME/masks/CLASS/1.png, 2.png, ... for each image NAME.jpg: an exact black and white picture of each object."""
-    from mrcnn_tf.datasets.convert.coco_json import read_coco
-    from mrcnn_tf.datasets.convert.to_mask_folders import write_mask_folders
+    from mrcnn_tf.datasets.convert.coco import read_coco
+    from mrcnn_tf.datasets.convert.mask_folders import write_mask_folders
 
     coco = read_coco(source)
     write_mask_folders(coco, out, images, copy_images)

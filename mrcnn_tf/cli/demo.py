@@ -11,8 +11,8 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import replaced
 from mrcnn_tf.config.settings import Config
 from mrcnn_tf.data.pipeline import coco_dataset
-from mrcnn_tf.explain.visualize_samples import draw_found, draw_sample
-from mrcnn_tf.results.visualize import save_png, side_by_side
+from mrcnn_tf.explain.show_batch import draw_found, draw_sample
+from mrcnn_tf.results.draw import save_png, side_by_side
 from mrcnn_tf.training.trainer import TrainingRun, train
 
 DRAWN_SCORE = 0.5

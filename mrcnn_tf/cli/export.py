@@ -90,8 +90,8 @@ def tflite(
     as_json: AsJson = False,
 ):
     """Export TFLite files of builtin operations: one picture in, boxes and masks out."""
-    from mrcnn_tf.datasets.images import read_image
-    from mrcnn_tf.serving.tflite import export_tflite
+    from mrcnn_tf.datasets.image_files import read_image
+    from mrcnn_tf.serving.tflite_export import export_tflite
 
     model = _model(weights)
     images = None if calibration is None else map(read_image, _images(calibration))
@@ -135,6 +135,6 @@ def _size(text):
 
 
 def _images(patterns):
-    from mrcnn_tf.datasets.images import find_images
+    from mrcnn_tf.datasets.image_files import find_images
 
     return None if patterns is None else find_images(patterns)

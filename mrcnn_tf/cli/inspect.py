@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mrcnn_tf.cli.models import ModelFile, SavedModelFolder, TFLiteFile, open_model
-from mrcnn_tf.cli.options import AsJson, Overrides, console
+from mrcnn_tf.cli.options import AsJson, ModelFile, Overrides, SavedModelFolder, TFLiteFile, console, open_model
 from mrcnn_tf.common.errors import UserError
 
 SPLITS = ("train", "val")
@@ -71,7 +70,7 @@ def inspect(
 
 def _data(source, overrides, images, split):
     """(`DataConfig`, `ModelConfig`) of a config, or of a json and its folder."""
-    from mrcnn_tf.config.config import load_config
+    from mrcnn_tf.config.load import load_config
     from mrcnn_tf.config.settings import DataConfig, ModelConfig
 
     if source is None:
@@ -103,7 +102,7 @@ def _diagnose(image, weights, ground_truth, out, as_json):
     if not weights:
         raise UserError("A look at every stage needs the trained model itself: give --weights MODEL.keras.")
     from mrcnn_tf.common.files import replaced
-    from mrcnn_tf.datasets.images import read_image
+    from mrcnn_tf.datasets.image_files import read_image
     from mrcnn_tf.explain.diagnosis.diagnose import diagnose
     from mrcnn_tf.explain.diagnosis.ground_truth import read_records
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 from rich.console import Console
+from rich.progress import track
 
 from mrcnn_tf.common.files import replaced
 
@@ -53,3 +54,11 @@ def report(problems, path, source):
 
 def _as_json(problems, counts):
     return json.dumps({"counts": counts, "problems": [dataclasses.asdict(problem) for problem in problems]}, indent=1)
+
+
+# A bar for long loops, where someone is watching.
+#
+
+def steps(items, what):
+    """`items`, a sequence, one after the other; a bar on the terminal says how many are done."""
+    return track(items, what, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal)

@@ -15,9 +15,8 @@ import types
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.data.affine import compose, moved, rotation, shift
-from mrcnn_tf.data.draws import ADDONS, stream
-from mrcnn_tf.data.labels import warped_labels
+from mrcnn_tf.data.affine import compose, moved, rotation, shift, warped_labels
+from mrcnn_tf.data.framing import ADDONS, stream
 
 PACKAGE, KERAS_ENGINE = "tensorflow_addons", "keras.src.engine"
 REMEDY = "run pip install 'mrcnn-tf[addons]' (Python < 3.12) or leave data.train.augment.addons empty"

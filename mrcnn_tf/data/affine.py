@@ -5,11 +5,24 @@ A mask's crop stays with its box. Where the box changes its form, the crop is sa
 inverse map, so no mask is ever drawn at the image's full size.
 """
 
+import collections
 import math
 
 import tensorflow as tf
 
-from mrcnn_tf.data.sample import OBJECTS
+from mrcnn_tf.common.categories import IGNORED
+
+# An image and its objects on their way from the files to a batch.
+#
+
+# image [H, W, 3], uint8 as decoded or float32 once resized; boxes [N, 4] pixels, inside the image; classes [N] int32,
+# 1 to K; crowd [N] bool; areas [N] float32 square pixels; masks [N, S, S] uint8, 255 times the occupancy of each S-th
+# part of the object's box; keypoints [N, P, 3] (x, y) pixels and v, (0, 0, 0) for an unlabelled one; semantic [H, W]
+# uint8, see labels.py. S, P, or H and W of `semantic` are 0 for a dataset without masks, keypoints or labels.
+Sample = collections.namedtuple("Sample", "image boxes classes crowd areas masks keypoints semantic")
+
+OBJECTS = ("boxes", "classes", "crowd", "areas", "masks", "keypoints")  # what has a row for each object
+
 
 CUT = 1e-3  # pixels beyond the image's edge that don't count as cut off
 LEAST_SIDE = 1.0  # pixels of a box's shorter side; of what is left of an object, less is nothing
@@ -230,3 +243,74 @@ def _moved_keypoints(keypoints, matrix, width, height):
     x, y, v = places[..., 0], places[..., 1], keypoints[..., 2]
     inside = (x >= -CUT) & (x <= width + CUT) & (y >= -CUT) & (y <= height + CUT) & (v > 0.0)
     return tf.where(inside[..., None], tf.stack([x, y, v], axis=-1), 0.0)
+
+
+# Semantic labels, a class for each pixel, that go where their image goes: by the nearest pixel, ignored beyond it.
+#
+# A label map is uint8 [H, W]: 0 is any thing, 1 to S a class of stuff, 255 is ignored. One of [0, 0] stands for none.
+#
+
+def no_labels():
+    """The label map of a dataset that is used without."""
+    return tf.zeros([0, 0], tf.uint8)
+
+
+def has_labels(sample):
+    """Whether a `Sample` of this graph has labels."""
+    return not _are_none(sample.semantic)
+
+
+def resized_labels(labels, size, corner=(0, 0), part=None):
+    """A label map, or a part of one, at another size.
+
+    The middle of each pixel decides, as in Pillow's nearest neighbour, counted in whole numbers so that no rounding
+    tips the scales.
+
+    Args:
+        labels: uint8 [H, W].
+        size: (h, w) int32 [2].
+        corner, part: (top, left) and (height, width) of the part, int32 [2] each; None: all of it.
+
+    Returns:
+        uint8 [h, w]; none stay none.
+    """
+    if _are_none(labels):
+        return labels
+    part = tf.shape(labels) if part is None else part
+    rows, columns = (_sources(corner[axis], part[axis], size[axis]) for axis in (0, 1))
+    # To gather whole rows is to copy memory; one pixel of each would take several times as long.
+    return tf.gather(tf.transpose(tf.gather(tf.transpose(labels), columns)), rows)
+
+
+def warped_labels(labels, matrix, size):
+    """A label map under an affine map; ignored where nothing comes to lie.
+
+    Args:
+        labels: uint8 [H, W].
+        matrix: the map, as in affine.py.
+        size: (h, w) int32 [2] of the result.
+
+    Returns:
+        uint8 [h, w]; none stay none.
+    """
+    if _are_none(labels):
+        return labels
+    result = tf.raw_ops.ImageProjectiveTransformV3(
+        images=labels[None, :, :, None],
+        transforms=tf.pad(pixels_back(matrix), [[0, 0], [0, 2]]),
+        output_shape=size,
+        fill_value=float(IGNORED),
+        interpolation="NEAREST",
+        fill_mode="CONSTANT",
+    )
+    return result[0, :, :, 0]
+
+
+def _sources(first, old, new):
+    """[new] int64: which pixel of an axis each of `new` pixels shows, that are to be `old` pixels from `first` on."""
+    first, old, new = (tf.cast(count, tf.int64) for count in (first, old, new))
+    return first + (2 * tf.range(new) + 1) * old // (2 * new)
+
+
+def _are_none(labels):
+    return labels.shape[0] == 0

@@ -10,12 +10,20 @@ import dataclasses
 import tensorflow as tf
 
 from mrcnn_tf.common.categories import THINGS
-from mrcnn_tf.data.affine import HALF, moved, refitted, rows, scaling, shift, tight_boxes, warp
-from mrcnn_tf.data.draws import CHOICE, OFFSET, OTHER, PASTE, stream
-from mrcnn_tf.data.framing import draw_size, framed
-from mrcnn_tf.data.labels import has_labels, no_labels
-from mrcnn_tf.data.sample import OBJECTS
-from mrcnn_tf.data.turns import turned
+from mrcnn_tf.data.affine import (
+    HALF,
+    OBJECTS,
+    has_labels,
+    moved,
+    no_labels,
+    refitted,
+    rows,
+    scaling,
+    shift,
+    tight_boxes,
+    warp,
+)
+from mrcnn_tf.data.framing import CHOICE, OFFSET, OTHER, PASTE, draw_size, framed, stream, turned
 
 CHOSEN = 0.5  # probability that an instance is pasted
 LEAST_LEFT = 0.05  # of an instance's mask; it goes if pasted ones leave less of it to be seen

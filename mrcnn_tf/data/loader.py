@@ -7,13 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.common.categories import most_keypoints
-from mrcnn_tf.data.labels import no_labels
+from mrcnn_tf.data.affine import Sample, no_labels
 from mrcnn_tf.data.map_reader import label_classes, label_table, read_segments, segment_crops
 from mrcnn_tf.data.rasterize import Shapes, crop_masks
-from mrcnn_tf.data.sample import Sample
-from mrcnn_tf.data.tfrecord_reader import bitmap_crops, read_record
-from mrcnn_tf.datasets.image_maps import semantic_classes
-from mrcnn_tf.datasets.map_files import label_fault, segment_fault
+from mrcnn_tf.data.tfrecord_file import bitmap_crops, read_record
+from mrcnn_tf.datasets.label_maps import label_fault, segment_fault, semantic_classes
 from mrcnn_tf.ops.image_bytes import apply_orientation, decode_image
 
 REMEDY = "put it back as it was"

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from mrcnn_tf.common.categories import IGNORED
 from mrcnn_tf.data.rasterize import cell_pixels, instance_grids, interpolate
-from mrcnn_tf.datasets.map_files import UNLABELLED
+from mrcnn_tf.datasets.label_maps import UNLABELLED
 
 SHOWN = 5  # values that an error names
 HEAD = 33  # bytes of a PNG before its first chunk of content: signature, and IHDR with its checksum

@@ -1,24 +1,163 @@
 """A `DataConfig` -> batches: a tf.data.Dataset in which everything from the files' bytes on is in the graph."""
 
+import concurrent.futures
 import dataclasses
+import itertools
 import math
 
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.common.categories import IGNORED
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import CONSOLE
 from mrcnn_tf.config.settings import ResizeConfig
-from mrcnn_tf.data import draws
+from mrcnn_tf.data import framing
+from mrcnn_tf.data.affine import has_labels
 from mrcnn_tf.data.augment import augmented, check_augment
-from mrcnn_tf.data.batching import batched, check_fit, element
-from mrcnn_tf.data.faults import explained, from_input
 from mrcnn_tf.data.framing import resized
 from mrcnn_tf.data.keypoints import images_to_train_on, mirror_table
 from mrcnn_tf.data.loader import SampleLoader
 from mrcnn_tf.data.order import WHOLE, Order
 from mrcnn_tf.data.sources import load_sources, pools
+from mrcnn_tf.datasets.image_files import WORKERS
 from mrcnn_tf.ops.resize import resized_size
+
+# Samples -> elements of fixed shapes -> batches, whose images are padded to a common size that suits the backbone.
+#
+
+STRIDE = 32  # of the backbone's coarsest map; image sides are padded to multiples of it
+
+
+def element(sample, original_size, image_id, config):
+    """A batch's contents for one image, as `pipeline.coco_dataset` describes them.
+
+    Args:
+        sample: `Sample`, its image [h, w, 3] float32 as the network is to see it.
+        original_size: int32 [2].
+        image_id: int64 scalar.
+        config: settings.DataConfig; of more than its `max_instances` objects the largest are kept, crowds last.
+    """
+    size = tf.shape(sample.image)[:2]
+    chosen = _largest(sample.areas, sample.crowd, config.max_instances)
+
+    def rows(values):
+        return _pad_rows(tf.gather(values, chosen), config.max_instances)
+
+    parts = {
+        "image": _on_canvas(sample.image, size, config.pad_to, 0),
+        "image_size": size,
+        "original_size": original_size,
+        "boxes": rows(sample.boxes),
+        "classes": rows(sample.classes),
+        "crowd": rows(sample.crowd),
+        "image_id": image_id,
+    }
+    if sample.masks.shape[1] != 0:
+        parts["masks"] = rows(sample.masks)
+    if sample.keypoints.shape[1] != 0:
+        parts["keypoints"] = rows(sample.keypoints)
+    if has_labels(sample):
+        parts["semantic"] = _on_canvas(sample.semantic, size, config.pad_to, IGNORED)
+    return parts
+
+
+def batched(elements, size, drop_remainder):
+    """A dataset of batches of `size` elements; each image is padded to the largest of its batch."""
+    specs = elements.element_spec
+    shapes = {name: spec.shape for name, spec in specs.items()}
+    fills = {name: tf.zeros([], spec.dtype) for name, spec in specs.items()}
+    if "semantic" in fills:
+        fills["semantic"] += IGNORED
+    return elements.padded_batch(size, padded_shapes=shapes, padding_values=fills, drop_remainder=drop_remainder)
+
+
+def check_fit(sources, rows, config, training):
+    """Raises UserError unless the images `rows` of `sources` fit into `config.pad_to`, if there is one."""
+    # Also without `pad_to`: an unknown rule is to be named here and not from within the traced function.
+    index, resize = sources.index, config.resize or ResizeConfig()
+    for min_size in config.augment.min_sizes if training and config.augment.min_sizes else [resize.min_size]:
+        sizes = resized_size(index.heights[rows], index.widths[rows], min_size, resize.max_size, resize.rule)
+        heights, widths = (side.numpy() for side in sizes)
+        if config.pad_to is None:
+            continue
+        if len(config.pad_to) != 2 or any(side <= 0 or side % STRIDE for side in config.pad_to):
+            raise UserError(f"data.*.pad_to is {list(config.pad_to)}: give [height, width] in multiples of {STRIDE}.")
+        over = (heights > config.pad_to[0]) | (widths > config.pad_to[1])
+        if training and config.augment.quarter_turns:
+            over |= (widths > config.pad_to[0]) | (heights > config.pad_to[1])
+        if over.any():
+            row = np.flatnonzero(over)[0]
+            raise UserError(
+                f"Image {index.image_ids[rows[row]]} of {sources.name} becomes {widths[row]} x {heights[row]} pixels, "
+                f"which doesn't fit into data.*.pad_to {list(config.pad_to)} (height, width): "
+                "raise it or lower resize.max_size."
+            )
+
+
+def _largest(areas, crowd, number):
+    """The places of the `number` largest objects in their own order; crowds come after all others."""
+    rank = tf.where(crowd, areas - tf.reduce_max(areas) - 1.0, areas)
+    chosen = tf.math.top_k(rank, tf.minimum(tf.size(rank), number)).indices
+    return tf.sort(chosen)
+
+
+def _on_canvas(pixels, size, pad_to, fill):
+    """[h, w, ...] of `size`, padded at the right and the bottom to the canvas of a batch of its own."""
+    target = tf.constant(pad_to) if pad_to is not None else -(-size // STRIDE) * STRIDE
+    extra = target - size
+    rest = pixels.shape[2:]
+    pixels = tf.pad(pixels, [[0, extra[0]], [0, extra[1]], *([0, 0] for _ in rest)], constant_values=fill)
+    pixels.set_shape([*(pad_to or (None, None)), *rest])
+    return pixels
+
+
+def _pad_rows(values, number):
+    shape = values.shape[1:]
+    values = tf.pad(values, [[0, number - tf.shape(values)[0]]] + [[0, 0]] * len(shape))
+    values.set_shape([number, *shape])
+    return values
+
+
+# Which file a TensorFlow error from the midst of a run is about: a decoder's error doesn't name it.
+#
+
+def from_input(error):
+    """Whether a tf.errors.OpError comes from reading or decoding the data, and not from the model's step."""
+    foreign = (tf.errors.ResourceExhaustedError, tf.errors.CancelledError)
+    return "GetNext" in str(error) and not isinstance(error, foreign)
+
+
+def explained(error, loader, likely, others):
+    """The user's sentence for an error `from_input`.
+
+    Args:
+        error: tf.errors.OpError.
+        loader: loader.SampleLoader.
+        likely: the numbers of the images that were being loaded, looked at first.
+        others: numbers of the images to look at if nothing is wrong with those.
+
+    Returns:
+        UserError; it names the file or the record.
+    """
+    fault = next(filter(None, map(loader.fault, likely)), None)
+    if fault is None:
+        CONSOLE.print(f"Looking for the file that can't be read among {len(others)} images")
+        fault = _first_fault(loader, iter(others))
+    if fault is None:
+        reason = str(error).strip().splitlines()[0]
+        return UserError(f"The data couldn't be read ({reason}), though now it can: go on with --resume.")
+    return UserError(f"{fault} and go on with --resume.")
+
+
+def _first_fault(loader, numbers):
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        while some := list(itertools.islice(numbers, 64 * WORKERS)):
+            fault = next(filter(None, pool.map(loader.fault, some)), None)
+            if fault:
+                return fault
+    return None
+
 
 BATCHES_AHEAD = 2
 STEPS_AHEAD = 8  # how far an iterator's error may be from the step that was counted last
@@ -187,7 +326,7 @@ class TrainingData:
 
     def _partner(self, seed):
         """The number of another image, whose objects may be pasted in."""
-        return self._rows[tf.random.stateless_uniform([], draws.stream(seed, PARTNER), 0, self.images, tf.int64)]
+        return self._rows[tf.random.stateless_uniform([], framing.stream(seed, PARTNER), 0, self.images, tf.int64)]
 
 
 def _check_wanted(config):

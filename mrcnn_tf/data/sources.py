@@ -8,8 +8,8 @@ from mrcnn_tf.common.categories import read_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.data.order import Pool
 from mrcnn_tf.data.tfrecord_index import load_record_index
-from mrcnn_tf.datasets.coco import load_index, source_name
-from mrcnn_tf.datasets.index import CocoIndex
+from mrcnn_tf.datasets.coco_index import CocoIndex
+from mrcnn_tf.datasets.read_coco import load_index, source_name
 
 
 @dataclasses.dataclass

@@ -2,7 +2,7 @@
 
 import keras
 
-from mrcnn_tf.evaluation.backends import check_backend
+from mrcnn_tf.evaluation.protocol import check_backend
 from mrcnn_tf.evaluation.runner import evaluate
 
 KINDS = ("bbox", "segm", "keypoints")

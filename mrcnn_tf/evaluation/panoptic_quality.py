@@ -10,9 +10,9 @@ import math
 import numpy as np
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.checks import places
-from mrcnn_tf.evaluation.image_counts import ImageCounts
-from mrcnn_tf.evaluation.panoptic_results import PanopticResults
+from mrcnn_tf.datasets.annotation_checks import places
+from mrcnn_tf.evaluation.results import PanopticResults
+from mrcnn_tf.evaluation.semantic_iou import ImageCounts
 
 COUNTS = ("tp", "fp", "fn")  # matched segments, predicted ones without a match, missed ones
 # Of T segments of the truth and F predicted ones: ious float64 and matches bool [T, F]; crowd bool [T]; ignored bool

@@ -5,6 +5,7 @@ mean is over the classes that the ground truth has.
 """
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -14,8 +15,38 @@ from rich.text import Text
 
 from mrcnn_tf.common.categories import IGNORED
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.image_counts import ImageCounts
-from mrcnn_tf.evaluation.left_out import left_out_lines
+
+# What is counted image by image, handed from one process to another.
+#
+
+class ImageCounts:
+    """Counts by image; those that measure something fill `_counts`, {image id: lists of plain numbers}."""
+
+    def __init__(self):
+        self._counts = {}
+
+    def to_bytes(self):
+        """All that was counted, for another process to `merge`."""
+        return json.dumps(list(self._counts.items())).encode()
+
+    def merge(self, data):
+        """Adds what another one of the same categories gave as `to_bytes`; an image of both counts once."""
+        self._counts = dict(json.loads(data)) | self._counts
+
+
+# What an evaluation had to leave out, as lines under its tables.
+#
+
+SHOWN = 10
+
+
+def left_out_lines(sentences):
+    """The first of the sentences, and how many more there are, as rich texts."""
+    lines = [Text(sentence) for sentence in sentences[:SHOWN]]
+    if len(sentences) > SHOWN:
+        lines.append(Text(f"... and {len(sentences) - SHOWN} more, all of them in the json."))
+    return lines
+
 
 THINGS = "things"  # the name of class 0
 

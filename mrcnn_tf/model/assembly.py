@@ -1,20 +1,22 @@
 """The layers of a model from its config: which backbone, what the heads read, which heads there are."""
 
 import dataclasses
+import pathlib
+
+import keras
+import tensorflow as tf
 
 from mrcnn_tf.common.categories import keypoint_channels
 from mrcnn_tf.model.backbones.application import ApplicationBackbone
 from mrcnn_tf.model.backbones.resnet import ResNet
 from mrcnn_tf.model.fpn import FPN, STRIDES
-from mrcnn_tf.model.heads.box_head import BoxHead
-from mrcnn_tf.model.heads.keypoint_head import KeypointHead
-from mrcnn_tf.model.heads.mask_head import MaskHead
-from mrcnn_tf.model.heads.mask_mlp import MaskMLP
+from mrcnn_tf.model.heads.box import BoxHead
+from mrcnn_tf.model.heads.keypoint import KeypointHead
+from mrcnn_tf.model.heads.mask import MaskHead, MaskMLP
 from mrcnn_tf.model.heads.res5 import Res5
-from mrcnn_tf.model.heads.semantic_head import SemanticHead
+from mrcnn_tf.model.heads.semantic import SemanticHead
 from mrcnn_tf.model.preprocess import Preprocess
-from mrcnn_tf.model.roi_layer import RoILayer
-from mrcnn_tf.model.roi_sampler import RoISampler
+from mrcnn_tf.model.rois import RoILayer, RoISampler
 from mrcnn_tf.model.rpn import RPN
 
 
@@ -133,3 +135,37 @@ class Assembly:
         size = self.tree[head]["pool_size"]
         pooled = strides[:4]  # P6 is for proposals alone
         return RoILayer(size, pooled, self.conventions, **self.tree["roi_layer"], dtype=self.dtype, name=f"{head}_rois")
+
+
+# Which numbers the convolutions use.
+#
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+NATIVE_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def dtype_policy(precision):
+    """The Keras dtype policy for `train.precision`: "float32", "bfloat16", "float16" or "auto".
+
+    "auto" takes bfloat16 where the hardware multiplies it natively: GPUs from compute capability 8.0, and processors
+    with AVX512-BF16 or AMX. Elsewhere it would be emulated, slower than float32. Weights stay float32, and so do boxes,
+    scores and losses.
+    """
+    if precision == "auto":
+        precision = "bfloat16" if _multiplies_bfloat16() else "float32"
+    return keras.dtype_policies.get(POLICIES[precision])
+
+
+def _multiplies_bfloat16():
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capabilities = [
+            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus
+        ]
+        return min(capabilities) >= (8, 0)
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return False
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return bool(NATIVE_CPU_FLAGS & set(flags.split()))

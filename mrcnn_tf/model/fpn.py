@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.conv import ConvNorm
+from mrcnn_tf.model.blocks import ConvNorm
 from mrcnn_tf.ops import canvas
 from mrcnn_tf.ops.native.library import shapes_must_be_static
 

@@ -1,8 +1,15 @@
-"""Where a mask lies in its image, inside the TensorFlow graph: the samples of `ops.masks.paste_window`, bit for bit."""
+"""Masks as COCO's compressed run lengths, made inside the TensorFlow graph: what a server sends instead of pictures.
+
+The same pixels as `ops.masks.paste_window` and the same characters as pycocotools; `data.rle` describes the format.
+Stock operations only, and no whole-image mask is held.
+"""
 
 import collections
 
 import tensorflow as tf
+
+# Where a mask lies in its image, inside the TensorFlow graph: the samples of `ops.masks.paste_window`, bit for bit.
+#
 
 # left, top int64: its first column and row in the image. columns [w] float32: where its columns lie among the mask's
 # cells. values [M + 2, h] float32: the mask's samples at its rows, in each column of cells and one beyond on each side.
@@ -80,3 +87,90 @@ def _interpolate_first_axis(values, positions):
     low = tf.minimum(tf.cast(positions, tf.int32), last - 1)
     slopes = tf.gather(values[1:] - values[:-1], low)
     return slopes * (positions - tf.cast(low, tf.float32))[:, None] + tf.gather(values, low)
+
+
+BLOCK_SAMPLES = 2**18  # 1 MiB of float32, whatever the size of the image
+GROUPS = 7  # of five bits: 35 bits hold the signed difference of two runs in any image
+AT_ONCE = 4  # masks; each holds a few blocks
+
+
+def rle_counts(masks, boxes, num_detections, image_size, rule="torchvision", threshold=0.5):
+    """COCO's RLE strings of detected masks in their whole images.
+
+    Args:
+        masks: [B, D, M, M] float32 probabilities in the boxes' frames. M must be static.
+        boxes: [B, D, 4] float32 pixels of the image.
+        num_detections: [B] int32; the detections beyond are padding.
+        image_size: [B, 2] int32, (height, width) in pixels.
+        rule, threshold: as in `ops.masks.paste_masks`.
+
+    Returns:
+        [B, D] string, the `counts` of each mask's RLE, whose `size` is the image's; "" in padding.
+
+    Raises:
+        ValueError: another `rule`.
+    """
+    # Thousands of tiny operations on strings and runs: a GPU would only wait for their launches.
+    with tf.device("CPU:0"):
+        shape = tf.shape(boxes)[:2]
+        present = tf.where(tf.range(shape[1])[None, :] < num_detections[:, None])  # [N, 2] = (image, detection)
+
+        def encode(place):
+            size = tf.cast(image_size[place[0]], tf.int64)
+            bounds = _run_bounds(tf.gather_nd(masks, place), tf.gather_nd(boxes, place), size, rule, threshold)
+            return _compress(_run_lengths(bounds, size[0] * size[1]))
+
+        strings = tf.map_fn(
+            encode, present, fn_output_signature=tf.TensorSpec([], tf.string), parallel_iterations=AT_ONCE
+        )
+        return tf.scatter_nd(present, strings, tf.cast(shape, tf.int64))
+
+
+def _run_bounds(mask, box, size, rule, threshold):
+    """[2R] int64, where the R set runs start and end by turns, counted in pixels down the columns of the image.
+
+    `mask` [M, M], `box` [4], `size` int64 [2]. A run that touches the image's bottom and the next column's top is two
+    runs here.
+    """
+    left, top, columns, values = mask_window(mask, box, size, rule)
+    step = tf.maximum(BLOCK_SAMPLES // tf.maximum(tf.shape(values)[1], 1), 1)
+
+    def add_block(first, bounds):
+        pixels = window_pixels(values, columns[first : first + step], rule, threshold)  # [columns, rows]
+        # One unset pixel above and one below each column: no run goes on past its column.
+        pixels = tf.pad(pixels, [[0, 0], [1, 1]])
+        changes = tf.where(pixels[:, 1:] != pixels[:, :-1])  # (column, row)
+        found = (changes[:, 0] + tf.cast(first, tf.int64) + left) * size[0] + changes[:, 1] + top
+        return first + step, tf.concat([bounds, found], axis=0)
+
+    return tf.while_loop(
+        lambda first, bounds: first < tf.size(columns),
+        add_block,
+        (tf.constant(0), tf.zeros([0], tf.int64)),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+        parallel_iterations=1,
+    )[1]
+
+
+def _run_lengths(bounds, pixels):
+    """[n] int64: the runs outside and inside by turns, beginning outside, that fill `pixels`."""
+    # A place that is there twice ends one run and starts the next, at a column's top: the run goes on.
+    places, _, times = tf.unique_with_counts(bounds)
+    bounds = tf.boolean_mask(places, times == 1)
+    # A run up to the last pixel needs no empty one after it.
+    end = tf.cond(tf.reduce_any(bounds == pixels), lambda: bounds[:0], lambda: pixels[None])
+    ends = tf.concat([bounds, end], axis=0)
+    return ends - tf.concat([tf.zeros([1], tf.int64), ends[:-1]], axis=0)
+
+
+def _compress(runs):
+    """COCO's string, a scalar, of runs [n] int64: see `data.rle.decode_strings`."""
+    numbers = tf.concat([runs[:3], runs[3:] - runs[1:-2]], axis=0)
+    shifts = tf.range(0, 5 * GROUPS, 5, dtype=tf.int64)
+    rest = tf.bitwise.right_shift(numbers[:, None], shifts[None, :])  # keeps the sign
+    group = tf.bitwise.bitwise_and(rest, tf.constant(31, tf.int64))
+    # The last group of a number is the one whose bit 4 says what all bits above it are.
+    more = tf.bitwise.right_shift(rest, tf.constant(4, tf.int64)) != -tf.cast(group >= 16, tf.int64)
+    written = tf.pad(more, [[0, 0], [1, 0]], constant_values=True)[:, :-1]
+    characters = tf.boolean_mask(group + 32 * tf.cast(more, tf.int64) + 48, written)
+    return tf.strings.unicode_encode(tf.cast(characters, tf.int32), "UTF-8")

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.ops.roi_align import pyramid_roi_align
-from mrcnn_tf.ops.roi_maps import RoIMaps, cell_table
+from mrcnn_tf.ops.roi_align_stock import RoIMaps, cell_table
 
 CHUNK = 32 * 2**20  # bytes of gathered cells at a time; a single RoI may need more
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.ops.panoptic import fuse, png_of_ids
-from mrcnn_tf.results import visualize_panoptic
-from mrcnn_tf.results.visualize import MIN_SIDE
+from mrcnn_tf.results import draw_panoptic
+from mrcnn_tf.results.draw import MIN_SIDE
 
 NAMED_IN_REPR = 5
 
@@ -144,7 +144,7 @@ class Panoptic:
 
     def draw(self, image, min_side=MIN_SIDE):
         """The image with its segments drawn on it; see `visualize_panoptic.draw_panoptic`."""
-        return visualize_panoptic.draw_panoptic(image, self, min_side)
+        return draw_panoptic.draw_panoptic(image, self, min_side)
 
 
 @functools.cache

@@ -6,8 +6,8 @@ import pathlib
 
 import tensorflow as tf
 
+from mrcnn_tf.common.environment import __version__
 from mrcnn_tf.common.files import replaced
-from mrcnn_tf.common.version import __version__
 
 MODELS_CONFIG = """\
 # For tensorflow_model_server --model_config_file; base_path is where the server sees this folder.

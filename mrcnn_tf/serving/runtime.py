@@ -1,14 +1,43 @@
 """What all runtimes of a SavedModel share: images, files and batches in, `Detections` out."""
 
+import io
+import pathlib
+
 import numpy as np
+import tensorflow as tf
+from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.images import UnreadableImage, checked_pixels
-from mrcnn_tf.ops.semantic import scaled_labels
-from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.encoded_masks import EncodedMaskDetections
-from mrcnn_tf.serving.outputs import detections_from
-from mrcnn_tf.serving.sendable import encode_png, sendable_file
+from mrcnn_tf.datasets.image_files import UnreadableImage, checked_pixels, read_image
+from mrcnn_tf.ops.native.library import load_custom_ops
+from mrcnn_tf.ops.panoptic import scaled_labels
+from mrcnn_tf.results.detections import Detections, EncodedMaskDetections
+from mrcnn_tf.serving.outputs import detections_from, latest_version, read_facts
+
+# The bytes of an image as an exported model takes them.
+#
+
+DECODED = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")  # how JPEG, PNG and BMP files begin
+
+
+def sendable_file(path):
+    """The bytes of an image file, which stay as they are in a format that exported models decode, else as PNG.
+
+    Raises:
+        UnreadableImage: it has none of Pillow's formats, or can't be read.
+    """
+    try:
+        data = pathlib.Path(path).read_bytes()
+        return data if data.startswith(DECODED) else encode_png(read_image(path))
+    except OSError as error:
+        raise UnreadableImage(f"{path} can't be read ({error}): check the path and its permissions.") from error
+
+
+def encode_png(image):
+    """uint8 [H, W, 3] RGB as the bytes of a PNG file, without loss."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 class Runtime:
@@ -134,3 +163,46 @@ class Runtime:
         if isinstance(result, UnreadableImage):
             raise result
         return result
+
+
+# A SavedModel that was exported, loaded into this process.
+#
+
+SIGNATURES = ("serving_default", "image")
+
+
+class SavedModelRuntime(Runtime):
+    """What `mrcnn-tf export saved-model` wrote, with the `detect` and `detect_batch` of a `MaskRCNN`.
+
+    Args:
+        folder: of the SavedModel, or of its numbered versions, of which the latest is taken.
+        labels: labels.json, if it isn't in the folder's assets.
+
+    Raises:
+        UserError: there is no SavedModel of this package, or this TensorFlow doesn't load it.
+    """
+
+    def __init__(self, folder, labels=None):
+        folder = latest_version(folder)
+        super().__init__(read_facts(labels or folder))
+        if self.facts.document.get("custom_ops"):
+            load_custom_ops()
+        try:
+            self._model = tf.saved_model.load(str(folder))  # the signatures alone wouldn't keep its variables
+            self._functions = {name: self._model.signatures[name] for name in SIGNATURES}
+        except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{folder} isn't a SavedModel that this TensorFlow {tf.__version__} loads ({error!r}): "
+                "export it again with mrcnn-tf export saved-model."
+            ) from error
+
+    def _answer(self, files):
+        return _rows(self._functions["serving_default"](image_bytes=tf.constant(files, tf.string)))
+
+    def _detect_pixels(self, image):
+        return self._only([self._convert(_rows(self._functions["image"](image=tf.constant(image[None])))[0], "")])
+
+
+def _rows(outputs):
+    arrays = {name: value.numpy() for name, value in outputs.items()}
+    return [{name: array[row] for name, array in arrays.items()} for row in range(len(arrays["ok"]))]

@@ -12,7 +12,7 @@ from mrcnn_tf.common.categories import IGNORED
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.ops import canvas
 from mrcnn_tf.ops.native.library import static_shapes
-from mrcnn_tf.ops.semantic import STRIDE
+from mrcnn_tf.ops.panoptic import STRIDE
 
 STRIP = 16  # rows of logits that are enlarged at a time: the classes of all pixels at once would take hundreds of MB
 

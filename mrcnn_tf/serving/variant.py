@@ -1,10 +1,16 @@
 """The model that is exported: the same weights, with what the export chooses otherwise."""
 
+import contextlib
 import copy
+import pathlib
+import tempfile
+
+from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.model.model import MaskRCNN
-from mrcnn_tf.model.precision import POLICIES, dtype_policy
+from mrcnn_tf.datasets.image_files import read_image
+from mrcnn_tf.model.assembly import POLICIES, dtype_policy
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 
 def variant(model, precision=None, max_detections=None, score_threshold=None):
@@ -49,3 +55,24 @@ def canvas_of(model, input_size):
     if min(height, width) < 1 or height % multiple or width % multiple:
         raise UserError(f"An input of {height}x{width} doesn't fit the model: give multiples of {multiple}.")
     return height, width
+
+
+# The images on which an export is compared with the model.
+#
+
+PICTURES = pathlib.Path(__file__).parents[1] / "datasets" / "nuclei" / "images"
+CROPS = ((128, 128), (128, 96), (80, 128))  # height and width of the images of a check: of several shapes
+
+
+@contextlib.contextmanager
+def check_files(check_images):
+    """Gives the paths: `check_images`, or for None three of the demo's, cut to several shapes."""
+    if check_images is not None:
+        yield [pathlib.Path(path) for path in check_images]
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for source, (height, width) in zip(sorted(PICTURES.iterdir()), CROPS, strict=False):
+            paths.append(pathlib.Path(folder) / f"{source.stem}.png")
+            Image.fromarray(read_image(source)[:height, :width]).save(paths[-1])
+        yield paths

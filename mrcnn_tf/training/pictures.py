@@ -6,12 +6,12 @@ from PIL import Image
 
 from mrcnn_tf.common.problems import CONSOLE
 from mrcnn_tf.data.pipeline import coco_dataset
-from mrcnn_tf.explain.visualize_samples import draw_sample
-from mrcnn_tf.ops.semantic import scaled_labels
+from mrcnn_tf.explain.show_batch import draw_sample
+from mrcnn_tf.ops.panoptic import scaled_labels
 from mrcnn_tf.results.detections import Detections
+from mrcnn_tf.results.draw import draw_detections, side_by_side
 from mrcnn_tf.results.panoptic import Panoptic
-from mrcnn_tf.results.visualize import draw_detections, side_by_side
-from mrcnn_tf.training.averages import averaged
+from mrcnn_tf.training.callbacks import averaged
 
 MIN_SCORE = 0.5
 LONGEST = 1200  # pixels of a picture's side

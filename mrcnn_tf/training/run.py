@@ -9,20 +9,24 @@ import yaml
 
 from mrcnn_tf.common.errors import NonFiniteLoss, UserError
 from mrcnn_tf.common.files import replaced
-from mrcnn_tf.datasets.coco import source_name
+from mrcnn_tf.datasets.read_coco import source_name
 from mrcnn_tf.ops.replicas import workers
-from mrcnn_tf.training.averages import averaged
-from mrcnn_tf.training.callbacks import EvaluateAverages, SaveBest, SaveCheckpoints
-from mrcnn_tf.training.early_stopping import EarlyStopping, out_of_patience
-from mrcnn_tf.training.history import History
-from mrcnn_tf.training.interrupt import Interrupted, StopAfterStep
-from mrcnn_tf.training.log import LogFile
-from mrcnn_tf.training.measure import Measure
+from mrcnn_tf.training.callbacks import (
+    EarlyStopping,
+    EvaluateAverages,
+    History,
+    Interrupted,
+    SaveBest,
+    SaveCheckpoints,
+    StopAfterStep,
+    averaged,
+    out_of_patience,
+)
+from mrcnn_tf.training.logs import EventFile, LogFile, Measure
 from mrcnn_tf.training.pictures import Predictions
 from mrcnn_tf.training.plan import TimeLeft, plan_lines
 from mrcnn_tf.training.snapshot import RestoreLosses
 from mrcnn_tf.training.strategy import distributed, is_chief, lost_worker
-from mrcnn_tf.training.tensorboard import EventFile
 
 
 class Run:

@@ -1,6 +1,7 @@
 """A whole training run from a config: data, model, `model.fit`, and the files it leaves."""
 
 import dataclasses
+import fnmatch
 import pathlib
 
 import keras
@@ -9,19 +10,41 @@ import tensorflow as tf
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import Config
 from mrcnn_tf.data.pipeline import TrainingData
-from mrcnn_tf.datasets.coco import source_name
+from mrcnn_tf.datasets.read_coco import source_name
 from mrcnn_tf.evaluation.callback import main_figure
 from mrcnn_tf.evaluation.results import CocoResults
 from mrcnn_tf.evaluation.truth import nothing_to_evaluate
-from mrcnn_tf.model.model import MaskRCNN
-from mrcnn_tf.model.precision import dtype_policy
+from mrcnn_tf.model.assembly import dtype_policy
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.training.checkpoint import Checkpoints
-from mrcnn_tf.training.freeze import freeze
 from mrcnn_tf.training.optimizer import make_optimizer
 from mrcnn_tf.training.run import Run
-from mrcnn_tf.training.same_run import check_same_run, version_note
-from mrcnn_tf.training.snapshot import restore
+from mrcnn_tf.training.snapshot import check_same_run, restore, version_note
 from mrcnn_tf.training.strategy import is_chief, make_strategy
+
+# Weights that a run leaves as they are, by name.
+#
+
+def freeze(model, patterns):
+    """Takes the weights whose path matches one of the patterns out of training.
+
+    Args:
+        model: not compiled yet.
+        patterns: such as "backbone/*" or "*/bias", as a shell matches file names; paths are those inside the model.
+
+    Raises:
+        UserError: a pattern matches no weight that is trained.
+    """
+    weights = {weight.path.split("/", 1)[1]: weight for weight in model.trainable_weights}
+    for pattern in patterns:
+        matching = fnmatch.filter(weights, pattern)
+        if not matching:
+            parts = ", ".join(dict.fromkeys(path.split("/")[0] for path in weights))
+            raise UserError(
+                f"train.freeze has {pattern!r}, which matches no trained weight: those of {parts} there are."
+            )
+        for path in matching:
+            weights[path].trainable = False
 
 
 @dataclasses.dataclass

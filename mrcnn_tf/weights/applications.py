@@ -8,7 +8,7 @@ import numpy as np
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.model.backbones.application import BARE, application_network, stable_names, tapped
-from mrcnn_tf.weights.converted import Converted
+from mrcnn_tf.weights.rules import Converted
 
 
 def download(application):

@@ -1,19 +1,159 @@
 """Any checkpoint file as a flat dictionary of named arrays, without running a line of what it holds."""
 
 import dataclasses
+import json
 import mmap
 import pathlib
 
+import h5py
 import numpy as np
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.weights.hdf5_file import read_hdf5
-from mrcnn_tf.weights.numpy_pickle import NumpyArray
-from mrcnn_tf.weights.refusal import Refusal
-from mrcnn_tf.weights.safetensors_file import read_safetensors
-from mrcnn_tf.weights.stored_tensor import StoredTensor
-from mrcnn_tf.weights.torch_file import ALLOWED, LEGACY_MAGIC, Parameter, read_torch_legacy, read_torch_zip
+from mrcnn_tf.weights.stored_tensor import DTYPES, Refusal, StoredTensor, contiguous
+from mrcnn_tf.weights.torch_file import ALLOWED, LEGACY_MAGIC, NumpyArray, Parameter, read_torch_legacy, read_torch_zip
 from mrcnn_tf.weights.unpickler import Unpickler
+
+# HDF5 files of weights, as Keras 2 writes them: a group per layer, a dataset per variable.
+#
+
+MAX_OBJECTS = 20_000
+MAX_DEPTH = 32
+_NAMES = {dtype.str: name for name, dtype in DTYPES.items() if name not in ("bfloat16", "bool")}
+_REPACK = "rewrite the file with `h5repack -l CONTI -f NONE`"
+
+
+def read_hdf5(path, data):
+    """Name to `StoredTensor`; the name is the dataset's path in the file, such as "conv1/conv1/kernel:0".
+
+    A whole saved Keras model gives the weights in its group "model_weights". The library is asked only where each
+    dataset lies; the values are views of `data` (memoryview of the file), so no filter or external file is run.
+
+    Raises:
+        Refusal: the file is damaged; a link that isn't a plain one; a dataset that is compressed, chunked, virtual,
+            stored elsewhere, big-endian or not numeric.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            root = file["model_weights"] if _is_group(file, "model_weights") else file
+            return _tensors(root, data)
+    # What the library raises on a damaged file depends on which of its calls met the damage.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError, AttributeError) as error:
+        raise Refusal("it's damaged as an HDF5 file, so download or copy it again") from error
+
+
+def _is_group(file, name):
+    return isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Group)
+
+
+def _tensors(root, data):
+    tensors, waiting, seen = {}, [("", root, 0)], 0
+    while waiting:
+        prefix, group, depth = waiting.pop()
+        for name in group:
+            seen += 1
+            if seen > MAX_OBJECTS or depth > MAX_DEPTH:
+                raise Refusal("its groups contain each other or are too many")
+            path = f"{prefix}{name}"
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise Refusal(f"its {path[:100]!r} is a link to somewhere else; store the weights themselves")
+            entry = group[name]
+            if isinstance(entry, h5py.Group):
+                waiting.append((f"{path}/", entry, depth + 1))
+            elif isinstance(entry, h5py.Dataset):
+                tensors[path] = _tensor(path, entry, data)
+    return tensors
+
+
+def _tensor(path, dataset, data):
+    settings = dataset.id.get_create_plist()
+    if settings.get_layout() != h5py.h5d.CONTIGUOUS or settings.get_nfilters() or settings.get_external_count():
+        raise Refusal(f"its dataset {path[:100]!r} isn't stored in one plain piece; {_REPACK}")
+    dtype = dataset.dtype.str
+    if dtype not in _NAMES:
+        raise Refusal(f"its dataset {path[:100]!r} has the type {dtype[:20]!r}, and weights are little-endian numbers")
+    shape, begin, size = dataset.shape, dataset.id.get_offset(), dataset.id.get_storage_size()
+    if 0 in shape:
+        begin = size = 0
+    if begin is None or begin + size > len(data):
+        raise Refusal(f"its dataset {path[:100]!r} has no contents inside the file, so download or copy it again")
+    return contiguous(_NAMES[dtype], data[begin : begin + size], shape)
+
+
+# The safetensors container: a JSON header with every tensor's type, shape and place, then the bytes.
+#
+
+MAX_HEADER = 2_000_000
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+def read_safetensors(data):
+    """Name to `StoredTensor`, as views of `data` (memoryview of the file).
+
+    Source: the format's specification, which asks that the tensors cover the bytes without hole or overlap.
+    """
+    size = int.from_bytes(data[:8], "little")
+    if size > min(MAX_HEADER, len(data) - 8):
+        raise Refusal(f"its safetensors header of {size} bytes is longer than the file or than {MAX_HEADER}")
+    header, contents = _header(bytes(data[8 : 8 + size])), data[8 + size :]
+    tensors, spans = {}, []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        dtype, shape, (begin, end) = _entry(name, entry, len(contents))
+        spans.append((begin, end))
+        tensors[name] = contiguous(dtype, contents[begin:end], shape)
+    reached = 0
+    for begin, end in sorted(spans):
+        if begin != reached:
+            raise Refusal(f"its tensors overlap or leave a hole at byte {begin}")
+        reached = end
+    if reached != len(contents):
+        raise Refusal(f"it holds {len(contents)} bytes of tensors where its header describes {reached}")
+    return tensors
+
+
+def _header(text):
+    def unique(pairs):
+        if len(dict(pairs)) < len(pairs):
+            raise Refusal("its safetensors header names a tensor twice")
+        return dict(pairs)
+
+    try:
+        header = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError):
+        header = None
+    if type(header) is not dict:
+        raise Refusal("its safetensors header isn't the JSON object it should be, so download or copy it again")
+    return header
+
+
+def _entry(name, entry, limit):
+    fault = Refusal(f"its safetensors header describes {name[:100]!r} wrongly, so download or copy it again")
+    if type(entry) is not dict:
+        raise fault
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if type(dtype) is not str or type(shape) is not list or type(offsets) is not list or len(offsets) != 2:
+        raise fault
+    if any(type(number) is not int for number in offsets) or not 0 <= offsets[0] <= offsets[1] <= limit:
+        raise fault
+    if dtype not in _DTYPES:
+        raise Refusal(f"its tensor {name[:100]!r} has the type {dtype[:20]!r}; save it as F32, F16 or BF16")
+    return _DTYPES[dtype], shape, offsets
+
 
 # Where training loops put the weights beside optimizer and step; "blobs" is Caffe2's.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "state_dict_ema", "blobs")

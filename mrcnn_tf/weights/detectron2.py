@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from mrcnn_tf.weights.coco import COCO_80, categories_of, stuff_of
-from mrcnn_tf.weights.converted import Converted
-from mrcnn_tf.weights.rules import CONV, DECONV, LINEAR, NORM, POOLED, PREDICTOR, SCORE, Rule, translate
-from mrcnn_tf.weights.structure import backbone_settings, detector_settings
+from mrcnn_tf.weights.rules import CONV, DECONV, LINEAR, NORM, POOLED, PREDICTOR, SCORE, Converted, Rule, translate
+from mrcnn_tf.weights.structure import COCO_80, backbone_settings, categories_of, detector_settings, stuff_of
 
 BODY = r"(?:backbone\.bottom_up\.|backbone\.)?"
 SKIP = {

@@ -1,16 +1,190 @@
 """Putting converted weights into a model: everything is checked first, so that a failure changes nothing."""
 
+import collections
 import dataclasses
 
 import numpy as np
+from rich.table import Table
 
+from mrcnn_tf.common.categories import UNUSED, keypoint_channels
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.config import model_config
+from mrcnn_tf.config.load import model_config
 from mrcnn_tf.config.settings import ModelConfig
-from mrcnn_tf.weights.classes import fit_classes
-from mrcnn_tf.weights.own import weight_path
-from mrcnn_tf.weights.report import LoadReport
-from mrcnn_tf.weights.source import read_weights
+from mrcnn_tf.weights.source import read_weights, weight_path
+from mrcnn_tf.weights.structure import num_classes, num_stuff
+
+# The layers that depend on classes and keypoints, when the weights know others than the model.
+#
+
+CLASSES, KEYPOINT_KIND, STUFF = "classes", "keypoints", "stuff classes"
+OWN_KINDS = {"keypoint_head": KEYPOINT_KIND, "semantic_head": STUFF}  # of the other heads: CLASSES
+
+
+def fit_classes(model, source, arrays, changes, map_classes):
+    """Makes the `arrays` that depend on classes, keypoints or stuff fit the model's, if they don't; `changes` says how.
+
+    They get new initial values, and, with `map_classes`, the values of the classes, of their keypoints and of the stuff
+    that both know by name.
+
+    Returns:
+        weight path -> why it has a new initial value.
+
+    Raises:
+        UserError: `map_classes`, and no class and no stuff in common.
+    """
+    names, named = {}, {}
+    if num_classes(arrays) is not None and model.config.box_head:
+        both = model.config.categories, source.categories()
+        names[CLASSES] = [[category.name for category in each] for each in both]
+        names[KEYPOINT_KIND] = [keypoint_channels(each)[0] for each in both]
+        named[CLASSES] = named[KEYPOINT_KIND] = source.converted.categories is not None
+    if num_stuff(arrays) is not None and model.config.semantic_head:
+        names[STUFF] = [[category.name for category in each] for each in (model.config.stuff, source.stuff())]
+        named[STUFF] = source.converted.stuff is not None
+    same = {
+        what: own == theirs or (not named[what] and len(own) == len(theirs)) for what, (own, theirs) in names.items()
+    }
+    if all(same.values()):
+        return {}
+    pairs = dict.fromkeys(names, ())
+    if map_classes:
+        pairs |= {what: _pairs(*names[what]) for what in (CLASSES, STUFF) if what in names}
+        _refuse_strangers(names, pairs, source)
+        if CLASSES in names:
+            pairs[KEYPOINT_KIND] = _keypoint_pairs(*both, pairs[CLASSES])
+    left = {}
+    for variable, initializer in model.class_variables():
+        path = weight_path(variable)
+        what = OWN_KINDS.get(path.split("/")[0], CLASSES)
+        if path not in arrays or same[what]:
+            continue
+        own, theirs = map(len, names[what])
+        fresh = np.array(initializer(variable.shape, "float32"))
+        if pairs[what]:
+            _copy(fresh, arrays[path], path, pairs[what], model.config.mask_head)
+            changes[path] = f"{len(pairs[what])} of {own} {what} by name, the others new"
+        else:
+            left[path] = f"set anew: {theirs} {what} in the file, {own} in the model"
+        arrays[path] = fresh
+    return left
+
+
+def _pairs(own, theirs):
+    """(index in the model, index in the file) of the classes that both know."""
+    places = {name.casefold(): index for index, name in enumerate(theirs) if name != UNUSED}
+    return [(index, places[name.casefold()]) for index, name in enumerate(own) if name.casefold() in places]
+
+
+def _refuse_strangers(names, pairs, source):
+    if not any(pairs.values()):
+        own = [name for what in (CLASSES, STUFF) for name in names.get(what, [()])[0]]
+        raise UserError(
+            f"{source.name} knows none of the model's classes ({', '.join(own[:5])}) by name: load it without mapping."
+        )
+
+
+def _keypoint_pairs(own, theirs, classes):
+    """(heatmap in the model, heatmap in the file) of the keypoints of paired classes that both know by name."""
+    tables, pairs = [keypoint_channels(each)[1] for each in (own, theirs)], {}
+    for mine, their in classes:
+        places = {name: index for index, name in enumerate(theirs[their].keypoints)}
+        for index, name in enumerate(own[mine].keypoints):
+            if name in places:
+                pairs.setdefault(int(tables[0][mine + 1, index]), int(tables[1][their + 1, places[name]]))
+    return list(pairs.items())
+
+
+def _copy(fresh, array, path, pairs, mask_head):
+    """Puts what `array` has for the paired classes or keypoints, and for the background, in its place in `fresh`."""
+    if path.startswith("keypoint_head/"):
+        axis = 2 if path.endswith("kernel") else 0  # of [4, 4, P, channels]
+        fresh, array, size, first, background = np.moveaxis(fresh, axis, -1), np.moveaxis(array, axis, -1), 1, 0, None
+    else:
+        size, first, background = _columns(path, mask_head)
+    if background is not None:
+        fresh[..., background] = array[..., background]
+    for mine, their in pairs:
+        source = slice(first + their * size, first + (their + 1) * size)
+        fresh[..., first + mine * size : first + (mine + 1) * size] = array[..., source]
+
+
+def _columns(path, mask_head):
+    """(values per class, columns before the first class, the background's column) of a weight's last axis."""
+    if path.startswith(("box_head/class_logits/", "semantic_head/")):  # the background, or all things, come first
+        return 1, 1, 0
+    if path.startswith("box_head/box_deltas/"):
+        return 4, 0, None
+    if mask_head.fcs:
+        return (2 * mask_head.pool_size) ** 2, 0, None
+    return 1, 0, -1 if mask_head.activation == "softmax" else None
+
+
+# What became of each weight when a checkpoint was loaded.
+#
+
+NAMES_IN_A_ROW = 4  # names given in a row; the rest are counted
+
+
+@dataclasses.dataclass
+class LoadReport:
+    """The outcome of `load_pretrained`.
+
+    Attributes:
+        source: the file, preset or model that was read.
+        format: "torchvision", "detectron2", "caffe2", "matterport", "keras.applications" or "mrcnn_tf".
+        loaded: weight path -> what was done beside a plain transpose, or "".
+        skipped: name in the file -> why it wasn't loaded.
+        left: weight path -> why it keeps, or gets anew, an untrained value.
+        notes: sentences on conventions in which model and weights differ.
+    """
+
+    source: str
+    format: str
+    loaded: dict[str, str]
+    skipped: dict[str, str]
+    left: dict[str, str]
+    notes: list[str]
+
+    def to_json(self):
+        """The report as plain dictionaries."""
+        return dataclasses.asdict(self)
+
+    def table(self):
+        """A rich table: each part of the model, what was loaded, transformed and left, then what was skipped."""
+        table = Table(title=f"{self.source} ({self.format})", title_justify="left", show_lines=False)
+        for name in ("part", "weights", "what"):
+            table.add_column(name, justify="right" if name == "weights" else "left", overflow="fold")
+        for part, weights in _by_part(self.loaded).items():
+            table.add_row(part, str(len(weights)), "loaded")
+            for change, paths in _by_reason(weights).items():
+                if change:
+                    table.add_row("", str(len(paths)), f"of them {change}: {_some(paths)}")
+        for what, names in (("left", self.left), ("skipped", self.skipped)):
+            for reason, paths in _by_reason(names).items():
+                table.add_row(what, str(len(paths)), f"{reason}: {_some(paths)}")
+        for note in self.notes:
+            table.add_row("note", "", note)
+        return table
+
+
+def _by_part(loaded):
+    parts = collections.defaultdict(dict)
+    for path, change in loaded.items():
+        parts[path.split("/")[0]][path] = change
+    return parts
+
+
+def _by_reason(names):
+    reasons = collections.defaultdict(list)
+    for name, reason in names.items():
+        reasons[reason].append(name)
+    return reasons
+
+
+def _some(names):
+    more = len(names) - NAMES_IN_A_ROW
+    return ", ".join(names[:NAMES_IN_A_ROW]) + (f" and {more} more" if more > 0 else "")
+
 
 # Settings that decide what a weight means without showing in its shape, and those that show and are better named than
 # shapes are. A section that the weights lack, such as the mask head of a Faster R-CNN, isn't compared.

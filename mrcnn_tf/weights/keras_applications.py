@@ -9,7 +9,7 @@ import re
 import numpy as np
 
 from mrcnn_tf.model.backbones.resnet import BLOCKS
-from mrcnn_tf.weights.converted import Converted
+from mrcnn_tf.weights.rules import Converted
 from mrcnn_tf.weights.structure import backbone_settings
 
 PIXEL_MEAN = [123.68, 116.779, 103.939]  # RGB; "caffe" mode of keras/src/applications/imagenet_utils.py

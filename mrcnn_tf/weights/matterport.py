@@ -8,10 +8,9 @@ levels compete in one NMS, and an RoI keeps its best class only, which a score t
 import numpy as np
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.weights.coco import COCO_80
-from mrcnn_tf.weights.converted import Converted
 from mrcnn_tf.weights.keras_applications import fold_biases, place, split
-from mrcnn_tf.weights.structure import detector_settings, num_classes
+from mrcnn_tf.weights.rules import Converted
+from mrcnn_tf.weights.structure import COCO_80, detector_settings, num_classes
 
 EPSILON = 1e-3  # Keras's default, in backbone and heads
 # Deltas are (dy, dx, dh, dw) in units of their standard deviation, in the RPN as in the box head.

@@ -8,13 +8,35 @@ import keras
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.config import load_config
+from mrcnn_tf.config.load import load_config
 from mrcnn_tf.config.settings import BackboneConfig, ModelConfig
-from mrcnn_tf.weights import applications, caffe2, detectron2, keras_applications, matterport, own, torchvision
+from mrcnn_tf.weights import applications, caffe2, detectron2, keras_applications, matterport, torchvision
 from mrcnn_tf.weights.checkpoint import Checkpoint, read_checkpoint
-from mrcnn_tf.weights.converted import Converted
 from mrcnn_tf.weights.presets import PRESETS, find_preset, preset_file
+from mrcnn_tf.weights.rules import Converted
 from mrcnn_tf.weights.structure import num_classes, num_heatmaps, num_stuff
+
+# A model of this package as the weights of another, with the same or other classes.
+#
+
+SECTIONS = (
+    "features", "backbone", "fpn", "rpn", "roi_layer", "box_head", "mask_head", "keypoint_head", "semantic_head",
+    "conventions", "pixel_mean", "pixel_std", "resize",
+)  # fmt: skip
+
+
+def weight_path(variable):
+    """The path of a model's weight without the model's name; a norm's weights stand under their convolution."""
+    return variable.path.split("/", 1)[1].replace("/norm/", "/")
+
+
+def convert_own(model):
+    """`Converted` weights of a `MaskRCNN`."""
+    tree = dataclasses.asdict(model.config)
+    arrays = {weight_path(variable): variable.numpy() for variable in model.weights}
+    settings = {key: tree[key] for key in SECTIONS}
+    return Converted(arrays, {}, {}, [], settings, None, model.config.categories, model.config.stuff or None)
+
 
 FORMATS = {
     "torchvision": torchvision,
@@ -121,7 +143,7 @@ def _recognised(tensors, name, checkpoint=None):
 
 def _from_model(model, name):
     if isinstance(getattr(model, "config", None), ModelConfig):
-        return Source(name, "mrcnn_tf", own.convert(model))
+        return Source(name, "mrcnn_tf", convert_own(model))
     return _recognised(keras_applications.tensors_of(model), name)
 
 

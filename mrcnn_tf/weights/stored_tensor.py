@@ -5,7 +5,12 @@ import math
 
 import numpy as np
 
-from mrcnn_tf.weights.refusal import Refusal
+# Why a checkpoint can't be read.
+#
+
+class Refusal(Exception):
+    """One clause on the fault and its remedy; `read_checkpoint` puts the file's name before it, as a `UserError`."""
+
 
 # numpy has no bfloat16; its bits are the upper half of a float32.
 DTYPES = {

@@ -4,8 +4,6 @@ Names of both generations of detector files are read: torchvision renames the ol
 (`fpn.inner_blocks.0.weight` is now `fpn.inner_blocks.0.0.weight`), the published `_coco` files still carry them.
 """
 
-from mrcnn_tf.weights.coco import COCO_90, categories_of
-from mrcnn_tf.weights.converted import Converted
 from mrcnn_tf.weights.rules import (
     CONV,
     DECONV,
@@ -14,11 +12,12 @@ from mrcnn_tf.weights.rules import (
     POOLED,
     PREDICTOR,
     SCORE,
+    Converted,
     Rule,
     drop_background,
     translate,
 )
-from mrcnn_tf.weights.structure import backbone_settings, detector_settings
+from mrcnn_tf.weights.structure import COCO_90, backbone_settings, categories_of, detector_settings
 
 BODY = r"(?:backbone\.body\.)?"
 SKIP = {

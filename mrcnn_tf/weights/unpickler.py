@@ -5,7 +5,7 @@ import pickle
 import struct
 from collections.abc import Callable
 
-from mrcnn_tf.weights.refusal import Refusal
+from mrcnn_tf.weights.stored_tensor import Refusal
 
 # A state dict of 1000 tensors takes some 60,000 steps, so this bounds time and memory and no checkpoint in use.
 MAX_STEPS = 1_000_000

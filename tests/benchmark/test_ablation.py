@@ -9,7 +9,7 @@ from mrcnn_tf.ablation.report import Ablation, Outcome, ablation_table
 from mrcnn_tf.ablation.runner import BASE, RESULT, Budget, plan_runs, run_ablation
 from mrcnn_tf.ablation.tables import TABLES, Row, Table
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.config import load_config
+from mrcnn_tf.config.load import load_config
 from mrcnn_tf.datasets.shapes import Look
 
 # As the paper's text and captions have them, where they can be held against the tables' rows.

@@ -10,7 +10,7 @@ from serving.runtimes import tflite_stand_in as stand_in
 from mrcnn_tf.benchmark.edge import benchmark_edge
 from mrcnn_tf.benchmark.processes import Process
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.tflite_metadata import with_metadata
+from mrcnn_tf.serving.interpreter import with_metadata
 
 pytest.importorskip("ai_edge_litert")
 

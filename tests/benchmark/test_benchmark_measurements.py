@@ -28,7 +28,7 @@ from mrcnn_tf.benchmark.report import PARTS, WHAT
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import SemanticHeadConfig
 from mrcnn_tf.model.backbones.resnet import ResNet
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 SMALL = [
     "model.fpn.channels=32",

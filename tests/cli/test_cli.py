@@ -12,7 +12,7 @@ from command import call
 from PIL import Image
 
 import mrcnn_tf
-from mrcnn_tf.config.config import load_config
+from mrcnn_tf.config.load import load_config
 from mrcnn_tf.training.trainer import load_model
 
 NUCLEI = pathlib.Path(mrcnn_tf.__file__).parent / "datasets" / "nuclei"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrcnn_tf.cli.prediction import predict_files
+from mrcnn_tf.cli.predict_files import predict_files
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.images import UnreadableImage
+from mrcnn_tf.datasets.image_files import UnreadableImage
 from mrcnn_tf.results.detections import Detections
 
 ARROW, STONE = Category(4, "arrow", ["tip", "tail"], [[1, 2]]), Category(11, "stone")

@@ -7,10 +7,10 @@ import zipfile
 
 import pytest
 
-from mrcnn_tf.common.archives import refuse_archive
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import refuse_archive
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets.read_coco import load_index
 
 
 @pytest.fixture

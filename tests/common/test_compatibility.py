@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mrcnn_tf.common import compatibility
+from mrcnn_tf.common import environment
 
 
 def import_error(tmp_path, code="import mrcnn_tf", **environment):
@@ -41,9 +41,9 @@ def test_another_backend_by_file(tmp_path):
 
 
 def test_keras_2(monkeypatch):
-    monkeypatch.setattr(compatibility.importlib.metadata, "version", lambda name: "2.15.0")
+    monkeypatch.setattr(environment.importlib.metadata, "version", lambda name: "2.15.0")
     with pytest.raises(ImportError, match="found Keras 2.15.0: run pip install --upgrade"):
-        compatibility.check_environment()
+        environment.check_environment()
 
 
 def test_every_public_name_is_there():

@@ -6,7 +6,7 @@ import pytest
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.config import CONFIG_FOLDERS, config_names, load_config, model_config
+from mrcnn_tf.config.load import CONFIG_FOLDERS, config_names, load_config, model_config
 from mrcnn_tf.config.settings import Conventions, ModelConfig
 
 

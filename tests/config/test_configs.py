@@ -17,9 +17,9 @@ import tensorflow as tf
 from tiny import tiny_batch
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.config.config import config_names, load_config, model_config
+from mrcnn_tf.config.load import config_names, load_config, model_config
 from mrcnn_tf.model.backbones import resnet
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 KEYPOINTS = ["nose", "left_eye", "right_eye"]
 INPUTS = ("image", "image_size", "original_size")

@@ -14,7 +14,7 @@ from PIL import Image
 import mrcnn_tf
 from mrcnn_tf import cli
 from mrcnn_tf.ablation.tables import TABLES
-from mrcnn_tf.config.config import CONFIG_FOLDERS, config_names, load_config
+from mrcnn_tf.config.load import CONFIG_FOLDERS, config_names, load_config
 from mrcnn_tf.config.settings import CONVENTIONS, Conventions
 from mrcnn_tf.data.pipeline import coco_dataset
 

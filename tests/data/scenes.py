@@ -9,8 +9,8 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.data.affine import Sample
 from mrcnn_tf.data.rasterize import Shapes, crop_masks
-from mrcnn_tf.data.sample import Sample
 
 CROP = 112
 EDGE = 0.01  # pixels; a place so near to the next pixel may be rounded to it

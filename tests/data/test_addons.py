@@ -13,8 +13,8 @@ from scenes import check_keypoints, check_objects, map_of, scene
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
 from mrcnn_tf.data import addons
+from mrcnn_tf.data.affine import OBJECTS, Sample
 from mrcnn_tf.data.augment import augmented, check_augment
-from mrcnn_tf.data.sample import OBJECTS, Sample
 
 MIRRORS = tf.zeros([5, 3], tf.int32) + tf.range(3)
 

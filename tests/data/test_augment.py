@@ -12,9 +12,8 @@ from scenes import scene
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
+from mrcnn_tf.data.affine import OBJECTS, Sample, no_labels
 from mrcnn_tf.data.augment import augmented, check_augment
-from mrcnn_tf.data.labels import no_labels
-from mrcnn_tf.data.sample import OBJECTS, Sample
 from mrcnn_tf.ops.resize import resize_image
 
 MIRRORS = tf.zeros([120, 3], tf.int32) + tf.range(3)

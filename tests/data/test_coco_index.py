@@ -11,8 +11,8 @@ from pycocotools import mask as coco_mask
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.datasets import coco
-from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets import read_coco
+from mrcnn_tf.datasets.read_coco import load_index
 
 
 def kinds(index):
@@ -42,7 +42,7 @@ def test_records_are_sorted_by_image_and_categories_become_contiguous(folder):
 
 
 def test_compressed_and_plain_runs_are_the_same(folder, monkeypatch):
-    monkeypatch.setattr("mrcnn_tf.datasets.records.STRINGS_AT_ONCE", 2)
+    monkeypatch.setattr("mrcnn_tf.datasets.annotation_records.STRINGS_AT_ONCE", 2)
     folder.add_image(1)
     mask = np.zeros((30, 40), np.uint8, order="F")
     mask[5:9, 10:20] = 1
@@ -181,7 +181,7 @@ def test_the_second_launch_reads_the_cache(folder, monkeypatch):
     folder.annotations = [annotation(1), annotation(2, image_id=5)]
     config = folder.config()
     first = load_index(config)
-    monkeypatch.setattr(coco, "_compile", lambda config: pytest.fail("compiled again"))
+    monkeypatch.setattr(read_coco, "_compile", lambda config: pytest.fail("compiled again"))
     second = load_index(config)
     for name, value in vars(first).items():
         if isinstance(value, np.ndarray):

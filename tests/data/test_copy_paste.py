@@ -11,9 +11,9 @@ from scenes import check_box, check_keypoints, check_labels, check_mask, in_pixe
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
+from mrcnn_tf.data.affine import OBJECTS
 from mrcnn_tf.data.augment import augmented
 from mrcnn_tf.data.copy_paste import covered, drawn
-from mrcnn_tf.data.sample import OBJECTS
 
 MIRRORS = tf.zeros([120, 3], tf.int32) + tf.range(3)
 BELOW, ABOVE = 255.0, 55.0  # marks of the two images

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scenes import check_objects, map_of, scene
 
 from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
+from mrcnn_tf.data.affine import OBJECTS
 from mrcnn_tf.data.augment import augmented
-from mrcnn_tf.data.sample import OBJECTS
 
 NO_MIRRORS = tf.zeros([5, 3], tf.int32) + tf.range(3)
 STILL = {"horizontal_flip": 0.0}

@@ -9,7 +9,7 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, ResizeConfig
 from mrcnn_tf.data.keypoints import images_to_train_on, labelled_keypoints
 from mrcnn_tf.data.pipeline import coco_dataset
-from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets.read_coco import load_index
 
 STILL = AugmentConfig(horizontal_flip=0.0)
 KEYS = {"image", "image_size", "original_size", "boxes", "classes", "crowd", "image_id"}

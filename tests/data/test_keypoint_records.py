@@ -4,8 +4,8 @@ from made_up import FACE, annotation
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets import coco
-from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets import read_coco
+from mrcnn_tf.datasets.read_coco import load_index
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -136,7 +136,7 @@ def test_the_cache_keeps_keypoints_and_knows_their_names(faces, monkeypatch):
     config = faces.config()
     first = load_index(config)
     with monkeypatch.context() as patch:
-        patch.setattr(coco, "_compile", lambda config: pytest.fail("compiled again"))
+        patch.setattr(read_coco, "_compile", lambda config: pytest.fail("compiled again"))
         second = load_index(config)
     np.testing.assert_array_equal(second.keypoints, first.keypoints)
     np.testing.assert_array_equal(second.keypoint_offsets, first.keypoint_offsets)

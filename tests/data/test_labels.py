@@ -6,8 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn_tf.data.affine import rotation, scaling, shift
-from mrcnn_tf.data.labels import no_labels, resized_labels, warped_labels
+from mrcnn_tf.data.affine import no_labels, resized_labels, rotation, scaling, shift, warped_labels
 
 SIDES = st.integers(1, 40)
 

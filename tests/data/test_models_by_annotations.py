@@ -10,10 +10,10 @@ from made_up import annotation
 from PIL import Image
 
 from mrcnn_tf.cli import demo
-from mrcnn_tf.cli.prediction import predict_files
-from mrcnn_tf.config.config import load_config
-from mrcnn_tf.explain import visualize_samples
-from mrcnn_tf.results.visualize import draw_ground_truth
+from mrcnn_tf.cli.predict_files import predict_files
+from mrcnn_tf.config.load import load_config
+from mrcnn_tf.explain import show_batch
+from mrcnn_tf.results.draw import draw_ground_truth
 
 SMALL = {
     "features": "C5",
@@ -39,7 +39,7 @@ LOSSES = {"loss", "loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """Of indices alone: in an empty cache our own operations would be compiled anew."""
-    monkeypatch.setattr("mrcnn_tf.datasets.index.cache_folder", lambda: str(tmp_path / "cache"))
+    monkeypatch.setattr("mrcnn_tf.datasets.coco_index.cache_folder", lambda: str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def annotated(monkeypatch):
         drawn.append((boxes.tolist(), masks, None if keypoints is None else keypoints.tolist()))
         return draw_ground_truth(image, boxes, names, masks, keypoints=keypoints, **others)
 
-    monkeypatch.setattr(visualize_samples, "draw_ground_truth", draw)
+    monkeypatch.setattr(show_batch, "draw_ground_truth", draw)
     return drawn
 
 

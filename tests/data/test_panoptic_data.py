@@ -13,12 +13,12 @@ from scenes import pasted
 from mrcnn_tf.common.categories import Category, read_panoptic_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig, SourceConfig
+from mrcnn_tf.data.affine import OBJECTS
 from mrcnn_tf.data.loader import SampleLoader
 from mrcnn_tf.data.pipeline import TrainingData, coco_dataset
-from mrcnn_tf.data.sample import OBJECTS
-from mrcnn_tf.datasets import coco
-from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets import read_coco
 from mrcnn_tf.datasets.panoptic_shapes import make_panoptic_shapes
+from mrcnn_tf.datasets.read_coco import load_index
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_the_index_is_kept_until_a_map_changes(cats, monkeypatch):
     settings = cats.config()
     first = load_index(settings)
     with monkeypatch.context() as patch:
-        patch.setattr(coco, "_compile", None)
+        patch.setattr(read_coco, "_compile", None)
         second = load_index(settings)
     for field in dataclasses.fields(first):
         one, other = getattr(first, field.name), getattr(second, field.name)

@@ -14,11 +14,11 @@ from PIL import Image
 import mrcnn_tf
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.config import load_config
+from mrcnn_tf.config.load import load_config
 from mrcnn_tf.data.loader import SampleLoader
 from mrcnn_tf.data.pipeline import TrainingData
 from mrcnn_tf.data.tfrecord_writer import write_records
-from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets.read_coco import load_index
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def cats(tmp_path):
 @pytest.fixture
 def large(monkeypatch):
     """As if the maps were too many to look at all of their pixels at once."""
-    monkeypatch.setattr("mrcnn_tf.datasets.image_maps.FULL_CHECK_BYTES", 0)
+    monkeypatch.setattr("mrcnn_tf.datasets.label_maps.FULL_CHECK_BYTES", 0)
 
 
 def save(cats, kind, pixels, name="9.png"):
@@ -296,8 +296,8 @@ def test_paths_that_lead_nowhere(cats, changes, words, monkeypatch):
 
 
 def test_a_large_set_reads_no_pixels_before_it_must(cats, large, monkeypatch):
-    monkeypatch.setattr("mrcnn_tf.datasets.panoptic_segments.read_segment_map", None)
-    monkeypatch.setattr("mrcnn_tf.datasets.map_files.read_label_map", None)
+    monkeypatch.setattr("mrcnn_tf.datasets.panoptic.read_segment_map", None)
+    monkeypatch.setattr("mrcnn_tf.datasets.label_maps.read_label_map", None)
     assert load_index(cats.config()).image_ids.size == load_index(cats.label_config()).image_ids.size == 2
 
 

@@ -6,9 +6,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.landscapes import STONES, STUFF, landscape
-from mrcnn_tf.datasets.map_files import read_label_map, read_segment_map
-from mrcnn_tf.datasets.panoptic_shapes import FIRST_STUFF, make_panoptic_shapes
+from mrcnn_tf.datasets.label_maps import read_label_map, read_segment_map
+from mrcnn_tf.datasets.panoptic_shapes import FIRST_STUFF, STONES, STUFF, landscape, make_panoptic_shapes
 from mrcnn_tf.datasets.shapes import Look
 
 SIZE = 96

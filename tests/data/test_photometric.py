@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.config.settings import AugmentConfig
-from mrcnn_tf.data.photometric import recoloured
+from mrcnn_tf.data.augment import recoloured
 
 LUMA = np.array([0.299, 0.587, 0.114])
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from made_up import runs_of
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.datasets import rle
+from mrcnn_tf.datasets import run_lengths
 
 
 @settings(max_examples=40, deadline=None)
@@ -14,28 +14,28 @@ def test_decodes_what_pycocotools_encodes(specifications):
     for height, width, seed in specifications:
         rng = np.random.default_rng(seed)
         masks.append(np.asfortranarray(rng.random((height, width)) < rng.random()).astype(np.uint8))
-    runs, counts = rle.decode_strings([coco_mask.encode(mask)["counts"] for mask in masks])
+    runs, counts = run_lengths.decode_strings([coco_mask.encode(mask)["counts"] for mask in masks])
     expected = [runs_of(mask) for mask in masks]
     np.testing.assert_array_equal(counts, [len(one) for one in expected])
     np.testing.assert_array_equal(runs, np.concatenate(expected))
-    np.testing.assert_array_equal(rle.inside_area(runs, counts), [mask.sum() for mask in masks])
+    np.testing.assert_array_equal(run_lengths.inside_area(runs, counts), [mask.sum() for mask in masks])
 
 
 def test_large_numbers_take_several_groups():
     mask = np.zeros((3000, 2000), np.uint8, order="F")
     mask[100:2900, 900:1100] = 1
-    runs, _ = rle.decode_strings([coco_mask.encode(mask)["counts"]])
+    runs, _ = run_lengths.decode_strings([coco_mask.encode(mask)["counts"]])
     np.testing.assert_array_equal(runs, runs_of(mask))
 
 
 def test_empty_and_cut_off_strings_dont_disturb_their_neighbours():
     mask = np.eye(9, dtype=np.uint8, order="F")
     good = coco_mask.encode(mask)["counts"]
-    runs, counts = rle.decode_strings([b"", good, good[:3] + b"o", good])
+    runs, counts = run_lengths.decode_strings([b"", good, good[:3] + b"o", good])
     np.testing.assert_array_equal(runs[: counts[1]], runs_of(mask))
     np.testing.assert_array_equal(runs[-counts[3] :], runs_of(mask))
     assert counts[0] == 0
-    assert rle.decode_strings([])[0].size == 0
+    assert run_lengths.decode_strings([])[0].size == 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -43,4 +43,4 @@ def test_empty_and_cut_off_strings_dont_disturb_their_neighbours():
 def test_bounding_box_is_pycocotools(height, width, seed):
     mask = np.asfortranarray(np.random.default_rng(seed).random((height, width)) < 0.1).astype(np.uint8)
     x, y, w, h = coco_mask.toBbox(coco_mask.encode(mask))
-    assert rle.bounding_box(runs_of(mask), height) == (x, y, x + w, y + h)
+    assert run_lengths.bounding_box(runs_of(mask), height) == (x, y, x + w, y + h)

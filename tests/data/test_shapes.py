@@ -7,9 +7,8 @@ from pycocotools import mask as coco_mask
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.datasets.coco import load_index
-from mrcnn_tf.datasets.shape_outlines import KINDS, area, clip, contains
-from mrcnn_tf.datasets.shapes import Look, compose, coverage, make_shapes, paint
+from mrcnn_tf.datasets.read_coco import load_index
+from mrcnn_tf.datasets.shapes import KINDS, Look, area, clip, compose, contains, coverage, make_shapes, paint
 
 SIZE = 96
 

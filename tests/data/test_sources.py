@@ -10,7 +10,7 @@ from mrcnn_tf.config.settings import AugmentConfig, SourceConfig
 from mrcnn_tf.data.loader import SampleLoader
 from mrcnn_tf.data.pipeline import TrainingData, coco_dataset
 from mrcnn_tf.data.sources import load_sources, pools
-from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets.read_coco import load_index
 
 STILL = AugmentConfig(horizontal_flip=0.0)
 RUNS = {"size": [20, 40], "counts": [100, 8, 12, 8, 672]}

@@ -17,10 +17,10 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.data import tfrecord_index
 from mrcnn_tf.data.loader import SampleLoader
+from mrcnn_tf.data.tfrecord_file import read_record
 from mrcnn_tf.data.tfrecord_index import load_record_index
-from mrcnn_tf.data.tfrecord_reader import read_record
 from mrcnn_tf.data.tfrecord_writer import write_records
-from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets.read_coco import load_index
 
 HEADER, FOOTER = 12, 4
 

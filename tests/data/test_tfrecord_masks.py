@@ -7,7 +7,7 @@ from made_up import runs_of
 from PIL import Image
 
 from mrcnn_tf.data.rasterize import Shapes, crop_masks
-from mrcnn_tf.data.tfrecord_reader import bitmap_crops
+from mrcnn_tf.data.tfrecord_file import bitmap_crops
 
 
 def png(mask, value=1):

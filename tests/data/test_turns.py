@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrcnn_tf.config.settings import AugmentConfig
-from mrcnn_tf.data.labels import no_labels
-from mrcnn_tf.data.sample import Sample
-from mrcnn_tf.data.turns import flip_horizontal, flip_vertical, quarter_turn, turned
+from mrcnn_tf.data.affine import Sample, no_labels
+from mrcnn_tf.data.framing import flip_horizontal, flip_vertical, quarter_turn, turned
 
 
 def sample(seed=0):

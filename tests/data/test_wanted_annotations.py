@@ -11,8 +11,8 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, ResizeConfig
 from mrcnn_tf.data.keypoints import images_to_train_on
 from mrcnn_tf.data.pipeline import coco_dataset
-from mrcnn_tf.datasets import coco
-from mrcnn_tf.datasets.coco import load_index
+from mrcnn_tf.datasets import read_coco
+from mrcnn_tf.datasets.read_coco import load_index
 
 EVERYTHING = AugmentConfig(0.5, 0.5, True)
 UNUSABLE = [
@@ -134,7 +134,7 @@ def test_each_choice_has_its_own_cached_index(faces, monkeypatch):
         return index.annotation_ids.tolist(), index.points.size, len(index.keypoints)
 
     assert {choice: found(*choice) for choice in expected} == expected
-    monkeypatch.setattr(coco, "_compile", lambda config: pytest.fail("compiled again"))
+    monkeypatch.setattr(read_coco, "_compile", lambda config: pytest.fail("compiled again"))
     assert {choice: found(*choice) for choice in expected} == expected
     assert found(None, None) == expected[True, True]
 

@@ -8,13 +8,12 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.config import load_config
+from mrcnn_tf.config.load import load_config
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.evaluation.backends import BACKENDS
 from mrcnn_tf.evaluation.callback import CocoAP
 from mrcnn_tf.evaluation.coco import evaluate_detections
 from mrcnn_tf.evaluation.ground_truth import read_ground_truth
-from mrcnn_tf.evaluation.protocol import run_keypoint_protocol, run_protocol
+from mrcnn_tf.evaluation.protocol import BACKENDS, run_keypoint_protocol, run_protocol
 
 HEIGHT, WIDTH = 150, 200
 POINTS = {7: ["tip", "tail"], 900: ["a", "b", "c"]}  # of the two categories with keypoints

@@ -13,7 +13,7 @@ from rich.console import Console
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation.panoptic_quality import PanopticQuality
-from mrcnn_tf.evaluation.panoptic_results import FIGURES
+from mrcnn_tf.evaluation.results import FIGURES
 
 CAT, DOG, SKY = Category(3, "cat"), Category(7, "dog"), Category(92, "sky")
 COUNTS = ("tp", "fp", "fn")

@@ -19,12 +19,10 @@ from mrcnn_tf.config.settings import (
 )
 from mrcnn_tf.datasets.panoptic_shapes import make_panoptic_shapes
 from mrcnn_tf.evaluation import runner
-from mrcnn_tf.evaluation import tally as tally_module
+from mrcnn_tf.evaluation import runner as tally_module
 from mrcnn_tf.evaluation.callback import CocoAP, main_figure
-from mrcnn_tf.evaluation.panoptic_truth import read_panoptic_truth
-from mrcnn_tf.evaluation.runner import evaluate
-from mrcnn_tf.evaluation.tally import Tally
-from mrcnn_tf.evaluation.truth import read_truth
+from mrcnn_tf.evaluation.runner import Tally, evaluate
+from mrcnn_tf.evaluation.truth import read_panoptic_truth, read_truth
 from mrcnn_tf.results.detections import Detections, MapSemantics
 from mrcnn_tf.results.panoptic import Panoptic, Segment
 

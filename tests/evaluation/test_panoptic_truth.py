@@ -10,7 +10,7 @@ from PIL import Image
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation.panoptic_quality import PanopticQuality
-from mrcnn_tf.evaluation.panoptic_truth import check_categories, read_panoptic_truth
+from mrcnn_tf.evaluation.truth import check_categories, read_panoptic_truth
 
 LARGE = 256**3 - 1
 MAP = np.array([[0, 7, 7], [LARGE, LARGE, 300]], np.int32)
@@ -104,7 +104,7 @@ def test_ids_that_differ_between_json_and_png(written, segments, sentence, monke
     paths = written(segments=segments)
     with pytest.raises(UserError, match=sentence):
         read_panoptic_truth(*paths)
-    monkeypatch.setattr("mrcnn_tf.evaluation.panoptic_truth.FULL_CHECK_BYTES", 0)  # as if there were too many to look
+    monkeypatch.setattr("mrcnn_tf.evaluation.truth.FULL_CHECK_BYTES", 0)  # as if there were too many to look
     truth = read_panoptic_truth(*paths)
     with pytest.raises(UserError, match=sentence):
         truth.segment_map(5)

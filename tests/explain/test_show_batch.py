@@ -6,8 +6,8 @@ import tensorflow as tf
 from PIL import Image
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.explain import visualize_samples
-from mrcnn_tf.results import visualize
+from mrcnn_tf.explain import show_batch
+from mrcnn_tf.results import draw
 
 FACE = Category(1, "face", ["nose", "chin"], [[1, 2]])
 BALL = Category(2, "ball")
@@ -43,39 +43,39 @@ def gray(sheet):
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (4, 2, 2), (5, 3, 2)])
 def test_every_image_has_its_place(count, columns, rows):
-    sheet = visualize_samples.show_batch(batch(count), [FACE, BALL])
+    sheet = show_batch.show_batch(batch(count), [FACE, BALL])
     assert isinstance(sheet, Image.Image) and sheet.mode == "RGB"
-    assert sheet.width == pytest.approx(columns * (visualize_samples.TILE + 14) + 14, abs=2)
-    height = visualize_samples.TILE * 2 // 3
+    assert sheet.width == pytest.approx(columns * (show_batch.TILE + 14) + 14, abs=2)
+    height = show_batch.TILE * 2 // 3
     assert rows * height < sheet.height < rows * (height + 60) + 30
-    assert gray(sheet).sum() > 0.5 * count * visualize_samples.TILE * height
+    assert gray(sheet).sum() > 0.5 * count * show_batch.TILE * height
 
 
 def test_objects_show_and_padding_does_not():
-    with_all = np.asarray(visualize_samples.show_batch(batch(1), [FACE, BALL])).astype(int)
-    scale = visualize_samples.TILE / 300
-    colour = 120 + visualize.FILL_OPACITY * (np.array(visualize.instance_colour(0)) - 120)
+    with_all = np.asarray(show_batch.show_batch(batch(1), [FACE, BALL])).astype(int)
+    scale = show_batch.TILE / 300
+    colour = 120 + draw.FILL_OPACITY * (np.array(draw.instance_colour(0)) - 120)
     row, column = (14 + np.array([100, 100]) * scale).astype(int)
     np.testing.assert_allclose(with_all[row, column], colour, atol=2)
     assert not ((with_all[..., 0] > 200) & (with_all[..., 1:] < 50).all(-1)).any()
     empty = (slice(int(14 + 120 * scale), int(14 + 185 * scale)), slice(int(14 + 170 * scale), int(14 + 285 * scale)))
     assert gray(with_all)[empty].all()
     limb = with_all[int(14 + 100 * scale), int(14 + 225 * scale)]
-    np.testing.assert_array_equal(limb, visualize.instance_colour(0))
+    np.testing.assert_array_equal(limb, draw.instance_colour(0))
 
 
 def test_without_masks_and_keypoints():
     plain = {name: value for name, value in batch(1).items() if name not in ("masks", "keypoints")}
-    sheet = visualize_samples.show_batch(plain, [FACE, BALL])
-    assert gray(sheet).sum() > gray(visualize_samples.show_batch(batch(1), [FACE, BALL])).sum()
+    sheet = show_batch.show_batch(plain, [FACE, BALL])
+    assert gray(sheet).sum() > gray(show_batch.show_batch(batch(1), [FACE, BALL])).sum()
 
 
 def test_tags_only_where_they_tell_something():
-    several, single = (visualize_samples.show_batch(batch(1), categories) for categories in ([FACE, BALL], [FACE]))
-    above = slice(int(14 + 25 * visualize_samples.TILE / 300), int(14 + 38 * visualize_samples.TILE / 300))
+    several, single = (show_batch.show_batch(batch(1), categories) for categories in ([FACE, BALL], [FACE]))
+    above = slice(int(14 + 25 * show_batch.TILE / 300), int(14 + 38 * show_batch.TILE / 300))
     assert gray(single)[above, 14:-14].all() and not gray(several)[above, 14:-14].all()
 
 
 def test_the_sheet_is_written(tmp_path):
-    sheet = visualize_samples.show_batch(batch(2), [FACE, BALL], tmp_path / "new" / "sheet.png")
+    sheet = show_batch.show_batch(batch(2), [FACE, BALL], tmp_path / "new" / "sheet.png")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "sheet.png")), np.asarray(sheet))

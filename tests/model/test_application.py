@@ -8,8 +8,15 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.model.backbones.application import ApplicationBackbone, application_network, stable_names, tapped
-from mrcnn_tf.model.backbones.application_graph import CanvasAveragePooling, HardSwish, padded_batch
+from mrcnn_tf.model.backbones.application import (
+    ApplicationBackbone,
+    CanvasAveragePooling,
+    HardSwish,
+    application_network,
+    padded_batch,
+    stable_names,
+    tapped,
+)
 from mrcnn_tf.ops.native.library import static_shapes
 
 # The last block of each stage before the next halves its map.

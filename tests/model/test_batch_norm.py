@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.model.batch_norm import BatchNorm
+from mrcnn_tf.model.blocks import BatchNorm
 
 EXTENT = np.array([[3, 4], [2, 2]], np.int32)  # of maps of 4 x 5 cells
 

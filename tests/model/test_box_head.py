@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.heads.box_head import BoxHead
+from mrcnn_tf.model.heads.box import BoxHead
 from mrcnn_tf.model.rpn import Proposals
 
 CLASSES, ROIS = 3, 8

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.conv import ConvNorm
+from mrcnn_tf.model.blocks import ConvNorm
 
 
 def reference_conv(inputs, kernel, strides):

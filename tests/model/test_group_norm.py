@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.group_norm import GroupNorm
+from mrcnn_tf.model.blocks import GroupNorm
 
 
 @pytest.fixture(scope="module")

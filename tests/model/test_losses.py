@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.model import losses
-from mrcnn_tf.model.heads.mask_head import MaskScores
-from mrcnn_tf.model.roi_sampler import RoISample
+from mrcnn_tf.model.heads.mask import MaskScores
+from mrcnn_tf.model.rois import RoISample
 from mrcnn_tf.model.rpn import AnchorSample
 
 

@@ -5,9 +5,8 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.model import losses
-from mrcnn_tf.model.heads.mask_head import MaskHead, MaskScores
-from mrcnn_tf.model.heads.mask_mlp import MaskMLP
-from mrcnn_tf.model.roi_sampler import RoISample
+from mrcnn_tf.model.heads.mask import MaskHead, MaskMLP, MaskScores
+from mrcnn_tf.model.rois import RoISample
 
 CLASSES = 3
 OWN = np.int32([[1, 3, 0], [2, 1, 3]])  # 0: padding

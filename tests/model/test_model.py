@@ -7,8 +7,8 @@ import tensorflow as tf
 from tiny import CATEGORIES, KINDS, tiny_batch, tiny_config
 
 import mrcnn_tf
-from mrcnn_tf.model.conv import ConvNorm
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.blocks import ConvNorm
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 LOSSES = ("loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box", "loss_mask")
 

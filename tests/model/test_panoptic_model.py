@@ -9,7 +9,7 @@ from serving.export.panoptic_model import panoptic_config
 from tiny import tiny_batch
 
 import mrcnn_tf
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 SIZES = (64, 96), (80, 60)
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.model.heads.res5 import Res5
-from mrcnn_tf.model.roi_layer import RoILayer
+from mrcnn_tf.model.rois import RoILayer
 
 SETTINGS = {"groups": 1, "width_per_group": 64, "norm": "frozen_bn", "epsilon": 1e-5}
 

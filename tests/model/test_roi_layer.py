@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.model.fpn import STRIDES
-from mrcnn_tf.model.roi_layer import RoILayer
+from mrcnn_tf.model.rois import RoILayer
 from mrcnn_tf.ops.roi_align import roi_align
 
 # Sides 40, 112, 224 and 448 pixels: levels 2, 3, 4 and 5; then padding.

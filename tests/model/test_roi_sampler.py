@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.roi_sampler import RoISampler, foreground
+from mrcnn_tf.model.rois import RoISampler, foreground
 from mrcnn_tf.model.rpn import Proposals
 
 CONFIG = {"batch_per_image": 8, "positive_fraction": 0.25, "foreground_iou": 0.5}

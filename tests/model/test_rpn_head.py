@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.rpn_head import RPNHead
+from mrcnn_tf.model.rpn import RPNHead
 
 CELLS = [(4, 6), (2, 3), (1, 2)]
 COUNTS = [height * width * 3 for height, width in CELLS]  # 72, 18, 6 anchors

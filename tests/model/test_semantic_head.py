@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.heads.semantic_head import SemanticHead
+from mrcnn_tf.model.heads.semantic import SemanticHead
 
 STRIDES = [4, 8, 16, 32]
 CHANNELS = 8

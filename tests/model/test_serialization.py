@@ -5,8 +5,8 @@ import json
 import keras
 import pytest
 
-from mrcnn_tf.model.backbones.application import ApplicationBackbone
-from mrcnn_tf.model.backbones.application_graph import (
+from mrcnn_tf.model.backbones.application import (
+    ApplicationBackbone,
     CanvasAveragePooling,
     ChannelScale,
     ChannelStatistics,
@@ -14,21 +14,16 @@ from mrcnn_tf.model.backbones.application_graph import (
     HardSwish,
 )
 from mrcnn_tf.model.backbones.resnet import ResidualBlock, ResNet
-from mrcnn_tf.model.batch_norm import BatchNorm
-from mrcnn_tf.model.conv import ConvNorm
+from mrcnn_tf.model.blocks import BatchNorm, ConvNorm, GroupNorm
 from mrcnn_tf.model.fpn import FPN
-from mrcnn_tf.model.group_norm import GroupNorm
-from mrcnn_tf.model.heads.box_head import BoxHead
-from mrcnn_tf.model.heads.keypoint_head import KeypointHead
-from mrcnn_tf.model.heads.mask_head import MaskHead
-from mrcnn_tf.model.heads.mask_mlp import MaskMLP
+from mrcnn_tf.model.heads.box import BoxHead
+from mrcnn_tf.model.heads.keypoint import KeypointHead
+from mrcnn_tf.model.heads.mask import MaskHead, MaskMLP
 from mrcnn_tf.model.heads.res5 import Res5
-from mrcnn_tf.model.heads.semantic_head import SemanticHead
+from mrcnn_tf.model.heads.semantic import SemanticHead
 from mrcnn_tf.model.preprocess import Preprocess
-from mrcnn_tf.model.roi_layer import RoILayer
-from mrcnn_tf.model.roi_sampler import RoISampler
-from mrcnn_tf.model.rpn import RPN
-from mrcnn_tf.model.rpn_head import RPNHead
+from mrcnn_tf.model.rois import RoILayer, RoISampler
+from mrcnn_tf.model.rpn import RPN, RPNHead
 
 PYRAMID = [(None, None, None, 16)] * 5
 IMAGES = (None, None, None, 3)

@@ -9,7 +9,7 @@ from tiny import tiny_batch, tiny_config
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import SemanticHeadConfig
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.training.optimizer import SGD
 
 

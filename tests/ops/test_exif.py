@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mrcnn_tf.ops.exif import orientation
+from mrcnn_tf.ops.image_bytes import orientation
 
 read = tf.function(orientation, input_signature=[tf.TensorSpec([], tf.string)])
 PIXELS = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))

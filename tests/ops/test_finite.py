@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.finite import MARK, check_finite
+from mrcnn_tf.model.steps import MARK, check_finite
 
 IDS = tf.constant([139, 285], tf.int64)
 

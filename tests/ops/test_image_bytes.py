@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from mrcnn_tf.datasets.images import read_image
+from mrcnn_tf.datasets.image_files import read_image
 from mrcnn_tf.ops.image_bytes import decode_image, decode_upright
 
 decode = tf.function(decode_upright, input_signature=[tf.TensorSpec([], tf.string)])

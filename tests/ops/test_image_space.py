@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.ops.image_space import to_original
+from mrcnn_tf.ops.boxes import to_original
 
 
 def test_each_axis_of_each_image_has_its_own_ratio():

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn_tf.ops.nms import DROPPED, nms
+from mrcnn_tf.ops.boxes import DROPPED, nms
 
 A, HALF_OF_A, FAR = [0.0, 0, 10, 10], [0.0, 0, 10, 5], [50.0, 50, 60, 60]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.ops.noise import image_seeds, uniform
+from mrcnn_tf.ops.matching import image_seeds, uniform
 
 COUNT = 4096
 

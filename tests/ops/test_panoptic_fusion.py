@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.datasets.map_files import colour_numbers
+from mrcnn_tf.datasets.label_maps import colour_numbers
 from mrcnn_tf.ops.masks import paste_masks
 from mrcnn_tf.ops.panoptic import fuse, png_of_ids
 

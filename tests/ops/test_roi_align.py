@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.ops import roi_align_gather
+from mrcnn_tf.ops import roi_align_stock
 from mrcnn_tf.ops.native.library import static_shapes
 from mrcnn_tf.ops.roi_align import PyramidRoIs, implementations, pyramid_roi_align, roi_align
 
@@ -232,7 +232,7 @@ def test_the_number_of_boxes_may_be_known_only_at_run_time(rois, ratio, implemen
 
 @pytest.mark.parametrize("rois", [3, 4, 5, 8])
 def test_chunks_change_nothing(monkeypatch, rois):
-    monkeypatch.setattr(roi_align_gather, "CHUNK", 4)
+    monkeypatch.setattr(roi_align_stock, "CHUNK", 4)
     Case(levels=2, rois=rois).check(2, True, "gather")
 
 

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.ops import conv
+from mrcnn_tf.ops.conv import FILTERS, INPUTS, OUTPUTS, SMALL, winograd_conv2d
 from mrcnn_tf.ops.native.library import static_shapes, stock_operations
-from mrcnn_tf.ops.winograd import FILTERS, INPUTS, OUTPUTS, SMALL, winograd_conv2d
 
 
 def case(shape, filters=6):

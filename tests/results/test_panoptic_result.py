@@ -10,11 +10,11 @@ from PIL import Image
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import PanopticConfig
-from mrcnn_tf.datasets.map_files import colour_numbers
-from mrcnn_tf.results import visualize, visualize_panoptic
+from mrcnn_tf.datasets.label_maps import colour_numbers
+from mrcnn_tf.results import draw, draw_panoptic
 from mrcnn_tf.results.detections import Detections
 from mrcnn_tf.results.panoptic import Panoptic, Segment
-from mrcnn_tf.weights.coco import COCO_STUFF
+from mrcnn_tf.weights.structure import COCO_STUFF
 
 THINGS = [Category(3, "cat"), Category(90, "tooth brush")]
 STUFF = [Category(101, "sky"), Category(102, "grass"), Category(200, "Straße")]
@@ -128,10 +128,10 @@ def test_fills_are_blended_and_void_stays_the_photo():
     segment_map[:, :300], segment_map[:, 600:] = 70000, 5
     picture = Panoptic(segment_map, [stuff_segment(5), thing_segment(70000)]).draw(image)
     np.testing.assert_array_equal(picture[:, 310:590], image[:, 310:590])
-    opacity = visualize_panoptic.OPACITY
+    opacity = draw_panoptic.OPACITY
     for part, colour in (
-        (np.s_[:50, :290], visualize.instance_colour(0)),
-        (np.s_[:50, 610:], visualize_panoptic.stuff_colour(STUFF[0])),
+        (np.s_[:50, :290], draw.instance_colour(0)),
+        (np.s_[:50, 610:], draw_panoptic.stuff_colour(STUFF[0])),
     ):
         expected = image[part] * (1 - opacity) + opacity * np.array(colour)
         np.testing.assert_allclose(picture[part], expected, atol=1.5)
@@ -148,7 +148,7 @@ def test_stuff_keeps_its_colour_and_things_differ():
 
 
 def test_stuff_of_any_twenty_ids_in_a_row_has_distinct_colours():
-    colours = np.array([visualize_panoptic.stuff_colour(Category(number, "")) for number in range(1, 220)])
+    colours = np.array([draw_panoptic.stuff_colour(Category(number, "")) for number in range(1, 220)])
     apart = np.abs(colours[:, None] - colours[None]).max(axis=-1)
     places = np.arange(len(colours))
     near = np.abs(places[:, None] - places[None]) < 20
@@ -156,7 +156,7 @@ def test_stuff_of_any_twenty_ids_in_a_row_has_distinct_colours():
 
 
 def test_cocos_stuff_has_distinct_colours_and_nature_its_own():
-    colours = {one.name: np.array(visualize_panoptic.stuff_colour(one)) for one in COCO_STUFF}
+    colours = {one.name: np.array(draw_panoptic.stuff_colour(one)) for one in COCO_STUFF}
     table = np.array(list(colours.values()))
     apart = np.abs(table[:, None] - table[None]).max(axis=-1) + 255 * np.eye(len(table), dtype=int)
     assert len(table) == 53 and apart.min() >= 8
@@ -190,8 +190,8 @@ def letter_u():
 @pytest.mark.parametrize("segment_map", [ring(), letter_u(), ring().T, np.ones([600, 900], int)])
 def test_names_lie_well_inside_their_segments(segment_map):
     size = 120, 24
-    places = visualize_panoptic._Cells(segment_map).places(1)
-    tag = visualize_panoptic._place_tag(places, size, segment_map.shape[::-1], np.zeros([0, 4])).astype(int)
+    places = draw_panoptic._Cells(segment_map).places(1)
+    tag = draw_panoptic._place_tag(places, size, segment_map.shape[::-1], np.zeros([0, 4])).astype(int)
     np.testing.assert_array_equal(tag[2:] - tag[:2], size)
     assert segment_map[tag[1] : tag[3], tag[0] : tag[2]].all()
 
@@ -199,7 +199,7 @@ def test_names_lie_well_inside_their_segments(segment_map):
 def test_a_place_is_as_deep_as_the_segment_allows():
     numbers = np.zeros([160, 64], int)
     numbers[20:31, 10:41] = 1  # cells, one for each pixel
-    depths = visualize_panoptic._depths(numbers)
+    depths = draw_panoptic._depths(numbers)
     y, x = np.mgrid[20:31, 10:41]
     expected = 1 + np.minimum(np.minimum(y - 20, 30 - y), np.minimum(x - 10, 40 - x))
     np.testing.assert_array_equal(depths[20:31, 10:41], expected)
@@ -207,9 +207,9 @@ def test_a_place_is_as_deep_as_the_segment_allows():
 
 def test_a_name_avoids_another_one():
     places = np.array([[100.0, 100.0], [300.0, 100.0]])
-    taken = visualize_panoptic._place_tag(places, (60, 20), (400, 200), np.zeros([0, 4]))
+    taken = draw_panoptic._place_tag(places, (60, 20), (400, 200), np.zeros([0, 4]))
     np.testing.assert_array_equal(taken, [70, 90, 130, 110])
-    other = visualize_panoptic._place_tag(places, (60, 20), (400, 200), taken[None])
+    other = draw_panoptic._place_tag(places, (60, 20), (400, 200), taken[None])
     np.testing.assert_array_equal(other, [270, 90, 330, 110])
 
 
@@ -236,14 +236,14 @@ def test_small_pictures_are_enlarged_so_that_text_can_be_read(size):
     segment_map[:, size[1] // 2 :] = 2
     segments = [stuff_segment(1), thing_segment(2)] if size[1] > 1 else [thing_segment(2)]
     panoptic, image = Panoptic(segment_map, segments), np.zeros([*size, 3], np.uint8)
-    scale = max(1, visualize.MIN_SIDE / max(size))
+    scale = max(1, draw.MIN_SIDE / max(size))
     assert panoptic.draw(image).shape == (round(size[0] * scale), round(size[1] * scale), 3)
     assert panoptic.draw(image, min_side=0).shape == image.shape
 
 
 def test_an_enlarged_map_keeps_every_pixel():
     numbers = np.random.default_rng(2).integers(0, 5, [9, 12]).astype(np.uint16)
-    large = visualize_panoptic._enlarged(numbers, 4, (12 * 9, 9 * 9))
+    large = draw_panoptic._enlarged(numbers, 4, (12 * 9, 9 * 9))
     np.testing.assert_array_equal(large[4::9, 4::9], numbers)
 
 

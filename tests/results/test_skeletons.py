@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.results import visualize
+from mrcnn_tf.results import draw
 from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.skeletons import HIDDEN, VISIBLE, Skeleton, draw_skeleton, with_visibility
+from mrcnn_tf.results.draw import HIDDEN, VISIBLE, Skeleton, draw_skeleton, with_visibility
 
 KITE = Category(1, "kite", ["top", "left", "bottom", "right"], [[1, 3], [2, 4]])
 STONE = Category(2, "stone")
@@ -114,8 +114,8 @@ def pictures(image, keypoints, scale=1, min_side=0, masks=None):
     size, categories = image.shape[:2], [KITE, STONE]
     found = Detections(boxes, [0.9, 0.8], [1, 2], size, categories, masks, "detectron2", keypoints)
     names = [category.name for category in categories]
-    truth = visualize.draw_ground_truth(image, boxes, names, masks, min_side, with_visibility(keypoints), categories)
-    return visualize.draw_detections(image, found, min_side=min_side), truth
+    truth = draw.draw_ground_truth(image, boxes, names, masks, min_side, with_visibility(keypoints), categories)
+    return draw.draw_detections(image, found, min_side=min_side), truth
 
 
 def both(scale=1.0):
@@ -130,8 +130,8 @@ def test_pictures_show_keypoints_above_masks_and_below_tags():
     for picture in pictures(image, keypoints, masks=np.ones((2, 8, 8))):
         assert at(picture, 60, 200) == (255, 255, 255) and at(picture, 340, 200) == (0, 0, 0)
         tag = picture[38:48, 53:68].reshape(-1, 3).tolist()
-        assert list(visualize.instance_colour(0)) in tag
-        assert at(picture, 200, 340) == visualize.instance_colour(0), "a dot, not the mask's paler fill"
+        assert list(draw.instance_colour(0)) in tag
+        assert at(picture, 200, 340) == draw.instance_colour(0), "a dot, not the mask's paler fill"
     for picture in pictures(image, keypoints):
         np.testing.assert_array_equal(picture[382:, 382:], image[382:, 382:]), "a stone has no keypoints"
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.results import visualize
+from mrcnn_tf.results import draw
 from mrcnn_tf.results.detections import Detections
 from mrcnn_tf.results.fonts import font_for
 
@@ -22,28 +22,28 @@ def detections(boxes, size, scores=None, masks=True):
 def tags_of(found, size):
     """The tags' rectangles [D, 4] as `draw_detections` lays them out on a picture of `size` (h, w)."""
     instances = [
-        visualize.Instance(box, f"{name} {score:.2f}", (0, 0, 0))
+        draw.Instance(box, f"{name} {score:.2f}", (0, 0, 0))
         for box, name, score in zip(found.boxes, found.category_names, found.scores, strict=True)
     ]
-    return visualize._place_tags(instances, size[::-1], font_for([], 14))
+    return draw._place_tags(instances, size[::-1], font_for([], 14))
 
 
 @pytest.mark.parametrize("background", [0, 255, 128])
 def test_mask_takes_the_colour_of_its_instance_and_the_rest_stays(background):
     image = np.full((800, 800, 3), background, np.uint8)
-    picture = visualize.draw_detections(image, detections([[200, 200, 400, 400]], (800, 800)))
-    colour = np.array(visualize.instance_colour(0), int)
+    picture = draw.draw_detections(image, detections([[200, 200, 400, 400]], (800, 800)))
+    colour = np.array(draw.instance_colour(0), int)
     inside = picture[300, 300].astype(int)
-    expected = background + visualize.FILL_OPACITY * (colour - background)
+    expected = background + draw.FILL_OPACITY * (colour - background)
     np.testing.assert_allclose(inside, expected, atol=1.5)
     np.testing.assert_array_equal(picture[500:, 500:], image[500:, 500:])
     np.testing.assert_array_equal(image, np.full_like(image, background))
 
 
-@pytest.mark.parametrize("background", [(0, 0, 0), (255, 255, 255), visualize.BASE_COLOURS[0]])
+@pytest.mark.parametrize("background", [(0, 0, 0), (255, 255, 255), draw.BASE_COLOURS[0]])
 def test_box_shows_on_any_background(background):
     image = np.full((800, 800, 3), background, np.uint8)
-    picture = visualize.draw_detections(image, detections([[200, 200, 400, 400]], (800, 800), masks=False))
+    picture = draw.draw_detections(image, detections([[200, 200, 400, 400]], (800, 800), masks=False))
     across = picture[300, 190:210].astype(int)
     assert np.abs(across - background).sum(axis=1).max() > 100
 
@@ -54,7 +54,7 @@ def test_masks_show_where_a_ground_truth_mask_is_set(dtype, full):
     crop[:, :, :2] = full  # left half
     crop[:, :, 2:] = 0.4 * full if full == 255 else 0
     image = np.zeros((800, 800, 3), np.uint8)
-    picture = visualize.draw_ground_truth(image, [[200, 200, 400, 400]], ["cell"], crop)
+    picture = draw.draw_ground_truth(image, [[200, 200, 400, 400]], ["cell"], crop)
     assert picture[300, 240].any()
     assert not picture[300, 360].any()
 
@@ -62,16 +62,16 @@ def test_masks_show_where_a_ground_truth_mask_is_set(dtype, full):
 def test_small_pictures_are_enlarged_so_that_text_can_be_read():
     image = np.zeros((64, 128, 3), np.uint8)
     found = detections([[10, 10, 60, 60]], (64, 128))
-    assert visualize.draw_detections(image, found).shape == (384, 768, 3)
-    assert visualize.draw_detections(image, found, min_side=0).shape == image.shape
-    picture = visualize.draw_detections(image, found)
+    assert draw.draw_detections(image, found).shape == (384, 768, 3)
+    assert draw.draw_detections(image, found, min_side=0).shape == image.shape
+    picture = draw.draw_detections(image, found)
     assert picture[35 * 6, 35 * 6].any(), "the mask moves with the picture"
 
 
 def test_only_what_scores_enough_is_drawn():
     image = np.zeros((800, 800, 3), np.uint8)
     found = detections([[50, 50, 200, 200], [500, 500, 700, 700]], (800, 800), scores=[0.9, 0.2])
-    picture = visualize.draw_detections(image, found, min_score=0.5)
+    picture = draw.draw_detections(image, found, min_score=0.5)
     assert picture[100, 100].any()
     assert not picture[400:, 400:].any()
 
@@ -92,23 +92,23 @@ def test_tags_of_equal_boxes_do_not_hide_each_other():
 
 def test_text_of_a_tag_contrasts_with_it():
     for index in range(24):
-        colour = visualize.instance_colour(index)
-        linear = [(np.array(c) / 255) ** 2.2 @ (0.2126, 0.7152, 0.0722) for c in (colour, visualize._contrast(colour))]
+        colour = draw.instance_colour(index)
+        linear = [(np.array(c) / 255) ** 2.2 @ (0.2126, 0.7152, 0.0722) for c in (colour, draw._contrast(colour))]
         assert (max(linear) + 0.05) / (min(linear) + 0.05) >= 4.5  # WCAG 2, level AA
 
 
 def test_instances_get_distinct_colours():
-    assert len({visualize.instance_colour(index) for index in range(24)}) == 24
+    assert len({draw.instance_colour(index) for index in range(24)}) == 24
 
 
 def test_no_detections_leave_the_picture_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (800, 700, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(visualize.draw_detections(image, detections([], (800, 700))), image)
+    np.testing.assert_array_equal(draw.draw_detections(image, detections([], (800, 700))), image)
 
 
 def test_boxes_partly_or_wholly_outside_are_no_trouble():
     found = detections([[-50, -50, 30, 30], [900, 900, 950, 950], [5, 5, 5, 5]], (800, 800))
-    assert visualize.draw_detections(np.zeros((800, 800, 3), np.uint8), found).shape == (800, 800, 3)
+    assert draw.draw_detections(np.zeros((800, 800, 3), np.uint8), found).shape == (800, 800, 3)
 
 
 @pytest.mark.parametrize(
@@ -116,18 +116,18 @@ def test_boxes_partly_or_wholly_outside_are_no_trouble():
 )
 def test_a_picture_of_another_kind_is_refused(image):
     with pytest.raises(UserError, match="uint8"):
-        visualize.draw_detections(image, detections([], (8, 8)))
+        draw.draw_detections(image, detections([], (8, 8)))
 
 
 def test_a_picture_of_another_size_is_refused():
     with pytest.raises(UserError, match=r"\(9, 8\).*\(8, 8\)"):
-        visualize.draw_detections(np.zeros((9, 8, 3), np.uint8), detections([], (8, 8)))
+        draw.draw_detections(np.zeros((9, 8, 3), np.uint8), detections([], (8, 8)))
 
 
 def test_side_by_side_keeps_both_and_puts_titles_above():
     left = np.full((100, 50, 3), (255, 0, 0), np.uint8)
     right = np.full((50, 50, 3), (0, 0, 255), np.uint8)
-    sheet = visualize.side_by_side(left, right, ("a", "b"))
+    sheet = draw.side_by_side(left, right, ("a", "b"))
     strip = sheet.shape[0] - 100
     assert strip > 0 and sheet.shape[1] > 50 + 100
     np.testing.assert_array_equal(sheet[strip:, :50], left)
@@ -138,6 +138,6 @@ def test_side_by_side_keeps_both_and_puts_titles_above():
 def test_save_png_writes_the_pixels_and_leaves_nothing_else(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
     path = tmp_path / "new folder" / "picture.png"
-    visualize.save_png(image, path)
+    draw.save_png(image, path)
     np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
     assert [p.name for p in path.parent.iterdir()] == ["picture.png"]

@@ -13,7 +13,7 @@ from tiny import tiny_batch, tiny_config
 from mrcnn_tf.benchmark.replicas import logical_strategy
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import SemanticHeadConfig
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.training.optimizer import SGD
 
 IMAGES, STEPS = 4, 3  # images of a step; two batches of so many where two are accumulated

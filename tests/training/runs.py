@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from mrcnn_tf.training.checkpoint_file import read_checkpoint
+from mrcnn_tf.training.checkpoint import read_checkpoint
 
 START = "import sys; sys.argv[0] = 'mrcnn-tf'; from mrcnn_tf.cli import main; main()"
 CONFIG = """

@@ -16,9 +16,8 @@ import pytest
 from crashing_writer import arrays_of
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.training import checkpoint_file
-from mrcnn_tf.training.checkpoint import Checkpoints
-from mrcnn_tf.training.checkpoint_file import read_checkpoint, read_facts, write_checkpoint
+from mrcnn_tf.training import checkpoint
+from mrcnn_tf.training.checkpoint import Checkpoints, read_checkpoint, read_facts, write_checkpoint
 
 ARRAYS = {
     "model/kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -67,7 +66,7 @@ def test_arrays_that_do_not_lie_in_order_are_written_in_order(tmp_path):
 
 
 def test_large_arrays_are_written_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint_file, "CHUNK", 7)
+    monkeypatch.setattr(checkpoint, "CHUNK", 7)
     write_checkpoint(tmp_path / "a.npz", ARRAYS, {})
     np.testing.assert_array_equal(read_checkpoint(tmp_path / "a.npz")[0]["model/kernel"], ARRAYS["model/kernel"])
 
@@ -180,7 +179,7 @@ def test_saving_does_not_wait_for_the_disk(tmp_path, monkeypatch):
         time.sleep(0.3)
         disk.append(checkpoints.latest())
 
-    monkeypatch.setattr(checkpoint_file.os, "fsync", slow)
+    monkeypatch.setattr(checkpoint.os, "fsync", slow)
     checkpoints.save({"a": np.zeros(3)}, {"step": 1})
     assert not disk
     assert list(checkpoints.reclaim()) == ["a"]
@@ -204,7 +203,7 @@ def test_a_full_disk_leaves_the_older_ones_and_training_goes_on(tmp_path, monkey
     saved(tmp_path, [10, 20])
     with monkeypatch.context() as patch:
         patch.setattr(FileOnFullDisk, "room", room)
-        patch.setattr(checkpoint_file, "open", FileOnFullDisk, raising=False)
+        patch.setattr(checkpoint, "open", FileOnFullDisk, raising=False)
         checkpoints = Checkpoints(tmp_path)
         checkpoints.save({"a": np.zeros([100_000], np.float32)}, {"step": 30})
         with pytest.raises(UserError, match=r"step-00000030.*No space left on device.*free some space"):

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from mrcnn_tf.training.interrupt import Interrupted, StopAfterStep
+from mrcnn_tf.training.callbacks import Interrupted, StopAfterStep
 
 SCRIPT = """
 import sys, time

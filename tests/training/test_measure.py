@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.metrics import ImagesPerSecond, InputWait
-from mrcnn_tf.training.early_stopping import EarlyStopping, out_of_patience
-from mrcnn_tf.training.history import History
-from mrcnn_tf.training.log import LogFile, read_log
-from mrcnn_tf.training.measure import Measure
-from mrcnn_tf.training.tensorboard import EventFile
+from mrcnn_tf.model.trainable import ImagesPerSecond, InputWait
+from mrcnn_tf.training.callbacks import EarlyStopping, History, out_of_patience
+from mrcnn_tf.training.logs import EventFile, LogFile, Measure, read_log
 
 STEPS = 7  # of an epoch
 CLOCKS = ("time", "images_per_second", "input_wait")

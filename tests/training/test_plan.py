@@ -7,11 +7,19 @@ from tiny import tiny_config
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import Config, SemanticHeadConfig
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.training import plan
-from mrcnn_tf.training.memory import HELD, LABELS_HELD, WORKSPACE, activation_bytes, state_bytes
 from mrcnn_tf.training.optimizer import SGD
-from mrcnn_tf.training.plan import TimeLeft, duration, plan_lines
+from mrcnn_tf.training.plan import (
+    HELD,
+    LABELS_HELD,
+    WORKSPACE,
+    TimeLeft,
+    activation_bytes,
+    duration,
+    plan_lines,
+    state_bytes,
+)
 
 
 def model_of(average=None, **backbone):

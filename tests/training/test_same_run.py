@@ -7,7 +7,7 @@ import pytest
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import Config
-from mrcnn_tf.training.same_run import check_same_run, code_version, config_differences, version_note
+from mrcnn_tf.training.snapshot import check_same_run, code_version, config_differences, version_note
 
 
 def tree(**train):

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from mrcnn_tf.training.schedule import WarmupStepDecay
+from mrcnn_tf.training.optimizer import WarmupStepDecay
 
 SCHEDULE = WarmupStepDecay(peak=0.02, warmup_steps=10, warmup_factor=0.001, decay_steps=[60, 80], decay_factor=0.1)
 

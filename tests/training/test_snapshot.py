@@ -12,8 +12,8 @@ import tensorflow as tf
 from tiny import tiny_batch, tiny_config
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.model.model import MaskRCNN
-from mrcnn_tf.training.checkpoint_file import read_checkpoint, write_checkpoint
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
+from mrcnn_tf.training.checkpoint import read_checkpoint, write_checkpoint
 from mrcnn_tf.training.optimizer import SGD
 from mrcnn_tf.training.snapshot import RestoreLosses, restore, snapshot
 

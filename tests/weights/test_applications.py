@@ -8,7 +8,7 @@ from tiny import tiny_config
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import BackboneConfig
 from mrcnn_tf.model.backbones.application import stable_names
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.weights.applications import convert, download, pixel_scale
 from mrcnn_tf.weights.source import Source
 

@@ -8,8 +8,8 @@ import pytest
 from golden import made_up
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.config.config import load_config
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.config.load import load_config
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.weights.checkpoint import read_checkpoint
 from mrcnn_tf.weights.torchvision import convert
 

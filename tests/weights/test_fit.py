@@ -7,7 +7,7 @@ import pytest
 from tiny_weights import as_torchvision, make, values, write
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 CLASSES = {
     "box_head/class_logits/kernel", "box_head/class_logits/bias", "box_head/box_deltas/kernel",

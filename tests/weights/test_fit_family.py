@@ -6,10 +6,10 @@ from tiny_weights import as_torchvision, make, values, write
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.config import load_config
+from mrcnn_tf.config.load import load_config
 from mrcnn_tf.config.settings import KeypointHeadConfig
 from mrcnn_tf.model.backbones.application import application_network
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 HEAD = ("keypoint_head/score_kernel", "keypoint_head/score_bias")
 

@@ -8,10 +8,10 @@ import pytest
 from golden import made_up, made_up_matterport
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.weights import keras_applications, matterport
-from mrcnn_tf.weights.coco import COCO_80
 from mrcnn_tf.weights.source import Source
+from mrcnn_tf.weights.structure import COCO_80
 
 FOLDER = pathlib.Path(__file__).parent.parent / "golden"
 SIDE, SEED, SAMPLES, HEAD_ROIS, MASKS = 256, 21, 1000, 100, 12

@@ -7,7 +7,7 @@ import parity
 import pytest
 from golden import made_up
 
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 RECORDS = [
     ("mask_rcnn_R_50_FPN_3x", "detectron2_mask_rcnn_R_50_seed1"),

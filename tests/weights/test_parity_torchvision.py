@@ -5,7 +5,7 @@ import re
 import parity
 import pytest
 
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 RECORDS = [
     ("maskrcnn_resnet50_fpn", "torchvision_maskrcnn_seed1"),

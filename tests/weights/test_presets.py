@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 import mrcnn_tf
-from mrcnn_tf.config.config import config_names, load_config
+from mrcnn_tf.config.load import config_names, load_config
 from mrcnn_tf.weights import presets
 from mrcnn_tf.weights.source import read_weights
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_writer import integer, name_of, ordered_dict, pickled, text
 
-from mrcnn_tf.weights.refusal import Refusal
+from mrcnn_tf.weights.stored_tensor import Refusal
 from mrcnn_tf.weights.unpickler import CONTAINERS, MAX_STEPS, MAX_TEXT, LongText, Unpickler
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn_tf.weights.refusal import Refusal
-from mrcnn_tf.weights.zip_file import stored_entries
+from mrcnn_tf.weights.stored_tensor import Refusal
+from mrcnn_tf.weights.torch_file import stored_entries
 
 
 def write(path, entries, **options):

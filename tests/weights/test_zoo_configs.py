@@ -5,8 +5,8 @@ import parity
 import pytest
 
 from mrcnn_tf.weights import detectron2, torchvision
-from mrcnn_tf.weights.coco import COCO_80, COCO_90, PERSON
 from mrcnn_tf.weights.source import Source
+from mrcnn_tf.weights.structure import COCO_80, COCO_90, PERSON
 
 CONFIGS = {
     "mask_rcnn_R_50_FPN_3x": "detectron2_mask_rcnn_R_50_FPN",

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from mrcnn_tf.datasets.convert.reading import BrokenFile
-from mrcnn_tf.datasets.map_files import colour_numbers
+from mrcnn_tf.datasets.convert.inputs import BrokenFile
+from mrcnn_tf.datasets.label_maps import colour_numbers
 
 
 def read_labels(path):

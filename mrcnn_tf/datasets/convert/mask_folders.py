@@ -6,17 +6,19 @@ masks and file, as in masks/cat/x_1.png, is the class.
 """
 
 import collections
+import pathlib
 import re
 
+from PIL import Image
+
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.progress import steps
-from mrcnn_tf.datasets import masks
-from mrcnn_tf.datasets.convert.components import connected_parts
+from mrcnn_tf.common.problems import steps
+from mrcnn_tf.datasets import run_lengths
+from mrcnn_tf.datasets.convert.coco import by_target, image_path, new_folder, put_image
 from mrcnn_tf.datasets.convert.dataset import Dataset
-from mrcnn_tf.datasets.convert.guess import refuse_other
+from mrcnn_tf.datasets.convert.geometry import connected_parts
+from mrcnn_tf.datasets.convert.inputs import BrokenFile, ImageFolder, existing, frame_of, image_files, refuse_other
 from mrcnn_tf.datasets.convert.label_images import read_mask
-from mrcnn_tf.datasets.convert.pictures import ImageFolder, frame_of, image_files
-from mrcnn_tf.datasets.convert.reading import BrokenFile, existing
 
 FOLDERS = ("masks", "mask")
 _MASK_NAME = re.compile(r"(^|[_\-. ])masks?([_\-. ]|\d|$)", re.IGNORECASE)
@@ -147,5 +149,47 @@ def _read_image(image, files, folder, class_name, split_parts, dataset):
         picture = picture or dataset.add_picture(folder.relative(image), width, height, image)
         if not mask.any():
             continue  # a black mask says that there is nothing
-        for number, rle in masks.encode_labels(connected_parts(mask) if split_parts else mask).items():
+        for number, rle in run_lengths.encode_labels(connected_parts(mask) if split_parts else mask).items():
             dataset.add_object(picture, label or class_name, file, f"Part {number}", parts=[rle])
+
+
+# COCO's json to a folder of binary masks for each image. See `mask_folders` for the format.
+#
+
+def write_mask_folders(coco, out, images=None, copy_images=False):
+    """Writes NAME/masks/CLASS/1.png, 2.png, ... for each image NAME.jpg, white on black.
+
+    Args:
+        coco: coco_json.CocoJson; what is left out is noted in it: crowds, objects without a mask and, with
+            `copy_images`, images that aren't there.
+        out: a new folder.
+        images: the folder of the images, for `copy_images`.
+        copy_images: put each image into NAME/images.
+
+    Raises:
+        UserError: `out` has files already, there is no folder of images, or two images would get the same folder.
+    """
+    coco.drop_crowds()
+    targets = by_target(coco, "")
+    with new_folder(out) as folder:
+        for image, target in steps(targets, "masks"):
+            if copy_images:
+                path = image_path(coco, image, images)
+                if path is None:
+                    continue
+                put_image(path, folder / target / "images" / pathlib.PurePosixPath(image.file_name).name)
+            (folder / target / "masks").mkdir(parents=True, exist_ok=True)
+            _write_masks(coco, image, folder / target / "masks")
+
+
+def _write_masks(coco, image, folder):
+    for number, instance in enumerate(image.instances, 1):
+        if instance.segmentation is None:
+            message = f"Annotation {instance.id} in {coco.source} has only a box, which a picture of pixels can't show."
+            coco.leave_out("no_mask", message, instance.id)
+            continue
+        # A class may be called what no folder can.
+        place = folder / coco.names[instance.category_id].replace("/", "_").strip(". ")
+        place.mkdir(exist_ok=True)
+        mask = run_lengths.as_pixels(instance.segmentation, image.height, image.width)
+        Image.fromarray(mask).save(place / f"{number}.png")

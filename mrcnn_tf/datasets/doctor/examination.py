@@ -5,23 +5,180 @@ import os
 
 import numpy as np
 
-from mrcnn_tf.datasets.checks import Checker, places
-from mrcnn_tf.datasets.doctor.anchor_fit import check_anchors
-from mrcnn_tf.datasets.doctor.annotated import Annotated
+from mrcnn_tf.datasets.annotation_checks import Checker, places
+from mrcnn_tf.datasets.coco_index import crowded_images
 from mrcnn_tf.datasets.doctor.classes import check_balance, check_categories
-from mrcnn_tf.datasets.doctor.findings import Finding, Findings
-from mrcnn_tf.datasets.doctor.frames import check_frames
-from mrcnn_tf.datasets.doctor.image_records import Images, check_images
-from mrcnn_tf.datasets.doctor.keypoints import check_keypoints
+from mrcnn_tf.datasets.doctor.findings import Annotated, Finding, Findings
+from mrcnn_tf.datasets.doctor.images import Images, check_frames, check_images
 from mrcnn_tf.datasets.doctor.kinds import LAYOUTS
-from mrcnn_tf.datasets.doctor.label_maps import check_label_maps
 from mrcnn_tf.datasets.doctor.layout import Correction, correct_layouts
-from mrcnn_tf.datasets.doctor.masks import check_masks
-from mrcnn_tf.datasets.doctor.outlines import measure
-from mrcnn_tf.datasets.doctor.pictures import same_bytes
-from mrcnn_tf.datasets.doctor.reading import Source, read_source
-from mrcnn_tf.datasets.doctor.repeats import check_repeats
-from mrcnn_tf.datasets.index import crowded_images
+from mrcnn_tf.datasets.doctor.look_alikes import same_bytes
+from mrcnn_tf.datasets.doctor.maps import check_label_maps
+from mrcnn_tf.datasets.doctor.masks import check_masks, measure
+from mrcnn_tf.datasets.doctor.reading import ABSENT, Source, read_source
+from mrcnn_tf.datasets.run_lengths import blocks
+
+# Objects that are marked twice: neighbours in a list sorted by image and left side, compared all at once.
+#
+
+SAME_IOU = 0.95  # of the boxes
+SAME_AREA = 0.1  # of the masks: how much larger one may be
+PAIRS = 1 << 18  # pairs compared together
+
+
+def check_repeats(annotated):
+    """Adds objects of an `Annotated` that mark the same thing as an earlier one in the same image."""
+    checker = annotated.checker
+    rows = np.flatnonzero(checker.kept)
+    again = np.full(checker.ids.size, -1)
+    other_class = np.full(checker.ids.size, -1)
+    for first, second in _close_pairs(checker.boxes, checker.image, rows):
+        areas = annotated.outlines.areas[first], annotated.outlines.areas[second]
+        with np.errstate(invalid="ignore"):
+            differ = np.abs(areas[0] - areas[1]) > SAME_AREA * np.maximum(*areas)
+        same = (checker.crowd[first] == checker.crowd[second]) & ~differ
+        first, second = first[same], second[same]
+        first, second = np.minimum(first, second), np.maximum(first, second)
+        alike = checker.place[first] == checker.place[second]
+        again[second[alike]] = first[alike]
+        other_class[second[~alike]] = first[~alike]
+    sentence = "marks the same object of image {image} as annotation {other}"
+    annotated.note("duplicate_object", again >= 0, sentence, other=checker.ids[again])
+    conflict = (other_class >= 0) & (again < 0)
+    annotated.note("conflicting_object", conflict, sentence + ", with another category", other=checker.ids[other_class])
+
+
+def _close_pairs(boxes, image, rows):
+    """Yields (one, other): rows of the same image whose boxes overlap by `SAME_IOU` or more."""
+    if rows.size < 2:
+        return
+    rows = rows[np.lexsort((boxes[rows, 0], image[rows]))]
+    # Boxes that overlap so much begin within 1 - SAME_IOU of the longer one's width; twice that is safe.
+    span = 2.0 * (boxes[rows, 2].max() + 1.0)
+    left = image[rows] * span + boxes[rows, 0]
+    reach = left + 2 * (1 - SAME_IOU) * (boxes[rows, 2] - boxes[rows, 0])
+    counts = np.searchsorted(left, reach, side="right") - np.arange(rows.size) - 1
+    offsets = np.r_[0, np.cumsum(counts)]
+    for start, stop in blocks(counts, PAIRS):
+        one = np.repeat(np.arange(start, stop), counts[start:stop])
+        other = one + 1 + np.arange(one.size) - np.repeat(offsets[start:stop] - offsets[start], counts[start:stop])
+        one, other = rows[one], rows[other]
+        near = _iou(boxes[one], boxes[other]) >= SAME_IOU
+        yield one[near], other[near]
+
+
+def _iou(one, other):
+    shared = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
+    shared = np.maximum(shared, 0.0).prod(axis=1)
+    union = (one[:, 2:] - one[:, :2]).prod(axis=1) + (other[:, 2:] - other[:, :2]).prod(axis=1) - shared
+    return shared / np.maximum(union, 1e-12)
+
+
+# Keypoints' numbers and names; their places and visibility are the loader's checks.
+#
+
+def check_keypoints(annotated):
+    """Adds annotations of an `Annotated` whose num_keypoints is wrong or whose category names no keypoints."""
+    checker, records = annotated.checker, annotated.records
+    numbers = np.asarray(records.keypoint_numbers)
+    expected = np.array([len(names) for names in checker.keypoint_names] or [0])[checker.place]
+    annotated.note(
+        "unnamed_keypoints",
+        checker.kept & (expected == 0) & (numbers > 0),
+        "has {given} numbers of keypoints, and category {category} names none",
+        given=numbers,
+    )
+    # The checker has set those to zero that can't be used, and reports them.
+    reported = np.zeros(checker.ids.size, bool)
+    for kind in ("outside_keypoint", "keypoint_visibility", "keypoint_count", "bad_keypoints", "nan_coordinate"):
+        reported[checker.rows.get(kind, [])] = True
+    owner = np.repeat(np.arange(checker.ids.size), checker.keypoint_counts)
+    labelled = np.bincount(owner[checker.keypoints[:, 2] > 0], minlength=checker.ids.size)
+    total = np.asarray(records.keypoint_totals)
+    wrong = checker.kept & (expected > 0) & (numbers >= 0) & (total != ABSENT) & (total != labelled) & ~reported
+    sentence = "has num_keypoints {given} and {wanted} labelled keypoints"
+    annotated.note("keypoint_number", wrong, sentence, given=total, wanted=labelled)
+
+
+# Objects whose size or shape no anchor of the config has, once their images are resized as the config says.
+#
+
+FEW = 0.25  # of the objects, which is more than COCO has at 800 pixels; below it's only worth a note
+FINE = 0.05  # of the objects that may stay too small for the anchors that are proposed
+
+
+def check_anchors(annotated, model):
+    """Adds objects of an `Annotated` that overlap with the best anchor less than the RPN's background_iou.
+
+    An anchor right on the object's centre is taken, so that it's about size and shape alone.
+
+    Args:
+        annotated: Annotated.
+        model: settings.ModelConfig; `resize` and `rpn` are read.
+    """
+    checker = annotated.checker
+    objects = checker.kept & ~checker.crowd
+    if not objects.any():
+        return
+    sides = (checker.boxes[:, 2:] - checker.boxes[:, :2]) * _scale(checker, model.resize)[:, None]
+    sides[~objects] = 1.0
+    sizes = np.array(model.rpn.anchor_sizes, np.float64)
+    small = objects & (sides.prod(axis=1) < sizes.min() ** 2)
+    misfit = _best_iou(sides, sizes, model.rpn) < model.rpn.background_iou
+    tiny = small & misfit
+    ratio = sides.max(axis=1) / sides.min(axis=1)
+    long = objects & misfit & ~tiny & (ratio > 4)
+    size = [f"{w:.0f} x {h:.0f}" for w, h in sides.tolist()] if (tiny | long).any() else []
+    what = "is {size} pixels in the resized image"
+    annotated.note("tiny_object", tiny, what + f"; the smallest anchor is {sizes.min():g}", size=size)
+    annotated.note("elongated_object", long, what, size=size)
+    if tiny.any():
+        _explain_tiny(annotated, model, sides[objects], tiny.sum() / objects.sum())
+    if long.any() and long.sum() < FEW * objects.sum():
+        annotated.findings.explain("elongated_object", severity="note")
+
+
+def _scale(checker, resize):
+    """[T] by how much each annotation's image is enlarged."""
+    short, long = np.minimum(checker.height, checker.width), np.maximum(checker.height, checker.width)
+    return np.minimum(resize.min_size / short, resize.max_size / long)
+
+
+def _best_iou(sides, sizes, rpn):
+    """[n]: IoU of boxes of `sides` [n, 2] (width, height) with the best anchor around the same centre."""
+    best = np.zeros(len(sides))
+    for size in sizes:
+        for ratio in rpn.aspect_ratios:
+            anchor = size / np.sqrt(ratio), size * np.sqrt(ratio)
+            shared = np.minimum(sides, anchor).prod(axis=1)
+            best = np.maximum(best, shared / (sides.prod(axis=1) + size**2 - shared))
+    return best
+
+
+def _explain_tiny(annotated, model, sides, part):
+    sizes = np.array(model.rpn.anchor_sizes, np.float64)
+    middle = float(np.median(np.sqrt(sides.prod(axis=1))))
+    resize = model.resize
+    summary = (
+        f"With model.resize.min_size={resize.min_size} and max_size={resize.max_size} half of the objects have sides "
+        f"under {middle:.0f} pixels; the smallest anchor is {sizes.min():g}."
+    )
+    factor = 2
+    while factor < 16 and _misfits(sides, sizes / factor, model.rpn) > FINE:
+        factor *= 2
+    anchors = ",".join(f"{size / factor:g}" for size in sizes)
+    remedy = (
+        f"set model.rpn.anchor_sizes=[{anchors}], or enlarge images with "
+        f"model.resize.min_size={resize.min_size * factor} and model.resize.max_size={resize.max_size * factor}"
+    )
+    few = part < FEW
+    remedy = f"nothing to do if they don't matter; else {remedy}" if few else remedy
+    annotated.findings.explain("tiny_object", summary, "note" if few else None, remedy)
+
+
+def _misfits(sides, sizes, rpn):
+    small = sides.prod(axis=1) < sizes.min() ** 2
+    return np.mean(small & (_best_iou(sides, sizes, rpn) < rpn.background_iou))
 
 
 @dataclasses.dataclass

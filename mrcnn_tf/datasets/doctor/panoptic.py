@@ -6,18 +6,16 @@ import os
 import numpy as np
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.checks import Checker
+from mrcnn_tf.datasets.annotation_checks import Checker
+from mrcnn_tf.datasets.coco_index import crowded_images
 from mrcnn_tf.datasets.doctor.classes import NOBODY, check_categories, check_counts
 from mrcnn_tf.datasets.doctor.examination import Examination, check_copies, size_facts
 from mrcnn_tf.datasets.doctor.findings import Findings
-from mrcnn_tf.datasets.doctor.image_records import check_images, decode
-from mrcnn_tf.datasets.doctor.label_maps import map_fields, stages
-from mrcnn_tf.datasets.doctor.reading import Source
-from mrcnn_tf.datasets.doctor.sources import check_sources, explain_failure
-from mrcnn_tf.datasets.image_maps import segment_map_paths, semantic_classes, strangers, usable_maps
-from mrcnn_tf.datasets.index import crowded_images
-from mrcnn_tf.datasets.panoptic_json import NO_CATEGORY, read_panoptic
-from mrcnn_tf.datasets.panoptic_segments import MapSegments
+from mrcnn_tf.datasets.doctor.images import check_images, decode
+from mrcnn_tf.datasets.doctor.maps import map_fields, stages
+from mrcnn_tf.datasets.doctor.reading import Source, check_sources, explain_failure
+from mrcnn_tf.datasets.label_maps import segment_map_paths, semantic_classes, strangers, usable_maps
+from mrcnn_tf.datasets.panoptic import NO_CATEGORY, MapSegments, read_panoptic
 
 # What the loader calls segments' problems in the words for annotations. A clipped box isn't its pixels' either.
 _NAMES = {

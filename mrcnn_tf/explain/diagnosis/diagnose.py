@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mrcnn_tf.explain.diagnosis import health
-from mrcnn_tf.explain.diagnosis.counts import Counts, class_scores, count, funnel
 from mrcnn_tf.explain.diagnosis.fates import FATES, FOUND, ObjectFate, fates
+from mrcnn_tf.explain.diagnosis.health import Counts, class_scores, count, funnel
 from mrcnn_tf.explain.diagnosis.stages import Stages, look
 
 SHOWN = 0.5  # the least score that `mrcnn-tf predict` draws
@@ -57,7 +57,7 @@ class Diagnosis:
     def draw(self, heat=True):
         """A PIL.Image: annotated objects coloured by their fate, and detections; where there are none, the best of
         what was rejected. With `heat`, beside it where the proposals lie."""
-        from mrcnn_tf.explain.diagnosis.verdict_picture import draw_diagnosis  # matplotlib takes a while to import
+        from mrcnn_tf.explain.diagnosis.target_pictures import draw_diagnosis  # matplotlib takes a while to import
 
         return draw_diagnosis(self, heat)
 

@@ -9,8 +9,8 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.data.rasterize import Shapes, crop_masks
-from mrcnn_tf.datasets.checks import Checker
-from mrcnn_tf.datasets.records import Annotations
+from mrcnn_tf.datasets.annotation_checks import Checker
+from mrcnn_tf.datasets.annotation_records import Annotations
 
 SOURCE = "the ground truth"  # how a sentence on a record names where it comes from
 

@@ -7,9 +7,9 @@ import pathlib
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation.ground_truth import compressed_pixels
-from mrcnn_tf.evaluation.panoptic_results import PanopticResults
-from mrcnn_tf.evaluation.panoptic_truth import PanopticTruth, read_panoptic_truth
+from mrcnn_tf.evaluation.results import PanopticResults
 from mrcnn_tf.evaluation.semantic_iou import SemanticResults
+from mrcnn_tf.evaluation.truth import PanopticTruth, read_panoptic_truth
 
 REMEDY = "give the detections.json that `mrcnn-tf evaluate --out` writes, or another in COCO's result format"
 FOLDER_REMEDY = "give the whole folder that `mrcnn-tf evaluate --out` wrote"

@@ -6,22 +6,124 @@ import os
 import pathlib
 import tempfile
 
+import numpy as np
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mrcnn_tf.common.categories import UNUSED
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.evaluation.coco import evaluate_detections
 from mrcnn_tf.evaluation.ground_truth import read_ground_truth
 from mrcnn_tf.evaluation.results import CocoResults
 from mrcnn_tf.evaluation.runner import evaluate
+from mrcnn_tf.explain.inspection.curves import Curves, curves
 from mrcnn_tf.explain.inspection.dataset import DatasetStatistics, dataset_statistics
-from mrcnn_tf.explain.inspection.findings import Findings, make_findings
+from mrcnn_tf.explain.inspection.errors import ErrorSplit, RankedImage, split_errors, worst_images
+from mrcnn_tf.explain.inspection.matching import Confusion, Overlaps, confusion, overlaps
 from mrcnn_tf.explain.inspection.pixel_findings import Pixels, judge_model, judge_pixels
-from mrcnn_tf.explain.inspection.pixel_statistics import read_pixels
-from mrcnn_tf.explain.inspection.pixel_truth import SegmentTruth, read_pixel_truth
-from mrcnn_tf.explain.inspection.recording import Recording
+from mrcnn_tf.explain.inspection.pixel_truth import SegmentTruth, read_pixel_truth, read_pixels
 from mrcnn_tf.explain.inspection.report import Written, write_report
 from mrcnn_tf.explain.inspection.result_file import ResultFolder
+
+# Keeps the classes of pixels that a model finds while it is evaluated, which has no use for them afterwards.
+#
+
+class Recording:
+    """A model whose answers are kept; else it is the model.
+
+    Args:
+        model: has `detect_batch`, as `evaluation.runner.evaluate` needs it.
+        folder: that exists, for a PNG of each image.
+    """
+
+    def __init__(self, model, folder):
+        self._model, self._folder = model, str(folder)
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def detect_batch(self, batch):
+        """What the model detects in a batch of `coco_dataset`."""
+        found = self._model.detect_batch(batch)
+        for image_id, detections in zip(np.asarray(batch["image_id"]).tolist(), found, strict=True):
+            if detections.semantic is not None:
+                Image.fromarray(np.asarray(detections.semantic, np.uint8)).save(self._path(image_id), compress_level=1)
+        return found
+
+    def seen(self, images):
+        """Those of some records of images that the model gave classes for."""
+        return [image for image in images if os.path.isfile(self._path(image["id"]))]
+
+    def labels(self, image_id):
+        """uint8 [H, W], what it found in an image."""
+        with Image.open(self._path(image_id)) as image:
+            return np.asarray(image)
+
+    def _path(self, image_id):
+        return os.path.join(self._folder, f"{image_id}.png")
+
+
+# What a report says of a model: COCO's figures, curves, errors and confusion of its detections.
+#
+
+IOU = 0.5  # of a detection that counts as right
+USUAL_THRESHOLD = 0.5  # of scores, where no other is better
+
+
+@dataclasses.dataclass
+class Findings:
+    """Everything that is known of a model's detections on a dataset.
+
+    Attributes:
+        results: `CocoResults`.
+        pairs: `Overlaps`, of masks if they were evaluated, else of boxes.
+        errors: `ErrorSplit` at `threshold`.
+        curves: `Curves`.
+        confusion: `Confusion` at `threshold`.
+        ranking: `RankedImage`s, worst first; images without mistakes are left out.
+        threshold: the score that gives the best F1, to two decimals.
+    """
+
+    results: CocoResults
+    pairs: Overlaps
+    errors: ErrorSplit
+    curves: Curves
+    confusion: Confusion
+    ranking: list[RankedImage]
+    threshold: float
+
+    def to_json(self):
+        """The figures as a plain dict for `json.dump`, without curves and ranking."""
+        return {
+            "results": self.results.to_json(),
+            "errors": self.errors.to_json(),
+            "confusion": self.confusion.to_json(),
+            "threshold": self.threshold,
+        }
+
+
+def make_findings(truth, detections, image_ids=None, categories=None, sigmas=None, backend="pycocotools", results=None):
+    """`Findings` of detections.
+
+    Args:
+        truth: the `GroundTruth`.
+        detections: list of dicts in COCO's result format.
+        image_ids, categories, sigmas, backend: as for `evaluation.coco.evaluate_detections`.
+        results: the `CocoResults` if they are known already.
+
+    Raises:
+        UserError: what `evaluate_detections` refuses.
+    """
+    if results is None:
+        results = evaluate_detections(detections, truth, image_ids, categories, sigmas, backend=backend)
+    kind = "segm" if results.segm is not None else "bbox"
+    pairs = overlaps(truth, detections, kind, image_ids, categories)
+    drawn = curves(pairs)
+    best = drawn.whole.best_threshold
+    threshold = USUAL_THRESHOLD if best is None else round(float(best), 2)
+    split = split_errors(pairs, IOU, min_score=threshold)
+    ranking = worst_images(pairs, split, count=None)
+    return Findings(results, pairs, split, drawn, confusion(pairs, IOU, threshold), ranking, threshold)
 
 
 @dataclasses.dataclass

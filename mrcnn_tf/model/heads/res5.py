@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from mrcnn_tf.model.backbones.resnet import residual_stage
-from mrcnn_tf.model.roi_layer import RoILayer
+from mrcnn_tf.model.rois import RoILayer
 from mrcnn_tf.ops.conv import conv2d
 
 SIDE = 7  # of what res5 gives, whatever it is given

@@ -10,8 +10,7 @@ import warnings
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.ops.native.builder import build, built_libraries
-from mrcnn_tf.ops.native.toolchain import find_compiler, find_nvcc
+from mrcnn_tf.ops.native.builder import build, built_libraries, find_compiler, find_nvcc
 
 _stock_only = contextvars.ContextVar("stock_only", default=False)
 _for_cpu = contextvars.ContextVar("for_cpu", default=False)

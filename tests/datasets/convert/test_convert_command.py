@@ -11,8 +11,8 @@ from test_convert_labelme import save_labelme, shape
 
 from mrcnn_tf import cli
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.convert.class_names import read_names
-from mrcnn_tf.datasets.convert.guess import guess
+from mrcnn_tf.datasets.convert.dataset import read_names
+from mrcnn_tf.datasets.convert.inputs import guess
 
 
 @pytest.fixture

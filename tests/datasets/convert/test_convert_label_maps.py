@@ -8,7 +8,7 @@ from convert_samples import kinds, pixels, save_image
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.convert.class_names import ClassNames, read_names
+from mrcnn_tf.datasets.convert.dataset import ClassNames, read_names
 from mrcnn_tf.datasets.convert.label_maps import read_label_maps
 
 

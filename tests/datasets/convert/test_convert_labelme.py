@@ -10,7 +10,7 @@ from convert_samples import kinds, pixels, save_image
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.convert.class_names import ClassNames
+from mrcnn_tf.datasets.convert.dataset import ClassNames
 from mrcnn_tf.datasets.convert.labelme import read_labelme
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.datasets import masks
-from mrcnn_tf.datasets.convert.components import connected_parts
+from mrcnn_tf.datasets import run_lengths
+from mrcnn_tf.datasets.convert.geometry import connected_parts
 
 SIDES = st.integers(1, 12)
 LABELS = arrays.arrays(np.int32, st.tuples(SIDES, SIDES), elements=st.sampled_from([0, 0, 1, 2, 700, 65535]))
@@ -21,8 +21,8 @@ def test_every_value_of_a_map_as_pycocotools_encodes_it(labels):
     for value in sorted(set(labels.ravel().tolist()) - {0}):
         rle = coco_mask.encode(np.asfortranarray(labels == value, np.uint8))
         expected[value] = {"size": list(rle["size"]), "counts": rle["counts"].decode()}
-    assert masks.encode_labels(labels) == expected
-    assert list(masks.encode_labels(labels)) == list(expected)
+    assert run_lengths.encode_labels(labels) == expected
+    assert list(run_lengths.encode_labels(labels)) == list(expected)
 
 
 @hypothesis.settings(max_examples=100, deadline=None)
@@ -45,7 +45,7 @@ def test_parts_are_numbered_from_the_top_left():
 
 def test_polygons_are_joined_and_lists_of_runs_are_read():
     polygon = [1.0, 1.0, 3.0, 1.0, 3.0, 3.0, 1.0, 3.0]
-    assert masks.area([polygon, polygon], 5, 6) == 4
-    assert masks.as_pixels({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2).tolist() == [[False, True], [True, False]]
+    assert run_lengths.area([polygon, polygon], 5, 6) == 4
+    assert run_lengths.as_pixels({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2).tolist() == [[False, True], [True, False]]
     with pytest.raises(ValueError, match="size"):
-        masks.as_pixels({"size": [2, 2], "counts": [1, 2, 1]}, 2, 3)
+        run_lengths.as_pixels({"size": [2, 2], "counts": [1, 2, 1]}, 2, 3)

@@ -8,7 +8,7 @@ import pytest
 from convert_samples import ring
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.datasets.convert.outlines import as_one_polygon, one_polygon, outlines
+from mrcnn_tf.datasets.convert.geometry import as_one_polygon, one_polygon, outlines
 
 SIDES = st.integers(1, 9)
 MASKS = arrays.arrays(bool, st.tuples(SIDES, SIDES), elements=st.booleans())

@@ -7,20 +7,14 @@ import pytest
 from convert_samples import assert_same_objects, kinds, objects, save_coco
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.convert.class_names import read_names
-from mrcnn_tf.datasets.convert.coco_json import read_coco
-from mrcnn_tf.datasets.convert.label_maps import read_label_maps
-from mrcnn_tf.datasets.convert.labelme import read_labelme
-from mrcnn_tf.datasets.convert.mask_folders import read_mask_folders
-from mrcnn_tf.datasets.convert.to_label_maps import write_label_maps
-from mrcnn_tf.datasets.convert.to_labelme import write_labelme
-from mrcnn_tf.datasets.convert.to_mask_folders import write_mask_folders
-from mrcnn_tf.datasets.convert.to_via import write_via
-from mrcnn_tf.datasets.convert.to_voc import write_voc
-from mrcnn_tf.datasets.convert.to_yolo import write_yolo
-from mrcnn_tf.datasets.convert.via import read_via
-from mrcnn_tf.datasets.convert.voc import read_voc
-from mrcnn_tf.datasets.convert.yolo import read_yolo
+from mrcnn_tf.datasets.convert.coco import read_coco
+from mrcnn_tf.datasets.convert.dataset import read_names
+from mrcnn_tf.datasets.convert.label_maps import read_label_maps, write_label_maps
+from mrcnn_tf.datasets.convert.labelme import read_labelme, write_labelme
+from mrcnn_tf.datasets.convert.mask_folders import read_mask_folders, write_mask_folders
+from mrcnn_tf.datasets.convert.via import read_via, write_via
+from mrcnn_tf.datasets.convert.voc import read_voc, write_voc
+from mrcnn_tf.datasets.convert.yolo import read_yolo, write_yolo
 
 
 @pytest.mark.parametrize("copy_images", [False, True])

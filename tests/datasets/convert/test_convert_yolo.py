@@ -5,7 +5,7 @@ import yaml
 from convert_samples import kinds, save_image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.convert.class_names import ClassNames, read_names
+from mrcnn_tf.datasets.convert.dataset import ClassNames, read_names
 from mrcnn_tf.datasets.convert.yolo import read_yolo
 
 OUTLINE = "1 0.05 0.1 0.25 0.1 0.25 0.4"  # of an image of 20 x 10: (1, 1), (5, 1), (5, 4)

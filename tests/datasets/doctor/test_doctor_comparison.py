@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from sound_dataset import Dataset, annotation, counts, picture
 
-from mrcnn_tf.datasets.doctor.pictures import look_alikes, thumbnails
+from mrcnn_tf.datasets.doctor.look_alikes import look_alikes, thumbnails
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from sound_dataset import picture
 
-from mrcnn_tf.datasets.doctor.image_records import decode
+from mrcnn_tf.datasets.doctor.images import decode
 from mrcnn_tf.datasets.image_files import inspect_files
 
 

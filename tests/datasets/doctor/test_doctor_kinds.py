@@ -2,8 +2,7 @@ import pytest
 from sound_dataset import counts
 from spoilers import ALONG, CASES, SPOILERS
 
-from mrcnn_tf.datasets.doctor.kinds import COMPARISONS, KINDS
-from mrcnn_tf.datasets.doctor.map_kinds import MAPS
+from mrcnn_tf.datasets.doctor.kinds import COMPARISONS, KINDS, MAPS
 
 
 def test_a_sound_dataset_is_called_sound(dataset):

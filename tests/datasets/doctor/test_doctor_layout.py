@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mrcnn_tf.datasets.doctor.layout import agree, correct_layouts
-from mrcnn_tf.datasets.doctor.outlines import measure
+from mrcnn_tf.datasets.doctor.masks import measure
 from mrcnn_tf.datasets.doctor.reading import Records
 
 WIDTH, HEIGHT = 640.0, 400.0

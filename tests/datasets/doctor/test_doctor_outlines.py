@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.datasets.doctor import outlines
-from mrcnn_tf.datasets.doctor.outlines import measure, self_crossing
+from mrcnn_tf.datasets.doctor import masks
+from mrcnn_tf.datasets.doctor.masks import measure, self_crossing
 from mrcnn_tf.datasets.doctor.reading import Records
 
 
@@ -18,7 +18,7 @@ def records_of(segmentations):
     return records
 
 
-def crosses(ring, depth=outlines.DEPTH):
+def crosses(ring, depth=masks.DEPTH):
     """Whether two edges of a ring cross, by trying all pairs."""
 
     def side(a, b, p):
@@ -33,9 +33,9 @@ def crosses(ring, depth=outlines.DEPTH):
     return False
 
 
-@pytest.mark.parametrize("pairs", [1, outlines.PAIRS])
+@pytest.mark.parametrize("pairs", [1, masks.PAIRS])
 def test_crossings_are_those_of_all_pairs_of_edges(monkeypatch, pairs):
-    monkeypatch.setattr(outlines, "PAIRS", pairs)
+    monkeypatch.setattr(masks, "PAIRS", pairs)
     rng = np.random.default_rng(0)
     rings = []
     for size in rng.integers(3, 12, 300):
@@ -70,7 +70,7 @@ def masks_of(rng):
 
 
 def test_run_lengths_have_the_boxes_and_areas_of_pycocotools(monkeypatch):
-    monkeypatch.setattr(outlines, "BLOCK", 50)
+    monkeypatch.setattr(masks, "BLOCK", 50)
     encoded = [coco_mask.encode(np.asfortranarray(mask)) for mask in masks_of(np.random.default_rng(1))]
     segmentations = []
     for number, one in enumerate(encoded):

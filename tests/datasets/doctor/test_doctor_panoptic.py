@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from mrcnn_tf.cli import app
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.doctor import repair, validate
-from mrcnn_tf.datasets.doctor.map_kinds import MAPS
+from mrcnn_tf.datasets.doctor.kinds import MAPS
 
 COMPARED = {"other_isthing"}
 OF_LABELS = {"unknown_label"}

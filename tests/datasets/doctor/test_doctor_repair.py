@@ -6,9 +6,8 @@ from spoilers import CASES, SPOILERS, change, change_image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.doctor import repair, validate
-from mrcnn_tf.datasets.doctor.kind import ERROR
-from mrcnn_tf.datasets.doctor.kinds import KINDS
-from mrcnn_tf.datasets.doctor.map_kinds import MAPS
+from mrcnn_tf.datasets.doctor.kinds import KINDS, MAPS
+from mrcnn_tf.datasets.doctor.record_kinds import ERROR
 
 # Nothing in the file tells what is missing.
 HOPELESS = ("no_images", "no_annotations", "no_categories", "all_crowd")

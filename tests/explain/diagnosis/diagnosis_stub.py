@@ -6,7 +6,7 @@ from mrcnn_tf.common.categories import Category
 from mrcnn_tf.explain.diagnosis.ground_truth import GroundTruthObjects
 from mrcnn_tf.explain.diagnosis.parts import Candidates, Classification, Level, Limits, Proposals
 from mrcnn_tf.explain.diagnosis.stages import Stages
-from mrcnn_tf.explain.diagnosis.targets import AnchorMatches
+from mrcnn_tf.explain.diagnosis.trace import AnchorMatches
 from mrcnn_tf.results.detections import Detections
 
 CATEGORIES = [Category(3, "cat"), Category(17, "dog")]

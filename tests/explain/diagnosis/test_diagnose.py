@@ -12,7 +12,7 @@ from rich.console import Console
 from tiny import tiny_config
 
 from mrcnn_tf.explain.diagnosis.health import check_training
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
 RECORDS = [{"bbox": [4, 4, 26, 24], "category_id": 3}, {"bbox": [30, 10, 36, 30], "category_id": 17}]

@@ -2,7 +2,7 @@
 
 from diagnosis_stub import stages
 
-from mrcnn_tf.explain.diagnosis.counts import class_scores, count, funnel
+from mrcnn_tf.explain.diagnosis.health import class_scores, count, funnel
 
 BOX, NEAR, FAR = [10, 10, 50, 50], [10, 12, 50, 52], [60, 60, 90, 90]
 ROIS = [(BOX, [0.1, 0.8, 0.1]), (NEAR, [0.2, 0.7, 0.1]), (FAR, [0.97, 0.01, 0.02])]

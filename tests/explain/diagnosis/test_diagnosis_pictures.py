@@ -5,14 +5,13 @@ import pytest
 from diagnosis_stub import stages
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.explain.diagnosis import pictures
-from mrcnn_tf.explain.diagnosis.activations import FeatureMap, principal_colours
-from mrcnn_tf.explain.diagnosis.counts import count
+from mrcnn_tf.explain.diagnosis import stage_pictures
 from mrcnn_tf.explain.diagnosis.diagnose import Diagnosis
 from mrcnn_tf.explain.diagnosis.fates import fates
-from mrcnn_tf.explain.diagnosis.samples import RoISamples
-from mrcnn_tf.explain.diagnosis.targets import SampledRoIs
-from mrcnn_tf.explain.diagnosis.verdict_picture import FATE_COLOURS, proposal_heat
+from mrcnn_tf.explain.diagnosis.health import count
+from mrcnn_tf.explain.diagnosis.stages import FeatureMap, principal_colours
+from mrcnn_tf.explain.diagnosis.target_pictures import FATE_COLOURS, proposal_heat
+from mrcnn_tf.explain.diagnosis.trace import RoISamples, SampledRoIs
 
 BOX, FAR = [10, 10, 50, 50], [60, 60, 90, 90]
 FOUND, LOST = FATE_COLOURS["found"], FATE_COLOURS["below threshold"]
@@ -80,7 +79,7 @@ def test_heat_lies_on_proposals():
 
 
 def test_every_stage_has_a_picture():
-    drawn = pictures.all_pictures(case())
+    drawn = stage_pictures.all_pictures(case())
     assert list(drawn) == [
         *("input", "activations", "anchors", "matches", "objectness", "proposals", "levels", "samples"),
         *("class_scores", "boxes", "detections", "sampled_rois", "mask_targets", "keypoint_targets"),
@@ -97,7 +96,7 @@ def test_without_proposals_nothing_fails():
     found = stages([])
     found.truth = None
     for draw in ("draw_proposals", "draw_levels", "draw_samples", "draw_class_scores", "draw_boxes", "draw_detections"):
-        assert getattr(pictures, draw)(found).width > 100
+        assert getattr(stage_pictures, draw)(found).width > 100
 
 
 @pytest.mark.parametrize("draw", ["draw_matches", "draw_sampled_rois", "draw_mask_targets", "draw_keypoint_targets"])
@@ -105,17 +104,17 @@ def test_what_is_missing_is_said(draw):
     found = case()
     found.matches = found.sampled = None
     with pytest.raises(UserError, match="ground_truth"):
-        getattr(pictures, draw)(found)
+        getattr(stage_pictures, draw)(found)
 
 
 def test_without_masks_or_keypoints_there_are_no_targets():
     found = case()
     found.sampled.masks = found.sampled.heatmaps = None
-    assert "mask_targets" not in pictures.all_pictures(found)
+    assert "mask_targets" not in stage_pictures.all_pictures(found)
     with pytest.raises(UserError, match="masks"):
-        pictures.draw_mask_targets(found)
+        stage_pictures.draw_mask_targets(found)
     with pytest.raises(UserError, match="keypoints"):
-        pictures.draw_keypoint_targets(found)
+        stage_pictures.draw_keypoint_targets(found)
 
 
 def test_equal_features_have_equal_colours():

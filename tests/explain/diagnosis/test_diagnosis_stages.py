@@ -8,7 +8,7 @@ from tiny import tiny_config
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.explain.diagnosis.stages import look
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
 RECORDS = [

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from diagnosis_stub import stages
 
-from mrcnn_tf.explain.diagnosis.counts import count
-from mrcnn_tf.explain.diagnosis.health import check_image, check_scores, check_sizes
+from mrcnn_tf.explain.diagnosis.health import check_image, check_scores, check_sizes, count
 
 BOX, FAR = [10, 10, 50, 50], [60, 60, 90, 90]
 LOOKS_FINE = np.random.default_rng(0).integers(0, 255, (100, 100, 3)).astype(np.uint8)

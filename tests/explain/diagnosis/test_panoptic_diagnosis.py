@@ -7,7 +7,7 @@ from serving.export.panoptic_model import panoptic_config
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.explain.diagnosis.diagnose import diagnose
 from mrcnn_tf.explain.diagnosis.trace import stages_not_finite
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
 RECORDS = [{"bbox": [4, 4, 26, 24], "category_id": 3}, {"bbox": [30, 10, 36, 30], "category_id": 17}]

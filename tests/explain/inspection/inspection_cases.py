@@ -1,4 +1,4 @@
-"""Small ground truths and detections for tests of `mrcnn_tf.explain.inspection`: rectangles in images of 100 x 100 pixels."""
+"""Small ground truths and detections for tests of `mrcnn_tf.explain.inspection`: rectangles in 100 x 100 pixels."""
 
 import numpy as np
 from pycocotools import mask as coco_mask

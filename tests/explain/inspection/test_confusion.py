@@ -5,8 +5,7 @@ import json
 import pytest
 from inspection_cases import CAT, COW, DOG, found, ground_truth, random_case, thing
 
-from mrcnn_tf.explain.inspection.confusion import confusion
-from mrcnn_tf.explain.inspection.matching import match, overlaps
+from mrcnn_tf.explain.inspection.matching import confusion, match, overlaps
 
 A, B = [5, 5, 40, 40], [55, 55, 40, 40]
 NOWHERE = [55, 5, 40, 20]

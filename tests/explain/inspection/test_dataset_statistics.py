@@ -8,8 +8,7 @@ from counted_by_hand import annotation
 
 from mrcnn_tf.config.settings import ModelConfig, ResizeConfig, RPNConfig
 from mrcnn_tf.evaluation.ground_truth import read_ground_truth
-from mrcnn_tf.explain.inspection.dataset import dataset_statistics
-from mrcnn_tf.explain.inspection.histogram import MOST_BARS, by_factor, whole_numbers
+from mrcnn_tf.explain.inspection.dataset import MOST_BARS, by_factor, dataset_statistics, whole_numbers
 
 
 def test_everything_is_counted(dataset):

@@ -10,7 +10,7 @@ from counted_by_hand import DETECTIONS
 from PIL import Image
 from tiny import tiny_config
 
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from tiny import tiny_config
 from mrcnn_tf.common.categories import read_panoptic_categories
 from mrcnn_tf.config.settings import PanopticConfig, SemanticHeadConfig
 from mrcnn_tf.datasets.panoptic_shapes import make_panoptic_shapes
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from mrcnn_tf.evaluation import runner
 from mrcnn_tf.evaluation.runner import evaluate
 from mrcnn_tf.explain.inspection.result_file import read_result_folder
 from mrcnn_tf.explain.inspection.run import inspect_data
-from mrcnn_tf.results.visualize_panoptic import stuff_colour
+from mrcnn_tf.results.draw_panoptic import stuff_colour
 
 
 @pytest.fixture(scope="module")

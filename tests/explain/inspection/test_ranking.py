@@ -5,9 +5,8 @@ import json
 import pytest
 from inspection_cases import DOG, found, ground_truth, random_case, thing
 
-from mrcnn_tf.explain.inspection.errors import split_errors
+from mrcnn_tf.explain.inspection.errors import split_errors, worst_images
 from mrcnn_tf.explain.inspection.matching import overlaps
-from mrcnn_tf.explain.inspection.ranking import worst_images
 
 A, B = [5, 5, 40, 40], [55, 55, 40, 40]
 NEAR_A = [25, 5, 40, 40]  # IoU 20 / 60 with A

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from mrcnn_tf.explain.inspection.region_outlines import name_places, region_outlines
+from mrcnn_tf.explain.inspection.outlines import name_places, region_outlines
 
 SCALE = 4.0
 

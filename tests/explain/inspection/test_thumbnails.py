@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrcnn_tf.explain.inspection.thumbnails import SIZES, make_thumbnails, thumbnail
+from mrcnn_tf.explain.inspection.report import SIZES, make_thumbnails, thumbnail
 
 
 def pixels(one):

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.ops.native import builder, toolchain
+from mrcnn_tf.ops.native import builder
 from mrcnn_tf.ops.native.builder import Library, build, built_libraries, library_folder, parse_architectures
 
 FAKE_COMPILER = """#!/bin/sh
@@ -35,9 +35,9 @@ def fake_compiler(tmp_path, monkeypatch):
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("CXX", str(path))
     monkeypatch.setenv("MRCNN_TF_CACHE", str(tmp_path / "cache"))
-    toolchain.find_compiler.cache_clear()
+    builder.find_compiler.cache_clear()
     yield path
-    toolchain.find_compiler.cache_clear()
+    builder.find_compiler.cache_clear()
 
 
 def calls(compiler):
@@ -84,7 +84,7 @@ def test_other_sources_have_another_library(fake_compiler, monkeypatch, tmp_path
 def test_another_compiler_or_processor_has_another_library(fake_compiler):
     build()
     fake_compiler.write_text(FAKE_COMPILER.replace("define FAKE", "define __AVX512F__"))
-    toolchain.find_compiler.cache_clear()
+    builder.find_compiler.cache_clear()
     assert built_libraries() == []
 
 
@@ -100,7 +100,7 @@ def test_processes_that_build_at_once_compile_once(fake_compiler):
 
 def test_a_failing_compiler_leaves_nothing_and_says_where_its_errors_are(fake_compiler, tmp_path):
     fake_compiler.write_text(FAKE_COMPILER.replace("sleep 0.2", "echo 'no such header'; exit 1"))
-    toolchain.find_compiler.cache_clear()
+    builder.find_compiler.cache_clear()
     with pytest.raises(UserError, match=r"don't compile with .*failed_build\.txt\.$"):
         build()
     assert built_libraries() == []
@@ -126,13 +126,13 @@ def test_a_cache_that_cannot_be_written_is_named(fake_compiler, monkeypatch, tmp
 def test_without_a_compiler_there_is_nothing_to_find(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    toolchain.find_compiler.cache_clear()
+    builder.find_compiler.cache_clear()
     try:
         assert library_folder() is None and built_libraries() == []
         with pytest.raises(UserError, match="install g"):
             build()
     finally:
-        toolchain.find_compiler.cache_clear()
+        builder.find_compiler.cache_clear()
 
 
 def test_cuda_without_nvcc_is_an_error(fake_compiler, monkeypatch):

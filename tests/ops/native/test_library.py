@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.ops.native.toolchain import find_compiler, find_nvcc
+from mrcnn_tf.ops.native.builder import find_compiler, find_nvcc
 
 WITHOUT_COMPILER = """
 import warnings
@@ -52,7 +52,7 @@ def run(program, cache, **changes):
 
 def test_the_package_can_be_imported_again():
     """TensorFlow refuses a second gradient for an operation."""
-    for name in ("mrcnn_tf.ops.conv", "mrcnn_tf.ops.roi_align_custom"):
+    for name in ("mrcnn_tf.ops.conv", "mrcnn_tf.ops.roi_align"):
         importlib.reload(importlib.import_module(name))
     conv2d = importlib.import_module("mrcnn_tf.ops.conv").conv2d
     inputs = tf.ones([1, 4, 4, 16])

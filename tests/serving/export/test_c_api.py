@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from mrcnn_tf.serving.check import SAVED_MODEL, check_detections
+from mrcnn_tf.serving.export_check import SAVED_MODEL, check_detections
 from mrcnn_tf.serving.outputs import detections_from, read_facts
 
 SOURCE = pathlib.Path(__file__).with_name("load_saved_model.c")

@@ -10,7 +10,7 @@ from tiny import tiny_batch
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.model.preprocess import Preprocess
 from mrcnn_tf.ops.resize import resize_image
-from mrcnn_tf.serving.calibration import IMAGES, calibration_inputs
+from mrcnn_tf.serving.tflite_export import IMAGES, calibration_inputs
 
 SIZE = (64, 96)
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from mrcnn_tf import Detections, UserError
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import DetectionConfig
-from mrcnn_tf.results.encoded_masks import EncodedMaskDetections
-from mrcnn_tf.serving.check import SAVED_MODEL, TFLITE, check_detections
+from mrcnn_tf.results.detections import EncodedMaskDetections
+from mrcnn_tf.serving.export_check import SAVED_MODEL, TFLITE, check_detections
 
 CATEGORIES = [Category(3, "cat", ["ear"]), Category(7, "dog", ["nose"])]
 LIMITS = DetectionConfig(score_threshold=0.1, max_per_image=4)

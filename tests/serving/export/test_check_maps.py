@@ -8,7 +8,7 @@ from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import DetectionConfig, PanopticConfig
 from mrcnn_tf.ops.panoptic import Fused
 from mrcnn_tf.results.detections import MapSemantics
-from mrcnn_tf.serving.check import HALF, SAVED_MODEL, check_detections
+from mrcnn_tf.serving.export_check import HALF, SAVED_MODEL, check_detections
 
 THINGS, STUFF = [Category(3, "cat"), Category(7, "dog")], [Category(20, "sky"), Category(21, "sea")]
 SIZE = (20, 50)  # a thousand pixels

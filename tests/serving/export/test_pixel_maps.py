@@ -15,10 +15,10 @@ from serving.export.plain_process import operations
 from mrcnn_tf import MaskRCNN
 from mrcnn_tf.config.settings import PanopticConfig
 from mrcnn_tf.serving.assets import labels_document
-from mrcnn_tf.serving.local import SavedModelRuntime
 from mrcnn_tf.serving.outputs import read_facts
-from mrcnn_tf.serving.pixel_maps import pixel_maps
+from mrcnn_tf.serving.runtime import SavedModelRuntime
 from mrcnn_tf.serving.saved_model import export_saved_model
+from mrcnn_tf.serving.served_graph import pixel_maps
 
 SIZES = ((50, 70), (64, 48))
 TABLE = ("segment_classes", "segment_instances", "segment_areas")

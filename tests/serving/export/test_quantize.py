@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.quantize import quantized
+from mrcnn_tf.serving.tflite_export import quantized
 
 IMAGE = (1, 16, 16, 3)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.serving.rows import prepare_rows
+from mrcnn_tf.serving.served_graph import prepare_rows
 
 
 def prepare(row):

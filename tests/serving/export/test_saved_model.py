@@ -10,7 +10,7 @@ from tiny import tiny_config
 
 from mrcnn_tf import MaskRCNN, UserError
 from mrcnn_tf.serving import saved_model
-from mrcnn_tf.serving.local import SavedModelRuntime
+from mrcnn_tf.serving.runtime import SavedModelRuntime
 from mrcnn_tf.serving.saved_model import export_saved_model
 
 

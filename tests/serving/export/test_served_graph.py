@@ -14,9 +14,9 @@ from PIL import Image
 from tiny import tiny_config
 
 from mrcnn_tf import MaskRCNN
-from mrcnn_tf.datasets.images import read_image
+from mrcnn_tf.datasets.image_files import read_image
 from mrcnn_tf.ops.native.library import load_custom_ops
-from mrcnn_tf.serving.served import ServedGraph
+from mrcnn_tf.serving.served_graph import ServedGraph
 
 WITHOUT_US = """import runpy, sys
 sys.modules["mrcnn_tf"] = None

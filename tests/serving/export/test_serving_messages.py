@@ -16,9 +16,9 @@ from PIL import Image
 from serving.runtimes import serving_process
 
 from mrcnn_tf.serving.assets import BATCHING_CONFIG
-from mrcnn_tf.serving.check import SAVED_MODEL, check_detections
+from mrcnn_tf.serving.export_check import SAVED_MODEL, check_detections
 from mrcnn_tf.serving.outputs import detections_from, read_facts
-from mrcnn_tf.serving.warmup import write_warmup
+from mrcnn_tf.serving.saved_model import write_warmup
 
 SIZES = ((64, 64), (48, 90), (71, 40), (64, 64), (30, 30), (100, 64), (20, 25), (64, 200))  # height, width
 MODELS = {"roi": "boxes", "rle": "runs"}  # masks -> the model's name on the server

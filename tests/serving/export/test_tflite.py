@@ -16,13 +16,12 @@ from tiny import tiny_config
 from mrcnn_tf import MaskRCNN
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.config import load_config
+from mrcnn_tf.config.load import load_config
 from mrcnn_tf.ops.boxes import iou
-from mrcnn_tf.ops.semantic import semantic_map
-from mrcnn_tf.serving import tflite, tflite_graph
-from mrcnn_tf.serving.quantize import quantized
-from mrcnn_tf.serving.runtimes_tflite import TFLiteModel
-from mrcnn_tf.serving.tflite import export_tflite
+from mrcnn_tf.ops.panoptic import semantic_map
+from mrcnn_tf.serving import tflite_export, tflite_graph
+from mrcnn_tf.serving.tflite_export import export_tflite, quantized
+from mrcnn_tf.serving.tflite_model import TFLiteModel
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
@@ -320,7 +319,7 @@ def test_halves_in_int8_are_calibrated_one_after_the_other(tmp_path, pictures):
     ids=["suffix", "quantisation", "uncalibrated", "empty", "size", "detections", "image"],
 )
 def test_options_that_are_refused(tiny_model, tmp_path, monkeypatch, options, sentence):
-    monkeypatch.setattr(tflite, "_converted", lambda *_: pytest.fail("It was refused after minutes only."))
+    monkeypatch.setattr(tflite_export, "_converted", lambda *_: pytest.fail("It was refused after minutes only."))
     options = {"input_size": 64} | options
     path = tmp_path / options.pop("path", "model.tflite")
     with pytest.raises(UserError, match=sentence) as raised:
@@ -350,7 +349,7 @@ def file_of_fpn(exported):
 
 def test_a_wrong_export_is_not_kept(file_of_fpn, tmp_path, pictures, monkeypatch):
     model, size, flatbuffer = file_of_fpn
-    monkeypatch.setattr(tflite, "_converted", lambda *_: flatbuffer)
+    monkeypatch.setattr(tflite_export, "_converted", lambda *_: flatbuffer)
     before = model.get_weights()
     changed = MaskRCNN(model.config)
     changed.set_weights([value * 1.05 if value.ndim > 1 else value for value in before])
@@ -363,7 +362,7 @@ def test_a_wrong_export_is_not_kept(file_of_fpn, tmp_path, pictures, monkeypatch
 
 def test_a_missing_quantiser_or_interpreter_is_named(file_of_fpn, tmp_path, monkeypatch):
     model, size, flatbuffer = file_of_fpn
-    monkeypatch.setattr(tflite, "_converted", lambda graph, kind, samples: quantized(flatbuffer, kind, samples))
+    monkeypatch.setattr(tflite_export, "_converted", lambda graph, kind, samples: quantized(flatbuffer, kind, samples))
     for missing, sentence in (
         ("ai_edge_quantizer", r"^Quantising needs ai-edge-quantizer: pip install 'mrcnn-tf\[edge\]'\.$"),
         ("ai_edge_litert.interpreter", r"pip install 'mrcnn-tf\[edge\]'\.$"),

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from served_stand_in import LABELS, save_image
 
-from mrcnn_tf.cli.prediction import predict_files
+from mrcnn_tf.cli.predict_files import predict_files
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.images import UnreadableImage
-from mrcnn_tf.serving.local import SavedModelRuntime
-from mrcnn_tf.serving.runtimes_served import ServedModel, parse_address
+from mrcnn_tf.datasets.image_files import UnreadableImage
+from mrcnn_tf.serving.runtime import SavedModelRuntime
+from mrcnn_tf.serving.server_client import ServedModel, parse_address
 
 SIZES = ((40, 60), (50, 30), (33, 33), (8, 90))  # height, width
 

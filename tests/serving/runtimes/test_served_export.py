@@ -8,12 +8,12 @@ from PIL import Image
 from serving.export.panoptic_model import panoptic_config
 from serving_process import serving, stub_command
 
-from mrcnn_tf.datasets.images import UnreadableImage, read_image
-from mrcnn_tf.model.model import MaskRCNN
+from mrcnn_tf.datasets.image_files import UnreadableImage, read_image
+from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.serving.assets import write_assets
-from mrcnn_tf.serving.local import SavedModelRuntime
-from mrcnn_tf.serving.runtimes_served import ServedModel
-from mrcnn_tf.serving.served import ServedGraph
+from mrcnn_tf.serving.runtime import SavedModelRuntime
+from mrcnn_tf.serving.served_graph import ServedGraph
+from mrcnn_tf.serving.server_client import ServedModel
 
 SIZES = ((48, 64), (64, 40), (91, 77))
 

@@ -15,9 +15,8 @@ import tensorflow as tf
 from served_stand_in import LABELS
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving import server_faults
-from mrcnn_tf.serving.runtimes_served import ServedModel
-from mrcnn_tf.serving.server_faults import ServerFault, with_retries
+from mrcnn_tf.serving import server_client
+from mrcnn_tf.serving.server_client import ServedModel, ServerFault, with_retries
 
 IMAGE = np.zeros((6, 9, 3), np.uint8)
 ROW = {
@@ -34,7 +33,7 @@ ANSWER = json.dumps({"predictions": [ROW]}).encode()
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(server_faults, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(server_client, "FIRST_PAUSE", 0.02)
 
 
 @contextlib.contextmanager
@@ -160,7 +159,7 @@ def test_nobody_listens(kind):
 
 @pytest.mark.parametrize("kind", ["http", "grpc"])
 def test_a_server_that_comes_up_late(kind, monkeypatch):
-    monkeypatch.setattr(server_faults, "FIRST_PAUSE", 0.3)
+    monkeypatch.setattr(server_client, "FIRST_PAUSE", 0.3)
     port = free_port()
     with concurrent.futures.ThreadPoolExecutor(1) as threads, contextlib.ExitStack() as stack:
         found = threads.submit(ServedModel(f"{kind}://127.0.0.1:{port}", LABELS).detect, IMAGE)
@@ -273,13 +272,13 @@ def test_grpc_without_its_packages(package, monkeypatch):
 
 def test_pauses_grow_up_to_a_limit(monkeypatch):
     pauses = []
-    monkeypatch.setattr(server_faults, "FIRST_PAUSE", 1.0)
-    monkeypatch.setattr(server_faults.time, "sleep", pauses.append)
+    monkeypatch.setattr(server_client, "FIRST_PAUSE", 1.0)
+    monkeypatch.setattr(server_client.time, "sleep", pauses.append)
 
     def call():
         raise ServerFault("busy", "again")
 
     with pytest.raises(ServerFault):
         with_retries(call, 6)
-    longest = np.minimum(2.0 ** np.arange(6), server_faults.LONGEST_PAUSE)
+    longest = np.minimum(2.0 ** np.arange(6), server_client.LONGEST_PAUSE)
     assert len(pauses) == 6 and (longest / 2 <= pauses).all() and (pauses <= longest).all()

@@ -10,9 +10,9 @@ from pycocotools import mask as coco_mask
 from served_stand_in import LABELS
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.ops.semantic import scaled_labels
+from mrcnn_tf.ops.panoptic import scaled_labels
 from mrcnn_tf.serving.outputs import detections_from, read_facts
-from mrcnn_tf.serving.rest_client import _array
+from mrcnn_tf.serving.server_client import _array
 
 SIZE = (20, 30)
 STUFF = {

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.tflite_metadata import read_metadata, with_metadata
+from mrcnn_tf.serving.interpreter import read_metadata, with_metadata
 
 FLATBUFFER = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 4
 DOCUMENT = {"categories": [{"class": 1, "name": "Möwe"}], "input_size": [320, 320]}

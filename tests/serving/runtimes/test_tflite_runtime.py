@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 from serving.runtimes import tflite_stand_in as stand_in
 
-from mrcnn_tf.cli.prediction import predict_files
+from mrcnn_tf.cli.predict_files import predict_files
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.evaluation.runner import evaluate
-from mrcnn_tf.serving.runtimes_tflite import TFLiteModel
-from mrcnn_tf.serving.tflite_metadata import with_metadata
+from mrcnn_tf.serving.interpreter import with_metadata
+from mrcnn_tf.serving.tflite_model import TFLiteModel
 
 pytest.importorskip("ai_edge_litert")
 

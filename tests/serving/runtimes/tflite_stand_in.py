@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.serving.tflite_metadata import with_metadata
+from mrcnn_tf.serving.interpreter import with_metadata
 
 CATEGORIES = [Category(3, "cat", ["ear", "tail"], [[1, 2]]), Category(17, "sea lion")]
 ROWS = 3  # of which two are detections

@@ -1,0 +1,182 @@
+"""Reading a config: `load_config` reads a YAML file of `configs/`, applies overrides and returns a `settings.Config`.
+
+Unknown keys and values of the wrong type are errors, so a misspelt setting can't be ignored in silence.
+"""
+
+import pathlib
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mrcnn_tf.common.categories import Category, read_categories, read_panoptic_categories, record_categories
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.checks import check_choices, check_combinations, check_keys, check_ranges
+from mrcnn_tf.config.settings import (
+    CONVENTIONS,
+    Config,
+    DataConfig,
+    KeypointHeadConfig,
+    ModelConfig,
+    SemanticHeadConfig,
+)
+
+_PATHS = ("annotations", "images", "panoptic", "panoptic_maps", "semantic_maps")  # that may lie in the package
+
+PACKAGE = pathlib.Path(__file__).parents[1]
+CONFIG_FOLDERS = (
+    PACKAGE / "configs",  # installed
+    PACKAGE.parent / "configs",  # a checkout
+)
+
+
+def load_config(name: str | pathlib.Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Reads a config by the name of a file in `configs/` or by path, then applies overrides.
+
+    Args:
+        name: such as "mask_rcnn_r50_fpn", or the path of a YAML file. A file may start from another one with `base:
+            NAME`.
+        overrides: "key.path=value" strings, such as "train.images_per_batch=2"; the value is read as YAML.
+
+    Returns:
+        The `Config`. What one setting decides for several places is filled in: the data's resize rule and batch, and
+        the categories (from the training annotations when `model.categories` is empty).
+
+    Raises:
+        UserError: for an unknown config, key or preset, a value of the wrong type or an unreadable annotation file.
+    """
+    tree, source = _read_yaml(name), str(name)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"Override '{override}' isn't of the form key.path=value, such as train.steps=1000.")
+        tree = _merged(tree, _nested(key, _parse(value, override)))
+    config = _typed(tree, source)
+    _fill_in(config)
+    return config
+
+
+def model_config(tree: dict[str, Any]) -> ModelConfig:
+    """The `ModelConfig` of a plain dictionary, as `dataclasses.asdict` makes it (a saved model carries one)."""
+    return _typed({"model": tree}, "the saved model").model
+
+
+def config_names() -> list[str]:
+    """The names that `load_config` knows."""
+    return sorted(file.stem for folder in CONFIG_FOLDERS if folder.is_dir() for file in folder.glob("*.yaml"))
+
+
+def _read_yaml(name: str | pathlib.Path) -> dict[str, Any]:
+    candidates = [pathlib.Path(name), *(folder / f"{name}.yaml" for folder in CONFIG_FOLDERS)]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        raise UserError(
+            f"There is no config '{name}': give the path of a YAML file or one of {', '.join(config_names())}."
+        )
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} isn't valid YAML ({' '.join(str(error).split())}): mend it.") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds no settings: it must start with keys such as 'model:' and 'train:'.")
+    base = tree.pop("base", None)
+    return _merged(_read_yaml(base), tree) if base else tree
+
+
+def _parse(value: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"The value of override '{override}' isn't valid YAML: quote it.") from error
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _merged(tree: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """`tree` with `other` over it. A conventions preset replaces what was there, a single key adds to it."""
+    result = dict(tree)
+    for key, value in other.items():
+        old = result.get(key)
+        if key == "conventions":
+            value, old = _as_section(value), _as_section(old)
+            old = {} if "preset" in value else old
+        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _as_section(conventions: Any) -> dict[str, Any]:
+    if conventions is None:
+        return {}
+    return {"preset": conventions} if isinstance(conventions, str) else conventions
+
+
+def _typed(tree: dict[str, Any], source: str) -> Config:
+    schema: DictConfig = OmegaConf.structured(Config)
+    expanded = _expanded(tree)
+    absent = ModelConfig(keypoint_head=KeypointHeadConfig(), semantic_head=SemanticHeadConfig())  # by default
+    every = OmegaConf.structured(Config(absent))
+    check_keys(expanded, every, source)
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(schema, expanded))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "?"
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{source}: setting '{key}' has a wrong value ({reason}): see docs/configs.md.") from error
+    check_choices(config, source)
+    check_ranges(config, source)
+    check_combinations(config, source)
+    return config
+
+
+def _expanded(tree: dict[str, Any]) -> dict[str, Any]:
+    """Replaces a conventions preset by the keys that it stands for."""
+    model = tree.get("model")
+    if not isinstance(model, dict) or "conventions" not in model:
+        return tree
+    section = dict(_as_section(model["conventions"]))
+    preset = section.pop("preset", "default")
+    if preset not in CONVENTIONS:
+        raise UserError(f"There is no conventions preset '{preset}': choose one of {', '.join(CONVENTIONS)}.")
+    return {**tree, "model": {**model, "conventions": {**CONVENTIONS[preset], **section}}}
+
+
+def _shipped(path: str) -> str:
+    """Paths that start with "package:" lie in the installed package's datasets/."""
+    start = "package:"
+    return str(PACKAGE / "datasets" / path.removeprefix(start)) if path.startswith(start) else path
+
+
+def _categories(train: DataConfig) -> tuple[list[Category], list[Category]]:
+    """The things and the stuff of the data to train on; of several sources the first one's."""
+    first = train.sources[0] if train.sources else train
+    if first.records:
+        return record_categories(first.records), []
+    things, stuff = read_panoptic_categories(train.panoptic) if train.panoptic else ([], [])
+    return (read_categories(first.annotations) if first.annotations else things), stuff
+
+
+def _fill_in(config: Config) -> None:
+    for part in (config.data.train, config.data.val, *config.data.train.sources):
+        for name in _PATHS:
+            if hasattr(part, name):  # a source has no maps
+                setattr(part, name, _shipped(getattr(part, name)))
+    model = config.model
+    if not model.categories or (model.semantic_head and not model.stuff):
+        things, stuff = _categories(config.data.train)
+        model.categories = model.categories or things
+        model.stuff = model.stuff or (stuff if model.semantic_head else [])
+    for split in (config.data.train, config.data.val):
+        split.resize = split.resize or model.resize
+        split.categories, split.stuff = split.categories or model.categories, split.stuff or model.stuff
+        split.semantic = bool(model.semantic_head) if split.semantic is None else split.semantic
+        split.masks = bool(model.mask_head) if split.masks is None else split.masks
+        split.keypoints = bool(model.keypoint_head) if split.keypoints is None else split.keypoints
+        if split.keypoint_offset is None:
+            split.keypoint_offset = model.conventions.keypoint_offset
+    config.data.train.images_per_batch = config.data.train.images_per_batch or config.train.images_per_batch
+    config.data.val.images_per_batch = config.data.val.images_per_batch or 1

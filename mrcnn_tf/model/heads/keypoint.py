@@ -1,0 +1,96 @@
+"""The keypoint head: a heatmap for each keypoint of an RoI (section 5 of the paper)."""
+
+import keras
+import tensorflow as tf
+
+from mrcnn_tf.model.blocks import HE_FAN_OUT, conv_stack
+from mrcnn_tf.ops.keypoints import decode_keypoints, keypoint_targets, upsample_heatmaps
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class KeypointHead(keras.layers.Layer):
+    """Eight 3x3 convolutions, a 4x4 deconvolution of stride 2 and bilinear doubling: logits of four times the side.
+
+    A keypoint's place is one of M * M cells (a softmax over the whole heatmap), as in torchvision and detectron2.
+
+    Args:
+        channels_of_class: [K + 1][P], the heatmap of each keypoint of each class, -1 where it has fewer than P; see
+            `keypoint_channels`.
+        config: a dictionary with the fields of `KeypointHeadConfig`.
+        conventions: a dictionary with the fields of `Conventions`.
+    """
+
+    def __init__(self, channels_of_class, config, conventions, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # boxes and scores must stay float32
+        self.channels_of_class = [list(row) for row in channels_of_class]
+        self.config, self.conventions = config, conventions
+        self.heatmaps = 1 + max(channel for row in self.channels_of_class for channel in row)
+        self.convs = conv_stack(
+            config["convs"], config["channels"], None, conventions["batch_norm_epsilon"], self.dtype_policy
+        )
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        for conv in self.convs:
+            conv.build((None, None, None, channels))
+            channels = conv.filters
+        he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
+        self.kernel = self.add_weight(name="score_kernel", shape=(4, 4, self.heatmaps, channels), initializer=he)
+        self.bias = self.add_weight(name="score_bias", shape=(self.heatmaps,), initializer="zeros")
+
+    def class_variables(self):
+        """(variable, initializer) of each weight whose shape depends on the classes."""
+        he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
+        return [(self.kernel, he), (self.bias, keras.initializers.Zeros())]
+
+    def call(self, roi_features, classes):
+        """Logits float32 [B, R, P, M, M] of the keypoints of `classes` int32 [B, R] for features [B, R, S, S, C].
+
+        What stands in the slots that a class lacks means nothing.
+        """
+        outputs = tf.reshape(roi_features, [-1, *roi_features.shape[2:]])
+        for conv in self.convs:
+            outputs = conv(outputs)
+        side = 2 * outputs.shape[1]
+        shape = [tf.shape(outputs)[0], side, side, self.heatmaps]
+        scores = tf.nn.conv2d_transpose(outputs, tf.cast(self.kernel, outputs.dtype), shape, 2, "SAME")
+        # The softmax over thousands of cells and its maximum need float32.
+        scores = upsample_heatmaps(tf.cast(scores, tf.float32) + tf.cast(self.bias, tf.float32))
+        scores = tf.transpose(scores, [0, 3, 1, 2])
+        channels = tf.gather(tf.maximum(self.channels_of_class, 0), tf.reshape(classes, [-1]))
+        own = tf.gather(scores, channels, batch_dims=1)
+        return tf.reshape(own, [-1, roi_features.shape[1], own.shape[1], 2 * side, 2 * side])
+
+    def targets(self, keypoints, rois):
+        """Which cell of its heatmap each keypoint lies in.
+
+        Args:
+            keypoints: float32 [B, G, P, 3] = (x, y, visibility) pixels.
+            rois: `RoISample` with N RoIs per image.
+
+        Returns:
+            int32 [B, N, P], the cells counted row by row, and bool [B, N, P]: labelled and inside a positive RoI.
+        """
+        own = tf.gather(keypoints, rois.truth, batch_dims=1)
+        points, side = own.shape[2], 4 * self.config["pool_size"]
+        cells, inside = keypoint_targets(tf.reshape(own, [-1, points, 3]), tf.reshape(rois.boxes, [-1, 4]), side)
+        shape = [-1, rois.boxes.shape[1], points]
+        return tf.reshape(cells, shape), tf.reshape(inside, shape) & rois.positive[:, :, None]
+
+    def detect(self, logits, boxes, classes, canvas=None):
+        """Keypoints float32 [B, D, P, 3] = (x, y, score) of boxes [B, D, 4] pixels; zeros where a class has fewer.
+
+        `canvas` is as in `decode_keypoints`.
+        """
+        flat = tf.reshape(logits, [-1, *logits.shape[2:]])
+        found = decode_keypoints(flat, tf.reshape(boxes, [-1, 4]), self.conventions["keypoint_score"], canvas)
+        found = tf.reshape(found, [-1, *logits.shape[1:3], 3])
+        exists = tf.gather(tf.greater_equal(self.channels_of_class, 0), classes)
+        return tf.where(exists[..., None], found, 0.0)
+
+    def get_config(self):
+        return super().get_config() | {
+            "channels_of_class": self.channels_of_class,
+            "config": self.config,
+            "conventions": self.conventions,
+        }

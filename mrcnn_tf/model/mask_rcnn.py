@@ -1,0 +1,359 @@
+"""Mask R-CNN (section 3 of the paper) as a Keras model."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+
+from mrcnn_tf.common.categories import MOST_STUFF, most_keypoints
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.load import model_config
+from mrcnn_tf.config.settings import ModelConfig
+from mrcnn_tf.datasets.image_files import checked_pixels
+from mrcnn_tf.explain.diagnosis.diagnose import diagnose
+from mrcnn_tf.model import losses
+from mrcnn_tf.model.assembly import Assembly
+from mrcnn_tf.model.rois import foreground
+from mrcnn_tf.model.steps import make_detect_function
+from mrcnn_tf.model.trainable import Trainable
+from mrcnn_tf.ops import canvas
+from mrcnn_tf.ops.boxes import points_to_original, to_original
+from mrcnn_tf.ops.matching import image_seeds
+from mrcnn_tf.ops.replicas import at_least_one
+from mrcnn_tf.results.detections import Detections, Semantics
+from mrcnn_tf.weights.fit import load_into
+from mrcnn_tf.weights.source import read_weights
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class MaskRCNN(Trainable):
+    """Boxes, classes, masks and keypoints of the objects in an image; with a box head alone, Faster R-CNN.
+
+    With a semantic head also a class for each pixel, Panoptic FPN; with that head alone, Semantic FPN.
+
+    Trains with `compile(optimizer=...)` and `fit` on batches of `coco_dataset(..., training=True)`; its losses are its
+    own. `detect` takes images of any size and gives `Detections` in their pixels.
+
+    Args:
+        config: a `ModelConfig`, as `load_config(...).model`; its categories are the classes.
+        seed: of the anchors and RoIs that training samples. The sample of an image follows from it, the step and the
+            image's id, so it is the same on any number of devices, and after a restart.
+
+    Raises:
+        UserError: the config has a box head and no categories, a semantic head and no stuff or too much of it, or a
+            keypoint head and no category with keypoints.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0, **kwargs):
+        super().__init__(
+            autocast=False, **kwargs
+        )  # images and boxes must stay float32; the layers choose for themselves
+        if config.box_head and not config.categories:
+            raise UserError("The model has no classes: set data.train.annotations or model.categories in the config.")
+        if config.semantic_head and not config.stuff:
+            raise UserError("The model has a semantic head and no stuff: set data.train.panoptic or model.stuff.")
+        if len(config.stuff) > MOST_STUFF:
+            raise UserError(
+                f"The model has {len(config.stuff)} classes of stuff, and a label map's byte has room for "
+                f"{MOST_STUFF}: merge some."
+            )
+        if config.keypoint_head and not most_keypoints(config.categories):
+            raise UserError(
+                "The model has a keypoint head, and no category names its keypoints: list them in the json's "
+                "categories, as keypoints: [nose, left_eye, ...], or set model.keypoint_head=null."
+            )
+        self.config, self.seed = config, seed
+        # What a box inside the model lacks at its right and bottom.
+        self.box_ends = np.array([0, 0, 1, 1], np.float32) * (config.conventions.box_ends == "pixel")
+        parts = Assembly(config, self.dtype_policy)
+        self.divisor = parts.divisor
+        self.preprocess = parts.preprocess()
+        self.backbone = parts.backbone()
+        self.fpn = parts.fpn()
+        strides, self.channels = parts.strides(self.backbone), parts.channels(self.backbone)
+        self.rpn = parts.rpn(strides, self.channels)
+        self.roi_sampler = parts.roi_sampler()
+        self.box_features = parts.box_features(strides)
+        self.box_head = parts.box_head()
+        self.mask_features = parts.mask_features(strides, self.box_features)
+        self.mask_head = parts.mask_head()
+        self.keypoint_features = parts.keypoint_features(strides)
+        self.keypoint_head = parts.keypoint_head()
+        self.semantic_head = parts.semantic_head()
+        names = ["loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"] * bool(self.box_head)
+        heads = {"mask": self.mask_head, "keypoint": self.keypoint_head, "semantic": self.semantic_head}
+        self.track(["loss", *names, *(f"loss_{name}" for name, head in heads.items() if head)])
+        self.build()
+
+    def build(self, input_shape=None):
+        """Makes all weights at once: their shapes don't depend on the images'."""
+        self.backbone.build((None, None, None, 3))
+        if self.fpn:
+            self.fpn.build(self.backbone.output_shapes)
+        maps = [(None, None, None, self.channels)]
+        if self.rpn:
+            self.rpn.build(maps)
+        if self.semantic_head:
+            self.semantic_head.build(maps * len(self.semantic_head.strides))
+        heads = [(self.box_features, self.box_head), (self.mask_features, self.mask_head)]
+        for features, head in [*heads, (self.keypoint_features, self.keypoint_head)]:
+            if head:
+                if not features.built:
+                    features.build(maps)
+                head.build(features.compute_output_shape(maps))
+        for layer in (self.preprocess, self.roi_sampler):  # without weights; unbuilt, they would cost `fit` a trial run
+            if layer:
+                layer.build(None)
+        self.built = True
+
+    def call(self, inputs, training=False):
+        """Detections of a batch.
+
+        Args:
+            inputs: a dictionary with `image` float32 [B, H, W, 3] of pixels 0..255, padded to multiples of 32,
+                `image_size` int32 [B, 2], the (height, width) without padding, and `original_size` int32 [B, 2] before
+                resizing.
+            training: batch norm uses the batch's statistics where it is trained.
+
+        Returns:
+            A dictionary, D the most detections per image, by falling score: `boxes` [B, D, 4] in original pixels,
+            `scores` [B, D], `classes` int32 [B, D] in 1..K (0 in padding), `num_detections` int32 [B]; with a mask
+            head `masks` [B, D, M, M]: probabilities inside each box; with a keypoint head `keypoints` [B, D, P, 3] =
+            (x, y, score) in original pixels; with a semantic head `semantic_logits` [B, h, w, S + 1] at stride 4 of
+            `image`, and `semantic_size` int32 [B, 2], the (height, width) of `image` that they are of. Without a box
+            head the latter two alone.
+        """
+        return self.detections(inputs, self.canvas_size(inputs), training)
+
+    def canvas_size(self, inputs):
+        """int32 [B, 2] = (height, width): each image's own area in a batch, its size up to the coarsest stride."""
+        return canvas.canvas(inputs["image_size"], self.divisor)
+
+    def features(self, inputs, canvas_size=None, training=False):
+        """The maps [B, H_l, W_l, C] that RPN and heads read: the pyramid, or the backbone's last one."""
+        images = self.preprocess.normalize(inputs["image"], inputs["image_size"])
+        maps = self.backbone(images, canvas_size=canvas_size, training=training)
+        return self.fpn(maps, canvas_size=canvas_size) if self.fpn else maps[-1:]
+
+    def features_and_scores(self, inputs, canvas_size=None, training=False):
+        """The maps, and what the RPN's head says of them: three lists over levels, see `RPNHead`."""
+        features = self.features(inputs, canvas_size, training)
+        return features, *(self.rpn.scores(features, canvas_size) if self.rpn else ((), ()))
+
+    def detections(self, inputs, canvas_size=None, training=False):
+        """As `call`, each image's own area in the batch being `canvas_size` int32 [B, 2]; None: all of it."""
+        return self.detections_in(*self.features_and_scores(inputs, canvas_size, training), inputs, canvas_size)
+
+    def detections_in(self, features, rpn_logits, rpn_deltas, inputs, canvas_size=None):
+        """The same from maps and what the RPN's head gave on them; of `inputs` the two sizes count."""
+        outputs = self._instances_in(features, rpn_logits, rpn_deltas, inputs, canvas_size) if self.rpn else {}
+        if self.semantic_head:
+            outputs["semantic_logits"] = self.semantic_head(self.semantic_maps(features), canvas_size)
+            outputs["semantic_size"] = inputs["image_size"]
+        return outputs
+
+    def semantic_maps(self, features):
+        """Those of the pyramid's levels that the semantic head reads."""
+        return features[: len(self.semantic_head.strides)]
+
+    def _instances_in(self, features, rpn_logits, rpn_deltas, inputs, canvas_size):
+        sizes = inputs["image_size"], inputs["original_size"]
+        extent = inputs["image_size"] - int(self.box_ends[-1])
+        proposals = self.rpn.propose(features, rpn_logits, rpn_deltas, extent, canvas_size)
+        logits, deltas = self.box_head(self.box_features(features, proposals.boxes, canvas_size))
+        detected = self.box_head.detect(logits, deltas, proposals, extent)
+        boxes = tf.where(detected.valid[..., None], detected.boxes + self.box_ends, 0.0)
+        outputs = {
+            "boxes": to_original(boxes, *sizes),
+            "scores": detected.scores,
+            "classes": detected.classes,
+            "num_detections": tf.reduce_sum(tf.cast(detected.valid, tf.int32), axis=1),
+        }
+        if self.mask_head:
+            masks = self.mask_head(self.mask_features(features, detected.boxes, canvas_size), detected.classes)
+            outputs["masks"] = tf.exp(masks.foreground)
+        if self.keypoint_head:
+            heatmaps = self.keypoint_head(
+                self.keypoint_features(features, detected.boxes, canvas_size), detected.classes
+            )
+            canvas_pixels = canvas.static_canvas(features[0], self.rpn.strides[0])
+            keypoints = self.keypoint_head.detect(heatmaps, boxes, detected.classes, canvas_pixels)
+            outputs["keypoints"] = points_to_original(keypoints, *sizes)
+        return outputs
+
+    def compute_losses(self, batch, training=True):
+        """The losses by name, float32 scalars, of a batch of the data contract (see data/pipeline.py)."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            batch = at_least_one(batch)
+        canvas_size = self.canvas_size(batch)
+        features = self.features(batch, canvas_size, training)
+        found = self._instance_losses(batch, features, canvas_size, training) if self.rpn else {}
+        if self.semantic_head:
+            logits = self.semantic_head(self.semantic_maps(features), canvas_size)
+            loss = losses.semantic_loss(logits, batch["semantic"])
+            found["loss_semantic"] = self.config.semantic_head.loss_weight * loss
+        return found
+
+    def _instance_losses(self, batch, features, canvas_size, training):
+        rules = self.config.conventions
+        boxes, classes, crowd = batch["boxes"] - self.box_ends, batch["classes"], batch["crowd"]
+        step = self.optimizer.iterations if training and self.compiled else 0
+        seeds = image_seeds(self.seed, step, batch["image_id"])
+        anchors = self.rpn.sample_anchors(features, boxes, classes > 0, crowd, seeds, canvas_size)
+        extent = batch["image_size"] - int(self.box_ends[-1])
+        proposals = self.rpn(features, extent, canvas_size, training=True)
+        rois = self.roi_sampler(proposals, boxes, classes, crowd, seeds)
+        positives = foreground(rois, self.roi_sampler.most_positives)
+        box_features = self.box_features(features, rois.boxes, canvas_size)
+        logits, deltas = self.box_head(box_features)
+        found = {
+            "loss_rpn_objectness": losses.rpn_objectness_loss(anchors, rules.rpn_normalizer),
+            "loss_rpn_box": losses.rpn_box_loss(anchors, rules.rpn_normalizer, rules.rpn_box_beta),
+            "loss_class": losses.class_loss(logits, rois),
+            "loss_box": losses.box_loss(deltas, rois, rules.box_beta),
+        }
+        if self.mask_head:
+            if self.mask_features is self.box_features:
+                mask_features = box_features[:, : positives.boxes.shape[1]]
+            else:
+                mask_features = self.mask_features(features, positives.boxes, canvas_size)
+            masks = self.mask_head(mask_features, positives.classes)
+            targets = self.mask_head.targets(batch["masks"], boxes, positives)
+            found["loss_mask"] = losses.mask_loss(masks, targets, positives.positive)
+        if self.keypoint_head:
+            keypoint_features = self.keypoint_features(features, positives.boxes, canvas_size)
+            heatmaps = self.keypoint_head(keypoint_features, positives.classes)
+            found["loss_keypoint"] = losses.keypoint_loss(
+                heatmaps, *self.keypoint_head.targets(batch["keypoints"], positives)
+            )
+        return found
+
+    def detect(self, images):
+        """Detections of one image, uint8 [H, W, 3] RGB -> `Detections`, or of a list of images of any sizes -> a list.
+
+        Raises:
+            UserError: for an array of another shape or type.
+        """
+        if not isinstance(images, (list, tuple)):
+            return self.detect([images])[0]
+        return [self._detect_one(image, position) for position, image in enumerate(images)]
+
+    def _detect_one(self, image, position):
+        image = checked_pixels(image, position)
+        if self._detect_function is None:
+            signature = [tf.TensorSpec([None, None, 3], tf.uint8)]
+            # One image fills its own canvas: None spares the masking. AutoGraph has nothing to convert here (Keras
+            # traces `call` without it too) and would take a quarter of the tracing.
+            self._detect_function = tf.function(
+                lambda pixels: self.detections(self.preprocess(pixels)),
+                input_signature=signature,
+                autograph=False,
+            )
+        outputs = {name: value.numpy()[0] for name, value in self._detect_function(tf.constant(image)).items()}
+        return self.as_detections(outputs, image.shape[:2])
+
+    _detect_function = None
+
+    def detect_batch(self, batch):
+        """A list of `Detections`, one for each image of a batch of `coco_dataset`."""
+        if self._detect_batch_function is None:
+            self._detect_batch_function = make_detect_function(self)
+        inputs = {name: tf.convert_to_tensor(batch[name]) for name in ("image", "image_size", "original_size")}
+        outputs = self._detect_batch_function(inputs)
+        sizes = np.asarray(batch["original_size"])
+        # Copies: of an image that is kept, the batch isn't.
+        rows = [{name: value[index].copy() for name, value in outputs.items()} for index in range(len(sizes))]
+        return [self.as_detections(row, tuple(size)) for row, size in zip(rows, sizes, strict=True)]
+
+    _detect_batch_function = None
+
+    def diagnose(self, image, ground_truth=None):
+        """Why an image, uint8 [H, W, 3], has the detections it has, or none; see `diagnosis.diagnose`.
+
+        Raises:
+            UserError: the model has no box head.
+        """
+        return diagnose(self, image, ground_truth)
+
+    def as_detections(self, outputs, image_size):
+        """`Detections` in an image of image_size (H, W) from one row of what `detections` gives, numpy arrays."""
+        found = int(outputs["num_detections"]) if self.box_head else 0
+        none = np.zeros(0, np.float32)
+        return Detections(
+            boxes=outputs.get("boxes", none)[:found],
+            scores=outputs.get("scores", none)[:found],
+            classes=outputs.get("classes", none)[:found],
+            mask_probabilities=outputs["masks"][:found] if self.mask_head else None,
+            keypoints=outputs["keypoints"][:found] if self.keypoint_head else None,
+            image_size=image_size,
+            categories=self.config.categories,
+            mask_rule=self.config.conventions.mask_paste,
+            keypoint_offset=self.config.conventions.keypoint_offset,
+            semantics=self._semantics(outputs) if self.semantic_head else None,
+        )
+
+    def _semantics(self, outputs):
+        """Boxes without masks can't be fused with stuff."""
+        fusion = self.config.panoptic if self.mask_head or not self.box_head else None
+        return Semantics(outputs["semantic_logits"], outputs["semantic_size"], self.config.stuff, fusion)
+
+    def load_pretrained(self, source, allow_missing=False, map_classes=False, verbose=True):
+        """Loads published weights, or those of another model, whatever its classes.
+
+        The format is recognised from the content: torchvision `.pth`, detectron2 and Caffe2 `.pkl`, `.safetensors`,
+        matterport's and keras.applications' `.h5`, and this package's `.keras`. A classification network fills the
+        backbone alone. Layers that depend on the classes are set anew if the file's classes are others.
+
+        Args:
+            source: a path, a preset's name (see `list_presets`), "imagenet" or a keras.Model.
+            allow_missing: leave weights that the file lacks as they are, and skip tensors that the model has no place
+                for, instead of refusing the file.
+            map_classes: keep the class-dependent weights of the classes that both know by the same name.
+            verbose: print what was loaded, transformed, skipped and left.
+
+        Returns:
+            A `LoadReport` of the same.
+
+        Raises:
+            UserError: an unreadable file, another architecture, or weights that don't fit; the model keeps its weights.
+        """
+        report = load_into(self, source, allow_missing, map_classes)
+        if verbose:
+            Console().print(report.table())
+        return report
+
+    @classmethod
+    def from_pretrained(cls, source, overrides=(), allow_missing=False, verbose=True, **kwargs):
+        """A model with the architecture, conventions and classes that published weights were made for.
+
+        Args:
+            source, allow_missing, verbose: as in `load_pretrained`; `source` holds a whole detector.
+            overrides: settings as in `load_config`, such as "model.detections.score_threshold=0.5".
+            **kwargs: as in `MaskRCNN`.
+        """
+        weights = read_weights(source)
+        model = cls(weights.config(overrides).model, **kwargs)
+        model.load_pretrained(weights, allow_missing, verbose=verbose)
+        return model
+
+    def class_variables(self):
+        """(variable, initializer) of each weight whose shape depends on the classes."""
+        heads = (self.box_head, self.mask_head, self.keypoint_head, self.semantic_head)
+        return [pair for head in heads if head for pair in head.class_variables()]
+
+    def get_config(self):
+        """The config as plain JSON, so that `keras.saving.load_model` needs no custom objects."""
+        return {
+            "config": dataclasses.asdict(self.config),
+            "seed": self.seed,
+            "name": self.name,
+            "dtype": self.dtype_policy,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """The model of `get_config`."""
+        policy = keras.dtype_policies.get(config["dtype"])
+        return cls(model_config(config["config"]), config.get("seed", 0), name=config["name"], dtype=policy)

@@ -1,0 +1,181 @@
+"""The RoI layer: a small map of features for each RoI (section 3 of the paper; its variants: Table 2c)."""
+
+import collections
+import dataclasses
+import math
+
+import keras
+import tensorflow as tf
+
+from mrcnn_tf.model.heads.box import DELTA_WEIGHTS
+from mrcnn_tf.ops import boxes as box_ops
+from mrcnn_tf.ops.matching import match, sample, uniform
+from mrcnn_tf.ops.roi_align import PyramidRoIs, pyramid_roi_align
+from mrcnn_tf.ops.roi_pool import max_roi_align, quantised_boxes, roi_pool
+
+# Which level of the pyramid an RoI is pooled from (FPN, equation 1).
+#
+
+def assign_levels(boxes, lowest, highest, rule):
+    """int32 [...] levels in lowest..highest of boxes [..., 4]: floor(4 + log2(sqrt(area) / 224)), clipped.
+
+    `rule` says what keeps a box of exactly 224 pixels on its level in float32: 1e-6 added to the logarithm
+    ("torchvision"), 1e-8 to its argument ("detectron2"), or nothing ("paper"). "matterport" rounds the logarithm to
+    the nearest level instead.
+    """
+    relative = tf.sqrt(box_ops.area(boxes)) / 224.0
+    if rule == "detectron2":
+        relative += 1e-8
+    exponent = tf.math.log(tf.maximum(relative, 1e-9)) / math.log(2.0)
+    if rule == "torchvision":
+        exponent += 1e-6
+    whole = tf.math.round(exponent) if rule == "matterport" else tf.math.floor(exponent)
+    level = 4 + tf.cast(whole, tf.int32)
+    return tf.clip_by_value(level, lowest, highest)
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class RoILayer(keras.layers.Layer):
+    """RoI features from a pyramid (levels by equation 1 of the FPN paper) or from a single map.
+
+    Args:
+        output_size: bins per side.
+        strides: pixels per cell of the maps that RoIs are pooled from: one, or those of P2 to P5.
+        conventions: a dictionary with the fields of `Conventions`.
+        kind, aggregate: see `RoILayerConfig`.
+    """
+
+    def __init__(self, output_size, strides, conventions, kind="align", aggregate="average", **kwargs):
+        super().__init__(autocast=False, **kwargs)  # boxes must stay float32
+        self.output_size, self.strides, self.conventions = output_size, list(strides), conventions
+        self.kind, self.aggregate = kind, aggregate
+
+    def call(self, features, rois, canvas_size=None, bin_step=1):
+        """Maps at `strides` (P6 may follow, unused) and rois [B, R, 4] pixels -> [B, R, S, S, C], S = output_size.
+
+        With `bin_step` n only every n-th of the bins, for layers that are `linear`: S = output_size / n.
+        """
+        maps, count = list(features[: len(self.strides)]), rois.shape[1]
+        levels = self.levels(rois)
+        rois = self.bounds(maps, rois, levels, canvas_size)
+        pooled = self._pool(
+            maps,
+            PyramidRoIs(
+                tf.reshape(rois, [-1, 4]),
+                tf.repeat(tf.range(tf.shape(rois)[0]), count),
+                tf.reshape(levels, [-1]),
+                [1.0 / stride for stride in self.strides],
+                canvas_size,
+            ),
+            bin_step,
+        )
+        return tf.reshape(pooled, [-1, count, *2 * [self.output_size // bin_step], maps[0].shape[-1]])
+
+    @property
+    def linear(self):
+        """Whether the features are a linear function of the maps."""
+        return self.kind != "pool" and self.aggregate == "average"
+
+    def compute_output_shape(self, input_shape):
+        """Of maps of `input_shape`."""
+        return (None, None, self.output_size, self.output_size, input_shape[0][-1])
+
+    def levels(self, rois):
+        """int32 [B, R]: which of the maps each of rois [B, R, 4] is pooled from, counted from 0."""
+        if len(self.strides) == 1:
+            return tf.zeros(tf.shape(rois)[:2], tf.int32)
+        return assign_levels(rois, 2, 5, self.conventions["level_assignment"]) - 2
+
+    @property
+    def sampling(self):
+        """Samples per bin side (0: as many as the bin has cells), and whether cells' centres are aligned."""
+        if self.conventions["box_ends"] == "pixel":
+            return 1, True
+        return self.conventions["roi_sampling_ratio"], self.conventions["roi_aligned"]
+
+    def _pool(self, maps, rois, bin_step):
+        ratio, aligned = self.sampling
+        if self.kind == "pool":
+            return roi_pool(maps, rois, self.output_size)
+        if self.kind == "warp":
+            # Quantised as by RoIPool, then sampled as by RoIAlign: what Table 2c tells apart is the alignment alone.
+            rois, aligned = dataclasses.replace(rois, boxes=quantised_boxes(rois)), True
+        if self.aggregate == "max":
+            return max_roi_align(maps, rois, self.output_size, ratio, aligned)
+        return pyramid_roi_align(maps, rois, self.output_size // bin_step, ratio, aligned, bin_step=bin_step)
+
+    def bounds(self, maps, rois, levels, canvas_size=None):
+        """What the bins of rois [B, R, 4] divide, pixels: the RoIs themselves, unless boxes end at pixels' centres."""
+        pixel = self.conventions["box_ends"] == "pixel"
+        return self._corner_to_corner(maps, rois, levels, canvas_size) if pixel else rois
+
+    def _corner_to_corner(self, maps, rois, levels, canvas_size):
+        """RoIs [B, R, 4] whose aligned bins have their centres where `tf.image.crop_and_resize` samples `rois`."""
+        if canvas_size is None:
+            canvas_size = tf.shape(maps[0])[None, 1:3] * self.strides[0]
+        stride = tf.gather(tf.constant(self.strides, tf.float32), levels)[..., None]
+        pixels = tf.cast(canvas_size[:, None, ::-1], tf.float32)
+        scale = (tf.math.ceil(pixels / stride) - 1.0) / (pixels - 1.0)
+        first, last = rois[..., :2] * scale, rois[..., 2:] * scale
+        half_bin = (last - first) / (2 * (self.output_size - 1))
+        return (tf.concat([first - half_bin, last + half_bin], axis=-1) + 0.5) * stride
+
+    def get_config(self):
+        return super().get_config() | {
+            "output_size": self.output_size,
+            "strides": self.strides,
+            "conventions": self.conventions,
+            "kind": self.kind,
+            "aggregate": self.aggregate,
+        }
+
+
+# The RoIs that the heads learn from (section 3.1, Training).
+#
+
+FIRST_COUNTER = 7 * 2**29  # of the noise: beyond those of the RPN's anchors, whose levels are counted from 0
+
+# Per sampled RoI: boxes [B, R, 4] pixels (no gradient), classes int32 [B, R] (0 background), truth int32 [B, R] index
+# into the ground truth, targets [B, R, 4] deltas, positive and drawn bool [B, R]. Positives come first.
+RoISample = collections.namedtuple("RoISample", "boxes classes truth targets positive drawn")
+
+
+def foreground(sample, most_positives):
+    """The leading slots of a `RoISample`, all that can be positive: [B, P] instead of [B, R]."""
+    return RoISample(*(values[:, :most_positives] for values in sample))
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class RoISampler(keras.layers.Layer):
+    """Draws `batch_per_image` RoIs of each image, a quarter positive, ground truth boxes among the candidates."""
+
+    def __init__(self, config, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # boxes must stay float32
+        self.config = config
+
+    @property
+    def most_positives(self):
+        """The number of leading slots that can hold a positive RoI."""
+        return int(self.config["batch_per_image"] * self.config["positive_fraction"])
+
+    def call(self, proposals, boxes, classes, crowd, seeds):
+        """`RoISample` from `Proposals` and the truth: boxes [B, G, 4], classes [B, G] (0: padding), crowd [B, G].
+
+        `seeds` uint32 [B] decide the draw, see `ops.noise`.
+        """
+        valid = classes > 0
+        # Without its own box an object that no proposal hits would teach nothing while the RPN is still poor.
+        candidates = tf.concat([proposals.boxes, boxes], axis=1)
+        usable = tf.concat([proposals.valid, valid & ~crowd], axis=1)
+        threshold = self.config["foreground_iou"]
+        matches = match(candidates, boxes, valid, crowd, threshold, threshold, promote_best=False)
+        noise = uniform(seeds, FIRST_COUNTER + tf.cast(tf.range(tf.shape(matches)[1]), tf.uint32))
+        indices, positive, drawn = sample(matches, usable, self.config["batch_per_image"], self.most_positives, noise)
+        rois = tf.gather(candidates, indices, batch_dims=1)
+        truth = tf.maximum(tf.gather(matches, indices, batch_dims=1), 0)
+        targets = box_ops.encode(tf.gather(boxes, truth, batch_dims=1), rois, DELTA_WEIGHTS)
+        labels = tf.where(positive, tf.gather(classes, truth, batch_dims=1), 0)
+        return RoISample(tf.stop_gradient(rois), labels, truth, targets, positive, drawn)
+
+    def get_config(self):
+        return super().get_config() | {"config": self.config}

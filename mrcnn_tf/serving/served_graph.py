@@ -1,0 +1,236 @@
+"""The graph that a server runs: image files or pixels in, named outputs with a row for each image out."""
+
+import contextlib
+
+import tensorflow as tf
+
+from mrcnn_tf.ops.image_bytes import decode_upright
+from mrcnn_tf.ops.mask_window import rle_counts
+from mrcnn_tf.ops.native.library import static_shapes, stock_operations
+from mrcnn_tf.ops.panoptic import fuse, semantic_map
+
+# A batch of rows that are prepared one by one, where some may fail without the others.
+#
+
+AT_ONCE = 2  # rows in preparation at a time: a decoded photograph takes 150 MB and more, whatever the batch's size
+
+
+def prepare_rows(rows, prepare, default):
+    """What a function makes of each row, and a default where it fails.
+
+    It is a small input pipeline inside the graph, of stock operations: only there can an operation fail for one row.
+
+    Args:
+        rows: tensor [B, ...].
+        prepare: from a row to a dictionary of tensors.
+        default: the same dictionary for a row where `prepare` fails.
+
+    Returns:
+        The dictionaries as one of tensors [max(B, 1), ...], each padded with zeros to the largest shape, with `ok` bool
+        [max(B, 1)]. An empty batch gives one default, because a graph can't run on nothing.
+    """
+    count = tf.shape(rows, tf.int64)[0]
+    missing = tf.maximum(1 - count, 0)
+    spare = tf.zeros(tf.concat([[missing], tf.shape(rows, tf.int64)[1:]], axis=0), rows.dtype)
+
+    def one(row):
+        tried = tf.data.Dataset.from_tensors(row).map(lambda row: prepare(row) | {"ok": True})
+        tried = tried.ignore_errors(log_warning=False)
+        failed = tf.data.Dataset.from_tensors(default | {"ok": False})
+        return tried.concatenate(failed).take(1).get_single_element()
+
+    dataset = tf.data.Dataset.from_tensor_slices(tf.concat([rows, spare], axis=0))
+    dataset = dataset.map(one, num_parallel_calls=AT_ONCE, deterministic=True)
+    return dataset.padded_batch(count + missing).get_single_element()
+
+
+# Each pixel's class and segment as a server gives them: a PNG and rows of a table for each image of a batch.
+#
+
+MAPS_AT_ONCE = 2  # images whose maps are in the making: each holds a few bytes for a pixel
+COMPRESSION = 1  # of the PNGs. Maps of few colours get hardly smaller by more, which takes twice as long and longer
+TABLE = {"segment_classes": "classes", "segment_instances": "instances", "segment_areas": "areas"}
+
+
+def pixel_maps(logits, logit_size, detections, image_size, ok, model):
+    """What `ServedGraph` gives of a semantic head, by its names.
+
+    Args:
+        logits, logit_size: `semantic_logits` and `semantic_size` of `MaskRCNN.call`.
+        detections: the other outputs of `MaskRCNN.call`, zeros beyond the detections of each image; {} without a box
+            head.
+        image_size: int32 [B, 2], (height, width) of the images, pixels.
+        ok: bool [B]; all else stays empty.
+        model: the `MaskRCNN`.
+
+    Returns:
+        A dictionary of tensors [B, ...].
+    """
+    rows = {"logits": logits, "logit_size": logit_size, "image_size": image_size, "ok": ok}
+    specs = {"semantic_png_bytes": tf.TensorSpec([], tf.string)}
+    fusible = bool(model.mask_head or not model.box_head)
+    if fusible:
+        rows |= _instances(detections, tf.shape(ok)[0])
+        specs |= _segment_specs(rows["scores"].shape[1] + len(model.config.stuff))
+
+    def encode(row):
+        labels = semantic_map(row["logits"], row["logit_size"], row["image_size"])
+        outputs = {"semantic_png_bytes": tf.io.encode_png(labels[..., None], COMPRESSION)}
+        return outputs | _segments(row, labels, model.config) if fusible else outputs
+
+    empty = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
+    # Where a GPU has made the logits, their classes are found there; what makes PNGs and tables runs on the processor.
+    return tf.map_fn(
+        lambda row: tf.cond(row["ok"], lambda: encode(row), lambda: empty),
+        rows,
+        fn_output_signature=specs,
+        parallel_iterations=MAPS_AT_ONCE,
+    )
+
+
+def _instances(detections, batch):
+    """What is fused with the semantic maps: all detections, or none in each of `batch` images."""
+    none = {"masks": tf.zeros([batch, 0, 1, 1]), "boxes": tf.zeros([batch, 0, 4]), "scores": tf.zeros([batch, 0])}
+    none["classes"] = tf.zeros([batch, 0], tf.int32)
+    return {name: detections.get(name, values) for name, values in none.items()}
+
+
+def _segments(row, labels, config):
+    """The segments of one image, whose semantic map is `labels`."""
+    rules = config.panoptic
+    fused = fuse(
+        *(row[name] for name in ("masks", "boxes", "scores", "classes")),
+        labels,
+        len(config.stuff),
+        rules.score_threshold,
+        rules.overlap,
+        rules.stuff_area,
+        config.conventions.mask_paste,
+    )
+    # COCO's colours, id = R + 256 G + 65536 B, are an integer's lower three bytes.
+    colours = tf.bitcast(fused.segment_map, tf.uint8)[..., :3]
+    there = tf.range(tf.size(fused.classes)) < fused.count
+    outputs = {name: tf.where(there, getattr(fused, field), 0) for name, field in TABLE.items()}
+    return outputs | {"segments_png_bytes": tf.io.encode_png(colours, COMPRESSION), "num_segments": fused.count}
+
+
+def _segment_specs(most):
+    """The outputs for the segments of one image, of which there are `most`."""
+    specs = {"segments_png_bytes": tf.TensorSpec([], tf.string), "num_segments": tf.TensorSpec([], tf.int32)}
+    return specs | {name: tf.TensorSpec([most], tf.int32) for name in TABLE}
+
+
+INPUTS = {
+    "image": ([None, None, None, 3], tf.float32),
+    "image_size": ([None, 2], tf.int32),
+    "original_size": ([None, 2], tf.int32),
+}
+SEMANTIC = ("semantic_logits", "semantic_size")
+
+
+class ServedGraph:
+    """A model's signatures for a server.
+
+    `serving_default` takes `image_bytes`, string [B]: JPEG, PNG or BMP files of any sizes. `image` takes `image`, uint8
+    [B, H, W, 3] RGB. Both give, D being the most detections of an image:
+
+    - `boxes` float32 [B, D, 4], x1 y1 x2 y2 in pixels of the image, turned upright by its EXIF orientation; `scores`
+      float32 [B, D], falling; `classes` int32 [B, D] in 1..K; zeros beyond `num_detections`, int32 [B];
+    - `image_size` int32 [B, 2], (height, width) of the upright image; `ok` bool [B], false where the file couldn't be
+      decoded: then nothing is detected and the size is zero;
+    - with a mask head `masks` float32 [B, D, M, M], probabilities inside each box, or `masks_rle_bytes` string [B, D],
+      COCO's compressed run lengths of the mask in the whole image, empty beyond `num_detections`;
+    - with a keypoint head `keypoints` float32 [B, D, P, 3] = (x, y, score);
+    - with a semantic head `semantic_png_bytes` string [B]: a grey PNG of the upright image's size, each pixel's class,
+      0 of any thing and 1..S of stuff; empty where `ok` is false;
+    - with a semantic head, and masks or no box head, also `segments_png_bytes` string [B]: the fused segments as COCO's
+      RGB PNG, id = R + 256 G + 65536 B, 0 = void; `num_segments` int32 [B]; and of segment s in row s - 1 of int32
+      [B, D + S], zeros beyond the last: `segment_classes` (1..K of a thing, 1..S of stuff), `segment_instances` (the
+      row of its detection, -1 of stuff) and `segment_areas` in pixels.
+
+    Without a box head there are `image_size`, `ok` and what the semantic head gives, and D is 0.
+
+    Attributes:
+        signatures: the two concrete functions by their names.
+
+    Args:
+        model: a `MaskRCNN` of the default strategy.
+        masks: "roi" for `masks`, "rle" for `masks_rle_bytes`.
+        canvas: (height, width) of the canvas that every image is fitted into; None for the model's own resizing.
+        xla: compile the network, which needs a canvas; a model with a keypoint head can't be compiled.
+        custom_ops: use this package's operations where they are built.
+        gpu: leave convolutions to TensorFlow, whose library for GPUs has faster ones than it has for processors.
+    """
+
+    def __init__(self, model, masks="roi", canvas=None, xla=False, custom_ops=False, gpu=False):
+        self._model, self._masks, self._canvas = model, masks, canvas
+        context = static_shapes() if xla else contextlib.nullcontext() if custom_ops else stock_operations(not gpu)
+        specs = {name: tf.TensorSpec(shape, dtype, name=name) for name, (shape, dtype) in INPUTS.items()}
+        with context:
+            # Traced once for both signatures. AutoGraph has nothing to convert.
+            network = tf.function(
+                lambda inputs: model(inputs, training=False),
+                input_signature=[specs],
+                autograph=False,
+                jit_compile=True if xla else None,
+            )
+            self._network = network.get_concrete_function()
+            self.signatures = {
+                "serving_default": _concrete(self.detect_files, tf.TensorSpec([None], tf.string, "image_bytes")),
+                "image": _concrete(self.detect_pixels, tf.TensorSpec([None, None, None, 3], tf.uint8, "image")),
+            }
+
+    def save(self, folder):
+        """Writes the SavedModel."""
+        module = tf.Module()
+        module.weights = [variable.value for variable in self._model.variables]
+        tf.saved_model.save(module, str(folder), signatures=self.signatures)
+
+    def detect_files(self, image_bytes):
+        """The outputs for image files, string [B]."""
+        return self._detect(image_bytes, lambda data: self._prepare(decode_upright(data)))
+
+    def detect_pixels(self, image):
+        """The outputs for images uint8 [B, H, W, 3]."""
+        return self._detect(image, self._prepare)
+
+    def _prepare(self, image):
+        """What the network takes of one image, uint8 [H, W, 3], without the batch's dimension."""
+        with tf.control_dependencies([tf.debugging.assert_positive(tf.shape(image))]):
+            image = tf.identity(image)
+        preprocess = self._model.preprocess
+        inputs = preprocess.letterbox(image, *self._canvas) if self._canvas else preprocess(image)
+        return {name: value[0] for name, value in inputs.items()}
+
+    def _detect(self, rows, prepare):
+        height, width = self._canvas or [self._model.divisor] * 2
+        empty = {
+            "image": tf.zeros([height, width, 3]),
+            "image_size": tf.ones([2], tf.int32),  # of zero, boxes couldn't be brought back to
+            "original_size": tf.zeros([2], tf.int32),
+        }
+        inputs = prepare_rows(rows, prepare, empty)
+        ok, sizes = inputs.pop("ok"), inputs["original_size"]
+        outputs = self._network(inputs)
+        semantic = [outputs.pop(name) for name in SEMANTIC if name in outputs]
+        if self._model.box_head:
+            found = tf.where(ok, outputs.pop("num_detections"), 0)
+            valid = tf.range(outputs["scores"].shape[1]) < found[:, None]
+            outputs = {name: _cleared(values, valid) for name, values in outputs.items()} | {"num_detections": found}
+        maps = pixel_maps(*semantic, outputs, sizes, ok, self._model) if semantic else {}
+        if "masks" in outputs and self._masks == "rle":
+            masks, rule = outputs.pop("masks"), self._model.config.conventions.mask_paste
+            outputs["masks_rle_bytes"] = rle_counts(masks, outputs["boxes"], found, sizes, rule)
+        outputs |= {"image_size": sizes, "ok": ok, **maps}
+        count = tf.shape(rows)[0]  # less than `inputs` hold in an empty batch
+        return {name: values[:count] for name, values in outputs.items()}
+
+
+def _concrete(function, spec):
+    return tf.function(function, input_signature=[spec], autograph=False).get_concrete_function()
+
+
+def _cleared(values, valid):
+    """Outputs [B, D, ...] with zeros beyond the detections `valid` [B, D]."""
+    shape = tf.concat([tf.shape(valid), tf.ones([values.shape.rank - 2], tf.int32)], axis=0)
+    return tf.where(tf.reshape(valid, shape), values, tf.zeros([], values.dtype))

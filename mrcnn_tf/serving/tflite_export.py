@@ -1,0 +1,247 @@
+"""TFLite: a model as one file, or two, of builtin operations, with fixed shapes."""
+
+import dataclasses
+import itertools
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import replaced
+from mrcnn_tf.datasets.image_files import read_image
+from mrcnn_tf.serving.assets import labels_document, labels_text
+from mrcnn_tf.serving.export_check import BY_QUANTIZATION, Differences, check_detections
+from mrcnn_tf.serving.interpreter import with_metadata
+from mrcnn_tf.serving.tflite_graph import backbone_graph, check_convertible, heads_graph, save_graph, whole_graph
+from mrcnn_tf.serving.tflite_model import TFLiteModel
+from mrcnn_tf.serving.variant import canvas_of, check_files, variant
+
+# Bytes instead of floats in the convolutions of a TFLite model.
+#
+
+# The network proper, by the scopes of its operations. What turns its outputs into boxes and masks stays float32: one
+# scale for coordinates and scores, or for small and large boxes, would leave few of either.
+TRUNK = r"(^|/|;)(backbone|fpn)(_\d+)?/"
+HEADS = r"(^|/|;)(res5|box_head|mask_head|keypoint_head|head|semantic_head(_\d+)?/p\d_conv\d)(_\d+)?/"
+# The layer that sees the image, of whose dark parts bytes would leave too little, and the layers that mixed precision
+# keeps in float32 too: boxes are ranked by the scores, and moved by the deltas.
+FLOAT = r"(stem|class_logits|box_deltas|objectness_logits|anchor_deltas)(_\d+)?/"
+PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE")
+# Between the products, so that bytes needn't become floats on the way from one to the next. Not group norm's, whose
+# statistics are sums of thousands of squares.
+TRUNK_WITHOUT_NORMS = rf"^(?!.*/norm(_\d+)?/).*{TRUNK}"
+BETWEEN = ("ADD", "MUL", "PAD", "MAX_POOL_2D", "RELU", "RESIZE_NEAREST_NEIGHBOR", "RESHAPE")
+SUBSAMPLED = r"(^|/|;)fpn(_\d+)?/strided_slice"  # P6; elsewhere slices are of sizes
+RECIPE = [
+    *((rf"^(?!.*{FLOAT}).*({TRUNK}|{HEADS})", name) for name in PRODUCTS),
+    *((TRUNK_WITHOUT_NORMS, name) for name in BETWEEN),
+    (SUBSAMPLED, "STRIDED_SLICE"),
+]
+
+
+def quantized(model, kind, samples=None):
+    """The bytes of a float32 .tflite with its network quantised.
+
+    Args:
+        model: bytes.
+        kind: "dynamic" (weights only, inputs as they come) or "int8".
+        samples: for int8, inputs by name.
+
+    Raises:
+        UserError: ai-edge-quantizer isn't installed.
+    """
+    try:
+        from ai_edge_quantizer import calibrator, quantizer
+        from ai_edge_quantizer.qtyping import TFLOperationName
+    except ImportError as error:
+        raise UserError("Quantising needs ai-edge-quantizer: pip install 'mrcnn-tf[edge]'.") from error
+    work = quantizer.Quantizer(model)
+    if kind == "dynamic":
+        for scope, name in RECIPE[: len(PRODUCTS)]:
+            work.add_dynamic_config(scope, TFLOperationName(name), num_bits=8)
+        return bytes(work.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
+    for scope, name in RECIPE:
+        work.add_static_config(scope, TFLOperationName(name), activation_num_bits=8, weight_num_bits=8)
+    # The other mode reads all tensors after a run, those inside a loop too, which are gone by then.
+    mode = calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED
+    result = work.calibrate({"serving_default": samples}, mode=mode)
+    return bytes(work.quantize(result, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+
+
+# The images on which an int8 export finds its scales.
+#
+
+IMAGES = 100  # more move the scales little, and each costs a run in float32
+
+
+def calibration_inputs(model, images, size):
+    """What the exported graph will be given, of the first hundred images.
+
+    Args:
+        model: a `MaskRCNN`.
+        images: batches of `coco_dataset`, whose images are resized and padded already, or uint8 arrays [H, W, 3].
+        size: (height, width) of the input, pixels.
+
+    Returns:
+        A list of {"image": uint8 [1, H, W, 3], "image_size": int32 [1, 2]}.
+
+    Raises:
+        UserError: there are none, or something else than images.
+    """
+    found = list(itertools.islice(_pixels(images), IMAGES))
+    if not found:
+        raise UserError("There is not one calibration image: give some of those that the model was trained on.")
+    inputs = [model.preprocess.letterbox(tf.constant(image), *size) for image in found]
+    return [
+        {"image": np.round(one["image"]).astype(np.uint8), "image_size": np.asarray(one["image_size"])}
+        for one in inputs
+    ]
+
+
+def _pixels(images):
+    """Each image without its padding."""
+    for item in images:
+        if isinstance(item, dict):
+            for image, (height, width) in zip(np.asarray(item["image"]), np.asarray(item["image_size"]), strict=True):
+                yield np.round(image[:height, :width]).astype(np.uint8)
+        elif getattr(item, "dtype", None) == np.uint8 and np.ndim(item) == 3:
+            yield np.asarray(item)
+        else:
+            raise UserError("Calibration takes a dataset of coco_dataset or uint8 images [height, width, 3].")
+
+
+QUANTIZATIONS = ("float32", "float16", "dynamic", "int8")
+
+
+@dataclasses.dataclass
+class TFLiteReport:
+    """What an export wrote.
+
+    Attributes:
+        files: one path, or those of the backbone and the heads.
+        input_size: (height, width) pixels.
+        quantization: "float32", "float16", "dynamic" or "int8".
+        differences: from the Keras model in float32, the `Differences` of the check.
+    """
+
+    files: list[pathlib.Path]
+    input_size: tuple[int, int]
+    quantization: str
+    differences: Differences
+
+
+def export_tflite(
+    model,
+    path,
+    quantize="float32",
+    calibration=None,
+    input_size=None,
+    max_detections=None,
+    score_threshold=None,
+    split=False,
+    check_images=None,
+):
+    """Writes a model as TFLite, of builtin operations only: no Flex, nothing of our own, no shape that varies.
+
+    The file's signature takes `image` uint8 [1, H, W, 3] RGB, the picture at the top left and the rest ignored, and
+    `image_size` int32 [1, 2], the picture's (height, width) in it. It gives what `MaskRCNN.call` does, boxes and
+    keypoints in the input's pixels; but of a semantic head `semantic` uint8 [1, H, W], the class of each pixel of the
+    input: 0 of any thing, 1..S of stuff, 255 beyond the picture. What lies there has no influence. Instances and stuff
+    are left for the client to fuse.
+
+    Args:
+        model: a `MaskRCNN`.
+        path: ends in .tflite.
+        quantize: "float32"; "float16", weights of half the size; "dynamic", weights of a quarter and convolutions of
+            bytes whose scale is found on the way; "int8", convolutions of bytes whose scales come from `calibration`.
+            Anchors, box decoding, suppression and RoI coordinates stay float32 in all of them.
+        calibration: for "int8": images as in use, a dataset of `coco_dataset` or a list of uint8 [H, W, 3]; a hundred
+            of them count.
+        input_size: a side or (height, width), pixels; by default what the model's resize rule makes at most.
+        max_detections, score_threshold: in place of the model's own.
+        split: write NAME.backbone.tflite (image -> maps and the RPN's scores, convolutions only) and NAME.heads.tflite
+            (all the rest), for delegates that refuse the rest.
+        check_images: image files on which the export must find what the model finds, or, with bytes, on which the
+            differences are told; by default three of the demo's.
+
+    Returns:
+        A `TFLiteReport`.
+
+    Raises:
+        UserError: another ending or quantisation, a size that the model can't have, no calibration images, an RoI
+            layer of run-time shapes, nothing to split, ai-edge-litert or ai-edge-quantizer missing, an unreadable check
+            image, or an export that finds something else than the model.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".tflite":
+        raise UserError(f"{path} doesn't end in .tflite: give such a path.")
+    if quantize not in QUANTIZATIONS:
+        raise UserError(f"There is no quantisation '{quantize}': choose {', '.join(QUANTIZATIONS)}.")
+    size = canvas_of(model, input_size)
+    check_convertible(model)
+    if split and not model.box_head:
+        raise UserError("Without a box head the model has no second half: export without split.")
+    if quantize == "int8" and calibration is None:
+        raise UserError("int8 needs images to find its scales on: give calibration images, such as the training's.")
+    model = variant(model, "float32", max_detections, score_threshold)
+    samples = calibration_inputs(model, calibration, size) if quantize == "int8" else None
+    labels = labels_text(model)
+    facts = labels_document(model, {"input_size": list(size), "quantization": quantize})
+    with tempfile.TemporaryDirectory() as folder, check_files(check_images) as paths:
+        images, files = [read_image(image) for image in paths], []
+        for part, graph, inputs in _parts(model, size, samples, split):
+            made = _converted(graph, quantize, inputs)
+            name = f"{path.stem}.{part}.tflite" if part else path.name
+            files.append(pathlib.Path(folder, name))
+            files[-1].write_bytes(with_metadata(made, facts | ({"part": part} if part else {}), labels))
+        differences = _compare(model, files[0], images, quantize)
+        return TFLiteReport([_placed(file, path.parent) for file in files], size, quantize, differences)
+
+
+def _parts(model, size, samples, split):
+    """(part, `Graph`, its calibration samples) of each file; the part of a whole model is None."""
+    if not split:
+        yield None, whole_graph(model, size), samples
+        return
+    backbone = backbone_graph(model, size)
+    yield "backbone", backbone, samples
+    if samples is not None:
+        samples = [
+            maps | {"image_size": sample["image_size"]}
+            for maps, sample in zip(backbone.run_on(samples), samples, strict=True)
+        ]
+    yield "heads", heads_graph(model, backbone), samples
+
+
+def _converted(graph, quantize, samples):
+    """The bytes of a .tflite of a `Graph`."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_graph(graph, folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if quantize == "float16":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        made = converter.convert()
+    return quantized(made, quantize, samples) if quantize in ("dynamic", "int8") else made
+
+
+def _compare(model, file, images, quantize):
+    """`Differences` of a written model from the Keras model on the same pixels."""
+    runtime, limits = TFLiteModel(file), model.config.detections
+    reference, exported = [], []
+    for sample in calibration_inputs(model, images, runtime.input_size):
+        batch = sample | {"image": np.float32(sample["image"]), "original_size": sample["image_size"]}
+        reference += model.detect_batch(batch)
+        exported += runtime.detect_batch(batch)
+    return check_detections(reference, exported, BY_QUANTIZATION[quantize], limits)
+
+
+def _placed(file, folder):
+    """Moves a finished file to a folder, whole or not at all."""
+    with replaced(folder / file.name) as temporary:
+        shutil.copyfile(file, temporary)
+    return folder / file.name

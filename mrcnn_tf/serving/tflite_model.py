@@ -1,0 +1,106 @@
+"""A .tflite file as a model: images in, `Detections` out, by the LiteRT interpreter."""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets.image_files import checked_pixels
+from mrcnn_tf.ops.panoptic import scaled_labels
+from mrcnn_tf.ops.resize import fitted_size, resize_image
+from mrcnn_tf.serving.interpreter import detector_runner, read_metadata
+from mrcnn_tf.serving.outputs import detections_from, read_facts
+
+
+class TFLiteModel:
+    """What `mrcnn-tf export tflite` wrote, with the `detect` and `detect_batch` of a `MaskRCNN`.
+
+    An image is resized to fit the file's fixed input, its aspect kept, and lies at the top left of it. The map of a
+    semantic head comes at the input's size: each pixel of the image takes the nearest one's class, and is fused with
+    the detections here. One interpreter runs one image at a time: threads that detect at the same time need a
+    `TFLiteModel` each.
+
+    Args:
+        path: the file, or either half of a split export.
+        threads: of the interpreter; None for as many as there are cores for this process.
+        xnnpack: False leaves out the XNNPACK delegate, which computes what it can in place of TFLite's own kernels.
+
+    Attributes:
+        categories: list of K `Category`s, class 1 first.
+        stuff: list of S, likewise; [] without a semantic head.
+        input_size: (height, width) of the input, pixels.
+        resize: the `ResizeConfig` with which `coco_dataset` gives images that fit, as large as they can be.
+        document: the facts in the file, a dictionary (see `export.assets.labels_document`).
+        box_head, mask_head, keypoint_head, semantic_head: bool, whether it gives boxes, masks, keypoints and a class
+            for each pixel.
+
+    Raises:
+        UserError: ai-edge-litert is missing, the file isn't a whole TFLite file of this package, or `threads` < 1.
+    """
+
+    def __init__(self, path, threads=None, xnnpack=True):
+        self.document = read_metadata(path)
+        try:
+            self._facts = read_facts(self.document)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        threads = _cores() if threads is None else threads
+        self._runner = detector_runner(path, self.document.get("part"), threads, xnnpack)
+        self.categories, self.stuff = self._facts.categories, self._facts.stuff
+        self.input_size = tuple(self._runner.get_input_details()["image"]["shape"][1:3].tolist())
+        # An image that is longer the other way than the input comes too large: `detect_batch` makes it fit.
+        self.resize = dataclasses.replace(
+            self._facts.resize, min_size=min(self.input_size), max_size=max(self.input_size)
+        )
+        outputs = self._runner.get_output_details()
+        self.mask_head, self.keypoint_head = "masks" in outputs, "keypoints" in outputs
+        self.box_head, self.semantic_head = "boxes" in outputs, "semantic" in outputs
+
+    def detect(self, images):
+        """Detections of one image, uint8 [H, W, 3] RGB -> `Detections`, or of a list of images of any sizes -> a list.
+
+        Raises:
+            UserError: for an array of another shape or type.
+        """
+        if not isinstance(images, (list, tuple)):
+            return self.detect([images])[0]
+        checked = (checked_pixels(image, position) for position, image in enumerate(images))
+        return [self._run(self._fitted(image), image.shape[:2]) for image in checked]
+
+    def detect_batch(self, batch):
+        """A list of `Detections`, one for each image of a batch of `coco_dataset`, whatever its `resize`."""
+        found = []
+        originals = np.asarray(batch["original_size"]).tolist()
+        for image, size, original in zip(batch["image"], batch["image_size"], originals, strict=True):
+            height, width = np.asarray(size).tolist()
+            image = np.asarray(image)[:height, :width]
+            too_large = height > self.input_size[0] or width > self.input_size[1]
+            found.append(self._run(self._fitted(image) if too_large else image, original))
+        return found
+
+    def _fitted(self, image):
+        """An image [H, W, 3] as large as fits the input, float32 [h, w, 3]."""
+        rule = self.resize.rule
+        return resize_image(image, fitted_size(*image.shape[:2], *self.input_size, rule), rule).numpy()
+
+    def _run(self, image, original_size):
+        """`Detections` of an image [h, w, 3] that fits the input, in pixels of the original's size."""
+        height, width = image.shape[:2]
+        canvas = np.zeros((1, *self.input_size, 3), np.uint8)
+        canvas[0, :height, :width] = np.rint(image)
+        outputs = self._runner(image=canvas, image_size=np.array([[height, width]], np.int32))
+        outputs = {name: value[0] for name, value in outputs.items()}
+        # Each axis has its own ratio (as ops/image_space.py): rounding the resized size breaks the aspect by a little.
+        ratio = np.asarray(original_size, np.float32)[::-1] / np.array([width, height], np.float32)
+        if "boxes" in outputs:
+            outputs["boxes"] = outputs["boxes"] * np.tile(ratio, 2)
+        if self.keypoint_head:
+            outputs["keypoints"] = outputs["keypoints"] * np.append(ratio, np.float32(1))
+        if self.semantic_head:
+            outputs["semantic"] = scaled_labels(outputs["semantic"][:height, :width], original_size)
+        return detections_from(outputs, self._facts, tuple(original_size))
+
+
+def _cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
