@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from mrcnn_tf.cli.benchmark import benchmark
 from mrcnn_tf.cli.convert import convert_app
 from mrcnn_tf.cli.export import export_app
 from mrcnn_tf.cli.inspect import inspect
@@ -224,89 +225,6 @@ def _print_found(path, detections):
 
 
 @app.command()
-def benchmark(
-    config: ConfigName = "mask_rcnn_r50_fpn",
-    overrides: Overrides = None,
-    only: Annotated[
-        str | None,
-        typer.Option(
-            help="Some of: roofline, roi_align, inference, family, breakdown, panoptic, training, startup, "
-            "postprocessing, pipeline, replicas, checkpoints, serving, evaluation."
-        ),
-    ] = None,
-    tflite: Annotated[
-        pathlib.Path | None, typer.Option(help="Measure this file in its interpreter, and nothing else.")
-    ] = None,
-    height: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 800,
-    width: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 1088,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
-    out: Annotated[pathlib.Path, typer.Option(help="The folder for benchmark.json and benchmark.png.")] = pathlib.Path(
-        "runs/benchmark"
-    ),
-    as_json: AsJson = False,
-):
-    """Time and memory on this machine's processor, beside torchvision, detectron2, Model Garden if they are there."""
-    from mrcnn_tf.benchmark.chart import draw_chart
-    from mrcnn_tf.benchmark.edge import benchmark_edge
-    from mrcnn_tf.benchmark.plan import OURS, Settings
-    from mrcnn_tf.benchmark.suite import run_benchmark
-    from mrcnn_tf.benchmark.table import benchmark_table
-    from mrcnn_tf.common.files import replaced
-
-    tell = (lambda sentence: None) if as_json else (lambda sentence: console.print(sentence, style="dim", markup=False))
-    if tflite:
-        report = benchmark_edge(tflite, repeats, report=tell)
-        print(json.dumps(report.to_json())) if as_json else console.print(report.table())
-        return
-    chosen = [name.strip() for name in only.split(",")] if only else []
-    report = run_benchmark(Settings(config, overrides or [], height, width, repeats), chosen, tell)
-    with replaced(out / "benchmark.json") as file:
-        file.write_text(json.dumps(report.to_json(), indent=1), encoding="utf-8")
-    with replaced(out / "benchmark.png") as file:
-        draw_chart(report, file)
-    if as_json:
-        print(json.dumps(report.to_json()))
-    else:
-        console.print(benchmark_table(report))
-        console.print(f"Figures and chart: {out}", soft_wrap=True)
-    if any(f": {OURS}" in sentence for sentence in report.failed):
-        raise typer.Exit(1)
-
-
-@app.command()
-def ablate(
-    table: Annotated[str, typer.Argument(help="One of 2a, 2b, agnostic, 2c, 2d, 2e, 5, 6.")],
-    overrides: Overrides = None,
-    steps: Annotated[int, typer.Option(help="Of each training.")] = 600,
-    seeds: Annotated[int, typer.Option(help="Trainings of each row.")] = 3,
-    images: Annotated[int, typer.Option(help="To draw and to train on; a fifth as many to evaluate on.")] = 1000,
-    size: Annotated[int | None, typer.Option(help="Of the images, pixels. Default: the table's, 128 or 192.")] = None,
-    rows: Annotated[str | None, typer.Option(help="Some of the table's: labels or numbers from 1, by commas.")] = None,
-    out: Annotated[
-        pathlib.Path, typer.Option(help="The folder for pictures and runs; finished ones are not repeated.")
-    ] = pathlib.Path("runs/ablate"),
-    as_json: AsJson = False,
-):
-    """Train the rows of one of the paper's ablation tables on generated pictures and compare them with the paper."""
-    from mrcnn_tf.ablation.report import ablation_table
-    from mrcnn_tf.ablation.runner import Budget, run_ablation
-    from mrcnn_tf.common.files import replaced
-
-    chosen = [name.strip() for name in rows.split(",")] if rows else []
-    tell = (lambda sentence: None) if as_json else (lambda sentence: console.print(sentence, style="dim", markup=False))
-    result = run_ablation(table, Budget(steps, seeds, images, size), out, chosen, overrides or [], tell)
-    with replaced(out / f"table-{table}.json") as file:
-        file.write_text(json.dumps(result.to_json(), indent=1), encoding="utf-8")
-    if as_json:
-        print(json.dumps(result.to_json()))
-    else:
-        console.print(ablation_table(result))
-        console.print(f"Figures: {out / f'table-{table}.json'}", soft_wrap=True)
-    if result.failed:
-        raise typer.Exit(1)
-
-
-@app.command()
 def build_ops(
     cuda: Annotated[
         str | None,
@@ -323,5 +241,6 @@ def build_ops(
     console.print(f"Built for the CPU{code}{' and PTX' if code else ''}.")
 
 
+app.command()(benchmark)
 app.command()(inspect)
 app.command()(validate)
