@@ -12,7 +12,6 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.load import model_config
 from mrcnn_tf.config.settings import ModelConfig
 from mrcnn_tf.datasets.image_files import checked_pixels
-from mrcnn_tf.explain.diagnosis.diagnose import diagnose
 from mrcnn_tf.model import losses
 from mrcnn_tf.model.assembly import Assembly
 from mrcnn_tf.model.rois import foreground
@@ -268,14 +267,6 @@ class MaskRCNN(Trainable):
         return [self.as_detections(row, tuple(size)) for row, size in zip(rows, sizes, strict=True)]
 
     _detect_batch_function = None
-
-    def diagnose(self, image, ground_truth=None):
-        """Why an image, uint8 [H, W, 3], has the detections it has, or none; see `diagnosis.diagnose`.
-
-        Raises:
-            UserError: the model has no box head.
-        """
-        return diagnose(self, image, ground_truth)
 
     def as_detections(self, outputs, image_size):
         """`Detections` in an image of image_size (H, W) from one row of what `detections` gives, numpy arrays."""

@@ -1,4 +1,4 @@
-"""`model.diagnose`: sentences and tables of whole models."""
+"""`mrcnn_tf.diagnose`: sentences and tables of whole models."""
 
 import copy
 import functools
@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from tiny import tiny_config
 
+from mrcnn_tf.explain.diagnosis.diagnose import diagnose
 from mrcnn_tf.explain.diagnosis.health import check_training
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
@@ -41,7 +42,7 @@ def diagnosis(trained):
 
 @functools.cache
 def _diagnosed(model):
-    return model.diagnose(IMAGE, RECORDS)
+    return diagnose(model, IMAGE, RECORDS)
 
 
 def printed(table):
@@ -61,7 +62,7 @@ def test_with_ground_truth(trained, diagnosis):
 
 
 def test_without_ground_truth(trained):
-    diagnosis = trained.diagnose(IMAGE)
+    diagnosis = diagnose(trained, IMAGE)
     assert diagnosis.objects == [] and diagnosis.sentences[0].startswith("10 detections")
     assert "best score" in printed(diagnosis.table()) and "dog" in printed(diagnosis.table())
 
@@ -82,7 +83,7 @@ def test_a_notebook_shows_sentences_and_table(diagnosis):
 def test_a_threshold_above_all_scores(trained):
     trained.box_head.detections["score_threshold"] = 0.99
     try:
-        diagnosis = trained.diagnose(IMAGE, RECORDS)
+        diagnosis = diagnose(trained, IMAGE, RECORDS)
     finally:
         trained.box_head.detections["score_threshold"] = 0.01
     assert diagnosis.sentences[0].startswith("No detection;")
@@ -92,7 +93,7 @@ def test_a_threshold_above_all_scores(trained):
 
 
 def test_annotations_that_cannot_be_used_are_named(trained):
-    diagnosis = trained.diagnose(IMAGE, [*RECORDS, {"id": 8, "bbox": [1, 1, 5, 5], "category_id": 99}])
+    diagnosis = diagnose(trained, IMAGE, [*RECORDS, {"id": 8, "bbox": [1, 1, 5, 5], "category_id": 99}])
     assert len(diagnosis.objects) == 2
     assert any("Annotation 8" in sentence and "category 99" in sentence for sentence in diagnosis.sentences)
 
@@ -103,7 +104,7 @@ def test_a_weight_that_is_not_a_number_is_named():
     values = weight.numpy()
     values[0, 0, 0, 0] = np.nan
     weight.assign(values)
-    diagnosis = model.diagnose(IMAGE, RECORDS)
+    diagnosis = diagnose(model, IMAGE, RECORDS)
     assert "res3_0/conv1/kernel holds NaN" in diagnosis.sentences[1]
     assert diagnosis.stages.not_finite[0] == "the backbone's C3"
 
@@ -113,7 +114,7 @@ def test_numbers_that_overflow_are_traced_to_their_stage():
     # Finite weights that make infinities of C2 to C5.
     for conv in model.fpn.lateral:
         conv.kernel.assign(np.full(conv.kernel.shape, 3e38, np.float32))
-    diagnosis = model.diagnose(IMAGE)
+    diagnosis = diagnose(model, IMAGE)
     assert any("come from the pyramid's P2" in sentence for sentence in diagnosis.sentences)
 
 

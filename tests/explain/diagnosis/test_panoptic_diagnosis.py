@@ -1,4 +1,4 @@
-"""`model.diagnose` of models with a semantic head: instances as ever, or one sentence."""
+"""`mrcnn_tf.diagnose` of models with a semantic head: instances as ever, or one sentence."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ RECORDS = [{"bbox": [4, 4, 26, 24], "category_id": 3}, {"bbox": [30, 10, 36, 30]
 
 def test_its_instances_are_diagnosed_and_its_segments_are_there():
     model = MaskRCNN(panoptic_config(), seed=0)
-    diagnosis = model.diagnose(IMAGE, RECORDS)
+    diagnosis = diagnose(model, IMAGE, RECORDS)
     assert len(diagnosis.objects) == 2 and "of 2 annotated objects" in diagnosis.sentences[0]
     assert diagnosis.draw(heat=False).size > (500, 300)
     assert diagnosis.stages.detections.panoptic.segment_map.shape == IMAGE.shape[:2]
