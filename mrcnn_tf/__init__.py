@@ -41,7 +41,7 @@ if pathlib.Path(sys.argv[0]).stem != "mrcnn-tf":
     from mrcnn_tf.explain.show_batch import show_batch
     from mrcnn_tf.model.mask_rcnn import MaskRCNN
     from mrcnn_tf.results.detections import Detections
-    from mrcnn_tf.serving.saved_model import export_saved_model
+    from mrcnn_tf.serving.saved_model_export import export_saved_model
     from mrcnn_tf.serving.tflite_export import export_tflite
     from mrcnn_tf.training.optimizer import make_optimizer
     from mrcnn_tf.training.trainer import load_model, train

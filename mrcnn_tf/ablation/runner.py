@@ -11,7 +11,7 @@ import sys
 from mrcnn_tf.ablation.report import Ablation, Outcome
 from mrcnn_tf.ablation.tables import TABLES
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.datasets.shapes import make_shapes
 
@@ -161,7 +161,7 @@ def _start(run, data):
     """Trains in a process of its own, whose memory is free afterwards; returns why it failed, or None."""
     run.folder.mkdir(parents=True, exist_ok=True)
     arguments = json.dumps({"overrides": [*run.settings, *data], "folder": str(run.folder)})
-    with replaced(run.folder / "run.log") as log, open(log, "w", encoding="utf-8") as file:
+    with atomic_write(run.folder / "run.log") as log, open(log, "w", encoding="utf-8") as file:
         command = [sys.executable, "-m", "mrcnn_tf.ablation.worker", arguments]
         status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT).returncode
     if status == 0:

@@ -12,7 +12,7 @@ import sys
 
 from mrcnn_tf.ablation.runner import BASE, RESULT
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.evaluation.runner import evaluate
@@ -39,7 +39,7 @@ def run_row(overrides, folder):
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT,
         "overrides": overrides,
     }
-    with replaced(folder / RESULT) as file:
+    with atomic_write(folder / RESULT) as file:
         file.write_text(json.dumps(outcome, indent=1), encoding="utf-8")
 
 

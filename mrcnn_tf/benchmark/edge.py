@@ -17,7 +17,7 @@ from mrcnn_tf.benchmark.processes import LeftOut, Process, take_turns
 from mrcnn_tf.benchmark.report import Times
 from mrcnn_tf.benchmark.table import readable
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.interpreter import read_metadata, signature_runner
+from mrcnn_tf.serving.interpreter import load_signature, read_metadata
 
 MODULE = "mrcnn_tf.benchmark.edge"
 THREADS = (1, 2)
@@ -151,7 +151,7 @@ def prepare(path, threads, xnnpack):
     import ai_edge_litert.interpreter  # noqa: F401  its own memory isn't the model's
 
     facts, opened = {"loaded_memory": _peak_memory()}, []
-    facts["load"] = worker.seconds(lambda: opened.append(signature_runner(path, threads, xnnpack)))
+    facts["load"] = worker.seconds(lambda: opened.append(load_signature(path, threads, xnnpack)))
     (runner,) = opened
     height, width = runner.get_input_details()["image"]["shape"][1:3].tolist()
     arrays = {"image": inputs.image(height, width)[None], "image_size": np.array([[height, width]], np.int32)}

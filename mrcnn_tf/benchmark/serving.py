@@ -11,7 +11,7 @@ from PIL import Image
 
 from mrcnn_tf.benchmark import inputs, worker
 from mrcnn_tf.benchmark.models import benchmark_config, benchmark_model
-from mrcnn_tf.serving.assets import write_assets
+from mrcnn_tf.serving.export_labels import write_assets
 from mrcnn_tf.serving.served_graph import ServedGraph
 
 BATCHES = (1, 8)

@@ -123,7 +123,7 @@ def import_weights(
     """Make a model of published weights: torchvision, detectron2, Detectron, matterport, keras.applications."""
     if out is None or out.suffix != ".keras":
         raise UserError("Say where the model should go: --out MODEL.keras.")
-    from mrcnn_tf.common.files import replaced
+    from mrcnn_tf.common.files import atomic_write
     from mrcnn_tf.config.load import load_config
     from mrcnn_tf.model.mask_rcnn import MaskRCNN
     from mrcnn_tf.weights.source import read_weights
@@ -132,7 +132,7 @@ def import_weights(
     settings = load_config(config, overrides or []) if config else source.config(overrides or [])
     model = MaskRCNN(settings.model)
     report = model.load_pretrained(source, allow_missing, map_classes, verbose=False)
-    with replaced(out) as temporary:
+    with atomic_write(out) as temporary:
         model.save(temporary)
     if as_json:
         print(json.dumps({"out": str(out)} | report.to_json()))
@@ -196,7 +196,7 @@ def predict(
     as_json: AsJson = False,
 ):
     """Detect objects in images, and segments with a semantic head: a json and a picture of each."""
-    from mrcnn_tf.cli.predict_files import predict_files
+    from mrcnn_tf.cli.predict import predict_files
     from mrcnn_tf.datasets.image_files import find_images
 
     if not server:

@@ -36,7 +36,7 @@ def benchmark(
     from mrcnn_tf.benchmark.plan import OURS, Settings
     from mrcnn_tf.benchmark.suite import run_benchmark
     from mrcnn_tf.benchmark.table import benchmark_table
-    from mrcnn_tf.common.files import replaced
+    from mrcnn_tf.common.files import atomic_write
 
     tell = (lambda sentence: None) if as_json else (lambda sentence: console.print(sentence, style="dim", markup=False))
     if tflite:
@@ -45,9 +45,9 @@ def benchmark(
         return
     chosen = [name.strip() for name in only.split(",")] if only else []
     report = run_benchmark(Settings(config, overrides or [], height, width, repeats), chosen, tell)
-    with replaced(out / "benchmark.json") as file:
+    with atomic_write(out / "benchmark.json") as file:
         file.write_text(json.dumps(report.to_json(), indent=1), encoding="utf-8")
-    with replaced(out / "benchmark.png") as file:
+    with atomic_write(out / "benchmark.png") as file:
         draw_chart(report, file)
     if as_json:
         print(json.dumps(report.to_json()))

@@ -210,10 +210,10 @@ def _folder_of(source):
 
 def _finish(dataset, out, images, as_json):
     """Writes the json, tells what was left out, and what to do next."""
-    from mrcnn_tf.common.problems import report
+    from mrcnn_tf.common.problems import report_problems
 
     made = dataset.write(out)
-    report(made.problems, out.with_name(f"{out.stem}.problems.json"), dataset.source)
+    report_problems(made.problems, out.with_name(f"{out.stem}.problems.json"), dataset.source)
     if as_json:
         figures = {"out": str(out), "images": made.images, "objects": made.objects, "boxes_only": made.boxes_only}
         counts = collections.Counter(problem.kind for problem in made.problems)

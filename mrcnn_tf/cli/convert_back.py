@@ -121,9 +121,9 @@ def masks(
 
 
 def _finish(coco, out, as_json):
-    from mrcnn_tf.common.problems import report
+    from mrcnn_tf.common.problems import report_problems
 
-    report(coco.problems, out.with_name(f"{out.stem}.problems.json"), coco.source)
+    report_problems(coco.problems, out.with_name(f"{out.stem}.problems.json"), coco.source)
     objects = sum(len(image.instances) for image in coco.images)
     if as_json:
         counts = collections.Counter(problem.kind for problem in coco.problems)

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.config.settings import Config
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.explain.show_batch import draw_found, draw_sample
@@ -39,7 +39,7 @@ def run_demo(config: Config, folder, verbose="auto") -> DemoResult:
     folder = pathlib.Path(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of an earlier demo, which this one replaces
     run = train(config, folder, verbose=verbose)
-    with replaced(folder / "results.json") as file:
+    with atomic_write(folder / "results.json") as file:
         figures = run.results.to_json() | {"training_seconds": run.seconds}
         file.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return DemoResult(run, _draw_all(run.model, config.data.val, folder / "pictures"))

@@ -44,7 +44,7 @@ def saved_model(
     as_json: AsJson = False,
 ):
     """Export a SavedModel for TensorFlow Serving: image files in, boxes in their pixels and masks out."""
-    from mrcnn_tf.serving.saved_model import export_saved_model
+    from mrcnn_tf.serving.saved_model_export import export_saved_model
 
     model = _model(weights)
     report = export_saved_model(

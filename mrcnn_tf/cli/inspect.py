@@ -101,7 +101,7 @@ def _named(data):
 def _diagnose(image, weights, ground_truth, out, as_json):
     if not weights:
         raise UserError("A look at every stage needs the trained model itself: give --weights MODEL.keras.")
-    from mrcnn_tf.common.files import replaced
+    from mrcnn_tf.common.files import atomic_write
     from mrcnn_tf.datasets.image_files import read_image
     from mrcnn_tf.explain.diagnosis.diagnose import diagnose
     from mrcnn_tf.explain.diagnosis.ground_truth import read_records
@@ -109,7 +109,7 @@ def _diagnose(image, weights, ground_truth, out, as_json):
     pixels = read_image(image)
     records = read_records(ground_truth, image) if ground_truth else None
     diagnosis = diagnose(open_model(weights, None, None)[0], pixels, records)
-    with replaced(out) as file:
+    with atomic_write(out) as file:
         diagnosis.draw().save(file)
     if as_json:
         print(json.dumps(diagnosis.to_json() | {"picture": str(out)}))

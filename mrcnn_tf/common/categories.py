@@ -16,7 +16,7 @@ from mrcnn_tf.common.json_stream import stream_arrays
 UNUSED = "N/A"
 # In a map of classes, uint8: any thing, and a pixel that no class is known of. Those between, 1 to S, are stuff.
 THINGS, IGNORED = 0, 255
-MOST_STUFF = IGNORED - THINGS - 1
+MAX_STUFF_CLASSES = IGNORED - THINGS - 1
 
 
 @dataclasses.dataclass
@@ -50,7 +50,7 @@ def read_categories(path):
     records = _find_categories(path)
     if records is None:
         records = [record for _, record in stream_arrays(path, ("categories",))]
-    return as_categories(records, path)
+    return parse_categories(records, path)
 
 
 def read_panoptic_categories(path):
@@ -68,12 +68,12 @@ def read_panoptic_categories(path):
     records = _find_categories(path)
     if records is None:
         records = [record for _, record in stream_arrays(path, ("categories",))]
-    return things_and_stuff(records, path)
+    return split_things_and_stuff(records, path)
 
 
-def things_and_stuff(records, path):
+def split_things_and_stuff(records, path):
     """The same from the category records of `path`."""
-    categories = as_categories(records, path)
+    categories = parse_categories(records, path)
     kinds = {record["id"]: record.get("isthing") for record in records}
     for category in categories:
         if kinds[category.id] not in (0, 1):
@@ -85,7 +85,7 @@ def things_and_stuff(records, path):
     return things, stuff
 
 
-def record_files(pattern):
+def find_record_files(pattern):
     """The TFRecord files of a pattern such as records/train-*.tfrecord, sorted; list of str.
 
     Raises:
@@ -97,7 +97,7 @@ def record_files(pattern):
     return files
 
 
-def record_categories(pattern):
+def read_record_categories(pattern):
     """The categories of the TFRecords that `mrcnn-tf convert tfrecord` wrote, from the manifest beside them.
 
     Args:
@@ -111,7 +111,7 @@ def record_categories(pattern):
             differ in their categories.
     """
     chosen, source = None, None
-    for path in dict.fromkeys(manifest_path(file) for file in record_files(pattern)):
+    for path in dict.fromkeys(manifest_path(file) for file in find_record_files(pattern)):
         if path is None or not path.is_file():
             raise UserError(f"No manifest names the categories of {str(pattern)!r}: set model.categories.")
         categories = _manifest_categories(path)
@@ -134,10 +134,10 @@ def _manifest_categories(path):
         records = json.loads(path.read_text(encoding="utf-8"))["categories"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} isn't a manifest of TFRecords ({error!r}): set model.categories.") from error
-    return as_categories(records, path)
+    return parse_categories(records, path)
 
 
-def as_categories(records, path):
+def parse_categories(records, path):
     """`Category`s sorted by id from the records of `path`; raises UserError for malformed ones or none at all."""
     for record in records:
         whole = isinstance(record, dict) and type(record.get("id")) is int and abs(record["id"]) < 2**63
@@ -152,7 +152,7 @@ def as_categories(records, path):
     return categories
 
 
-def most_keypoints(categories):
+def max_keypoints(categories):
     """P, the most keypoints that any of the `Category`s has; 0 if none has any."""
     return max((len(category.keypoints) for category in categories), default=0)
 
@@ -171,7 +171,7 @@ def keypoint_channels(categories):
         class; -1 beyond a class's own keypoints, and for the background in row 0.
     """
     names, first = [], {}
-    table = np.full([len(categories) + 1, most_keypoints(categories)], -1, np.int32)
+    table = np.full([len(categories) + 1, max_keypoints(categories)], -1, np.int32)
     for row, category in enumerate(categories, 1):
         count = len(category.keypoints)
         start = first.setdefault(tuple(category.keypoints), len(names))

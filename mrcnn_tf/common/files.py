@@ -12,7 +12,7 @@ from mrcnn_tf.common.errors import UserError
 #
 
 @contextlib.contextmanager
-def replaced(path):
+def atomic_write(path):
     """Gives a temporary path beside `path`, with its suffix, and renames it to `path` when the block ends well."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

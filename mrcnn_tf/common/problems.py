@@ -7,7 +7,7 @@ import json
 from rich.console import Console
 from rich.progress import track
 
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 
 CONSOLE = Console(stderr=True, highlight=False)
 
@@ -29,7 +29,7 @@ class Problem:
     message: str
 
 
-def report(problems, path, source):
+def report_problems(problems, path, source):
     """Writes the problems to `path` as json, and a line per kind with one example to stderr; nothing if there are none.
 
     Args:
@@ -45,7 +45,7 @@ def report(problems, path, source):
     for kind, count in counts.most_common():
         CONSOLE.print(f"  {count} x {kind}, e.g. {examples[kind]}", markup=False, soft_wrap=True)
     try:
-        with replaced(path) as file:
+        with atomic_write(path) as file:
             file.write_text(_as_json(problems, counts), encoding="utf-8")
         CONSOLE.print(f"  all of them: {path}", markup=False, soft_wrap=True)
     except OSError as error:
@@ -59,6 +59,6 @@ def _as_json(problems, counts):
 # A bar for long loops, where someone is watching.
 #
 
-def steps(items, what):
+def show_progress(items, what):
     """`items`, a sequence, one after the other; a bar on the terminal says how many are done."""
     return track(items, what, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal)

@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mrcnn_tf.common.categories import Category, read_categories, read_panoptic_categories, record_categories
+from mrcnn_tf.common.categories import Category, read_categories, read_panoptic_categories, read_record_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.checks import check_choices, check_combinations, check_keys, check_ranges
 from mrcnn_tf.config.settings import (
@@ -155,7 +155,7 @@ def _categories(train: DataConfig) -> tuple[list[Category], list[Category]]:
     """The things and the stuff of the data to train on; of several sources the first one's."""
     first = train.sources[0] if train.sources else train
     if first.records:
-        return record_categories(first.records), []
+        return read_record_categories(first.records), []
     things, stuff = read_panoptic_categories(train.panoptic) if train.panoptic else ([], [])
     return (read_categories(first.annotations) if first.annotations else things), stuff
 

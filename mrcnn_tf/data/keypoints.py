@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from mrcnn_tf.common.categories import most_keypoints
+from mrcnn_tf.common.categories import max_keypoints
 from mrcnn_tf.common.errors import UserError
 
 # The words for a side, wherever writers of names put a word's beginning and end: left_eye, leftEye, eyeLeft, l_eye,
@@ -64,7 +64,7 @@ def mirror_table(categories, config):
     Raises:
         UserError: see `mirrored_keypoints`.
     """
-    most = most_keypoints(categories)
+    most = max_keypoints(categories)
     table = np.tile(np.arange(most, dtype=np.int32), [len(categories) + 1, 1])
     if config.horizontal_flip > 0 or config.vertical_flip > 0:
         for row, category in enumerate(categories, 1):
@@ -94,7 +94,7 @@ def images_to_train_on(index, config):
         UserError: there are no such images, or not a single labelled keypoint for a keypoint head to learn from.
     """
     labelled = labelled_keypoints(index)
-    wanted = config.keypoints or most_keypoints(index.categories)
+    wanted = config.keypoints or max_keypoints(index.categories)
     if wanted and not labelled.any():
         raise UserError(
             f"No annotation of {config.annotations} has a labelled keypoint to train on: name keypoints in its "

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.common.categories import most_keypoints
+from mrcnn_tf.common.categories import max_keypoints
 from mrcnn_tf.data.affine import Sample, no_labels
 from mrcnn_tf.data.map_reader import label_classes, label_table, read_segments, segment_crops
 from mrcnn_tf.data.rasterize import Shapes, crop_masks
@@ -33,7 +33,7 @@ class SampleLoader:
 
     def __init__(self, index, config):
         self.mask_size = 0 if config.masks is False else config.mask_size
-        self.most_keypoints = most_keypoints(index.categories)
+        self.most_keypoints = max_keypoints(index.categories)
         self._offset = config.keypoint_offset or 0.0
         self.has_labels = bool((index.map_files != b"").any()) and config.semantic is not False
         has_segments, outlined = index.segment_ids.size > 0, index.points.size + index.runs.size > 0

@@ -13,7 +13,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mrcnn_tf.common.categories import record_categories, record_files
+from mrcnn_tf.common.categories import find_record_files, read_record_categories
 from mrcnn_tf.common.problems import CONSOLE, Problem
 from mrcnn_tf.data.tfrecord_file import scan
 from mrcnn_tf.datasets.annotation_checks import Checker
@@ -262,8 +262,8 @@ def load_record_index(pattern, config):
     Raises:
         UserError: no file matches, one is compressed or can't be read, no categories are known, or no image is usable.
     """
-    files = record_files(pattern)
-    categories = config.categories or record_categories(pattern)
+    files = find_record_files(pattern)
+    categories = config.categories or read_record_categories(pattern)
     if config.keypoints is False:
         categories = [dataclasses.replace(category, keypoints=[], skeleton=[]) for category in categories]
     masks = config.masks is not False

@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mrcnn_tf.common.categories import most_keypoints
+from mrcnn_tf.common.categories import max_keypoints
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced, sha256
+from mrcnn_tf.common.files import atomic_write, sha256
 from mrcnn_tf.common.problems import CONSOLE
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.data.tfrecord_example import ImageJob, example_features, several_features, start_worker
@@ -97,7 +97,7 @@ def begin(folder, name, manifest, force):
         stopped = folder.glob(f".{glob.escape(name)}-{_NUMBERS}.*.tfrecord")
         for file in [*(shards if difference else []), *stopped]:
             file.unlink(missing_ok=True)
-        with replaced(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder} can't be written to ({error.strerror}): give another --out.") from error
@@ -237,7 +237,7 @@ def _in_order(pool, jobs, ahead):
 
 def _write_shard(file, features, advance):
     try:
-        with replaced(file) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+        with atomic_write(file) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
             for image in features:
                 writer.write(_example(image).SerializeToString(deterministic=True))
                 advance()
@@ -289,7 +289,7 @@ def _rings(index, number):
 
 def _keypoints(index, first, last):
     """[M, P, 3]; objects of categories with fewer fill the beginning of theirs."""
-    keypoints = np.zeros([last - first, most_keypoints(index.categories), 3], np.float32)
+    keypoints = np.zeros([last - first, max_keypoints(index.categories), 3], np.float32)
     for place, number in enumerate(range(first, last)):
         own = index.keypoints[slice(*index.keypoint_offsets[number : number + 2])]
         keypoints[place, : len(own)] = own

@@ -9,8 +9,8 @@ import numpy as np
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import cache_folder, replaced
-from mrcnn_tf.common.problems import CONSOLE, Problem, report
+from mrcnn_tf.common.files import atomic_write, cache_folder
+from mrcnn_tf.common.problems import CONSOLE, Problem, report_problems
 from mrcnn_tf.datasets.image_files import file_sizes
 
 FORMAT = 4  # of the cached file; raise it when anything that goes into it changes
@@ -145,7 +145,7 @@ def report_index(index, path, source, max_instances):
     """
     counts = np.diff(index.instance_offsets)
     index.problems = index.problems + crowded_images(index.image_ids, counts, source, max_instances)
-    report(index.problems, os.path.splitext(path)[0] + ".problems.json", source)
+    report_problems(index.problems, os.path.splitext(path)[0] + ".problems.json", source)
     if not index.image_ids.size:
         reason = index.problems[0].message if index.problems else "its list of images is empty."
         raise UserError(f"No image of {source} can be used, the first because: {reason}")
@@ -182,7 +182,7 @@ def save_index(path, index, seen):
         arrays[name] = _text([dataclasses.asdict(record) for record in arrays[name]])
     arrays["seen_files"] = np.array([os.fsencode(name) for name in seen], np.bytes_)
     arrays["seen_sizes"] = np.array(list(seen.values()), np.int64)
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, **arrays)
 
 

@@ -11,7 +11,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from mrcnn_tf.common.categories import MOST_STUFF, THINGS
+from mrcnn_tf.common.categories import MAX_STUFF_CLASSES, THINGS
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets.annotation_checks import places
@@ -201,8 +201,8 @@ def semantic_classes(categories, stuff):
     Raises:
         UserError: one id is both, or there is more stuff than a byte can number.
     """
-    if len(stuff) > MOST_STUFF:
-        raise UserError(f"There are {len(stuff)} classes in model.stuff: leave at most {MOST_STUFF}.")
+    if len(stuff) > MAX_STUFF_CLASSES:
+        raise UserError(f"There are {len(stuff)} classes in model.stuff: leave at most {MAX_STUFF_CLASSES}.")
     classes = {category.id: THINGS for category in categories}
     for place, category in enumerate(stuff, 1):
         if category.id in classes:

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from mrcnn_tf.common.categories import IGNORED, THINGS, Category, things_and_stuff
+from mrcnn_tf.common.categories import IGNORED, THINGS, Category, split_things_and_stuff
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.common.problems import Problem
@@ -73,7 +73,7 @@ class PanopticJson:
         ]
 
 
-def read_panoptic(path, on_progress=None, kinds=things_and_stuff):
+def read_panoptic(path, on_progress=None, kinds=split_things_and_stuff):
     """Reads a panoptic json, however large.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.datasets.shapes import Look, check_look, compose, ramp
 
 # Grounds of the generated panoptic dataset: regions of sky, grass, water and sand with stones among them, and how they
@@ -276,10 +276,10 @@ def _without(record, *names):
 
 
 def _save(path, image, **how):
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         image.save(file, **how)
 
 
 def _write(path, **lists):
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         file.write_text(json.dumps(lists))

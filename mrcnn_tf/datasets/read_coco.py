@@ -9,7 +9,7 @@ import os
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mrcnn_tf.common.categories import as_categories
+from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
 from mrcnn_tf.common.json_stream import stream_arrays
@@ -239,7 +239,7 @@ def _read(config, listed, bars):
 
 def _chosen_categories(records, config):
     """The config's categories, else those of the json's records; without keypoints if the config does without."""
-    chosen = config.categories or as_categories(records, config.annotations)
+    chosen = config.categories or parse_categories(records, config.annotations)
     if config.keypoints is False:
         return [dataclasses.replace(category, keypoints=[], skeleton=[]) for category in chosen]
     known = [record for record in records if isinstance(record, dict)]

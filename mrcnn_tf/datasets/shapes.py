@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 
 # The four kinds of shapes of the generated dataset: their outlines and keypoints, and polygons cut at an image's edge.
 #
@@ -205,14 +205,14 @@ def make_shapes(folder, images, seed=0, size=128, look=None):
         rng = np.random.default_rng([seed, number])
         scene = compose(rng, size, look)
         name = f"{number:06d}.png"
-        with replaced(folder / "images" / name) as file:
+        with atomic_write(folder / "images" / name) as file:
             Image.fromarray(paint(rng, scene, size)).save(file, compress_level=1)  # noise hardly shrinks
         records.append({"id": number, "file_name": name, "width": size, "height": size})
         for index in range(len(scene)):
             record = _annotation(scene, index, size, look.drawn())
             annotations.append({"id": len(annotations) + 1, "image_id": number} | record)
     categories = [_category(number, kind) for number, kind in enumerate(look.drawn(), 1)]
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         file.write_text(json.dumps({"images": records, "annotations": annotations, "categories": categories}))
     return path, folder / "images"
 

@@ -3,7 +3,7 @@
 import json
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.evaluation.ground_truth import GroundTruth, keypoint_sigmas, read_ground_truth
 from mrcnn_tf.evaluation.protocol import check_backend, class_figures, figures, run_keypoint_protocol, run_protocol
 from mrcnn_tf.evaluation.results import CocoResults
@@ -96,7 +96,7 @@ def plan_evaluation(truth, categories, sigmas):
 
 def write_results(results, path):
     """Writes detections in COCO's result format to a json, under a temporary name until complete; makes the folder."""
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         file.write_text(json.dumps(results), encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mrcnn_tf.common.categories import UNUSED
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.datasets.label_maps import semantic_classes
 from mrcnn_tf.evaluation.coco import evaluate_detections, plan_evaluation, write_results
@@ -83,7 +83,7 @@ class Tally:
 
     def _write(self, panoptic, name):
         if self.folder:
-            with replaced(self.folder / SEGMENT_MAPS / name) as file:
+            with atomic_write(self.folder / SEGMENT_MAPS / name) as file:
                 file.write_bytes(panoptic.png())
 
     def merge(self, strategy):
@@ -236,11 +236,11 @@ def _missing(model, data_config, results):
 
 
 def _write(folder, results, detections, tally):
-    with replaced(folder / "results.json") as file:
+    with atomic_write(folder / "results.json") as file:
         file.write_text(json.dumps(results.to_json(), indent=1), encoding="utf-8")
     write_results(detections, folder / "detections.json")
     if tally.segments():
-        with replaced(folder / "panoptic.json") as file:
+        with atomic_write(folder / "panoptic.json") as file:
             file.write_text(json.dumps(tally.panoptic_json()), encoding="utf-8")
 
 

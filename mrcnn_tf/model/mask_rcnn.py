@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
-from mrcnn_tf.common.categories import MOST_STUFF, most_keypoints
+from mrcnn_tf.common.categories import MAX_STUFF_CLASSES, max_keypoints
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.load import model_config
 from mrcnn_tf.config.settings import ModelConfig
@@ -53,12 +53,12 @@ class MaskRCNN(Trainable):
             raise UserError("The model has no classes: set data.train.annotations or model.categories in the config.")
         if config.semantic_head and not config.stuff:
             raise UserError("The model has a semantic head and no stuff: set data.train.panoptic or model.stuff.")
-        if len(config.stuff) > MOST_STUFF:
+        if len(config.stuff) > MAX_STUFF_CLASSES:
             raise UserError(
                 f"The model has {len(config.stuff)} classes of stuff, and a label map's byte has room for "
-                f"{MOST_STUFF}: merge some."
+                f"{MAX_STUFF_CLASSES}: merge some."
             )
-        if config.keypoint_head and not most_keypoints(config.categories):
+        if config.keypoint_head and not max_keypoints(config.categories):
             raise UserError(
                 "The model has a keypoint head, and no category names its keypoints: list them in the json's "
                 "categories, as keypoints: [nose, left_eye, ...], or set model.keypoint_head=null."

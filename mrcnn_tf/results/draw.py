@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.ops.masks import MaskWindow, paste_window
 from mrcnn_tf.results.fonts import font_for
 
@@ -236,7 +236,7 @@ def side_by_side(left, right, titles=("ground truth", "detections")):
 
 def save_png(image, path):
     """Writes uint8 RGB [H, W, 3] as a PNG, under a temporary name until it is complete; makes the folder."""
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         Image.fromarray(image).save(file, format="PNG")
 
 

@@ -19,7 +19,7 @@ IDENTIFIER = b"TFL3"  # bytes 4 to 7 of every TFLite flatbuffer
 EXPORT = "mrcnn-tf export tflite"
 
 
-def with_metadata(flatbuffer, document, labels):
+def append_metadata(flatbuffer, document, labels):
     """The content of a .tflite file: the converter's flatbuffer and behind it the facts. The same bytes each time.
 
     Args:
@@ -94,7 +94,7 @@ class SplitRunner:
         return self._heads.get_output_details()
 
 
-def detector_runner(path, part, threads, xnnpack):
+def load_detector(path, part, threads, xnnpack):
     """The function from image and image_size to detections that a file holds, or that it and its other half hold.
 
     Args:
@@ -105,16 +105,16 @@ def detector_runner(path, part, threads, xnnpack):
         UserError: as `signature_runner`, and where the other half isn't beside the file.
     """
     if part is None:
-        return signature_runner(path, threads, xnnpack)
+        return load_signature(path, threads, xnnpack)
     name = pathlib.Path(path).name.removesuffix(f".{part}.tflite")
     files = [pathlib.Path(path).with_name(f"{name}.{half}.tflite") for half in PARTS]
     for file in files:
         if not file.is_file():
             raise UserError(f"{path} is one half of a model: put the other, {file.name}, beside it.")
-    return SplitRunner(*(signature_runner(file, threads, xnnpack) for file in files))
+    return SplitRunner(*(load_signature(file, threads, xnnpack) for file in files))
 
 
-def signature_runner(path, threads, xnnpack):
+def load_signature(path, threads, xnnpack):
     """The function of named arrays that the file's one signature is.
 
     Args:

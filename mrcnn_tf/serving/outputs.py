@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mrcnn_tf.common.categories import Category, as_categories
+from mrcnn_tf.common.categories import Category, parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import PanopticConfig, ResizeConfig
 from mrcnn_tf.datasets.label_maps import colour_numbers
@@ -19,7 +19,7 @@ from mrcnn_tf.results.detections import Detections, EncodedMaskDetections, MapSe
 # From an exported model's map of classes, and its segments, to what `Detections` take.
 #
 
-def semantics_from(outputs, facts, image_size, found):
+def make_semantics(outputs, facts, image_size, found):
     """The `MapSemantics` of one image; None without a semantic head.
 
     Args:
@@ -81,7 +81,7 @@ MASK_RULES = ("torchvision", "detectron2")
 
 
 @dataclasses.dataclass
-class Facts:
+class ExportLabels:
     """What a client must know about an exported model.
 
     Attributes:
@@ -105,7 +105,7 @@ class Facts:
     document: dict[str, Any]
 
 
-def read_facts(source):
+def read_labels(source):
     """The `Facts` of an exported model.
 
     Args:
@@ -157,7 +157,7 @@ def _as_facts(document, source):
         instances = document.get("max_detections") != 0
         resize = ResizeConfig(**document["resize"])
         offset = float(document["keypoint_offset"])
-        return Facts(categories, stuff, fusion, instances, document["mask_rule"], offset, resize, document)
+        return ExportLabels(categories, stuff, fusion, instances, document["mask_rule"], offset, resize, document)
     except UserError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -171,11 +171,11 @@ def _classes(records, source):
     records = sorted(records, key=lambda record: record["class"])
     if [record["class"] for record in records] != list(range(1, len(records) + 1)):
         raise ValueError("its classes aren't 1, 2, 3, ...")
-    by_id = {category.id: category for category in as_categories(records, source)}
+    by_id = {category.id: category for category in parse_categories(records, source)}
     return [by_id[record["id"]] for record in records]
 
 
-def detections_from(outputs, facts, image_size):
+def make_detections(outputs, facts, image_size):
     """The `Detections` of one image.
 
     Args:
@@ -206,7 +206,7 @@ def detections_from(outputs, facts, image_size):
             "categories": facts.categories,
             "keypoints": row.get("keypoints"),
             "keypoint_offset": facts.keypoint_offset,
-            "semantics": semantics_from(outputs, facts, image_size, found),
+            "semantics": make_semantics(outputs, facts, image_size, found),
         }
         if "masks_rle_bytes" in row:
             return EncodedMaskDetections(row["masks_rle_bytes"], **common)

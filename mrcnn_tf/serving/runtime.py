@@ -12,7 +12,7 @@ from mrcnn_tf.datasets.image_files import UnreadableImage, checked_pixels, read_
 from mrcnn_tf.ops.native.library import load_custom_ops
 from mrcnn_tf.ops.panoptic import scaled_labels
 from mrcnn_tf.results.detections import Detections, EncodedMaskDetections
-from mrcnn_tf.serving.outputs import detections_from, latest_version, read_facts
+from mrcnn_tf.serving.outputs import latest_version, make_detections, read_labels
 
 # The bytes of an image as an exported model takes them.
 #
@@ -20,7 +20,7 @@ from mrcnn_tf.serving.outputs import detections_from, latest_version, read_facts
 DECODED = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")  # how JPEG, PNG and BMP files begin
 
 
-def sendable_file(path):
+def read_encoded_image(path):
     """The bytes of an image file, which stay as they are in a format that exported models decode, else as PNG.
 
     Raises:
@@ -119,7 +119,7 @@ class Runtime:
         results, files, places = [None] * len(paths), [], []
         for place, path in enumerate(paths):
             try:
-                files.append(sendable_file(path))
+                files.append(read_encoded_image(path))
                 places.append(place)
             except UnreadableImage as unreadable:
                 results[place] = unreadable
@@ -136,7 +136,7 @@ class Runtime:
             return UnreadableImage(
                 f"{name} isn't an image that the model could decode: give a whole JPEG, PNG or BMP file."
             )
-        return detections_from(row, self.facts, np.asarray(row["image_size"]))
+        return make_detections(row, self.facts, np.asarray(row["image_size"]))
 
     def _scaled(self, found, size):
         if isinstance(found, EncodedMaskDetections):
@@ -184,7 +184,7 @@ class SavedModelRuntime(Runtime):
 
     def __init__(self, folder, labels=None):
         folder = latest_version(folder)
-        super().__init__(read_facts(labels or folder))
+        super().__init__(read_labels(labels or folder))
         if self.facts.document.get("custom_ops"):
             load_custom_ops()
         try:

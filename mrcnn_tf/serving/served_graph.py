@@ -15,7 +15,7 @@ from mrcnn_tf.ops.panoptic import fuse, semantic_map
 AT_ONCE = 2  # rows in preparation at a time: a decoded photograph takes 150 MB and more, whatever the batch's size
 
 
-def prepare_rows(rows, prepare, default):
+def prepare_images(rows, prepare, default):
     """What a function makes of each row, and a default where it fails.
 
     It is a small input pipeline inside the graph, of stock operations: only there can an operation fail for one row.
@@ -52,7 +52,7 @@ COMPRESSION = 1  # of the PNGs. Maps of few colours get hardly smaller by more, 
 TABLE = {"segment_classes": "classes", "segment_instances": "instances", "segment_areas": "areas"}
 
 
-def pixel_maps(logits, logit_size, detections, image_size, ok, model):
+def encode_pixel_maps(logits, logit_size, detections, image_size, ok, model):
     """What `ServedGraph` gives of a semantic head, by its names.
 
     Args:
@@ -209,7 +209,7 @@ class ServedGraph:
             "image_size": tf.ones([2], tf.int32),  # of zero, boxes couldn't be brought back to
             "original_size": tf.zeros([2], tf.int32),
         }
-        inputs = prepare_rows(rows, prepare, empty)
+        inputs = prepare_images(rows, prepare, empty)
         ok, sizes = inputs.pop("ok"), inputs["original_size"]
         outputs = self._network(inputs)
         semantic = [outputs.pop(name) for name in SEMANTIC if name in outputs]
@@ -217,7 +217,7 @@ class ServedGraph:
             found = tf.where(ok, outputs.pop("num_detections"), 0)
             valid = tf.range(outputs["scores"].shape[1]) < found[:, None]
             outputs = {name: _cleared(values, valid) for name, values in outputs.items()} | {"num_detections": found}
-        maps = pixel_maps(*semantic, outputs, sizes, ok, self._model) if semantic else {}
+        maps = encode_pixel_maps(*semantic, outputs, sizes, ok, self._model) if semantic else {}
         if "masks" in outputs and self._masks == "rle":
             masks, rule = outputs.pop("masks"), self._model.config.conventions.mask_paste
             outputs["masks_rle_bytes"] = rle_counts(masks, outputs["boxes"], found, sizes, rule)

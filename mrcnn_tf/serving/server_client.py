@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.outputs import Facts, read_facts
+from mrcnn_tf.serving.outputs import ExportLabels, read_labels
 from mrcnn_tf.serving.runtime import Runtime
 
 # What can go wrong between a client and a TensorFlow Serving, and what to tell the user.
@@ -246,7 +246,7 @@ class ServedModel(Runtime):
     def __init__(self, address, labels, model="mask_rcnn", version=None, timeout=60.0, retries=RETRIES):
         if labels is None:
             raise UserError("A server doesn't tell its model's classes: give the labels.json of the export as labels.")
-        super().__init__(labels if isinstance(labels, Facts) else read_facts(labels))
+        super().__init__(labels if isinstance(labels, ExportLabels) else read_labels(labels))
         scheme, host, path = parse_address(address)
         self.address, self.model, self.timeout, self.retries = f"{scheme}://{host}{path}", model, timeout, retries
         if scheme == "grpc":

@@ -10,14 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.datasets.image_files import read_image
-from mrcnn_tf.serving.assets import labels_document, labels_text
 from mrcnn_tf.serving.export_check import BY_QUANTIZATION, Differences, check_detections
-from mrcnn_tf.serving.interpreter import with_metadata
+from mrcnn_tf.serving.export_labels import labels_document, labels_text
+from mrcnn_tf.serving.export_setup import check_image_files, fixed_input_size, inference_copy
+from mrcnn_tf.serving.interpreter import append_metadata
 from mrcnn_tf.serving.tflite_graph import backbone_graph, check_convertible, heads_graph, save_graph, whole_graph
 from mrcnn_tf.serving.tflite_model import TFLiteModel
-from mrcnn_tf.serving.variant import canvas_of, check_files, variant
 
 # Bytes instead of floats in the convolutions of a TFLite model.
 #
@@ -42,7 +42,7 @@ RECIPE = [
 ]
 
 
-def quantized(model, kind, samples=None):
+def quantize_network(model, kind, samples=None):
     """The bytes of a float32 .tflite with its network quantised.
 
     Args:
@@ -74,10 +74,10 @@ def quantized(model, kind, samples=None):
 # The images on which an int8 export finds its scales.
 #
 
-IMAGES = 100  # more move the scales little, and each costs a run in float32
+MAX_CALIBRATION_IMAGES = 100  # more move the scales little, and each costs a run in float32
 
 
-def calibration_inputs(model, images, size):
+def make_calibration_inputs(model, images, size):
     """What the exported graph will be given, of the first hundred images.
 
     Args:
@@ -91,7 +91,7 @@ def calibration_inputs(model, images, size):
     Raises:
         UserError: there are none, or something else than images.
     """
-    found = list(itertools.islice(_pixels(images), IMAGES))
+    found = list(itertools.islice(_pixels(images), MAX_CALIBRATION_IMAGES))
     if not found:
         raise UserError("There is not one calibration image: give some of those that the model was trained on.")
     inputs = [model.preprocess.letterbox(tf.constant(image), *size) for image in found]
@@ -180,23 +180,23 @@ def export_tflite(
         raise UserError(f"{path} doesn't end in .tflite: give such a path.")
     if quantize not in QUANTIZATIONS:
         raise UserError(f"There is no quantisation '{quantize}': choose {', '.join(QUANTIZATIONS)}.")
-    size = canvas_of(model, input_size)
+    size = fixed_input_size(model, input_size)
     check_convertible(model)
     if split and not model.box_head:
         raise UserError("Without a box head the model has no second half: export without split.")
     if quantize == "int8" and calibration is None:
         raise UserError("int8 needs images to find its scales on: give calibration images, such as the training's.")
-    model = variant(model, "float32", max_detections, score_threshold)
-    samples = calibration_inputs(model, calibration, size) if quantize == "int8" else None
+    model = inference_copy(model, "float32", max_detections, score_threshold)
+    samples = make_calibration_inputs(model, calibration, size) if quantize == "int8" else None
     labels = labels_text(model)
     facts = labels_document(model, {"input_size": list(size), "quantization": quantize})
-    with tempfile.TemporaryDirectory() as folder, check_files(check_images) as paths:
+    with tempfile.TemporaryDirectory() as folder, check_image_files(check_images) as paths:
         images, files = [read_image(image) for image in paths], []
         for part, graph, inputs in _parts(model, size, samples, split):
             made = _converted(graph, quantize, inputs)
             name = f"{path.stem}.{part}.tflite" if part else path.name
             files.append(pathlib.Path(folder, name))
-            files[-1].write_bytes(with_metadata(made, facts | ({"part": part} if part else {}), labels))
+            files[-1].write_bytes(append_metadata(made, facts | ({"part": part} if part else {}), labels))
         differences = _compare(model, files[0], images, quantize)
         return TFLiteReport([_placed(file, path.parent) for file in files], size, quantize, differences)
 
@@ -226,14 +226,14 @@ def _converted(graph, quantize, samples):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
         made = converter.convert()
-    return quantized(made, quantize, samples) if quantize in ("dynamic", "int8") else made
+    return quantize_network(made, quantize, samples) if quantize in ("dynamic", "int8") else made
 
 
 def _compare(model, file, images, quantize):
     """`Differences` of a written model from the Keras model on the same pixels."""
     runtime, limits = TFLiteModel(file), model.config.detections
     reference, exported = [], []
-    for sample in calibration_inputs(model, images, runtime.input_size):
+    for sample in make_calibration_inputs(model, images, runtime.input_size):
         batch = sample | {"image": np.float32(sample["image"]), "original_size": sample["image_size"]}
         reference += model.detect_batch(batch)
         exported += runtime.detect_batch(batch)
@@ -242,6 +242,6 @@ def _compare(model, file, images, quantize):
 
 def _placed(file, folder):
     """Moves a finished file to a folder, whole or not at all."""
-    with replaced(folder / file.name) as temporary:
+    with atomic_write(folder / file.name) as temporary:
         shutil.copyfile(file, temporary)
     return folder / file.name

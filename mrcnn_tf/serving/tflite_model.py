@@ -9,8 +9,8 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.image_files import checked_pixels
 from mrcnn_tf.ops.panoptic import scaled_labels
 from mrcnn_tf.ops.resize import fitted_size, resize_image
-from mrcnn_tf.serving.interpreter import detector_runner, read_metadata
-from mrcnn_tf.serving.outputs import detections_from, read_facts
+from mrcnn_tf.serving.interpreter import load_detector, read_metadata
+from mrcnn_tf.serving.outputs import make_detections, read_labels
 
 
 class TFLiteModel:
@@ -42,11 +42,11 @@ class TFLiteModel:
     def __init__(self, path, threads=None, xnnpack=True):
         self.document = read_metadata(path)
         try:
-            self._facts = read_facts(self.document)
+            self._facts = read_labels(self.document)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         threads = _cores() if threads is None else threads
-        self._runner = detector_runner(path, self.document.get("part"), threads, xnnpack)
+        self._runner = load_detector(path, self.document.get("part"), threads, xnnpack)
         self.categories, self.stuff = self._facts.categories, self._facts.stuff
         self.input_size = tuple(self._runner.get_input_details()["image"]["shape"][1:3].tolist())
         # An image that is longer the other way than the input comes too large: `detect_batch` makes it fit.
@@ -99,7 +99,7 @@ class TFLiteModel:
             outputs["keypoints"] = outputs["keypoints"] * np.append(ratio, np.float32(1))
         if self.semantic_head:
             outputs["semantic"] = scaled_labels(outputs["semantic"][:height, :width], original_size)
-        return detections_from(outputs, self._facts, tuple(original_size))
+        return make_detections(outputs, self._facts, tuple(original_size))
 
 
 def _cores():

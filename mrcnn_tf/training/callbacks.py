@@ -10,7 +10,7 @@ import threading
 
 import keras
 
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.problems import CONSOLE
 from mrcnn_tf.evaluation.callback import CocoAP
 from mrcnn_tf.training.snapshot import code_version, snapshot
@@ -67,7 +67,7 @@ class SaveBest(keras.callbacks.Callback):
             return
         self.best = value
         try:
-            with averaged(self.model), replaced(self.path) as temporary:
+            with averaged(self.model), atomic_write(self.path) as temporary:
                 self.model.save(temporary)
         except OSError as error:
             CONSOLE.print(
@@ -193,7 +193,7 @@ class History(keras.callbacks.Callback):
         if self.path is None:
             return
         try:
-            with replaced(self.path) as file:
+            with atomic_write(self.path) as file:
                 file.write_text(json.dumps(self.epochs, indent=1), encoding="utf-8")
         except OSError as error:
             CONSOLE.print(

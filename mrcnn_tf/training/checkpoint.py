@@ -15,7 +15,7 @@ import zipfile
 import numpy as np
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.problems import CONSOLE
 
 # One checkpoint as a file: named arrays and a few facts, whole or recognisably not.
@@ -45,7 +45,7 @@ def write_checkpoint(path, arrays, facts):
         OSError: no space, no permission and the like; `path` is as before.
     """
     path = pathlib.Path(path)
-    with replaced(path) as temporary, open(temporary, "wb") as file:
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             content = json.dumps({"format": FORMAT, "arrays": list(arrays), "facts": facts})
             archive.writestr(zipfile.ZipInfo(FACTS), content)

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from PIL import Image
 
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.problems import CONSOLE
 from mrcnn_tf.model.trainable import ImagesPerSecond, InputWait
 
@@ -148,7 +148,7 @@ def read_log(path):
 
 
 def _cut(path, step):
-    with replaced(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for line, record in _records(path):
             if record["step"] <= step:
                 file.write(line)

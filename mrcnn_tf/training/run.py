@@ -8,7 +8,7 @@ import tensorflow as tf
 import yaml
 
 from mrcnn_tf.common.errors import NonFiniteLoss, UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.datasets.read_coco import source_name
 from mrcnn_tf.ops.replicas import workers
 from mrcnn_tf.training.callbacks import (
@@ -70,7 +70,7 @@ class Run:
         Raises: see `trainer.train`.
         """
         if self.chief:
-            with replaced(self.folder / "config.yaml") as file:
+            with atomic_write(self.folder / "config.yaml") as file:
                 tree = dataclasses.asdict(self.config)
                 file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
         if verbose and self.chief:
@@ -150,7 +150,7 @@ class Run:
             return
         path = self.folder / "model.keras"
         try:
-            with averaged(self.model), replaced(path) as file:
+            with averaged(self.model), atomic_write(path) as file:
                 self.model.save(file)
         except OSError as error:
             raise UserError(

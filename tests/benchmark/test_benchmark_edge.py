@@ -10,7 +10,7 @@ from serving.runtimes import tflite_stand_in as stand_in
 from mrcnn_tf.benchmark.edge import benchmark_edge
 from mrcnn_tf.benchmark.processes import Process
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.interpreter import with_metadata
+from mrcnn_tf.serving.interpreter import append_metadata
 
 pytest.importorskip("ai_edge_litert")
 
@@ -39,7 +39,7 @@ def test_each_way_is_measured_in_a_process_without_tensorflow(path):
 
 def test_a_file_that_can_t_run_is_refused(path, tmp_path):
     whole = path.read_bytes()
-    (tmp_path / "broken.tflite").write_bytes(with_metadata(whole[:200], stand_in.document(), ""))
+    (tmp_path / "broken.tflite").write_bytes(append_metadata(whole[:200], stand_in.document(), ""))
     with pytest.raises(UserError, match="can't load .*broken.tflite"):
         benchmark_edge(tmp_path / "broken.tflite", repeats=1, threads=(1,))
     (tmp_path / "text.tflite").write_text("words")

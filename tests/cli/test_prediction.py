@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrcnn_tf.cli.predict_files import predict_files
+from mrcnn_tf.cli.predict import predict_files
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.image_files import UnreadableImage

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mrcnn_tf.common import json_stream
-from mrcnn_tf.common.categories import Category, keypoint_channels, most_keypoints, read_categories
+from mrcnn_tf.common.categories import Category, keypoint_channels, max_keypoints, read_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_stream import stream_arrays
 
@@ -126,7 +126,7 @@ def test_channels_are_shared_by_classes_of_the_same_keypoints():
     expected = [[-1, -1, -1], [-1, -1, -1], [0, 1, -1], [2, 3, 4], [0, 1, -1], [5, 6, -1]]
     np.testing.assert_array_equal(table, expected)
     assert table.dtype == np.int32
-    assert most_keypoints([ball, cat, car]) == 3 and most_keypoints([ball]) == most_keypoints([]) == 0
+    assert max_keypoints([ball, cat, car]) == 3 and max_keypoints([ball]) == max_keypoints([]) == 0
 
 
 def test_no_class_has_keypoints():

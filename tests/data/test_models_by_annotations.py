@@ -10,7 +10,7 @@ from made_up import annotation
 from PIL import Image
 
 from mrcnn_tf.cli import demo
-from mrcnn_tf.cli.predict_files import predict_files
+from mrcnn_tf.cli.predict import predict_files
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.explain import show_batch
 from mrcnn_tf.results.draw import draw_ground_truth

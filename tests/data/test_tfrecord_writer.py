@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from recorded import varied
 
 from mrcnn_tf import cli
-from mrcnn_tf.common.categories import Category, record_categories
+from mrcnn_tf.common.categories import Category, read_record_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.data import tfrecord_writer
 from mrcnn_tf.data.tfrecord_writer import write_records
@@ -109,12 +109,12 @@ def test_the_manifest_carries_the_categories(dataset):
         Category(3, "Würfel"),
         Category(7, "face", ["nose", "left_eye", "right_eye"], [[1, 2]]),
     ]
-    assert record_categories(dataset[2] / "some-*.tfrecord") == expected
+    assert read_record_categories(dataset[2] / "some-*.tfrecord") == expected
     (dataset[2] / "some.json").rename(dataset[2] / "other.json")
     with pytest.raises(UserError, match="set model.categories"):
-        record_categories(str(dataset[2] / "some-*.tfrecord"))
+        read_record_categories(str(dataset[2] / "some-*.tfrecord"))
     with pytest.raises(UserError, match="no file .*none"):
-        record_categories(str(dataset[2] / "none-*.tfrecord"))
+        read_record_categories(str(dataset[2] / "none-*.tfrecord"))
 
 
 def test_manifests_that_differ_in_categories_are_not_mixed(dataset, folder):
@@ -123,7 +123,7 @@ def test_manifests_that_differ_in_categories_are_not_mixed(dataset, folder):
     config = folder.config()
     write_records(config.annotations, config.images, dataset[2], name="more")
     with pytest.raises(UserError, match="more.json and .*train.json have other categories"):
-        record_categories(dataset[2] / "*.tfrecord")
+        read_record_categories(dataset[2] / "*.tfrecord")
 
 
 class Killed(BaseException):

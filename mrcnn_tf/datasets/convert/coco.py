@@ -6,7 +6,7 @@ import os
 import pathlib
 import shutil
 
-from mrcnn_tf.common.categories import as_categories
+from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.common.problems import Problem
@@ -86,7 +86,7 @@ def read_coco(path):
     found = {"images": [], "annotations": [], "categories": []}
     for section, record in stream_arrays(path, tuple(found)):
         found[section].append(record)
-    names = {category.id: category.name for category in as_categories(found["categories"], path)}
+    names = {category.id: category.name for category in parse_categories(found["categories"], path)}
     images = {}
     for record in found["images"]:
         images[record.get("id") if isinstance(record, dict) else None] = _image(record, path)

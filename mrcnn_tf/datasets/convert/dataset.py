@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
 
@@ -272,7 +272,7 @@ class Dataset:
     def write(self, out):
         """Writes COCO's json to `out`, whole or not at all; gives a Written and raises as `to_coco`."""
         coco = self.to_coco()
-        with replaced(out) as path, open(path, "w", encoding="utf-8") as file:
+        with atomic_write(out) as path, open(path, "w", encoding="utf-8") as file:
             for place, (section, records) in enumerate(coco.items()):
                 file.write(f'{", " if place else "{"}"{section}": [')
                 # Record by record: the text of all would need as much memory again.

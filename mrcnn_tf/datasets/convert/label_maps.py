@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.problems import steps
+from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.coco import by_target, new_folder
 from mrcnn_tf.datasets.convert.dataset import Dataset
@@ -53,7 +53,7 @@ def read_label_maps(
         refuse_other(source, "label-maps")
     dataset = Dataset(source, names)
     pairs = _pairs(files, source, folder, ending, dataset)
-    for file, image in steps(pairs, "label maps"):
+    for file, image in show_progress(pairs, "label maps"):
         try:
             labels, frame = read_labels(file), frame_of(image)
         except BrokenFile as error:
@@ -164,7 +164,7 @@ def write_label_maps(coco, out, class_divisor=1000):
     coco.drop_crowds()
     targets = by_target(coco, ".png")
     with new_folder(out) as folder:
-        for image, target in steps(targets, "label maps"):
+        for image, target in show_progress(targets, "label maps"):
             labels = painted(coco, image, _numbers(image, class_divisor))
             file = folder / target
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from mrcnn_tf.common.problems import steps
+from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.coco import by_target, image_path, new_folder, put_image
 from mrcnn_tf.datasets.convert.dataset import BACKGROUNDS, IGNORED, Dataset
@@ -50,7 +50,7 @@ def read_labelme(source, images=None, names=None):
     folder = ImageFolder(images or (source.parent if source.is_file() else source))
     dataset = Dataset(source, names)
     known, found = set(), False
-    for file in steps(files, "labelme"):
+    for file in show_progress(files, "labelme"):
         try:
             content = read_json(file)
         except BrokenFile as error:
@@ -171,7 +171,7 @@ def write_labelme(coco, out, images, copy_images=False):
     """
     targets = by_target(coco, ".json")
     with new_folder(out) as folder:
-        for image, target in steps(targets, "labelme"):
+        for image, target in show_progress(targets, "labelme"):
             path = image_path(coco, image, images)
             if path is None:
                 continue

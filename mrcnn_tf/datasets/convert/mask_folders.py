@@ -12,7 +12,7 @@ import re
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.problems import steps
+from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.coco import by_target, image_path, new_folder, put_image
 from mrcnn_tf.datasets.convert.dataset import Dataset
@@ -50,7 +50,7 @@ def read_mask_folders(source, images=None, names=None, class_name=None, split_pa
         refuse_other(source, "masks")
     dataset = Dataset(source, names)
     owned = _owners(mask_files, pictures, source, dataset)
-    for image in steps(pictures, "masks"):
+    for image in show_progress(pictures, "masks"):
         if image not in owned:
             dataset.leave_out(
                 "unlabelled_image", image, f"{image} has no mask and was left out: draw one, black if empty."
@@ -172,7 +172,7 @@ def write_mask_folders(coco, out, images=None, copy_images=False):
     coco.drop_crowds()
     targets = by_target(coco, "")
     with new_folder(out) as folder:
-        for image, target in steps(targets, "masks"):
+        for image, target in show_progress(targets, "masks"):
             if copy_images:
                 path = image_path(coco, image, images)
                 if path is None:

@@ -11,8 +11,8 @@ import json
 import math
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
-from mrcnn_tf.common.problems import steps
+from mrcnn_tf.common.files import atomic_write
+from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets.convert.coco import image_path
 from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.geometry import as_one_polygon, ellipse, rectangle
@@ -145,7 +145,7 @@ def read_via(source, images=None, names=None, class_attribute=None, class_name=N
     folder = ImageFolder(images or source.parent)
     classes = RegionClasses(content, entries, source, class_attribute, class_name)
     dataset = Dataset(source, names)
-    for entry in steps(entries, "VIA"):
+    for entry in show_progress(entries, "VIA"):
         _read_entry(entry, folder, classes, dataset)
         entry.clear()  # a large file's regions aren't needed twice
     return dataset
@@ -265,7 +265,7 @@ def write_via(coco, out, images):
     """
     coco.drop_crowds()
     entries = {}
-    for image in steps(coco.images, "VIA"):
+    for image in show_progress(coco.images, "VIA"):
         path = image_path(coco, image, images)
         if path is None:
             continue
@@ -276,7 +276,7 @@ def write_via(coco, out, images):
         size = path.stat().st_size
         entry = {"filename": image.file_name, "size": size, "regions": regions, "file_attributes": {}}
         entries[f"{image.file_name}{size}"] = entry
-    with replaced(out) as file:
+    with atomic_write(out) as file:
         file.write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.problems import steps
+from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.coco import by_target, image_path, new_folder, put_image
 from mrcnn_tf.datasets.convert.dataset import Dataset
@@ -58,7 +58,7 @@ def read_voc(source, images=None, names=None, split=None, zero_based=False):
     pictures = source / "JPEGImages"
     folder = ImageFolder(images or (pictures if pictures.is_dir() else source if source.is_dir() else source.parent))
     dataset = Dataset(source, names)
-    for file in steps(files, "VOC"):
+    for file in show_progress(files, "VOC"):
         try:
             _read_file(file, folder, dataset, zero_based)
         except BrokenFile as error:
@@ -253,7 +253,7 @@ def write_voc(coco, out, images=None, copy_images=False, split="train"):
         ):
             (folder / name).mkdir(parents=True)
         listed = {"Main": [], "Segmentation": []}
-        for image, stem in steps(targets, "VOC"):
+        for image, stem in show_progress(targets, "VOC"):
             path = image_path(coco, image, images) if copy_images else None
             if copy_images:
                 if path is None:

@@ -7,7 +7,7 @@ import pathlib
 import yaml
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.problems import steps
+from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets.convert.coco import by_target, image_path, new_folder, put_image
 from mrcnn_tf.datasets.convert.dataset import ClassNames, Dataset, numbered_names, read_names
 from mrcnn_tf.datasets.convert.geometry import as_one_polygon
@@ -193,7 +193,7 @@ def read_yolo(source, images=None, names=None, split=None):
     numbers = layout.numbers
     dataset = Dataset(source, names or ClassNames(list(enumerate(numbers.values(), 1)), numbers))
     labels = set()
-    for path in steps(layout.images, "YOLO"):
+    for path in show_progress(layout.images, "YOLO"):
         file = label_file(path)
         labels.add(file)
         try:
@@ -282,7 +282,7 @@ def write_yolo(coco, out, images=None, copy_images=False):
     targets = by_target(coco, ".txt")
     outlined = any(one.segmentation is not None for image in coco.images for one in image.instances)
     with new_folder(out) as folder:
-        for image, target in steps(targets, "YOLO"):
+        for image, target in show_progress(targets, "YOLO"):
             if copy_images:
                 path = image_path(coco, image, images)
                 if path is None:

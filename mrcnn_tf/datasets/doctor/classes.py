@@ -4,7 +4,7 @@ import unicodedata
 
 import numpy as np
 
-from mrcnn_tf.common.categories import UNUSED, Category, as_categories
+from mrcnn_tf.common.categories import UNUSED, Category, parse_categories
 from mrcnn_tf.common.errors import UserError
 
 RARE = 10  # objects; with fewer a class will hardly be learnt
@@ -28,7 +28,7 @@ def check_categories(records, path, findings):
     usable, names = {}, {}
     for record in records:
         try:
-            (category,) = as_categories([record], path)
+            (category,) = parse_categories([record], path)
         except UserError as error:
             number = record.get("id") if isinstance(record, dict) else None
             findings.add("bad_category", number, str(error))

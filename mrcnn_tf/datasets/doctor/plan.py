@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn_tf.common.categories import as_categories
+from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.annotation_checks import SMALLEST_SIDE, places
 from mrcnn_tf.datasets.doctor.images import OVERHANG, reach_of_images
@@ -113,7 +113,7 @@ def mended_category(record, path):
     for without in ((), ("skeleton",), ("skeleton", "keypoints")):
         attempt = {key: value for key, value in mended.items() if key not in without}
         try:
-            as_categories([attempt], path)
+            parse_categories([attempt], path)
             return attempt
         except UserError:
             continue

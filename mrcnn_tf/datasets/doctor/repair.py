@@ -9,7 +9,7 @@ import pathlib
 from rich.table import Table
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.datasets.doctor.examination import examine
@@ -210,7 +210,7 @@ def repair(report, out, config="mask_rcnn_r50_fpn", overrides=()):
     targets = _targets(report, out)
     counts = {"changed": collections.Counter(), "removed": collections.Counter()}
     after = []
-    with replaced(out / LOG) as temporary, open(temporary, "w", encoding="utf-8") as log, progress_bars() as bars:
+    with atomic_write(out / LOG) as temporary, open(temporary, "w", encoding="utf-8") as log, progress_bars() as bars:
         for examination, target in zip(report.examinations, targets, strict=True):
             headers = examination.images.headers
             for number in range(1, ROUNDS + 1):
@@ -258,7 +258,7 @@ def _logger(log, number, target, counts):
 
 def _write(source, target, mender):
     """Streams the json at `source` through the Mender into `target`."""
-    with replaced(target) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with atomic_write(target) as temporary, open(temporary, "w", encoding="utf-8") as file:
         out = _Writer(file)
         for section, record in stream_arrays(source, SECTIONS, on_other=out.other):
             mended = mender.mend(section, record)

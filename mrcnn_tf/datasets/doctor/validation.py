@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.datasets.doctor.examination import Examination, examine
 from mrcnn_tf.datasets.doctor.findings import Finding
@@ -75,7 +75,7 @@ class Report:
             for finding in self.findings
             for problem in finding.problems
         ]
-        with replaced(path) as file, open(file, "w", encoding="utf-8") as out:
+        with atomic_write(path) as file, open(file, "w", encoding="utf-8") as out:
             json.dump(self.to_json() | {"problems": problems}, out, indent=1, ensure_ascii=False)
 
     def table(self):

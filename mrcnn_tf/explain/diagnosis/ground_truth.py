@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mrcnn_tf.common.categories import most_keypoints
+from mrcnn_tf.common.categories import max_keypoints
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.config.settings import DataConfig
@@ -65,7 +65,7 @@ class GroundTruthObjects:
             classes=found["classes"],
             crowd=found["crowd"],
             masks=_crops(found, height, width) if masks else None,
-            keypoints=_keypoints(found, config) if most_keypoints(config.categories) else None,
+            keypoints=_keypoints(found, config) if max_keypoints(config.categories) else None,
             notes=[problem.message for problem in annotations.problems + checker.problems],
         )
 
@@ -149,7 +149,7 @@ def _crops(found, height, width):
 def _keypoints(found, config):
     """[G, P, 3] of a `Checker`'s instances, zeros where nothing is labelled."""
     bounds, offset = found["keypoint_offsets"], config.conventions.keypoint_offset
-    keypoints = np.zeros([len(bounds) - 1, most_keypoints(config.categories), 3], np.float32)
+    keypoints = np.zeros([len(bounds) - 1, max_keypoints(config.categories), 3], np.float32)
     for place, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
         own = found["keypoints"][first:last]
         keypoints[place, : last - first] = own + np.where(own[:, 2:] > 0, [offset, offset, 0], 0)

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from mrcnn_tf.common.environment import __version__
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.datasets.image_files import rgb_pixels
 from mrcnn_tf.explain.inspection.page_objects import TOLERANCES, PageObjects, PageRegions
 
@@ -216,7 +216,7 @@ def write_report(
         many = f"{len(unreadable)} images" if len(unreadable) > 1 else "1 image"
         head["notes"].append(f"{many} can't be read; grey fields are in their place.")
     text = page_text(title, head | {"images": pages})
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         file.write_text(text, encoding="utf-8")
     return Written(len(pages), len(unreadable), os.path.getsize(path))
 

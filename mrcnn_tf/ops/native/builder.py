@@ -15,7 +15,7 @@ import tempfile
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import cache_folder, replaced
+from mrcnn_tf.common.files import atomic_write, cache_folder
 
 # The compilers on this machine.
 #
@@ -145,7 +145,7 @@ def build(architectures=()):
             if library.path.exists():
                 library.path.touch()  # the latest asked for is the one that is loaded
             else:
-                with tempfile.TemporaryDirectory() as objects, replaced(library.path) as temporary:
+                with tempfile.TemporaryDirectory() as objects, atomic_write(library.path) as temporary:
                     _compile(compiler, nvcc, architectures, pathlib.Path(objects), temporary)
     except OSError as error:
         folder = library.path.parent
@@ -218,6 +218,6 @@ def _run(commands):
     for command, process, output in zip(commands, running, outputs, strict=True):
         if process.returncode:
             log = pathlib.Path(cache_folder()) / "custom_ops" / "failed_build.txt"
-            with replaced(log) as temporary:
+            with atomic_write(log) as temporary:
                 temporary.write_text(f"{shlex.join(command)}\n\n{output}", encoding="utf-8")
             raise UserError(f"The custom ops don't compile with {command[0]}: the command and its errors are in {log}.")

@@ -17,7 +17,7 @@ def tiny_model():
 @pytest.fixture(scope="session")
 def tiny_export(tiny_model, tmp_path_factory):
     """A function from "roi" or "rle" to the SavedModel's folder of `tiny_model` with such masks. Not to be changed."""
-    from mrcnn_tf.serving.saved_model import export_saved_model
+    from mrcnn_tf.serving.saved_model_export import export_saved_model
 
     @functools.cache
     def export(masks):

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from mrcnn_tf.serving.export_check import SAVED_MODEL, check_detections
-from mrcnn_tf.serving.outputs import detections_from, read_facts
+from mrcnn_tf.serving.outputs import make_detections, read_labels
 
 SOURCE = pathlib.Path(__file__).with_name("load_saved_model.c")
 LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
@@ -90,9 +90,9 @@ def test_a_c_program_finds_what_the_model_finds(program, tiny_model, tiny_export
     assert outputs["ok"].tolist() == [True, False, True, True]
     assert outputs["image_size"].tolist() == [[64, 64], [0, 0], [48, 90], [71, 40]]
     assert outputs["num_detections"][1] == 0 and outputs["scores"].shape == (4, 10)
-    facts, reference = read_facts(folder), tiny_model.detect(pixels)
+    facts, reference = read_labels(folder), tiny_model.detect(pixels)
     found = [
-        detections_from({name: value[row] for name, value in outputs.items()}, facts, size)
+        make_detections({name: value[row] for name, value in outputs.items()}, facts, size)
         for row, size in zip((0, 2, 3), SIZES, strict=True)
     ]
     differences = check_detections(reference, found, SAVED_MODEL, tiny_model.config.detections)

@@ -10,7 +10,7 @@ from tiny import tiny_batch
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.model.preprocess import Preprocess
 from mrcnn_tf.ops.resize import resize_image
-from mrcnn_tf.serving.tflite_export import IMAGES, calibration_inputs
+from mrcnn_tf.serving.tflite_export import MAX_CALIBRATION_IMAGES, make_calibration_inputs
 
 SIZE = (64, 96)
 
@@ -35,7 +35,7 @@ def check(sample, image, height, width):
 
 def test_images_are_fitted_into_the_input(model):
     images = [pixels(64, 96), pixels(30, 20), pixels(20, 300)]
-    samples = calibration_inputs(model, images, SIZE)
+    samples = make_calibration_inputs(model, images, SIZE)
     for sample, image, size in zip(samples, images, [(64, 96), (64, 42), (6, 96)], strict=True):
         check(sample, image, *size)
 
@@ -45,7 +45,7 @@ def test_batches_of_a_dataset_are_taken_apart(model):
     batch["image"] = np.round(batch["image"])
     batch["image"][1, :, 48:] = 999  # padding is no part of the image
     dataset = tf.data.Dataset.from_tensor_slices(batch).batch(2)
-    samples = calibration_inputs(model, dataset, SIZE)
+    samples = make_calibration_inputs(model, dataset, SIZE)
     assert len(samples) == 2
     check(samples[0], batch["image"][0], 64, 64)
     check(samples[1], batch["image"][1, :, :48], 64, 48)
@@ -59,13 +59,13 @@ def test_no_more_than_a_hundred_are_read(model):
             read.append(len(read))
             yield pixels(2, 3)
 
-    assert len(calibration_inputs(model, endless(), SIZE)) == IMAGES == len(read)
+    assert len(make_calibration_inputs(model, endless(), SIZE)) == MAX_CALIBRATION_IMAGES == len(read)
 
 
 def test_no_image_is_not_enough(model):
     for nothing in ([], tf.data.Dataset.from_tensor_slices({"image": np.zeros((0, 4, 4, 3))})):
         with pytest.raises(UserError, match=r"not one calibration image: give some [^.]*\.$"):
-            calibration_inputs(model, nothing, SIZE)
+            make_calibration_inputs(model, nothing, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -73,4 +73,4 @@ def test_no_image_is_not_enough(model):
 )
 def test_what_is_no_image_is_refused(model, wrong):
     with pytest.raises(UserError, match="takes a dataset of coco_dataset or uint8 images"):
-        calibration_inputs(model, [wrong], SIZE)
+        make_calibration_inputs(model, [wrong], SIZE)

@@ -14,11 +14,11 @@ from serving.export.plain_process import operations
 
 from mrcnn_tf import MaskRCNN
 from mrcnn_tf.config.settings import PanopticConfig
-from mrcnn_tf.serving.assets import labels_document
-from mrcnn_tf.serving.outputs import read_facts
+from mrcnn_tf.serving.export_labels import labels_document
+from mrcnn_tf.serving.outputs import read_labels
 from mrcnn_tf.serving.runtime import SavedModelRuntime
-from mrcnn_tf.serving.saved_model import export_saved_model
-from mrcnn_tf.serving.served_graph import pixel_maps
+from mrcnn_tf.serving.saved_model_export import export_saved_model
+from mrcnn_tf.serving.served_graph import encode_pixel_maps
 
 SIZES = ((50, 70), (64, 48))
 TABLE = ("segment_classes", "segment_instances", "segment_areas")
@@ -80,7 +80,7 @@ def run(function, *arguments):
 
 def test_maps_and_table_by_hand():
     logits, detections, sizes = halves()
-    outputs = run(pixel_maps, *logits, detections, *sizes, made_up())
+    outputs = run(encode_pixel_maps, *logits, detections, *sizes, made_up())
     expected = np.ones((12, 16), int)
     expected[:, 8:] = 2
     found, mode = pixels_of(outputs["semantic_png_bytes"][0])
@@ -100,14 +100,14 @@ def test_maps_and_table_by_hand():
 def test_boxes_without_masks_arent_fused():
     logits, detections, sizes = halves()
     del detections["masks"]
-    outputs = run(pixel_maps, *logits, detections, *sizes, made_up(mask_head=None))
+    outputs = run(encode_pixel_maps, *logits, detections, *sizes, made_up(mask_head=None))
     assert set(outputs) == {"semantic_png_bytes"}
     assert pixels_of(outputs["semantic_png_bytes"][0])[0].shape == (12, 16)
 
 
 def test_no_box_head_leaves_segments_of_stuff():
     logits, _, sizes = halves()
-    outputs = run(pixel_maps, *logits, {}, *sizes, made_up(mask_head=None, box_head=None))
+    outputs = run(encode_pixel_maps, *logits, {}, *sizes, made_up(mask_head=None, box_head=None))
     assert outputs["segment_classes"].tolist() == [[1, 2], [1, 0], [0, 0]]
     assert outputs["segment_instances"].tolist() == [[-1, -1], [-1, 0], [0, 0]]
     assert outputs["segment_areas"].tolist() == [[96, 96], [64, 0], [0, 0]]
@@ -214,7 +214,7 @@ def test_the_runtime_knows_what_it_gives(runtime):
 def test_boxes_alone_have_no_rules_of_fusion():
     config = panoptic_config()
     config.mask_head = None
-    facts = read_facts(labels_document(MaskRCNN(config), {}))
+    facts = read_labels(labels_document(MaskRCNN(config), {}))
     assert facts.fusion is None and facts.stuff == STUFF and facts.box_head
 
 

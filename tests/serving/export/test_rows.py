@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.serving.served_graph import prepare_rows
+from mrcnn_tf.serving.served_graph import prepare_images
 
 
 def prepare(row):
@@ -14,7 +14,7 @@ def prepare(row):
 
 @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 def prepared(rows):
-    return prepare_rows(rows, prepare, {"numbers": tf.fill([1, 1], -1.0)})
+    return prepare_images(rows, prepare, {"numbers": tf.fill([1, 1], -1.0)})
 
 
 def test_failed_rows_are_the_default_and_the_order_stays():

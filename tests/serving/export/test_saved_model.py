@@ -9,9 +9,9 @@ from PIL import Image
 from tiny import tiny_config
 
 from mrcnn_tf import MaskRCNN, UserError
-from mrcnn_tf.serving import saved_model
+from mrcnn_tf.serving import saved_model_export
 from mrcnn_tf.serving.runtime import SavedModelRuntime
-from mrcnn_tf.serving.saved_model import export_saved_model
+from mrcnn_tf.serving.saved_model_export import export_saved_model
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_half_precision_on_a_canvas_is_checked_with_its_own_tolerances(model, im
 
 
 def test_an_export_that_finds_something_else_is_not_kept(model, images, tmp_path, monkeypatch):
-    right = saved_model._reference
+    right = saved_model_export._reference
 
     def wrong(*arguments):
         found = right(*arguments)
@@ -73,7 +73,7 @@ def test_an_export_that_finds_something_else_is_not_kept(model, images, tmp_path
             one.boxes += 0.01
         return found
 
-    monkeypatch.setattr(saved_model, "_reference", wrong)
+    monkeypatch.setattr(saved_model_export, "_reference", wrong)
     with pytest.raises(UserError, match="box differs from the Keras model's by 0.01"):
         export_saved_model(model, tmp_path / "1", check_images=images[:1])
     assert not list(tmp_path.iterdir())

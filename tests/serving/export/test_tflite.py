@@ -20,7 +20,7 @@ from mrcnn_tf.config.load import load_config
 from mrcnn_tf.ops.boxes import iou
 from mrcnn_tf.ops.panoptic import semantic_map
 from mrcnn_tf.serving import tflite_export, tflite_graph
-from mrcnn_tf.serving.tflite_export import export_tflite, quantized
+from mrcnn_tf.serving.tflite_export import export_tflite, quantize_network
 from mrcnn_tf.serving.tflite_model import TFLiteModel
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
@@ -200,7 +200,7 @@ def test_bytes_are_the_networks_and_coordinates_stay_floats(exported, kind):
     if model.config.features != "FPN":
         pytest.skip("one kind is enough")
     samples = [{"image": picture(*size, seed)[None], "image_size": np.int32([size])} for seed in range(2)]
-    made = quantized(contents(report.files[0]), kind, samples)
+    made = quantize_network(contents(report.files[0]), kind, samples)
     assert len(made) < 0.3 * len(contents(report.files[0]))
     check_bytes(made, {"dynamic": "FLOAT32", "int8": "INT8"}[kind])
 
@@ -362,7 +362,7 @@ def test_a_wrong_export_is_not_kept(file_of_fpn, tmp_path, pictures, monkeypatch
 
 def test_a_missing_quantiser_or_interpreter_is_named(file_of_fpn, tmp_path, monkeypatch):
     model, size, flatbuffer = file_of_fpn
-    monkeypatch.setattr(tflite_export, "_converted", lambda graph, kind, samples: quantized(flatbuffer, kind, samples))
+    monkeypatch.setattr(tflite_export, "_converted", lambda graph, kind, samples: quantize_network(flatbuffer, kind, samples))
     for missing, sentence in (
         ("ai_edge_quantizer", r"^Quantising needs ai-edge-quantizer: pip install 'mrcnn-tf\[edge\]'\.$"),
         ("ai_edge_litert.interpreter", r"pip install 'mrcnn-tf\[edge\]'\.$"),

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.variant import canvas_of, variant
+from mrcnn_tf.serving.export_setup import fixed_input_size, inference_copy
 
 
 def test_a_variant_has_the_same_weights_and_nothing_in_common(tiny_model):
-    made = variant(tiny_model)
+    made = inference_copy(tiny_model)
     assert made is not tiny_model and made.config == tiny_model.config and made.config is not tiny_model.config
     assert made.dtype_policy.name == tiny_model.dtype_policy.name == "float32"
     for own, other in zip(made.get_weights(), tiny_model.get_weights(), strict=True):
@@ -20,13 +20,13 @@ def test_a_variant_has_the_same_weights_and_nothing_in_common(tiny_model):
 
 def test_choices_of_the_export_are_the_variants_only(tiny_model):
     before = tiny_model.config.detections.max_per_image, tiny_model.config.detections.score_threshold
-    made = variant(tiny_model, "bfloat16", max_detections=1, score_threshold=0.0)
+    made = inference_copy(tiny_model, "bfloat16", max_detections=1, score_threshold=0.0)
     assert made.dtype_policy.name == "mixed_bfloat16"
     found = made.detect(np.zeros((40, 64, 3), np.uint8))
     assert len(found) == 1  # of ten
     after = tiny_model.config.detections
     assert (after.max_per_image, after.score_threshold) == before == (10, 0.01)
-    assert variant(made, "float32").dtype_policy.name == "float32"
+    assert inference_copy(made, "float32").dtype_policy.name == "float32"
 
 
 @pytest.mark.parametrize(
@@ -41,19 +41,19 @@ def test_choices_of_the_export_are_the_variants_only(tiny_model):
 )
 def test_choices_that_are_refused(tiny_model, options, sentence):
     with pytest.raises(UserError, match=sentence):
-        variant(tiny_model, **options)
+        inference_copy(tiny_model, **options)
 
 
 def test_the_default_canvas_is_what_the_resize_rule_makes_at_most(tiny_model):
-    assert canvas_of(tiny_model, None) == (64, 128)
-    made = variant(tiny_model)
+    assert fixed_input_size(tiny_model, None) == (64, 128)
+    made = inference_copy(tiny_model)
     made.config.resize.min_size, made.config.resize.max_size = 800, 1333
-    assert canvas_of(made, None) == (800, 1344)
+    assert fixed_input_size(made, None) == (800, 1344)
 
 
 def test_a_side_or_two_make_a_canvas(tiny_model):
-    assert canvas_of(tiny_model, 96) == (96, 96)
-    assert canvas_of(tiny_model, (64, 96)) == canvas_of(tiny_model, [64, 96]) == (64, 96)
+    assert fixed_input_size(tiny_model, 96) == (96, 96)
+    assert fixed_input_size(tiny_model, (64, 96)) == fixed_input_size(tiny_model, [64, 96]) == (64, 96)
     for wrong in (50, 0, -32, (64, 50), (0, 64)):
         with pytest.raises(UserError, match="doesn't fit the model: give multiples of 32"):
-            canvas_of(tiny_model, wrong)
+            fixed_input_size(tiny_model, wrong)

@@ -1,7 +1,7 @@
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.serving.saved_model import prediction_log, write_warmup
+from mrcnn_tf.serving.saved_model_export import prediction_log, write_warmup
 
 
 @pytest.fixture

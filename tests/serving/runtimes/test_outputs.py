@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from served_stand_in import LABELS
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.outputs import detections_from, latest_version, read_facts
+from mrcnn_tf.serving.outputs import latest_version, make_detections, read_labels
 
 SIZE = (30, 40)
 
@@ -33,7 +33,7 @@ def encoded(masks):
 
 
 def test_padding_is_cut_off_and_classes_get_their_names():
-    found = detections_from(outputs(), read_facts(LABELS), SIZE)
+    found = make_detections(outputs(), read_labels(LABELS), SIZE)
     assert (len(found), found.category_names, found.image_size) == (2, ["tall", "wide"], SIZE)
     np.testing.assert_array_equal(found.category_ids, [4, 17])
     np.testing.assert_array_equal(found.boxes, outputs()["boxes"][:2])
@@ -47,13 +47,13 @@ def test_padding_is_cut_off_and_classes_get_their_names():
 def test_nothing_found_and_no_masks():
     without = outputs(num_detections=np.int32(0))
     del without["masks"]
-    found = detections_from(without, read_facts(LABELS), SIZE)
+    found = make_detections(without, read_labels(LABELS), SIZE)
     assert len(found) == 0 and found.masks is None and found.keypoints is None
 
 
 def test_keypoints_are_told_apart_from_padding():
     keypoints = np.arange(18, dtype=np.float32).reshape(3, 2, 3)
-    found = detections_from(outputs(keypoints=keypoints), read_facts(LABELS), SIZE)
+    found = make_detections(outputs(keypoints=keypoints), read_labels(LABELS), SIZE)
     np.testing.assert_array_equal(found.keypoints, keypoints[:2])
     tall, wide = found.to_coco(3)
     assert tall["keypoints"] == [-0.5, 0.5, 2, 2.5, 3.5, 5] and "keypoints" not in wide
@@ -64,12 +64,12 @@ def test_a_missing_output_is_named(missing):
     given = outputs()
     del given[missing]
     with pytest.raises(UserError, match=f"lack {missing}"):
-        detections_from(given, read_facts(LABELS), SIZE)
+        make_detections(given, read_labels(LABELS), SIZE)
 
 
 def test_labels_of_another_model():
     with pytest.raises(UserError, match=r"1\.\.2.*labels.json"):
-        detections_from(outputs(classes=np.array([3, 1, 0])), read_facts(LABELS), SIZE)
+        make_detections(outputs(classes=np.array([3, 1, 0])), read_labels(LABELS), SIZE)
 
 
 def test_run_lengths_are_the_masks_that_they_came_from():
@@ -78,7 +78,7 @@ def test_run_lengths_are_the_masks_that_they_came_from():
     strings = np.array([*encoded(masks), b""], object)
     given = outputs(masks_rle_bytes=strings)
     del given["masks"]
-    found = detections_from(given, read_facts(LABELS), SIZE)
+    found = make_detections(given, read_labels(LABELS), SIZE)
     np.testing.assert_array_equal(found.masks, masks)
     for result, mask in zip(found.to_coco(1), masks, strict=True):
         np.testing.assert_array_equal(coco_mask.decode(result["segmentation"]), mask)
@@ -87,13 +87,13 @@ def test_run_lengths_are_the_masks_that_they_came_from():
 
 def test_a_picture_of_run_lengths_shows_the_masks():
     size, boxes = (300, 400), outputs()["boxes"] * 10  # large enough for names not to cover the masks
-    facts, image = read_facts(LABELS), np.full((300, 400, 3), 90, np.uint8)
-    of_probabilities = detections_from(outputs(boxes=boxes), facts, size)
+    facts, image = read_labels(LABELS), np.full((300, 400, 3), 90, np.uint8)
+    of_probabilities = make_detections(outputs(boxes=boxes), facts, size)
     given = outputs(boxes=boxes, masks_rle_bytes=np.array([*encoded(of_probabilities.masks), b""], object))
     del given["masks"]
     expected = of_probabilities.draw(image, min_side=0)
-    without = detections_from(outputs(boxes=boxes, masks=np.zeros((3, 8, 8))), facts, size).draw(image, min_side=0)
-    shown = detections_from(given, facts, size).draw(image, min_side=0)
+    without = make_detections(outputs(boxes=boxes, masks=np.zeros((3, 8, 8))), facts, size).draw(image, min_side=0)
+    shown = make_detections(given, facts, size).draw(image, min_side=0)
     assert (shown != expected).any(-1).mean() < 0.02 < 0.2 < (without != expected).any(-1).mean()
 
 
@@ -102,13 +102,13 @@ def test_run_lengths_of_another_image_are_refused(string):
     good = encoded(np.zeros((1, *SIZE), bool))[0]
     given = outputs(masks_rle_bytes=np.array([good, string, b""], object))
     with pytest.raises(UserError, match="run lengths"):
-        detections_from(given, read_facts(LABELS), SIZE)
+        make_detections(given, read_labels(LABELS), SIZE)
 
 
 def test_facts_follow_the_classes_not_the_ids(tmp_path):
     turned = {**LABELS, "categories": LABELS["categories"][::-1]}
     (tmp_path / "labels.json").write_text(json.dumps(turned))
-    facts = read_facts(tmp_path / "labels.json")
+    facts = read_labels(tmp_path / "labels.json")
     assert [category.name for category in facts.categories] == ["wide", "tall"]
     assert facts.categories[1].keypoints == ["top", "foot"] and facts.categories[1].skeleton == [[1, 2]]
     assert (facts.resize.min_size, facts.document) == (64, turned)
@@ -129,17 +129,17 @@ def test_facts_follow_the_classes_not_the_ids(tmp_path):
 def test_facts_that_are_not_ours(tmp_path, changes, words):
     (tmp_path / "labels.json").write_text(json.dumps({**LABELS, **changes}))
     with pytest.raises(UserError, match=words):
-        read_facts(tmp_path / "labels.json")
+        read_labels(tmp_path / "labels.json")
 
 
 def test_facts_that_are_missing_or_no_json(tmp_path):
     with pytest.raises(UserError, match="labels.json"):
-        read_facts(tmp_path / "labels.json")
+        read_labels(tmp_path / "labels.json")
     (tmp_path / "labels.json").write_text("cat\ndog\n")
     with pytest.raises(UserError, match="assets"):
-        read_facts(tmp_path / "labels.json")
+        read_labels(tmp_path / "labels.json")
     with pytest.raises(UserError, match="no SavedModel"):
-        read_facts(tmp_path)
+        read_labels(tmp_path)
 
 
 def test_the_highest_version_counts(tmp_path):
@@ -149,4 +149,4 @@ def test_the_highest_version_counts(tmp_path):
             (tmp_path / name / "saved_model.pb").touch()
     assert latest_version(tmp_path).name == "10" == latest_version(tmp_path / "10").name
     (tmp_path / "10" / "assets" / "labels.json").write_text(json.dumps(LABELS))
-    assert read_facts(tmp_path).document == LABELS
+    assert read_labels(tmp_path).document == LABELS

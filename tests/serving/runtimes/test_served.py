@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from served_stand_in import LABELS, save_image
 
-from mrcnn_tf.cli.predict_files import predict_files
+from mrcnn_tf.cli.predict import predict_files
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.image_files import UnreadableImage
 from mrcnn_tf.serving.runtime import SavedModelRuntime

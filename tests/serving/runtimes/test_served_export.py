@@ -10,7 +10,7 @@ from serving_process import serving, stub_command
 
 from mrcnn_tf.datasets.image_files import UnreadableImage, read_image
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
-from mrcnn_tf.serving.assets import write_assets
+from mrcnn_tf.serving.export_labels import write_assets
 from mrcnn_tf.serving.runtime import SavedModelRuntime
 from mrcnn_tf.serving.served_graph import ServedGraph
 from mrcnn_tf.serving.server_client import ServedModel

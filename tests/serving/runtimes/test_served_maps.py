@@ -11,7 +11,7 @@ from served_stand_in import LABELS
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.ops.panoptic import scaled_labels
-from mrcnn_tf.serving.outputs import detections_from, read_facts
+from mrcnn_tf.serving.outputs import make_detections, read_labels
 from mrcnn_tf.serving.server_client import _array
 
 SIZE = (20, 30)
@@ -19,7 +19,7 @@ STUFF = {
     "stuff": [{"class": 1, "id": 200, "name": "sky"}, {"class": 2, "id": 140, "name": "sea"}],
     "panoptic": {"score_threshold": 0.3, "overlap": 0.5, "stuff_area": 10},
 }
-FACTS = read_facts({**LABELS, **STUFF})
+FACTS = read_labels({**LABELS, **STUFF})
 
 
 def png(pixels):
@@ -76,7 +76,7 @@ def check_segments(found):
 
 
 def test_maps_are_those_that_were_served():
-    check_segments(detections_from(outputs(), FACTS, SIZE))
+    check_segments(make_detections(outputs(), FACTS, SIZE))
 
 
 def test_with_masks_in_run_lengths():
@@ -84,12 +84,12 @@ def test_with_masks_in_run_lengths():
     del given["masks"]
     counts = coco_mask.encode(np.zeros(SIZE, np.uint8, order="F"))["counts"]
     given["masks_rle_bytes"] = np.array([counts, counts, b""], object)
-    check_segments(detections_from(given, FACTS, SIZE))
+    check_segments(make_detections(given, FACTS, SIZE))
 
 
 def test_a_map_without_segments_is_fused_here():
     given = {name: value for name, value in outputs().items() if "segment" not in name}
-    found = detections_from(given | {"semantic": semantic()}, FACTS, SIZE).panoptic
+    found = make_detections(given | {"semantic": semantic()}, FACTS, SIZE).panoptic
     # By the rules of the labels: both detections score enough, the sky is what they leave of it.
     assert [(one.category.name, one.instance) for one in found.segments] == [
         ("tall", 0),
@@ -99,7 +99,7 @@ def test_a_map_without_segments_is_fused_here():
     ]
     assert found.segments[3].area == 240
     without = {name: value for name, value in given.items() if name != "masks"}
-    found = detections_from(without, dataclasses.replace(FACTS, fusion=None), SIZE)
+    found = make_detections(without, dataclasses.replace(FACTS, fusion=None), SIZE)
     assert found.panoptic is None and found.semantic.shape == SIZE
 
 
@@ -112,12 +112,12 @@ def test_a_semantic_head_by_itself():
         "segment_instances": [-1, -1],
         "segment_areas": [312, 240],
     }
-    for facts in (FACTS, read_facts({**LABELS, **STUFF, "categories": []})):
-        found = detections_from(given, facts, SIZE)
+    for facts in (FACTS, read_labels({**LABELS, **STUFF, "categories": []})):
+        found = make_detections(given, facts, SIZE)
         assert len(found) == 0 and found.masks is None
         assert [(one.category.name, one.area) for one in found.panoptic.segments] == [("sky", 312), ("sea", 240)]
     with pytest.raises(UserError, match="lack boxes, scores, classes, num_detections"):
-        detections_from({"image_size": SIZE}, FACTS, SIZE)
+        make_detections({"image_size": SIZE}, FACTS, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -142,23 +142,23 @@ def test_a_semantic_head_by_itself():
 )  # fmt: skip
 def test_maps_of_something_else_are_refused(changes, words):
     with pytest.raises(UserError, match=f"don't fit its labels.*{words}.*labels.json from the same export"):
-        detections_from(outputs(**changes), FACTS, SIZE)
+        make_detections(outputs(**changes), FACTS, SIZE)
 
 
 def test_a_missing_part_is_named():
     given = outputs()
     del given["segment_areas"]
     with pytest.raises(UserError, match="segment_areas"):
-        detections_from(given, FACTS, SIZE)
+        make_detections(given, FACTS, SIZE)
 
 
 def test_labels_with_and_without_stuff():
     with pytest.raises(UserError, match="0 classes of stuff are listed"):
-        detections_from(outputs(), read_facts(LABELS), SIZE)
+        make_detections(outputs(), read_labels(LABELS), SIZE)
     boxes = {name: value for name, value in outputs().items() if "segment" not in name and "png" not in name}
     with pytest.raises(UserError, match="no map of the stuff that is listed"):
-        detections_from(boxes, FACTS, SIZE)
-    found = detections_from(boxes, read_facts(LABELS), SIZE)  # of an export that knew nothing of stuff
+        make_detections(boxes, FACTS, SIZE)
+    found = make_detections(boxes, read_labels(LABELS), SIZE)  # of an export that knew nothing of stuff
     assert found.semantic is None and found.panoptic is None
 
 
@@ -175,12 +175,12 @@ def test_labels_with_and_without_stuff():
 )
 def test_facts_that_are_not_ours(changes, words):
     with pytest.raises(UserError, match=words):
-        read_facts({**LABELS, **STUFF, **changes})
+        read_labels({**LABELS, **STUFF, **changes})
 
 
 def test_stuff_follows_the_classes_not_the_ids():
     assert [one.name for one in FACTS.stuff] == ["sky", "sea"] and FACTS.fusion.stuff_area == 10
-    assert read_facts({**LABELS, **STUFF, "stuff": STUFF["stuff"][::-1]}).stuff == FACTS.stuff
+    assert read_labels({**LABELS, **STUFF, "stuff": STUFF["stuff"][::-1]}).stuff == FACTS.stuff
 
 
 def test_labels_at_another_size():

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.interpreter import read_metadata, with_metadata
+from mrcnn_tf.serving.interpreter import append_metadata, read_metadata
 
 FLATBUFFER = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 4
 DOCUMENT = {"categories": [{"class": 1, "name": "Möwe"}], "input_size": [320, 320]}
@@ -15,7 +15,7 @@ DOCUMENT = {"categories": [{"class": 1, "name": "Möwe"}], "input_size": [320, 3
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "model.tflite"
-    path.write_bytes(with_metadata(FLATBUFFER, DOCUMENT, "Möwe\n"))
+    path.write_bytes(append_metadata(FLATBUFFER, DOCUMENT, "Möwe\n"))
     return path
 
 
@@ -32,7 +32,7 @@ def test_any_zip_reader_finds_the_labels(file):
 
 
 def test_the_same_facts_give_the_same_bytes(file):
-    assert with_metadata(FLATBUFFER, DOCUMENT, "Möwe\n") == file.read_bytes()
+    assert append_metadata(FLATBUFFER, DOCUMENT, "Möwe\n") == file.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -41,10 +41,10 @@ def test_the_same_facts_give_the_same_bytes(file):
         (b"", "isn't a TFLite file"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "isn't a TFLite file"),
         (FLATBUFFER, "doesn't end in the labels"),
-        (with_metadata(FLATBUFFER, DOCUMENT, "")[:-30], "doesn't end in the labels"),
-        (with_metadata(FLATBUFFER, [1], ""), "doesn't end in the labels"),
-        (with_metadata(FLATBUFFER, DOCUMENT, "").replace(b"mrcnn_tf.json", b"elsewise.json"), "doesn't end in the"),
-        (with_metadata(FLATBUFFER, DOCUMENT, "").replace(b'"class"', b'"glass"'), "doesn't end in the labels"),
+        (append_metadata(FLATBUFFER, DOCUMENT, "")[:-30], "doesn't end in the labels"),
+        (append_metadata(FLATBUFFER, [1], ""), "doesn't end in the labels"),
+        (append_metadata(FLATBUFFER, DOCUMENT, "").replace(b"mrcnn_tf.json", b"elsewise.json"), "doesn't end in the"),
+        (append_metadata(FLATBUFFER, DOCUMENT, "").replace(b'"class"', b'"glass"'), "doesn't end in the labels"),
     ],
     ids=["empty", "a picture", "of others", "cut off", "a list", "another archive", "a changed byte"],
 )

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from serving.runtimes import tflite_stand_in as stand_in
 
-from mrcnn_tf.cli.predict_files import predict_files
+from mrcnn_tf.cli.predict import predict_files
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.evaluation.runner import evaluate
-from mrcnn_tf.serving.interpreter import with_metadata
+from mrcnn_tf.serving.interpreter import append_metadata
 from mrcnn_tf.serving.tflite_model import TFLiteModel
 
 pytest.importorskip("ai_edge_litert")
@@ -195,8 +195,8 @@ def test_other_files_are_refused(folder, path):
         "picture": (b"\x89PNG\r\n\x1a\n", "isn't a TFLite file"),
         "cut": (whole[: start // 2], "doesn't end in the labels"),
         "foreign": (whole[:start], "doesn't end in the labels"),
-        "damaged": (with_metadata(whole[: start // 2], stand_in.document(), ""), "can't load"),
-        "labels": (with_metadata(whole[:start], {"categories": []}, ""), r"labels\.tflite: "),
+        "damaged": (append_metadata(whole[: start // 2], stand_in.document(), ""), "can't load"),
+        "labels": (append_metadata(whole[:start], {"categories": []}, ""), r"labels\.tflite: "),
     }
     for name, (content, words) in cases.items():
         file = folder / f"{name}.tflite"

@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.serving.interpreter import with_metadata
+from mrcnn_tf.serving.interpreter import append_metadata
 
 CATEGORIES = [Category(3, "cat", ["ear", "tail"], [[1, 2]]), Category(17, "sea lion")]
 ROWS = 3  # of which two are detections
@@ -48,7 +48,7 @@ def flatbuffer(height, width, masks=True, keypoints=True, semantic=False):
 def write(path, height=64, width=96, rule="torchvision", **heads):
     """Writes such a file; returns its path."""
     facts = document(rule, heads.get("semantic", False))
-    path.write_bytes(with_metadata(flatbuffer(height, width, **heads), facts, "cat\nsea lion\n"))
+    path.write_bytes(append_metadata(flatbuffer(height, width, **heads), facts, "cat\nsea lion\n"))
     return path
 
 
@@ -73,7 +73,7 @@ def write_halves(folder, height=64, width=96):
     for part, function in (("backbone", first), ("heads", second)):
         content = tf.lite.TFLiteConverter.from_concrete_functions([function], model).convert()
         paths.append(folder / f"name.{part}.tflite")
-        paths[-1].write_bytes(with_metadata(content, document() | {"part": part}, "cat\nsea lion\n"))
+        paths[-1].write_bytes(append_metadata(content, document() | {"part": part}, "cat\nsea lion\n"))
     return paths
 
 

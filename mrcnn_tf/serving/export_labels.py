@@ -7,7 +7,7 @@ import pathlib
 import tensorflow as tf
 
 from mrcnn_tf.common.environment import __version__
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 
 MODELS_CONFIG = """\
 # For tensorflow_model_server --model_config_file; base_path is where the server sees this folder.
@@ -104,5 +104,5 @@ def write_server_configs(parent, model_name):
     for name, text in texts.items():
         path = pathlib.Path(parent) / name
         if not path.exists():
-            with replaced(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")

@@ -12,11 +12,11 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.image_files import UnreadableImage, read_image
 from mrcnn_tf.model.assembly import POLICIES
 from mrcnn_tf.ops.native.library import load_custom_ops
-from mrcnn_tf.serving.assets import write_assets, write_server_configs
 from mrcnn_tf.serving.export_check import BY_PRECISION, Differences, check_detections
-from mrcnn_tf.serving.runtime import SavedModelRuntime, sendable_file
+from mrcnn_tf.serving.export_labels import write_assets, write_server_configs
+from mrcnn_tf.serving.export_setup import check_image_files, fixed_input_size, inference_copy
+from mrcnn_tf.serving.runtime import SavedModelRuntime, read_encoded_image
 from mrcnn_tf.serving.served_graph import ServedGraph
-from mrcnn_tf.serving.variant import canvas_of, check_files, variant
 
 # Requests that TensorFlow Serving replays before it answers any, so that the first real one finds a traced graph.
 #
@@ -83,7 +83,7 @@ def _varint(value):
     return bytes(groups)
 
 
-MASKS = ("roi", "rle")
+MASK_FORMATS = ("roi", "rle")
 CUSTOM_OPS_NOTE = """\
 This SavedModel has operations of mrcnn_tf, a compiled library. It runs in Python, on a machine that has mrcnn_tf and
 has built the library for its own TensorFlow (mrcnn-tf build-ops):
@@ -159,8 +159,8 @@ def export_saved_model(
     folder = pathlib.Path(folder)
     _check_folder(folder)
     _check_options(model, masks, input_size, xla, custom_ops)
-    canvas = None if input_size is None else canvas_of(model, input_size)
-    model = variant(model, precision, max_detections, score_threshold)
+    canvas = None if input_size is None else fixed_input_size(model, input_size)
+    model = inference_copy(model, precision, max_detections, score_threshold)
     graph = ServedGraph(model, masks, canvas, xla, custom_ops, gpu)
     facts = {
         "precision": _precision(model),
@@ -169,10 +169,10 @@ def export_saved_model(
         "xla": xla,
         "custom_ops": custom_ops,
     }
-    with _new_folder(folder) as temporary, check_files(check_images) as files:
+    with _new_folder(folder) as temporary, check_image_files(check_images) as files:
         graph.save(temporary)
         write_assets(model, temporary, facts)
-        write_warmup(temporary, [sendable_file(files[0])])
+        write_warmup(temporary, [read_encoded_image(files[0])])
         if custom_ops:
             (temporary / "CUSTOM_OPS.txt").write_text(CUSTOM_OPS_NOTE, encoding="utf-8")
         differences = _compare(model, temporary, files, canvas)
@@ -189,8 +189,8 @@ def _check_folder(folder):
 
 
 def _check_options(model, masks, input_size, xla, custom_ops):
-    if masks not in MASKS:
-        raise UserError(f"There are no masks '{masks}': choose {' or '.join(MASKS)}.")
+    if masks not in MASK_FORMATS:
+        raise UserError(f"There are no masks '{masks}': choose {' or '.join(MASK_FORMATS)}.")
     if masks == "rle" and not model.mask_head:
         raise UserError("The model has no mask head, so nothing to encode: leave masks=rle out.")
     if xla and input_size is None:

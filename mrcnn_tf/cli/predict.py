@@ -3,7 +3,7 @@
 import json
 import pathlib
 
-from mrcnn_tf.common.files import replaced
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.datasets.image_files import UnreadableImage, read_image
 from mrcnn_tf.explain.show_batch import draw_found
 from mrcnn_tf.results.draw import save_png
@@ -46,10 +46,10 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
             continue
         name = _free_name(path.stem, names)
         segments = detections.panoptic
-        with replaced(folder / f"{name}.json") as file:
+        with atomic_write(folder / f"{name}.json") as file:
             file.write_text(json.dumps(_record(path, image, detections), ensure_ascii=False), encoding="utf-8")
         if segments is not None:
-            with replaced(folder / f"{name}{SEGMENTS}.png") as file:
+            with atomic_write(folder / f"{name}{SEGMENTS}.png") as file:
                 file.write_bytes(segments.png())
         save_png(draw_found(image, detections, min_score), folder / f"{name}.png")
         drawn.append((path, int((detections.scores >= min_score).sum()) if segments is None else len(segments)))

@@ -13,7 +13,7 @@ from mrcnn_tf.model.assembly import POLICIES, dtype_policy
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 
-def variant(model, precision=None, max_detections=None, score_threshold=None):
+def inference_copy(model, precision=None, max_detections=None, score_threshold=None):
     """A copy of a model for inference, outside any distribution strategy.
 
     Args:
@@ -42,7 +42,7 @@ def variant(model, precision=None, max_detections=None, score_threshold=None):
     return made
 
 
-def canvas_of(model, input_size):
+def fixed_input_size(model, input_size):
     """(height, width) of the input for a size asked for, or None.
 
     Raises:
@@ -65,7 +65,7 @@ CROPS = ((128, 128), (128, 96), (80, 128))  # height and width of the images of 
 
 
 @contextlib.contextmanager
-def check_files(check_images):
+def check_image_files(check_images):
     """Gives the paths: `check_images`, or for None three of the demo's, cut to several shapes."""
     if check_images is not None:
         yield [pathlib.Path(path) for path in check_images]
