@@ -4,8 +4,14 @@ import json
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
-from mrcnn_tf.evaluation.ground_truth import GroundTruth, keypoint_sigmas, read_ground_truth
-from mrcnn_tf.evaluation.protocol import check_backend, class_figures, figures, run_keypoint_protocol, run_protocol
+from mrcnn_tf.evaluation.ground_truth import GroundTruth
+from mrcnn_tf.evaluation.ground_truth import keypoint_sigmas
+from mrcnn_tf.evaluation.ground_truth import read_ground_truth
+from mrcnn_tf.evaluation.protocol import check_backend
+from mrcnn_tf.evaluation.protocol import class_figures
+from mrcnn_tf.evaluation.protocol import figures
+from mrcnn_tf.evaluation.protocol import run_keypoint_protocol
+from mrcnn_tf.evaluation.protocol import run_protocol
 from mrcnn_tf.evaluation.results import CocoResults
 
 KINDS = ("segm", "keypoints")  # what may be evaluated besides boxes

@@ -6,8 +6,6 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mrcnn_tf.evaluation.semantic_iou import SemanticResults, left_out_lines
-
 # The panoptic figures of one evaluation as a table and as json.
 #
 
@@ -67,6 +65,51 @@ def _figure_table(title, first, *last):
 
 def _texts(figures):
     return ["–" if figures[name] is None else f"{figures[name]:.3f}" for name in FIGURES]
+
+
+@dataclasses.dataclass
+class SemanticResults:
+    """How well each pixel was classified; None stands for "no ground truth of that kind".
+
+    Attributes:
+        images: how many images were evaluated.
+        mIoU: 0..1, the mean over the classes with ground truth.
+        pixel_accuracy: 0..1, the share of the labelled pixels whose class was found.
+        per_class: a dict for each class, all things first: `id` (None of these), `name`, `IoU`, `accuracy` (the share
+            of its pixels that were found) and `pixels` of the ground truth.
+        left_out: a sentence for each image that could not be evaluated.
+    """
+
+    images: int
+    mIoU: float | None
+    pixel_accuracy: float | None
+    per_class: list[dict]
+    left_out: list[str] = dataclasses.field(default_factory=list)
+
+    def to_json(self):
+        """All of it as a plain dict for `json.dump`."""
+        return dataclasses.asdict(self)
+
+    def table(self):
+        """The figures as a rich renderable: over all classes, per class, and what was left out."""
+        table = Table(title=f"{self.images} images, classes of pixels")
+        for heading, justify in (("class", "left"), ("IoU", "right"), ("accuracy", "right")):
+            table.add_column(heading, justify=justify)
+        table.add_row("mean IoU, all pixels' accuracy", _text(self.mIoU), _text(self.pixel_accuracy), end_section=True)
+        for row in self.per_class:
+            table.add_row(Text(row["name"]), _text(row["IoU"]), _text(row["accuracy"]))
+        return Group(table, *left_out_lines(self.left_out))
+
+
+SHOWN = 10
+
+
+def left_out_lines(sentences):
+    """The first of the sentences, and how many more there are, as rich texts."""
+    lines = [Text(sentence) for sentence in sentences[:SHOWN]]
+    if len(sentences) > SHOWN:
+        lines.append(Text(f"... and {len(sentences) - SHOWN} more, all of them in the json."))
+    return lines
 
 
 HEADINGS = {"bbox": "box", "segm": "mask", "keypoints": "keypoints"}

@@ -13,13 +13,20 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.datasets.label_maps import semantic_classes
-from mrcnn_tf.evaluation.coco import evaluate_detections, plan_evaluation, write_results
+from mrcnn_tf.evaluation.coco import evaluate_detections
+from mrcnn_tf.evaluation.coco import plan_evaluation
+from mrcnn_tf.evaluation.coco import write_results
 from mrcnn_tf.evaluation.panoptic_quality import PanopticQuality
 from mrcnn_tf.evaluation.protocol import check_backend
 from mrcnn_tf.evaluation.results import CocoResults
 from mrcnn_tf.evaluation.semantic_iou import SemanticIoU
-from mrcnn_tf.evaluation.truth import read_labels, read_truth, segment_labels, thing_annotations
-from mrcnn_tf.ops.replicas import from_all_workers, local_replicas, workers
+from mrcnn_tf.evaluation.truth import read_labels
+from mrcnn_tf.evaluation.truth import read_truth
+from mrcnn_tf.evaluation.truth import segment_labels
+from mrcnn_tf.evaluation.truth import thing_annotations
+from mrcnn_tf.ops.replicas import from_all_workers
+from mrcnn_tf.ops.replicas import local_replicas
+from mrcnn_tf.ops.replicas import workers
 
 SEGMENT_MAPS = "panoptic"  # the folder of PNGs, beside panoptic.json
 

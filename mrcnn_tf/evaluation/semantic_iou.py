@@ -4,17 +4,14 @@ The rule is detectron2's of semantic segmentation: all things are one class, pix
 mean is over the classes that the ground truth has.
 """
 
-import dataclasses
 import json
 import math
 
 import numpy as np
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from mrcnn_tf.common.categories import IGNORED
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.evaluation.results import SemanticResults
 
 # What is counted image by image, handed from one process to another.
 #
@@ -34,55 +31,7 @@ class ImageCounts:
         self._counts = dict(json.loads(data)) | self._counts
 
 
-# What an evaluation had to leave out, as lines under its tables.
-#
-
-SHOWN = 10
-
-
-def left_out_lines(sentences):
-    """The first of the sentences, and how many more there are, as rich texts."""
-    lines = [Text(sentence) for sentence in sentences[:SHOWN]]
-    if len(sentences) > SHOWN:
-        lines.append(Text(f"... and {len(sentences) - SHOWN} more, all of them in the json."))
-    return lines
-
-
 THINGS = "things"  # the name of class 0
-
-
-@dataclasses.dataclass
-class SemanticResults:
-    """How well each pixel was classified; None stands for "no ground truth of that kind".
-
-    Attributes:
-        images: how many images were evaluated.
-        mIoU: 0..1, the mean over the classes with ground truth.
-        pixel_accuracy: 0..1, the share of the labelled pixels whose class was found.
-        per_class: a dict for each class, all things first: `id` (None of these), `name`, `IoU`, `accuracy` (the share
-            of its pixels that were found) and `pixels` of the ground truth.
-        left_out: a sentence for each image that could not be evaluated.
-    """
-
-    images: int
-    mIoU: float | None
-    pixel_accuracy: float | None
-    per_class: list[dict]
-    left_out: list[str] = dataclasses.field(default_factory=list)
-
-    def to_json(self):
-        """All of it as a plain dict for `json.dump`."""
-        return dataclasses.asdict(self)
-
-    def table(self):
-        """The figures as a rich renderable: over all classes, per class, and what was left out."""
-        table = Table(title=f"{self.images} images, classes of pixels")
-        for heading, justify in (("class", "left"), ("IoU", "right"), ("accuracy", "right")):
-            table.add_column(heading, justify=justify)
-        table.add_row("mean IoU, all pixels' accuracy", _text(self.mIoU), _text(self.pixel_accuracy), end_section=True)
-        for row in self.per_class:
-            table.add_row(Text(row["name"]), _text(row["IoU"]), _text(row["accuracy"]))
-        return Group(table, *left_out_lines(self.left_out))
 
 
 class SemanticIoU(ImageCounts):
@@ -154,7 +103,3 @@ class SemanticIoU(ImageCounts):
 
 def _share(part, whole):
     return part / whole if whole else None
-
-
-def _text(value):
-    return "–" if value is None else f"{value:.3f}"

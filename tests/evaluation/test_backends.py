@@ -13,7 +13,9 @@ from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.evaluation.callback import CocoAP
 from mrcnn_tf.evaluation.coco import evaluate_detections
 from mrcnn_tf.evaluation.ground_truth import read_ground_truth
-from mrcnn_tf.evaluation.protocol import BACKENDS, run_keypoint_protocol, run_protocol
+from mrcnn_tf.evaluation.protocol import BACKENDS
+from mrcnn_tf.evaluation.protocol import run_keypoint_protocol
+from mrcnn_tf.evaluation.protocol import run_protocol
 
 HEIGHT, WIDTH = 150, 200
 POINTS = {7: ["tip", "tail"], 900: ["a", "b", "c"]}  # of the two categories with keypoints

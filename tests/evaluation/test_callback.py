@@ -6,7 +6,8 @@ import pytest
 
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.evaluation import callback
-from mrcnn_tf.evaluation.protocol import FIGURES, KEYPOINT_FIGURES
+from mrcnn_tf.evaluation.protocol import FIGURES
+from mrcnn_tf.evaluation.protocol import KEYPOINT_FIGURES
 from mrcnn_tf.evaluation.results import CocoResults
 
 

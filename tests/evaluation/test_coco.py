@@ -12,7 +12,8 @@ from rich.console import Console
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.coco import evaluate_detections, write_results
+from mrcnn_tf.evaluation.coco import evaluate_detections
+from mrcnn_tf.evaluation.coco import write_results
 from mrcnn_tf.evaluation.protocol import FIGURES
 
 SIZE = 100  # of every image, both sides

@@ -12,8 +12,10 @@ from rich.console import Console
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation.coco import evaluate_detections
-from mrcnn_tf.evaluation.ground_truth import COCO_SIGMAS, read_ground_truth
-from mrcnn_tf.evaluation.protocol import KEYPOINT_FIGURES, run_keypoint_protocol
+from mrcnn_tf.evaluation.ground_truth import COCO_SIGMAS
+from mrcnn_tf.evaluation.ground_truth import read_ground_truth
+from mrcnn_tf.evaluation.protocol import KEYPOINT_FIGURES
+from mrcnn_tf.evaluation.protocol import run_keypoint_protocol
 
 PERSON = {"id": 1, "name": "person", "keypoints": list(COCO_SIGMAS)}
 ARROW = {"id": 4, "name": "arrow", "keypoints": ["tip", "tail"]}

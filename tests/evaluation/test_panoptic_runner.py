@@ -9,22 +9,25 @@ import tensorflow as tf
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.settings import (
-    BoxHeadConfig,
-    DataConfig,
-    MaskHeadConfig,
-    ModelConfig,
-    ResizeConfig,
-    SemanticHeadConfig,
-)
+from mrcnn_tf.config.settings import BoxHeadConfig
+from mrcnn_tf.config.settings import DataConfig
+from mrcnn_tf.config.settings import MaskHeadConfig
+from mrcnn_tf.config.settings import ModelConfig
+from mrcnn_tf.config.settings import ResizeConfig
+from mrcnn_tf.config.settings import SemanticHeadConfig
 from mrcnn_tf.datasets.panoptic_shapes import make_panoptic_shapes
 from mrcnn_tf.evaluation import runner
 from mrcnn_tf.evaluation import runner as tally_module
-from mrcnn_tf.evaluation.callback import CocoAP, main_figure
-from mrcnn_tf.evaluation.runner import Tally, evaluate
-from mrcnn_tf.evaluation.truth import read_panoptic_truth, read_truth
-from mrcnn_tf.results.detections import Detections, MapSemantics
-from mrcnn_tf.results.panoptic import Panoptic, Segment
+from mrcnn_tf.evaluation.callback import CocoAP
+from mrcnn_tf.evaluation.callback import main_figure
+from mrcnn_tf.evaluation.panoptic_truth import read_panoptic_truth
+from mrcnn_tf.evaluation.runner import Tally
+from mrcnn_tf.evaluation.runner import evaluate
+from mrcnn_tf.evaluation.truth import read_truth
+from mrcnn_tf.results.detections import Detections
+from mrcnn_tf.results.detections import MapSemantics
+from mrcnn_tf.results.panoptic import Panoptic
+from mrcnn_tf.results.panoptic import Segment
 
 IMAGES, SIDE = 4, 64
 

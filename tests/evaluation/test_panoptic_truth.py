@@ -10,7 +10,8 @@ from PIL import Image
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation.panoptic_quality import PanopticQuality
-from mrcnn_tf.evaluation.truth import check_categories, read_panoptic_truth
+from mrcnn_tf.evaluation.panoptic_truth import check_categories
+from mrcnn_tf.evaluation.panoptic_truth import read_panoptic_truth
 
 LARGE = 256**3 - 1
 MAP = np.array([[0, 7, 7], [LARGE, LARGE, 300]], np.int32)

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.settings import DataConfig, ResizeConfig
+from mrcnn_tf.config.settings import DataConfig
+from mrcnn_tf.config.settings import ResizeConfig
 from mrcnn_tf.evaluation import runner
 from mrcnn_tf.results.detections import Detections
 
