@@ -15,7 +15,7 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.evaluation.runner import evaluate
+from mrcnn_tf.evaluation.evaluate_model import evaluate
 from mrcnn_tf.training.trainer import train
 
 CHECKPOINTS = "checkpoints"

@@ -6,9 +6,9 @@ import tempfile
 
 from mrcnn_tf.benchmark import worker
 from mrcnn_tf.benchmark.coco_like import coco_like
-from mrcnn_tf.evaluation.coco import evaluate_detections
-from mrcnn_tf.evaluation.ground_truth import read_ground_truth
-from mrcnn_tf.evaluation.protocol import check_backend
+from mrcnn_tf.evaluation.average_precision import check_backend
+from mrcnn_tf.evaluation.average_precision import evaluate_detections
+from mrcnn_tf.evaluation.instance_ground_truth import read_instance_ground_truth
 
 
 def prepare(backend, images=5000, detections=30):
@@ -25,7 +25,7 @@ def prepare(backend, images=5000, detections=30):
 
     def run():
         found = {}
-        read = worker.seconds(lambda: found.update(truth=read_ground_truth(path)))
+        read = worker.seconds(lambda: found.update(truth=read_instance_ground_truth(path)))
         truth = found["truth"]
         evaluate = worker.seconds(lambda: facts.update(figures=_figures(results, truth, backend)))
         return {"read": read, "evaluate": evaluate}

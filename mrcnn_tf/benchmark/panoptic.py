@@ -2,13 +2,16 @@
 
 import dataclasses
 
-from mrcnn_tf.benchmark import inputs, worker
-from mrcnn_tf.benchmark.models import benchmark_config, benchmark_model
+from mrcnn_tf.benchmark import inputs
+from mrcnn_tf.benchmark import worker
+from mrcnn_tf.benchmark.models import benchmark_config
+from mrcnn_tf.benchmark.models import benchmark_model
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.config.settings import PanopticConfig, SemanticHeadConfig
+from mrcnn_tf.config.settings import PanopticConfig
+from mrcnn_tf.config.settings import SemanticHeadConfig
 from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.panoptic import Panoptic
-from mrcnn_tf.weights.structure import COCO_STUFF
+from mrcnn_tf.results.segments import Panoptic
+from mrcnn_tf.weights.architecture import COCO_STUFF
 
 FUSION = PanopticConfig(score_threshold=0.0)  # all instances take part, whatever their scores
 

@@ -1,39 +1,62 @@
-"""The demo: train a small Mask R-CNN on the nuclei tiles that the package ships, evaluate it and draw what it sees."""
+"""`mrcnn-tf demo`: train a small Mask R-CNN on the nuclei tiles that the package ships, evaluate it, draw what it sees.
 
-import dataclasses
+A tile is a part of a microscopy picture; the held-out tiles of data.val are those that are evaluated and drawn.
+"""
+
 import json
 import pathlib
 import shutil
+import time
+from typing import Annotated
 
-import numpy as np
+import typer
 
+from mrcnn_tf.cli.options import AsJson
+from mrcnn_tf.cli.options import Overrides
+from mrcnn_tf.cli.options import console
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import atomic_write
-from mrcnn_tf.config.settings import Config
-from mrcnn_tf.data.pipeline import coco_dataset
-from mrcnn_tf.explain.show_batch import draw_found, draw_sample
-from mrcnn_tf.results.draw import save_png, side_by_side
-from mrcnn_tf.training.trainer import TrainingRun, train
 
-DRAWN_SCORE = 0.5
+DRAWN_SCORE = 0.5  # the pictures show detections of at least this score
 
 
-@dataclasses.dataclass
-class DemoResult:
-    """The training run, whose results are of the held-out tiles, and the pictures."""
+def demo(
+    overrides: Overrides = None,
+    out: Annotated[pathlib.Path, typer.Option(help="The folder for the model, figures and pictures.")] = pathlib.Path(
+        "runs/demo"
+    ),
+    as_json: AsJson = False,
+):
+    """Train a small Mask R-CNN on microscopy tiles that come with the package, evaluate it and draw what it sees."""
+    started = time.perf_counter()
+    from mrcnn_tf.config.load import load_config
 
-    run: TrainingRun
-    pictures: list[pathlib.Path]
+    run, pictures = run_demo(load_config("nuclei_r18_fpn", overrides or []), out, verbose=0 if as_json else "auto")
+    seconds = {"training": run.seconds, "total": time.perf_counter() - started}
+    if as_json:
+        print(json.dumps(run.results.to_json() | {"seconds": seconds}))
+        return
+    console.print(run.results.table())
+    console.print(f"Trained in {seconds['training']:.0f} s, everything took {seconds['total']:.0f} s.")
+    for picture in pictures:
+        console.print(f"Picture: {picture}", soft_wrap=True)
+    model = run.folder / "model.keras"
+    console.print(f"Model:   {model}\nTry it:  mrcnn-tf predict YOUR_IMAGE.png --weights {model}", soft_wrap=True)
 
 
-def run_demo(config: Config, folder, verbose="auto") -> DemoResult:
-    """Trains by the config, evaluates on data.val and draws ground truth and detections of each of its images.
+def run_demo(config, folder, verbose="auto"):
+    """Train by a config, evaluate on data.val, and draw ground truth beside detections for each of its images.
 
     Args:
-        config: `nuclei_r18_fpn`, or one with the same data.
+        config: the `Config` of `nuclei_r18_fpn`, or one with the same data.
         folder: gets the training run's files, `results.json` and a picture per held-out tile under `pictures/`.
         verbose: as in keras.Model.fit.
+
+    Returns:
+        The `TrainingRun`, whose results are of the held-out tiles, and the list of the pictures' paths.
     """
+    from mrcnn_tf.common.files import atomic_write
+    from mrcnn_tf.training.trainer import train
+
     if not config.data.val.annotations:
         raise UserError("The demo needs held-out images: leave data.val.annotations and data.val.images as they are.")
     folder = pathlib.Path(folder)
@@ -42,20 +65,29 @@ def run_demo(config: Config, folder, verbose="auto") -> DemoResult:
     with atomic_write(folder / "results.json") as file:
         figures = run.results.to_json() | {"training_seconds": run.seconds}
         file.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    return DemoResult(run, _draw_all(run.model, config.data.val, folder / "pictures"))
+    return run, _draw_images(run.model, config.data.val, folder / "pictures")
 
 
-def _draw_all(model, data, folder):
-    """Ground truth beside detections for each image of a small dataset, one PNG each, as the network sees them."""
+def _draw_images(model, data, folder):
+    """One PNG for each image of a small dataset, resized as the network sees it; returns their paths."""
+    import numpy as np
+
+    from mrcnn_tf.data.pipeline import coco_dataset
+    from mrcnn_tf.explain.show_batch import draw_found
+    from mrcnn_tf.explain.show_batch import draw_sample
+    from mrcnn_tf.results.draw import save_png
+    from mrcnn_tf.results.draw import side_by_side
+
     pictures = []
     for batch in coco_dataset(data, training=False):
-        found = model.detect_batch(batch | {"original_size": batch["image_size"]})  # in the resized pixels
-        for number, detections in enumerate(found):
-            one = {name: value[number].numpy() for name, value in batch.items()}
-            height, width = one["image_size"]
-            image = np.round(one["image"][:height, :width]).astype(np.uint8)
-            left = draw_sample(one, data.categories, data.stuff)
+        # With the resized image as the original, boxes and masks are in the resized pixels that are drawn.
+        detections_of_images = model.detect_batch(batch | {"original_size": batch["image_size"]})
+        for index, detections in enumerate(detections_of_images):
+            sample = {name: value[index].numpy() for name, value in batch.items()}
+            height, width = sample["image_size"]
+            image = np.round(sample["image"][:height, :width]).astype(np.uint8)
+            left = draw_sample(sample, data.categories, data.stuff)
             right = draw_found(image, detections, min_score=DRAWN_SCORE)
-            pictures.append(folder / f"{one['image_id']}.png")
+            pictures.append(folder / f"{sample['image_id']}.png")
             save_png(side_by_side(left, right), pictures[-1])
     return pictures

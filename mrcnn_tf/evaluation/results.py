@@ -9,7 +9,7 @@ from rich.text import Text
 # The panoptic figures of one evaluation as a table and as json.
 #
 
-FIGURES = ("PQ", "SQ", "RQ")  # panoptic quality, and the qualities of segmentation and of recognition it consists of
+PANOPTIC_METRICS = ("PQ", "SQ", "RQ")  # panoptic quality, and the qualities of segmentation and of recognition it consists of
 
 
 @dataclasses.dataclass
@@ -58,13 +58,13 @@ class PanopticResults:
 def _figure_table(title, first, *last):
     table = Table(title=title)
     table.add_column(first)
-    for heading in (*FIGURES, *last):
+    for heading in (*PANOPTIC_METRICS, *last):
         table.add_column(heading, justify="right")
     return table
 
 
 def _texts(figures):
-    return ["–" if figures[name] is None else f"{figures[name]:.3f}" for name in FIGURES]
+    return ["–" if figures[name] is None else f"{figures[name]:.3f}" for name in PANOPTIC_METRICS]
 
 
 @dataclasses.dataclass

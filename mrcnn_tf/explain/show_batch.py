@@ -5,10 +5,14 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mrcnn_tf.common.categories import IGNORED, Category
-from mrcnn_tf.results.draw import MIN_SIDE, draw_ground_truth, save_png
-from mrcnn_tf.results.fonts import font_for
-from mrcnn_tf.results.panoptic import Panoptic, Segment
+from mrcnn_tf.common.categories import IGNORED
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.results.draw import MIN_SIDE
+from mrcnn_tf.results.draw import draw_ground_truth
+from mrcnn_tf.results.draw import save_png
+from mrcnn_tf.results.draw_text import font_for
+from mrcnn_tf.results.segments import Panoptic
+from mrcnn_tf.results.segments import Segment
 
 TILE = 620  # pixels, the longer side of each image on the sheet of a batch
 LIGHT = 0.3  # of ignored pixels, which are darkened

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
-from mrcnn_tf.common.categories import MAX_STUFF_CLASSES, max_keypoints
+from mrcnn_tf.common.categories import MAX_STUFF_CLASSES
+from mrcnn_tf.common.categories import max_keypoints
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.load import model_config
 from mrcnn_tf.config.settings import ModelConfig
@@ -17,13 +18,15 @@ from mrcnn_tf.model.assembly import Assembly
 from mrcnn_tf.model.rois import foreground
 from mrcnn_tf.model.steps import make_detect_function
 from mrcnn_tf.model.trainable import Trainable
-from mrcnn_tf.ops import canvas
-from mrcnn_tf.ops.boxes import points_to_original, to_original
+from mrcnn_tf.ops import padding
+from mrcnn_tf.ops.boxes import points_to_original
+from mrcnn_tf.ops.boxes import to_original
 from mrcnn_tf.ops.matching import image_seeds
-from mrcnn_tf.ops.replicas import at_least_one
-from mrcnn_tf.results.detections import Detections, Semantics
+from mrcnn_tf.ops.replicas import fill_empty_batch
+from mrcnn_tf.results.detections import Detections
+from mrcnn_tf.results.detections import SemanticLogits
 from mrcnn_tf.weights.fit import load_into
-from mrcnn_tf.weights.source import read_weights
+from mrcnn_tf.weights.pretrained import read_pretrained
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -107,6 +110,21 @@ class MaskRCNN(Trainable):
                 layer.build(None)
         self.built = True
 
+    @property
+    def categories(self):
+        """List of K `Category`s, class 1 first."""
+        return self.config.categories
+
+    @property
+    def stuff(self):
+        """List of S `Category`s of the semantic head, class 1 first."""
+        return self.config.stuff
+
+    @property
+    def resize(self):
+        """The `ResizeConfig` by which `detect` resizes an image."""
+        return self.config.resize
+
     def call(self, inputs, training=False):
         """Detections of a batch.
 
@@ -124,32 +142,32 @@ class MaskRCNN(Trainable):
             `image`, and `semantic_size` int32 [B, 2], the (height, width) of `image` that they are of. Without a box
             head the latter two alone.
         """
-        return self.detections(inputs, self.canvas_size(inputs), training)
+        return self.detections(inputs, self.compute_padded_size(inputs), training)
 
-    def canvas_size(self, inputs):
+    def compute_padded_size(self, inputs):
         """int32 [B, 2] = (height, width): each image's own area in a batch, its size up to the coarsest stride."""
-        return canvas.canvas(inputs["image_size"], self.divisor)
+        return padding.round_up(inputs["image_size"], self.divisor)
 
-    def features(self, inputs, canvas_size=None, training=False):
+    def features(self, inputs, padded_size=None, training=False):
         """The maps [B, H_l, W_l, C] that RPN and heads read: the pyramid, or the backbone's last one."""
         images = self.preprocess.normalize(inputs["image"], inputs["image_size"])
-        maps = self.backbone(images, canvas_size=canvas_size, training=training)
-        return self.fpn(maps, canvas_size=canvas_size) if self.fpn else maps[-1:]
+        maps = self.backbone(images, padded_size=padded_size, training=training)
+        return self.fpn(maps, padded_size=padded_size) if self.fpn else maps[-1:]
 
-    def features_and_scores(self, inputs, canvas_size=None, training=False):
+    def features_and_scores(self, inputs, padded_size=None, training=False):
         """The maps, and what the RPN's head says of them: three lists over levels, see `RPNHead`."""
-        features = self.features(inputs, canvas_size, training)
-        return features, *(self.rpn.scores(features, canvas_size) if self.rpn else ((), ()))
+        features = self.features(inputs, padded_size, training)
+        return features, *(self.rpn.scores(features, padded_size) if self.rpn else ((), ()))
 
-    def detections(self, inputs, canvas_size=None, training=False):
-        """As `call`, each image's own area in the batch being `canvas_size` int32 [B, 2]; None: all of it."""
-        return self.detections_in(*self.features_and_scores(inputs, canvas_size, training), inputs, canvas_size)
+    def detections(self, inputs, padded_size=None, training=False):
+        """As `call`, each image's own area in the batch being `padded_size` int32 [B, 2]; None: all of it."""
+        return self.detections_in(*self.features_and_scores(inputs, padded_size, training), inputs, padded_size)
 
-    def detections_in(self, features, rpn_logits, rpn_deltas, inputs, canvas_size=None):
+    def detections_in(self, features, rpn_logits, rpn_deltas, inputs, padded_size=None):
         """The same from maps and what the RPN's head gave on them; of `inputs` the two sizes count."""
-        outputs = self._instances_in(features, rpn_logits, rpn_deltas, inputs, canvas_size) if self.rpn else {}
+        outputs = self._instances_in(features, rpn_logits, rpn_deltas, inputs, padded_size) if self.rpn else {}
         if self.semantic_head:
-            outputs["semantic_logits"] = self.semantic_head(self.semantic_maps(features), canvas_size)
+            outputs["semantic_logits"] = self.semantic_head(self.semantic_maps(features), padded_size)
             outputs["semantic_size"] = inputs["image_size"]
         return outputs
 
@@ -157,11 +175,11 @@ class MaskRCNN(Trainable):
         """Those of the pyramid's levels that the semantic head reads."""
         return features[: len(self.semantic_head.strides)]
 
-    def _instances_in(self, features, rpn_logits, rpn_deltas, inputs, canvas_size):
+    def _instances_in(self, features, rpn_logits, rpn_deltas, inputs, padded_size):
         sizes = inputs["image_size"], inputs["original_size"]
         extent = inputs["image_size"] - int(self.box_ends[-1])
-        proposals = self.rpn.propose(features, rpn_logits, rpn_deltas, extent, canvas_size)
-        logits, deltas = self.box_head(self.box_features(features, proposals.boxes, canvas_size))
+        proposals = self.rpn.propose(features, rpn_logits, rpn_deltas, extent, padded_size)
+        logits, deltas = self.box_head(self.box_features(features, proposals.boxes, padded_size))
         detected = self.box_head.detect(logits, deltas, proposals, extent)
         boxes = tf.where(detected.valid[..., None], detected.boxes + self.box_ends, 0.0)
         outputs = {
@@ -171,13 +189,13 @@ class MaskRCNN(Trainable):
             "num_detections": tf.reduce_sum(tf.cast(detected.valid, tf.int32), axis=1),
         }
         if self.mask_head:
-            masks = self.mask_head(self.mask_features(features, detected.boxes, canvas_size), detected.classes)
+            masks = self.mask_head(self.mask_features(features, detected.boxes, padded_size), detected.classes)
             outputs["masks"] = tf.exp(masks.foreground)
         if self.keypoint_head:
             heatmaps = self.keypoint_head(
-                self.keypoint_features(features, detected.boxes, canvas_size), detected.classes
+                self.keypoint_features(features, detected.boxes, padded_size), detected.classes
             )
-            canvas_pixels = canvas.static_canvas(features[0], self.rpn.strides[0])
+            canvas_pixels = padding.static_image_size(features[0], self.rpn.strides[0])
             keypoints = self.keypoint_head.detect(heatmaps, boxes, detected.classes, canvas_pixels)
             outputs["keypoints"] = points_to_original(keypoints, *sizes)
         return outputs
@@ -185,27 +203,27 @@ class MaskRCNN(Trainable):
     def compute_losses(self, batch, training=True):
         """The losses by name, float32 scalars, of a batch of the data contract (see data/pipeline.py)."""
         if self.distribute_strategy.num_replicas_in_sync > 1:
-            batch = at_least_one(batch)
-        canvas_size = self.canvas_size(batch)
-        features = self.features(batch, canvas_size, training)
-        found = self._instance_losses(batch, features, canvas_size, training) if self.rpn else {}
+            batch = fill_empty_batch(batch)
+        padded_size = self.compute_padded_size(batch)
+        features = self.features(batch, padded_size, training)
+        found = self._instance_losses(batch, features, padded_size, training) if self.rpn else {}
         if self.semantic_head:
-            logits = self.semantic_head(self.semantic_maps(features), canvas_size)
+            logits = self.semantic_head(self.semantic_maps(features), padded_size)
             loss = losses.semantic_loss(logits, batch["semantic"])
             found["loss_semantic"] = self.config.semantic_head.loss_weight * loss
         return found
 
-    def _instance_losses(self, batch, features, canvas_size, training):
+    def _instance_losses(self, batch, features, padded_size, training):
         rules = self.config.conventions
         boxes, classes, crowd = batch["boxes"] - self.box_ends, batch["classes"], batch["crowd"]
         step = self.optimizer.iterations if training and self.compiled else 0
         seeds = image_seeds(self.seed, step, batch["image_id"])
-        anchors = self.rpn.sample_anchors(features, boxes, classes > 0, crowd, seeds, canvas_size)
+        anchors = self.rpn.sample_anchors(features, boxes, classes > 0, crowd, seeds, padded_size)
         extent = batch["image_size"] - int(self.box_ends[-1])
-        proposals = self.rpn(features, extent, canvas_size, training=True)
+        proposals = self.rpn(features, extent, padded_size, training=True)
         rois = self.roi_sampler(proposals, boxes, classes, crowd, seeds)
         positives = foreground(rois, self.roi_sampler.most_positives)
-        box_features = self.box_features(features, rois.boxes, canvas_size)
+        box_features = self.box_features(features, rois.boxes, padded_size)
         logits, deltas = self.box_head(box_features)
         found = {
             "loss_rpn_objectness": losses.rpn_objectness_loss(anchors, rules.rpn_normalizer),
@@ -217,12 +235,12 @@ class MaskRCNN(Trainable):
             if self.mask_features is self.box_features:
                 mask_features = box_features[:, : positives.boxes.shape[1]]
             else:
-                mask_features = self.mask_features(features, positives.boxes, canvas_size)
+                mask_features = self.mask_features(features, positives.boxes, padded_size)
             masks = self.mask_head(mask_features, positives.classes)
             targets = self.mask_head.targets(batch["masks"], boxes, positives)
             found["loss_mask"] = losses.mask_loss(masks, targets, positives.positive)
         if self.keypoint_head:
-            keypoint_features = self.keypoint_features(features, positives.boxes, canvas_size)
+            keypoint_features = self.keypoint_features(features, positives.boxes, padded_size)
             heatmaps = self.keypoint_head(keypoint_features, positives.classes)
             found["loss_keypoint"] = losses.keypoint_loss(
                 heatmaps, *self.keypoint_head.targets(batch["keypoints"], positives)
@@ -288,7 +306,7 @@ class MaskRCNN(Trainable):
     def _semantics(self, outputs):
         """Boxes without masks can't be fused with stuff."""
         fusion = self.config.panoptic if self.mask_head or not self.box_head else None
-        return Semantics(outputs["semantic_logits"], outputs["semantic_size"], self.config.stuff, fusion)
+        return SemanticLogits(outputs["semantic_logits"], outputs["semantic_size"], self.config.stuff, fusion)
 
     def load_pretrained(self, source, allow_missing=False, map_classes=False, verbose=True):
         """Loads published weights, or those of another model, whatever its classes.
@@ -324,7 +342,7 @@ class MaskRCNN(Trainable):
             overrides: settings as in `load_config`, such as "model.detections.score_threshold=0.5".
             **kwargs: as in `MaskRCNN`.
         """
-        weights = read_weights(source)
+        weights = read_pretrained(source)
         model = cls(weights.config(overrides).model, **kwargs)
         model.load_pretrained(weights, allow_missing, verbose=verbose)
         return model

@@ -10,18 +10,18 @@ from pycocotools import mask as coco_mask
 
 from mrcnn_tf.datasets.run_lengths import decode_strings
 from mrcnn_tf.ops.masks import paste_masks, paste_window
-from mrcnn_tf.ops.panoptic import semantic_map
+from mrcnn_tf.ops.panoptic_maps import semantic_map
 from mrcnn_tf.results import draw
-from mrcnn_tf.results.panoptic import Panoptic
+from mrcnn_tf.results.segments import Panoptic
 
 NAMED_IN_REPR = 5
 
 # Of one image: logits [h, w, S + 1] of all things and S classes of stuff; the (h, w) of the network's image that they
 # are of; the S `Category`s; and the `PanopticConfig` by which instances and stuff are fused, None where they aren't.
-Semantics = collections.namedtuple("Semantics", "logits size stuff fusion")
+SemanticLogits = collections.namedtuple("Semantics", "logits size stuff fusion")
 # The same with the map itself, uint8 [H, W]; and what an exported model made of it, an `ops.panoptic.Fused` of numpy
 # arrays, or None: then it is fused here.
-MapSemantics = collections.namedtuple("MapSemantics", "labels fused stuff fusion")
+SemanticMap = collections.namedtuple("MapSemantics", "labels fused stuff fusion")
 
 
 class Detections:
@@ -117,10 +117,10 @@ class Detections:
     def semantic(self):
         if self.semantics is None:
             return None
-        if isinstance(self.semantics, Semantics):
+        if isinstance(self.semantics, SemanticLogits):
             logits, size = (tf.convert_to_tensor(value) for value in self.semantics[:2])
             labels = _semantic_function(logits.shape[2])(logits, size, tf.constant(self.image_size)).numpy()
-            self.semantics = MapSemantics(labels, None, *self.semantics[2:])
+            self.semantics = SemanticMap(labels, None, *self.semantics[2:])
         return self.semantics.labels
 
     @functools.cached_property
@@ -128,7 +128,7 @@ class Detections:
         given = self.semantics
         if given is None or given.fusion is None:
             return None
-        if isinstance(given, MapSemantics) and given.fused:
+        if isinstance(given, SemanticMap) and given.fused:
             return Panoptic.from_fused(*given.fused[:3], self, given.stuff)
         return Panoptic.fuse(self, self.semantic, given.stuff, given.fusion)
 

@@ -15,7 +15,7 @@ from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.ops.masks import MaskWindow, paste_window
-from mrcnn_tf.results.fonts import font_for
+from mrcnn_tf.results.draw_text import font_for
 
 # Keypoints drawn as dots and the limbs between them as lines.
 #

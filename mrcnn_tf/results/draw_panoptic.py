@@ -21,7 +21,7 @@ from mrcnn_tf.results.draw import (
     instance_colour,
     tag_size,
 )
-from mrcnn_tf.results.fonts import font_for
+from mrcnn_tf.results.draw_text import font_for
 
 OPACITY = 0.5
 # Powers of the root of x^4 = x + 1: its multiples fill a cube evenly, so that the colours of any few ids differ.

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mrcnn_tf.common.categories import Category, parse_categories
+from mrcnn_tf.common.categories import Category
+from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.settings import PanopticConfig, ResizeConfig
+from mrcnn_tf.config.settings import PanopticConfig
+from mrcnn_tf.config.settings import ResizeConfig
 from mrcnn_tf.datasets.label_maps import colour_numbers
-from mrcnn_tf.ops.panoptic import Fused
-from mrcnn_tf.results.detections import Detections, EncodedMaskDetections, MapSemantics
+from mrcnn_tf.ops.panoptic_maps import Fused
+from mrcnn_tf.results.detections import Detections
+from mrcnn_tf.results.detections import EncodedMaskDetections
+from mrcnn_tf.results.detections import SemanticMap
 
 # From an exported model's map of classes, and its segments, to what `Detections` take.
 #
@@ -45,7 +49,7 @@ def make_semantics(outputs, facts, image_size, found):
     if not facts.stuff or labels.max() > len(facts.stuff):
         raise ValueError(f"a map with class {labels.max()} where {len(facts.stuff)} classes of stuff are listed")
     fused = _fused(outputs, facts, image_size, found) if "segments_png_bytes" in outputs else None
-    return MapSemantics(labels, fused, facts.stuff, facts.fusion)
+    return SemanticMap(labels, fused, facts.stuff, facts.fusion)
 
 
 def _fused(outputs, facts, image_size, found):

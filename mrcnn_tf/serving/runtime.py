@@ -8,11 +8,16 @@ import tensorflow as tf
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.image_files import UnreadableImage, checked_pixels, read_image
+from mrcnn_tf.datasets.image_files import UnreadableImage
+from mrcnn_tf.datasets.image_files import checked_pixels
+from mrcnn_tf.datasets.image_files import read_image
 from mrcnn_tf.ops.native.library import load_custom_ops
-from mrcnn_tf.ops.panoptic import scaled_labels
-from mrcnn_tf.results.detections import Detections, EncodedMaskDetections
-from mrcnn_tf.serving.outputs import latest_version, make_detections, read_labels
+from mrcnn_tf.ops.panoptic_maps import resize_labels
+from mrcnn_tf.results.detections import Detections
+from mrcnn_tf.results.detections import EncodedMaskDetections
+from mrcnn_tf.serving.outputs import latest_version
+from mrcnn_tf.serving.outputs import make_detections
+from mrcnn_tf.serving.outputs import read_labels
 
 # The bytes of an image as an exported model takes them.
 #
@@ -154,7 +159,7 @@ class Runtime:
             keypoints=keypoints,
             keypoint_offset=found.keypoint_offset,
             semantics=found.semantics
-            and found.semantics._replace(labels=scaled_labels(found.semantic, size), fused=None),
+            and found.semantics._replace(labels=resize_labels(found.semantic, size), fused=None),
         )
 
     @staticmethod

@@ -12,8 +12,9 @@ import keras
 
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.problems import CONSOLE
-from mrcnn_tf.evaluation.callback import CocoAP
-from mrcnn_tf.training.snapshot import code_version, snapshot
+from mrcnn_tf.evaluation.evaluate_model import CocoAP
+from mrcnn_tf.training.snapshot import library_versions
+from mrcnn_tf.training.snapshot import snapshot
 
 # The running averages of the weights (`train.ema`) in the place of the weights, for evaluation and saving.
 #
@@ -22,7 +23,7 @@ from mrcnn_tf.training.snapshot import code_version, snapshot
 #
 
 @contextlib.contextmanager
-def averaged(model):
+def averaged_weights(model):
     """Within it, the model's trained weights are their averages; nothing happens where the optimizer keeps none."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     averages = getattr(optimizer, "averages", [])
@@ -37,11 +38,11 @@ def averaged(model):
             weight.assign(value)
 
 
-class EvaluateAverages(CocoAP):
+class EvaluateAveragedWeights(CocoAP):
     """CocoAP of the averages of the weights, where the optimizer keeps them."""
 
     def on_epoch_end(self, epoch, logs=None):
-        with averaged(self.model):
+        with averaged_weights(self.model):
             super().on_epoch_end(epoch, logs)
 
 
@@ -67,7 +68,7 @@ class SaveBest(keras.callbacks.Callback):
             return
         self.best = value
         try:
-            with averaged(self.model), atomic_write(self.path) as temporary:
+            with averaged_weights(self.model), atomic_write(self.path) as temporary:
                 self.model.save(temporary)
         except OSError as error:
             CONSOLE.print(
@@ -118,7 +119,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
             return
         facts = {
             "step": self.step,
-            "version": code_version(),
+            "version": library_versions(),
             "config": self.config,
             "figures": figures,
             "history": list(self.history.epochs),
@@ -130,7 +131,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
 # Stopping when the figure that matters no longer rises.
 #
 
-def out_of_patience(history, figure, patience):
+def should_stop_early(history, figure, patience):
     """Whether the last `patience` evaluations have all missed the best figure before them.
 
     It follows from the history alone, so a run that was interrupted decides as one that wasn't. Epochs without the
@@ -165,7 +166,7 @@ class EarlyStopping(keras.callbacks.Callback):
         self.stopped = False
 
     def on_epoch_end(self, epoch, logs=None):
-        self.stopped = out_of_patience(self.history.epochs, self.figure, self.patience)
+        self.stopped = should_stop_early(self.history.epochs, self.figure, self.patience)
         if self.stopped:
             self.model.stop_training = True
 
@@ -173,7 +174,7 @@ class EarlyStopping(keras.callbacks.Callback):
 # The figures of all epochs so far, as one json file.
 #
 
-class History(keras.callbacks.Callback):
+class SaveHistory(keras.callbacks.Callback):
     """Keeps a dictionary of losses and figures for each epoch and writes their list after each.
 
     Args:

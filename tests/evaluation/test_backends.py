@@ -10,12 +10,12 @@ from pycocotools import mask as coco_mask
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.evaluation.callback import CocoAP
-from mrcnn_tf.evaluation.coco import evaluate_detections
-from mrcnn_tf.evaluation.ground_truth import read_ground_truth
-from mrcnn_tf.evaluation.protocol import BACKENDS
-from mrcnn_tf.evaluation.protocol import run_keypoint_protocol
-from mrcnn_tf.evaluation.protocol import run_protocol
+from mrcnn_tf.evaluation.average_precision import BACKENDS
+from mrcnn_tf.evaluation.average_precision import evaluate_detections
+from mrcnn_tf.evaluation.average_precision import run_keypoint_protocol
+from mrcnn_tf.evaluation.average_precision import run_protocol
+from mrcnn_tf.evaluation.evaluate_model import CocoAP
+from mrcnn_tf.evaluation.instance_ground_truth import read_instance_ground_truth
 
 HEIGHT, WIDTH = 150, 200
 POINTS = {7: ["tip", "tail"], 900: ["a", "b", "c"]}  # of the two categories with keypoints
@@ -120,7 +120,7 @@ def test_each_precision_and_recall_is_the_same(tmp_path, seed):
     data, results = random_dataset(seed)
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(data))
-    truth, image_ids = read_ground_truth(path), [image["id"] for image in data["images"]]
+    truth, image_ids = read_instance_ground_truth(path), [image["id"] for image in data["images"]]
     sigmas = {category_id: np.linspace(0.05, 0.2, len(names)) for category_id, names in POINTS.items()}
     for kind in ("bbox", "segm"):
         runs = [run_protocol(kind, truth, results, image_ids, CATEGORY_IDS, backend) for backend in BACKENDS]

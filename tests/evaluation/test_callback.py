@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.evaluation import callback
-from mrcnn_tf.evaluation.protocol import FIGURES
-from mrcnn_tf.evaluation.protocol import KEYPOINT_FIGURES
+from mrcnn_tf.evaluation.average_precision import KEYPOINT_METRICS
+from mrcnn_tf.evaluation.average_precision import METRICS
 from mrcnn_tf.evaluation.results import CocoResults
 
 
@@ -29,19 +28,19 @@ def precisions(monkeypatch):
 
         def evaluate(model, data_config, progress):
             assert isinstance(model, keras.Model) and data_config.annotations == "val.json"
-            segm = dict.fromkeys(FIGURES, remaining.pop(0)) | {"APs": None}
+            segm = dict.fromkeys(METRICS, remaining.pop(0)) | {"APs": None}
             bbox = {name: value and value / 2 for name, value in segm.items()}
-            keypoints = dict.fromkeys(KEYPOINT_FIGURES, segm["AP"] * 0.8) if with_keypoints else None
+            keypoints = dict.fromkeys(KEYPOINT_METRICS, segm["AP"] * 0.8) if with_keypoints else None
             return CocoResults(1, bbox, segm, keypoints, [], []), []
 
-        monkeypatch.setattr(callback, "evaluate", evaluate)
+        monkeypatch.setattr(evaluate, "evaluate", evaluate)
         return remaining
 
     return give
 
 
 def coco_ap(**keys):
-    return callback.CocoAP(DataConfig(annotations="val.json"), **keys)
+    return evaluate.CocoAP(DataConfig(annotations="val.json"), **keys)
 
 
 def test_figures_join_the_logs(precisions, capsys):

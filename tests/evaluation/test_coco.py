@@ -12,9 +12,9 @@ from rich.console import Console
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.coco import evaluate_detections
-from mrcnn_tf.evaluation.coco import write_results
-from mrcnn_tf.evaluation.protocol import FIGURES
+from mrcnn_tf.evaluation.average_precision import METRICS
+from mrcnn_tf.evaluation.average_precision import evaluate_detections
+from mrcnn_tf.evaluation.average_precision import write_results
 
 SIZE = 100  # of every image, both sides
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 90, "name": "brush"}]
@@ -300,7 +300,7 @@ def test_table_and_json_tell_zero_from_unknown(annotate):
     outcome = evaluate_detections([found([18, 10, 40, 40])], annotate([truth([10, 10, 40, 40])]))
     plain = json.loads(json.dumps(outcome.to_json(), allow_nan=False))
     assert plain["bbox"]["AP75"] == 0.0 and plain["bbox"]["APs"] is None
-    assert list(plain["segm"]) == list(FIGURES)
+    assert list(plain["segm"]) == list(METRICS)
     screen = io.StringIO()
     Console(width=100, file=screen).print(outcome.table())
     rows = {line.split("│")[1].strip(): line for line in screen.getvalue().splitlines() if line.startswith("│")}

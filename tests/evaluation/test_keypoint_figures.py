@@ -11,11 +11,11 @@ from rich.console import Console
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.coco import evaluate_detections
-from mrcnn_tf.evaluation.ground_truth import COCO_SIGMAS
-from mrcnn_tf.evaluation.ground_truth import read_ground_truth
-from mrcnn_tf.evaluation.protocol import KEYPOINT_FIGURES
-from mrcnn_tf.evaluation.protocol import run_keypoint_protocol
+from mrcnn_tf.evaluation.average_precision import KEYPOINT_METRICS
+from mrcnn_tf.evaluation.average_precision import evaluate_detections
+from mrcnn_tf.evaluation.average_precision import run_keypoint_protocol
+from mrcnn_tf.evaluation.instance_ground_truth import COCO_SIGMAS
+from mrcnn_tf.evaluation.instance_ground_truth import read_instance_ground_truth
 
 PERSON = {"id": 1, "name": "person", "keypoints": list(COCO_SIGMAS)}
 ARROW = {"id": 4, "name": "arrow", "keypoints": ["tip", "tail"]}
@@ -100,7 +100,7 @@ def test_figures_are_those_of_pycocotools(annotate, capsys):
     capsys.readouterr()
     outcome = evaluate_detections(detections, path)
     assert capsys.readouterr().out == ""
-    assert tuple(outcome.keypoints) == KEYPOINT_FIGURES
+    assert tuple(outcome.keypoints) == KEYPOINT_METRICS
     assert list(outcome.keypoints.values()) == pytest.approx(evaluation.stats.tolist())
     assert all(0.02 < value < 0.98 for value in outcome.keypoints.values())
     assert outcome.per_class[0]["keypoints_AP"] == pytest.approx(outcome.keypoints["AP"])
@@ -113,7 +113,7 @@ def test_similarity_is_the_published_formula(annotate, sigmas):
     labels = np.array([[20, 20, 2], [45, 30, 1]])
     guess = np.array([[23, 24], [44, 28]])
     similarity = run_keypoint_protocol(
-        read_ground_truth(annotate([truth(labels)])), [found(guess)], [1], {4: np.array(sigmas)}
+        read_instance_ground_truth(annotate([truth(labels)])), [found(guess)], [1], {4: np.array(sigmas)}
     ).ious[1, 4]
     distances = np.hypot(*(guess - labels[:, :2]).T)  # 5 and sqrt(5) pixels
     expected = np.exp(-(distances**2) / (2 * AREA * (2 * np.array(sigmas)) ** 2)).mean()
@@ -207,9 +207,9 @@ def test_at_most_twenty_detections_count(annotate):
 
 @pytest.mark.parametrize("keys", [{}, {"num_keypoints": 2}])
 def test_missing_counts_are_counted_and_given_ones_kept(annotate, keys):
-    record = read_ground_truth(annotate([truth([[20, 20, 2], [40, 20, 1]], **keys)])).annotations[0]
+    record = read_instance_ground_truth(annotate([truth([[20, 20, 2], [40, 20, 1]], **keys)])).annotations[0]
     assert record["num_keypoints"] == 2
-    record = read_ground_truth(annotate([truth([[20, 20, 2], [0, 0, 0]], num_keypoints=0)])).annotations[0]
+    record = read_instance_ground_truth(annotate([truth([[20, 20, 2], [0, 0, 0]], num_keypoints=0)])).annotations[0]
     assert record["num_keypoints"] == 0
 
 

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.panoptic_quality import PanopticQuality
-from mrcnn_tf.evaluation.results import FIGURES
+from mrcnn_tf.evaluation.panoptic_metrics import PanopticQuality
+from mrcnn_tf.evaluation.results import PANOPTIC_METRICS
 
 CAT, DOG, SKY = Category(3, "cat"), Category(7, "dog"), Category(92, "sky")
 COUNTS = ("tp", "fp", "fn")
@@ -134,11 +134,11 @@ def test_means_are_over_the_categories_that_occur():
     truth, found = listed(s1=CAT, s3=DOG, s4=SKY), listed(s1=CAT, s2=CAT, s4=SKY)
     image = ("1111111111 3333333333 4444444444", truth, "1111112222 0000000000 4444444444", found)
     results = results_of(image, stuff=(SKY, Category(200, "grass")))
-    assert [row_of(results, CAT)[name] for name in FIGURES] == pytest.approx([0.4, 0.6, 2 / 3])
-    assert [row_of(results, DOG)[name] for name in FIGURES] == [0, 0, 0]
-    assert [results.all[name] for name in FIGURES] == pytest.approx([1.4 / 3, 1.6 / 3, 5 / 9])
-    assert [results.things[name] for name in FIGURES] == pytest.approx([0.2, 0.3, 1 / 3])
-    assert [results.stuff[name] for name in FIGURES] == [1, 1, 1]
+    assert [row_of(results, CAT)[name] for name in PANOPTIC_METRICS] == pytest.approx([0.4, 0.6, 2 / 3])
+    assert [row_of(results, DOG)[name] for name in PANOPTIC_METRICS] == [0, 0, 0]
+    assert [results.all[name] for name in PANOPTIC_METRICS] == pytest.approx([1.4 / 3, 1.6 / 3, 5 / 9])
+    assert [results.things[name] for name in PANOPTIC_METRICS] == pytest.approx([0.2, 0.3, 1 / 3])
+    assert [results.stuff[name] for name in PANOPTIC_METRICS] == [1, 1, 1]
     assert (results.all["n"], results.things["n"], results.stuff["n"]) == (3, 2, 1)
     assert [row["isthing"] for row in results.per_class] == [True, True, False, False]
     assert results.per_class[-1]["PQ"] is None  # grass
@@ -236,7 +236,7 @@ def test_random_scenes_against_a_slow_loop(scenes):
         iou, tp, fp, fn = np.sum([slow_counts(row["id"], *one) for one in scenes], axis=0)
         assert [row[name] for name in COUNTS] == [tp, fp, fn]
         expected = [iou / (tp + 0.5 * fp + 0.5 * fn), iou / tp, tp / (tp + 0.5 * fp + 0.5 * fn)]
-        assert [row[name] for name in FIGURES] == pytest.approx(expected, rel=1e-12)
+        assert [row[name] for name in PANOPTIC_METRICS] == pytest.approx(expected, rel=1e-12)
 
 
 def test_shares_of_several_processes_are_the_whole(scenes):
@@ -289,11 +289,11 @@ def test_random_scenes_against_the_model_garden(crowdless, tmp_path):
     results = quality_of(crowdless).results()
     for place, row in enumerate(results.per_class, 1):
         assert [row[name] for name in COUNTS] == garden["counts"][place]
-        theirs = [garden[f"{name.lower()}_per_class"][place] for name in FIGURES]
-        assert [row[name] for name in FIGURES] == pytest.approx(theirs, rel=1e-12)
+        theirs = [garden[f"{name.lower()}_per_class"][place] for name in PANOPTIC_METRICS]
+        assert [row[name] for name in PANOPTIC_METRICS] == pytest.approx(theirs, rel=1e-12)
     for title, ours in (("All", results.all), ("Things", results.things), ("Stuff", results.stuff)):
-        theirs = [garden[f"{title}_{name.lower()}"] for name in FIGURES]
-        assert [ours[name] for name in FIGURES] == pytest.approx(theirs, rel=1e-12)
+        theirs = [garden[f"{title}_{name.lower()}"] for name in PANOPTIC_METRICS]
+        assert [ours[name] for name in PANOPTIC_METRICS] == pytest.approx(theirs, rel=1e-12)
         assert ours["n"] == garden[f"{title}_num_categories"]
 
 
@@ -308,10 +308,10 @@ def test_random_scenes_with_crowds_against_hotcoco(scenes, tmp_path):
     for row in results.per_class:
         expected = theirs["per_class"][row["id"]]
         assert [row[name] for name in COUNTS] == [expected[name] for name in COUNTS]
-        assert [row[name] for name in FIGURES] == pytest.approx([expected[n.lower()] for n in FIGURES], rel=1e-12)
+        assert [row[name] for name in PANOPTIC_METRICS] == pytest.approx([expected[n.lower()] for n in PANOPTIC_METRICS], rel=1e-12)
     for title, ours in (("All", results.all), ("Things", results.things), ("Stuff", results.stuff)):
         expected = [theirs[title][name] for name in ("pq", "sq", "rq", "n")]
-        assert [ours[name] for name in (*FIGURES, "n")] == pytest.approx(expected, rel=1e-12)
+        assert [ours[name] for name in (*PANOPTIC_METRICS, "n")] == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_table_shows_what_the_json_says():

@@ -16,18 +16,17 @@ from mrcnn_tf.config.settings import ModelConfig
 from mrcnn_tf.config.settings import ResizeConfig
 from mrcnn_tf.config.settings import SemanticHeadConfig
 from mrcnn_tf.datasets.panoptic_shapes import make_panoptic_shapes
-from mrcnn_tf.evaluation import runner
-from mrcnn_tf.evaluation import runner as tally_module
-from mrcnn_tf.evaluation.callback import CocoAP
-from mrcnn_tf.evaluation.callback import main_figure
-from mrcnn_tf.evaluation.panoptic_truth import read_panoptic_truth
-from mrcnn_tf.evaluation.runner import Tally
-from mrcnn_tf.evaluation.runner import evaluate
-from mrcnn_tf.evaluation.truth import read_truth
+from mrcnn_tf.evaluation import evaluate_model
+from mrcnn_tf.evaluation.evaluate_model import CocoAP
+from mrcnn_tf.evaluation.evaluate_model import EvaluatedImages
+from mrcnn_tf.evaluation.evaluate_model import evaluate
+from mrcnn_tf.evaluation.evaluate_model import main_metric
+from mrcnn_tf.evaluation.ground_truth import read_ground_truth
+from mrcnn_tf.evaluation.panoptic_ground_truth import read_panoptic_ground_truth
 from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.detections import MapSemantics
-from mrcnn_tf.results.panoptic import Panoptic
-from mrcnn_tf.results.panoptic import Segment
+from mrcnn_tf.results.detections import SemanticMap
+from mrcnn_tf.results.segments import Panoptic
+from mrcnn_tf.results.segments import Segment
 
 IMAGES, SIDE = 4, 64
 
@@ -40,7 +39,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def known(made):
     """The ground truth, read as the evaluation's own."""
-    return read_panoptic_truth(made.panoptic, made.panoptic_maps)
+    return read_panoptic_ground_truth(made.panoptic, made.panoptic_maps)
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +56,7 @@ def no_pictures(monkeypatch):
             ids = range(first, min(first + config.images_per_batch, IMAGES + 1))
             yield {"image_id": tf.constant(list(ids), tf.int64)}
 
-    monkeypatch.setattr(runner, "coco_dataset", coco_dataset)
+    monkeypatch.setattr(evaluate_model, "coco_dataset", coco_dataset)
 
 
 @pytest.fixture
@@ -107,7 +106,7 @@ class Knowing:
         classes = [[one.id for one in self.known.things].index(row["category_id"]) + 1 for row in things]
         masks = [_coarse(self.known.segment_map(image_id) == row["id"], row["bbox"]) for row in things]
         masks = np.reshape(masks, (-1, 28, 28)) if self.box_head else None
-        pixels = MapSemantics(self._pixels(image_id), None, self.known.stuff, None)
+        pixels = SemanticMap(self._pixels(image_id), None, self.known.stuff, None)
         found = Detections(
             boxes, np.ones(len(things)), classes, segment_map.shape, self.known.things, masks, semantics=pixels
         )
@@ -139,7 +138,7 @@ def test_the_truth_itself_scores_one_and_comes_back_in_cocos_format(made, known,
     folder = tmp_path / "out"
     assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(results.to_json()))
     assert json.loads((folder / "detections.json").read_text()) == json.loads(json.dumps(detections))
-    again = read_panoptic_truth(folder / "panoptic.json", folder / "panoptic")
+    again = read_panoptic_ground_truth(folder / "panoptic.json", folder / "panoptic")
     assert (again.things, again.stuff, again.left_out) == (known.things, known.stuff, [])
     for image_id in known.places:
         np.testing.assert_array_equal(again.segment_map(image_id), known.segment_map(image_id))
@@ -239,14 +238,14 @@ def test_stuff_that_the_json_lacks_is_refused_before_anything_is_detected(made, 
 
 def test_hosts_that_share_the_images_end_up_with_all_of_them(made, known, config, monkeypatch):
     model, sent = Knowing(made, known, {2: thing_of(known, 2)["id"]}), []
-    truth = read_truth(config("panoptic"), known.things, True, True)
-    whole, first, second = (Tally(truth) for _ in range(3))
+    truth = read_ground_truth(config("panoptic"), known.things, True, True)
+    whole, first, second = (EvaluatedImages(truth) for _ in range(3))
     for image_id in known.places:
         whole.add(image_id, model._found(image_id))
         (first if image_id < 3 else second).add(image_id, model._found(image_id))
-    monkeypatch.setattr(tally_module, "from_all_workers", lambda strategy, data: sent.append(data) or [data])
+    monkeypatch.setattr(evaluate_model, "from_all_workers", lambda strategy, data: sent.append(data) or [data])
     first.merge(None)
-    monkeypatch.setattr(tally_module, "from_all_workers", lambda strategy, data: [sent.pop(0), data])
+    monkeypatch.setattr(evaluate_model, "from_all_workers", lambda strategy, data: [sent.pop(0), data])
     second.merge(None)
     assert not sent
     assert second.panoptic_results() == whole.panoptic_results()
@@ -284,12 +283,12 @@ def test_a_model_is_judged_by_the_figure_of_all_that_it_finds(heads, kinds, figu
     configs = {"box": BoxHeadConfig(), "mask": MaskHeadConfig(), "semantic": SemanticHeadConfig()}
     chosen = {f"{name}_head": head if name in heads.split() else None for name, head in configs.items()}
     data = DataConfig(**dict.fromkeys(kinds.split(), "there"))
-    assert main_figure(ModelConfig(**chosen), data) == figure
+    assert main_metric(ModelConfig(**chosen), data) == figure
 
 
 def test_without_labels_in_the_batches_a_model_is_judged_by_its_instances():
     data = DataConfig(panoptic="there", semantic=False)
-    assert main_figure(ModelConfig(semantic_head=SemanticHeadConfig()), data) == "val_segm_AP"
+    assert main_metric(ModelConfig(semantic_head=SemanticHeadConfig()), data) == "val_segm_AP"
 
 
 def test_main_figures_are_in_the_logs_under_their_names(no_pictures, made, known, config):

@@ -9,9 +9,9 @@ from PIL import Image
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.panoptic_quality import PanopticQuality
-from mrcnn_tf.evaluation.panoptic_truth import check_categories
-from mrcnn_tf.evaluation.panoptic_truth import read_panoptic_truth
+from mrcnn_tf.evaluation.panoptic_ground_truth import check_categories
+from mrcnn_tf.evaluation.panoptic_ground_truth import read_panoptic_ground_truth
+from mrcnn_tf.evaluation.panoptic_metrics import PanopticQuality
 
 LARGE = 256**3 - 1
 MAP = np.array([[0, 7, 7], [LARGE, LARGE, 300]], np.int32)
@@ -33,7 +33,7 @@ def written(tmp_path):
 
 
 def test_maps_and_segments_are_read_as_written(written):
-    truth = read_panoptic_truth(*written())
+    truth = read_panoptic_ground_truth(*written())
     segment_map = truth.segment_map(5)
     np.testing.assert_array_equal(segment_map, MAP)
     assert segment_map.dtype == np.int32
@@ -44,7 +44,7 @@ def test_maps_and_segments_are_read_as_written(written):
 
 def test_truth_against_itself_scores_one(tmp_path):
     made = {image_id: scene(np.random.default_rng(image_id))[:2] for image_id in (11, 4)}
-    truth = read_panoptic_truth(*write_maps(tmp_path, "truth", made))
+    truth = read_panoptic_ground_truth(*write_maps(tmp_path, "truth", made))
     assert list(truth.places) == [11, 4]
     quality = PanopticQuality(truth.things, truth.stuff)
     for image_id in truth.places:
@@ -60,12 +60,12 @@ def test_alpha_does_not_count(written):
     path, folder = written()
     file = folder / "5.png"
     Image.open(file).convert("RGBA").save(file)
-    np.testing.assert_array_equal(read_panoptic_truth(path, folder).segment_map(5), MAP)
+    np.testing.assert_array_equal(read_panoptic_ground_truth(path, folder).segment_map(5), MAP)
 
 
 def test_an_image_without_annotation_is_left_out(written):
     images = [{"id": 5, "height": 2, "width": 3}, {"id": 6, "height": 9, "width": 9}]
-    truth = read_panoptic_truth(*written(images=images))
+    truth = read_panoptic_ground_truth(*written(images=images))
     assert list(truth.places) == [5]
     assert len(truth.left_out) == 1 and "truth.json: image 6 is left out" in truth.left_out[0]
 
@@ -90,7 +90,7 @@ def changed(index, **keys):
 )
 def test_a_wrong_segment_in_the_json(written, segments, sentence):
     with pytest.raises(UserError, match=sentence):
-        read_panoptic_truth(*written(segments=segments))
+        read_panoptic_ground_truth(*written(segments=segments))
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_a_wrong_segment_in_the_json(written, segments, sentence):
 def test_ids_that_differ_between_json_and_png(written, segments, sentence, monkeypatch):
     paths = written(segments=segments)
     with pytest.raises(UserError, match=sentence):
-        read_panoptic_truth(*paths)
-    monkeypatch.setattr("mrcnn_tf.evaluation.truth.FULL_CHECK_BYTES", 0)  # as if there were too many to look
-    truth = read_panoptic_truth(*paths)
+        read_panoptic_ground_truth(*paths)
+    monkeypatch.setattr("mrcnn_tf.evaluation.ground_truth.FULL_CHECK_BYTES", 0)  # as if there were too many to look
+    truth = read_panoptic_ground_truth(*paths)
     with pytest.raises(UserError, match=sentence):
         truth.segment_map(5)
 
@@ -132,12 +132,12 @@ def test_a_wrong_png(written, spoil, sentence):
     path, folder = written()
     spoil(folder / "5.png")
     with pytest.raises(UserError, match=sentence):
-        read_panoptic_truth(path, folder)
+        read_panoptic_ground_truth(path, folder)
 
 
 def test_a_png_that_goes_while_it_is_needed(written):
     path, folder = written()
-    truth = read_panoptic_truth(path, folder)
+    truth = read_panoptic_ground_truth(path, folder)
     (folder / "5.png").unlink()
     with pytest.raises(UserError, match=r"no map .*5\.png"):
         truth.segment_map(5)
@@ -164,27 +164,27 @@ ANNOTATION = {"image_id": 5, "file_name": "5.png", "segments_info": SEGMENTS}
 )
 def test_a_wrong_json(written, keys, sentence):
     with pytest.raises(UserError, match=sentence):
-        read_panoptic_truth(*written(**keys))
+        read_panoptic_ground_truth(*written(**keys))
 
 
 def test_paths_that_lead_nowhere(written, tmp_path):
     path, folder = written()
     with pytest.raises(UserError, match="no file .*none.json: set data.val.panoptic "):
-        read_panoptic_truth(tmp_path / "none.json", folder)
+        read_panoptic_ground_truth(tmp_path / "none.json", folder)
     with pytest.raises(UserError, match="no folder .*none: set data.val.panoptic_maps"):
-        read_panoptic_truth(path, tmp_path / "none")
+        read_panoptic_ground_truth(path, tmp_path / "none")
     packed = tmp_path / "maps.zip"
     with zipfile.ZipFile(packed, "w") as archive:
         archive.write(folder / "5.png")
     with pytest.raises(UserError, match="maps.zip is a zip archive: unpack it and give the folder of PNGs in it"):
-        read_panoptic_truth(path, packed)
+        read_panoptic_ground_truth(path, packed)
     (tmp_path / "text.json").write_text("not json")
     with pytest.raises(UserError, match="text.json isn't valid json"):
-        read_panoptic_truth(tmp_path / "text.json", folder)
+        read_panoptic_ground_truth(tmp_path / "text.json", folder)
 
 
 def test_categories_of_a_model_are_looked_up_by_kind(written):
-    truth = read_panoptic_truth(*written())
+    truth = read_panoptic_ground_truth(*written())
     check_categories(truth, THINGS, STUFF)
     check_categories(truth, THINGS[:1], [])
     with pytest.raises(UserError, match=r"truth.json has no stuff category 3 \(cat\), which the model predicts"):

@@ -11,7 +11,7 @@ from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.config.settings import ResizeConfig
-from mrcnn_tf.evaluation import runner
+from mrcnn_tf.evaluation import evaluate_model
 from mrcnn_tf.results.detections import Detections
 
 SIZES = {7: (40, 60), 1000001: (50, 30), 12: (64, 64)}  # image id: (height, width)
@@ -62,12 +62,12 @@ def read(monkeypatch, *batches):
                 "image": tf.zeros([len(ids), 64, 64, 3]),
             }
 
-    monkeypatch.setattr(runner, "coco_dataset", coco_dataset)
+    monkeypatch.setattr(evaluate_model, "coco_dataset", coco_dataset)
 
 
 def test_a_model_that_knows_the_answers_scores_one(monkeypatch, data_config):
     read(monkeypatch, [7, 1000001], [12])
-    outcome, results = runner.evaluate(Oracle(), data_config, progress=False)
+    outcome, results = evaluate_model.evaluate(Oracle(), data_config, progress=False)
     assert (outcome.images, outcome.bbox["AP"], outcome.segm["AP"]) == (3, pytest.approx(1.0), pytest.approx(1.0))
     assert outcome.left_out == []
     assert [(r["image_id"], r["category_id"], r["segmentation"]["size"]) for r in results] == [
@@ -78,14 +78,14 @@ def test_a_model_that_knows_the_answers_scores_one(monkeypatch, data_config):
 
 def test_an_image_that_fills_up_the_last_batch_counts_once(monkeypatch, data_config):
     read(monkeypatch, [7, 1000001], [12, 7])
-    outcome, results = runner.evaluate(Oracle(), data_config, progress=False)
+    outcome, results = evaluate_model.evaluate(Oracle(), data_config, progress=False)
     assert [r["image_id"] for r in results] == [7, 1000001]
     assert outcome.bbox["AP"] == pytest.approx(1.0)
 
 
 def test_an_image_that_was_not_read_is_named_and_not_held_against_the_model(monkeypatch, data_config):
     read(monkeypatch, [7, 12])
-    outcome, _ = runner.evaluate(Oracle(), data_config, progress=False)
+    outcome, _ = evaluate_model.evaluate(Oracle(), data_config, progress=False)
     assert outcome.images == 2
     assert outcome.bbox["AP"] == pytest.approx(1.0)
     assert len(outcome.left_out) == 1 and "image 1000001" in outcome.left_out[0]
@@ -94,12 +94,12 @@ def test_an_image_that_was_not_read_is_named_and_not_held_against_the_model(monk
 def test_nothing_read_is_an_error(monkeypatch, data_config):
     read(monkeypatch)
     with pytest.raises(UserError, match="val.json could be read"):
-        runner.evaluate(Oracle(), data_config, progress=False)
+        evaluate_model.evaluate(Oracle(), data_config, progress=False)
 
 
 def test_progress_is_shown_only_when_asked(monkeypatch, data_config, capsys):
     read(monkeypatch, [7, 12])
-    runner.evaluate(Oracle(), data_config, progress=False)
+    evaluate_model.evaluate(Oracle(), data_config, progress=False)
     assert capsys.readouterr().out == ""
 
 
@@ -120,7 +120,7 @@ class Copyist:
 
 
 def test_ground_truth_survives_the_reader_and_the_way_back():
-    folder = pathlib.Path(runner.__file__).parents[1] / "datasets" / "nuclei"
+    folder = pathlib.Path(evaluate_model.__file__).parents[1] / "datasets" / "nuclei"
     config = DataConfig(
         annotations=str(folder / "val.json"),
         images=str(folder / "images"),
@@ -128,7 +128,7 @@ def test_ground_truth_survives_the_reader_and_the_way_back():
         resize=ResizeConfig(min_size=200, max_size=200),
         categories=[Category(1, "nucleus")],
     )
-    outcome, results = runner.evaluate(Copyist(), config, progress=False)
+    outcome, results = evaluate_model.evaluate(Copyist(), config, progress=False)
     assert outcome.images == len(json.loads((folder / "val.json").read_text())["images"])
     assert outcome.left_out == []
     assert outcome.bbox["AP"] > 0.99
@@ -161,13 +161,13 @@ def plates(data_config):
 
 def test_keypoints_are_scored_with_the_sigmas_of_the_data(monkeypatch, plates):
     read(monkeypatch, [7, 1000001], [12])
-    outcome, results = runner.evaluate(Joiner(), plates, progress=False)
+    outcome, results = evaluate_model.evaluate(Joiner(), plates, progress=False)
     # exp(-16 / (2 * area * 0.1^2)) is 0.51 for 40 x 30 pixels and 0.46 for 26 x 40: one of the two at one threshold.
     assert outcome.keypoints["AR"] == pytest.approx(0.05)
     assert outcome.left_out == [] and "sigma of 0.05" in outcome.notes[0]
     assert results[0]["keypoints"] == [5, 5, 1, 45, 5, 1]
     plates.keypoint_sigmas = {"plate": [1.0, 1.0]}
-    outcome, _ = runner.evaluate(Joiner(), plates, progress=False)
+    outcome, _ = evaluate_model.evaluate(Joiner(), plates, progress=False)
     assert outcome.keypoints["AP"] == pytest.approx(1.0) and outcome.notes == []
 
 
@@ -175,7 +175,7 @@ def test_wrong_sigmas_are_refused_before_anything_is_detected(monkeypatch, plate
     read(monkeypatch, [7, 1000001], [12])
     plates.keypoint_sigmas = {"plate": [0.1]}
     with pytest.raises(UserError, match="must be 2"):
-        runner.evaluate(None, plates, progress=False)
+        evaluate_model.evaluate(None, plates, progress=False)
 
 
 class Doubtful(Oracle):
@@ -190,5 +190,5 @@ class Doubtful(Oracle):
 def test_classes_without_objects_are_left_out(monkeypatch, data_config):
     read(monkeypatch, [7, 1000001], [12])
     data_config.categories = [Category(5, "plate"), Category(12, "N/A")]
-    results, detections = runner.evaluate(Doubtful(), data_config, progress=False)
+    results, detections = evaluate_model.evaluate(Doubtful(), data_config, progress=False)
     assert [row["name"] for row in results.per_class] == ["plate"] and detections == []

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.semantic_iou import SemanticIoU
+from mrcnn_tf.evaluation.panoptic_metrics import SemanticIoU
 
 SKY, SEA = Category(92, "sky"), Category(154, "sea")
 

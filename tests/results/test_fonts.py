@@ -9,7 +9,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.explain.diagnosis import figure
-from mrcnn_tf.results import fonts
+from mrcnn_tf.results import draw_text
 from mrcnn_tf.results.detections import Detections
 
 CAT = "\N{CJK UNIFIED IDEOGRAPH-732B}"
@@ -44,17 +44,17 @@ def installed(monkeypatch):
     """A function that sets which fonts the machine has."""
 
     def install(*paths):
-        fonts._file_of.cache_clear()
-        monkeypatch.setattr(fonts, "_installed", lambda: list(paths))
+        draw_text._file_of.cache_clear()
+        monkeypatch.setattr(draw_text, "_installed", lambda: list(paths))
 
     yield install
-    fonts._file_of.cache_clear()
+    draw_text._file_of.cache_clear()
 
 
 def test_the_usual_font_where_it_is_enough(installed, capsys):
     installed("/nowhere.ttf")
     for text in ("", "cell 0.95", "Zelle groß", "клетка", "κύτταρο", "خلية"):
-        assert fonts.font_file(text).endswith("DejaVuSans.ttf")
+        assert draw_text.font_file(text).endswith("DejaVuSans.ttf")
     assert capsys.readouterr().err == ""
 
 
@@ -63,17 +63,17 @@ def test_a_font_of_the_machine_that_has_all_letters(installed, tmp_path, capsys)
     whole = make_font(tmp_path / "whole.ttf", CAT + "0.9")
     (tmp_path / "broken.ttf").write_bytes(b"no font")
     installed(str(tmp_path / "broken.ttf"), half, whole)
-    assert fonts.font_file(f"{CAT} 0.9") == whole
-    assert fonts.font_file(CAT) == half  # the first that will do
+    assert draw_text.font_file(f"{CAT} 0.9") == whole
+    assert draw_text.font_file(CAT) == half  # the first that will do
     assert capsys.readouterr().err == ""
 
 
 def test_no_font_has_it(installed, capsys):
     installed()
-    assert fonts.font_file(f"{CAT} 0.9").endswith("DejaVuSans.ttf")
+    assert draw_text.font_file(f"{CAT} 0.9").endswith("DejaVuSans.ttf")
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and f"has the letters {CAT}, and" in said and "install" in said
-    fonts.font_file(f"{CAT} 0.9")
+    draw_text.font_file(f"{CAT} 0.9")
     assert capsys.readouterr().err == ""  # once is enough
 
 

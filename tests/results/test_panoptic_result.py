@@ -11,10 +11,12 @@ from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import PanopticConfig
 from mrcnn_tf.datasets.label_maps import colour_numbers
-from mrcnn_tf.results import draw, draw_panoptic
+from mrcnn_tf.results import draw
+from mrcnn_tf.results import draw_panoptic
 from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.panoptic import Panoptic, Segment
-from mrcnn_tf.weights.structure import COCO_STUFF
+from mrcnn_tf.results.segments import Panoptic
+from mrcnn_tf.results.segments import Segment
+from mrcnn_tf.weights.architecture import COCO_STUFF
 
 THINGS = [Category(3, "cat"), Category(90, "tooth brush")]
 STUFF = [Category(101, "sky"), Category(102, "grass"), Category(200, "Straße")]

@@ -6,7 +6,11 @@ import pytest
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.results import draw
 from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.draw import HIDDEN, VISIBLE, Skeleton, draw_skeleton, with_visibility
+from mrcnn_tf.results.draw import HIDDEN
+from mrcnn_tf.results.draw import VISIBLE
+from mrcnn_tf.results.draw import Skeleton
+from mrcnn_tf.results.draw import draw_skeleton
+from mrcnn_tf.results.draw import with_visibility
 
 KITE = Category(1, "kite", ["top", "left", "bottom", "right"], [[1, 3], [2, 4]])
 STONE = Category(2, "stone")

@@ -8,7 +8,7 @@ from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.results import draw
 from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.fonts import font_for
+from mrcnn_tf.results.draw_text import font_for
 
 CATEGORIES = [Category(1, "nucleus"), Category(2, "собака")]
 

@@ -16,7 +16,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from PIL import Image
 
-from mrcnn_tf.results.fonts import font_file
+from mrcnn_tf.results.draw_text import font_file
 
 SIDE = 6.4  # inches, the longer side of a panel
 GAPS = 0.15, 0.32  # inches between columns, and between rows, where a title stands

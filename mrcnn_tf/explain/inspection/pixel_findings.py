@@ -9,10 +9,12 @@ import numpy as np
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.annotation_checks import places
-from mrcnn_tf.evaluation import panoptic_quality
+from mrcnn_tf.evaluation import panoptic_metrics
+from mrcnn_tf.evaluation.panoptic_ground_truth import read_panoptic_ground_truth
 from mrcnn_tf.evaluation.results import CocoResults
-from mrcnn_tf.evaluation.truth import read_panoptic_truth
-from mrcnn_tf.explain.inspection.pixel_truth import LabelTruth, PixelStatistics, SegmentTruth
+from mrcnn_tf.explain.inspection.pixel_truth import LabelTruth
+from mrcnn_tf.explain.inspection.pixel_truth import PixelStatistics
+from mrcnn_tf.explain.inspection.pixel_truth import SegmentTruth
 
 # What became of a region of the ground truth, and what one that was found is. `crowd` and `uncounted` (of a category
 # that isn't evaluated) need not be found; `ignored` lies in void, in crowd regions of its class or in both by more than
@@ -68,7 +70,7 @@ def match_segments(truth, found, evaluated):
     Returns:
         `MatchedImage`.
     """
-    ious, matches, crowd, ignored = panoptic_quality.match_segments(
+    ious, matches, crowd, ignored = panoptic_metrics.match_segments(
         _overlaps(truth, found), truth.segments, found.segments
     )
     truths = []
@@ -185,7 +187,7 @@ def judge_model(truth, results, recording, folder):
     """
     if results.panoptic:
         path = pathlib.Path(folder)
-        found = SegmentTruth(read_panoptic_truth(path / "panoptic.json", path / "panoptic"))
+        found = SegmentTruth(read_panoptic_ground_truth(path / "panoptic.json", path / "panoptic"))
         return judge_pixels(truth, found, results)
     truth = LabelTruth(truth.source, truth.images, truth.things, truth.stuff, truth.labels)
     seen = recording.seen(truth.images)

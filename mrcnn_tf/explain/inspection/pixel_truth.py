@@ -9,9 +9,15 @@ import numpy as np
 from mrcnn_tf.common.categories import IGNORED, THINGS
 from mrcnn_tf.datasets.label_maps import semantic_classes
 from mrcnn_tf.datasets.read_coco import load_index
-from mrcnn_tf.evaluation.ground_truth import GroundTruth
-from mrcnn_tf.evaluation.semantic_iou import THINGS as ALL_THINGS
-from mrcnn_tf.evaluation.truth import read_labels, read_panoptic_truth, segment_labels, thing_annotations
+from mrcnn_tf.evaluation.ground_truth import (
+    read_panoptic_truth,
+    read_pixel_classes,
+    segments_to_annotations,
+    segments_to_classes,
+)
+from mrcnn_tf.evaluation.instance_ground_truth import InstanceGroundTruth
+from mrcnn_tf.evaluation.panoptic_ground_truth import read_panoptic_ground_truth
+from mrcnn_tf.evaluation.panoptic_metrics import ALL_THINGS
 
 
 @dataclasses.dataclass
@@ -40,7 +46,7 @@ class SegmentTruth:
     """The segments of a COCO panoptic json. A `LabelTruth` has the same attributes and methods.
 
     Args:
-        panoptic: `PanopticTruth`.
+        panoptic: `PanopticGroundTruth`.
         things, stuff: the `Category`s that the model or the config knows; empty: all of the json's.
 
     Attributes:
@@ -74,12 +80,12 @@ class SegmentTruth:
         """uint8 [H, W]: 0 of any thing, 1 to S of stuff, 255 in void and in segments of other categories; from its
         `Regions` if they were read already."""
         regions = regions or self.regions(image_id)
-        return segment_labels(regions.pixels, regions.segments, self._numbers)
+        return segments_to_classes(regions.pixels, regions.segments, self._numbers)
 
     def instances(self):
-        """A `GroundTruth` of the json's images and categories of things, without annotations yet."""
+        """A `InstanceGroundTruth` of the json's images and categories of things, without annotations yet."""
         records = [dataclasses.asdict(category) for category in self._panoptic.things]
-        return GroundTruth(self.source, self.images, records, [], {}, list(self.left_out))
+        return InstanceGroundTruth(self.source, self.images, records, [], {}, list(self.left_out))
 
 
 class LabelTruth:
@@ -109,18 +115,18 @@ class LabelTruth:
         return label_regions(self.labels(image_id), self.stuff)
 
     def instances(self):
-        """A `GroundTruth` of the images, without annotations."""
-        return GroundTruth(self.source, self.images, [], [], {}, [])
+        """A `InstanceGroundTruth` of the images, without annotations."""
+        return InstanceGroundTruth(self.source, self.images, [], [], {}, [])
 
 
 def read_pixel_truth(data):
     """The `SegmentTruth` or `LabelTruth` that a `DataConfig` names; None if it names neither.
 
     Raises:
-        UserError: see `read_panoptic_truth` and `load_index`.
+        UserError: see `read_panoptic_ground_truth` and `load_index`.
     """
     if data.panoptic:
-        return SegmentTruth(read_panoptic_truth(data.panoptic, data.panoptic_maps), data.categories, data.stuff)
+        return SegmentTruth(read_panoptic_ground_truth(data.panoptic, data.panoptic_maps), data.categories, data.stuff)
     if not data.semantic_maps:
         return None
     index = load_index(dataclasses.replace(data, semantic=True))
@@ -133,7 +139,7 @@ def read_pixel_truth(data):
     files = dict(zip(index.image_ids.tolist(), map(os.fsdecode, index.map_files.tolist()), strict=True))
     source = data.annotations or data.semantic_maps
     return LabelTruth(
-        source, images, index.categories, data.stuff, lambda image_id: read_labels(files[image_id], numbers)
+        source, images, index.categories, data.stuff, lambda image_id: read_pixel_classes(files[image_id], numbers)
     )
 
 
@@ -197,7 +203,7 @@ def read_pixels(truth, annotate=False, on_done=None):
         on_done: called after each image.
 
     Returns:
-        (`PixelStatistics`, the things as annotations of a `GroundTruth`, [] unless `annotate`).
+        (`PixelStatistics`, the things as annotations of a `InstanceGroundTruth`, [] unless `annotate`).
 
     Raises:
         UserError: a map that can't be read or doesn't fit its json.
@@ -226,7 +232,7 @@ def _read(truth, image_id, annotate):
         return _class_counts(truth.labels(image_id)), []
     regions, things = truth.regions(image_id), {one.id for one in truth.classes if one.is_thing}
     segments = [segment for segment in regions.segments if segment["category_id"] in things]
-    annotations = thing_annotations(regions.pixels, segments, image_id)
+    annotations = segments_to_annotations(regions.pixels, segments, image_id)
     return _class_counts(truth.labels(image_id, regions)), annotations
 
 

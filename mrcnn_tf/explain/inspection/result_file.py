@@ -6,10 +6,11 @@ import math
 import pathlib
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.ground_truth import compressed_pixels
+from mrcnn_tf.evaluation.instance_ground_truth import count_rle_pixels
+from mrcnn_tf.evaluation.panoptic_ground_truth import PanopticGroundTruth
+from mrcnn_tf.evaluation.panoptic_ground_truth import read_panoptic_ground_truth
 from mrcnn_tf.evaluation.results import PanopticResults
-from mrcnn_tf.evaluation.semantic_iou import SemanticResults
-from mrcnn_tf.evaluation.truth import PanopticTruth, read_panoptic_truth
+from mrcnn_tf.evaluation.results import SemanticResults
 
 REMEDY = "give the detections.json that `mrcnn-tf evaluate --out` writes, or another in COCO's result format"
 FOLDER_REMEDY = "give the whole folder that `mrcnn-tf evaluate --out` wrote"
@@ -24,7 +25,7 @@ class ResultFolder:
         detections: list of dicts in COCO's result format.
         instances: whether boxes were evaluated: a semantic head by itself finds none.
         panoptic, semantic: `PanopticResults` and `SemanticResults`; None where there was nothing to evaluate.
-        segments: the `PanopticTruth` of panoptic.json and its PNGs; None without.
+        segments: the `PanopticGroundTruth` of panoptic.json and its PNGs; None without.
         notes: sentences about what the figures rest on.
     """
 
@@ -33,7 +34,7 @@ class ResultFolder:
     instances: bool
     panoptic: PanopticResults | None
     semantic: SemanticResults | None
-    segments: PanopticTruth | None
+    segments: PanopticGroundTruth | None
     notes: list[str]
 
 
@@ -61,7 +62,7 @@ def read_result_folder(folder):
         for part in (folder / "panoptic.json", folder / "panoptic"):
             if not part.exists():
                 raise UserError(f"There is no {part}, and {path} has panoptic figures: {FOLDER_REMEDY}.")
-        segments = read_panoptic_truth(folder / "panoptic.json", folder / "panoptic")
+        segments = read_panoptic_ground_truth(folder / "panoptic.json", folder / "panoptic")
     detections = read_detections(folder / "detections.json")
     return ResultFolder(images, detections, instances, panoptic, semantic, segments, notes)
 
@@ -91,7 +92,7 @@ def read_detections(path):
         problem = _problem(result)
         if problem:
             raise UserError(f"Entry {place} of {path} {problem}: {REMEDY}.")
-    for place, (result, pixels) in enumerate(zip(results, compressed_pixels(results), strict=True)):
+    for place, (result, pixels) in enumerate(zip(results, count_rle_pixels(results), strict=True)):
         height, width = result.get("segmentation", {"size": (0, 0)})["size"]
         if "segmentation" in result and pixels != height * width:  # which would bring pycocotools down
             raise UserError(f"Entry {place} of {path} has a segmentation that doesn't fill its size: {REMEDY}.")

@@ -12,17 +12,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mrcnn_tf.common.categories import UNUSED
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.coco import evaluate_detections
-from mrcnn_tf.evaluation.ground_truth import read_ground_truth
+from mrcnn_tf.evaluation.average_precision import evaluate_detections
+from mrcnn_tf.evaluation.evaluate_model import evaluate
+from mrcnn_tf.evaluation.instance_ground_truth import read_instance_ground_truth
 from mrcnn_tf.evaluation.results import CocoResults
-from mrcnn_tf.evaluation.runner import evaluate
-from mrcnn_tf.explain.inspection.curves import Curves, curves
-from mrcnn_tf.explain.inspection.dataset import DatasetStatistics, dataset_statistics
-from mrcnn_tf.explain.inspection.errors import ErrorSplit, RankedImage, split_errors, worst_images
-from mrcnn_tf.explain.inspection.matching import Confusion, Overlaps, confusion, overlaps
-from mrcnn_tf.explain.inspection.pixel_findings import Pixels, judge_model, judge_pixels
-from mrcnn_tf.explain.inspection.pixel_truth import SegmentTruth, read_pixel_truth, read_pixels
-from mrcnn_tf.explain.inspection.report import Written, write_report
+from mrcnn_tf.explain.inspection.curves import Curves
+from mrcnn_tf.explain.inspection.curves import curves
+from mrcnn_tf.explain.inspection.dataset import DatasetStatistics
+from mrcnn_tf.explain.inspection.dataset import dataset_statistics
+from mrcnn_tf.explain.inspection.errors import ErrorSplit
+from mrcnn_tf.explain.inspection.errors import RankedImage
+from mrcnn_tf.explain.inspection.errors import split_errors
+from mrcnn_tf.explain.inspection.errors import worst_images
+from mrcnn_tf.explain.inspection.matching import Confusion
+from mrcnn_tf.explain.inspection.matching import Overlaps
+from mrcnn_tf.explain.inspection.matching import confusion
+from mrcnn_tf.explain.inspection.matching import overlaps
+from mrcnn_tf.explain.inspection.pixel_findings import Pixels
+from mrcnn_tf.explain.inspection.pixel_findings import judge_model
+from mrcnn_tf.explain.inspection.pixel_findings import judge_pixels
+from mrcnn_tf.explain.inspection.pixel_truth import SegmentTruth
+from mrcnn_tf.explain.inspection.pixel_truth import read_pixel_truth
+from mrcnn_tf.explain.inspection.pixel_truth import read_pixels
+from mrcnn_tf.explain.inspection.report import Written
+from mrcnn_tf.explain.inspection.report import write_report
 from mrcnn_tf.explain.inspection.result_file import ResultFolder
 
 # Keeps the classes of pixels that a model finds while it is evaluated, which has no use for them afterwards.
@@ -32,7 +45,7 @@ class Recording:
     """A model whose answers are kept; else it is the model.
 
     Args:
-        model: has `detect_batch`, as `evaluation.runner.evaluate` needs it.
+        model: has `detect_batch`, as `evaluation.evaluate_model.evaluate` needs it.
         folder: that exists, for a PNG of each image.
     """
 
@@ -106,9 +119,9 @@ def make_findings(truth, detections, image_ids=None, categories=None, sigmas=Non
     """`Findings` of detections.
 
     Args:
-        truth: the `GroundTruth`.
+        truth: the `InstanceGroundTruth`.
         detections: list of dicts in COCO's result format.
-        image_ids, categories, sigmas, backend: as for `evaluation.coco.evaluate_detections`.
+        image_ids, categories, sigmas, backend: as for `evaluation.average_precision.evaluate_detections`.
         results: the `CocoResults` if they are known already.
 
     Raises:
@@ -179,7 +192,7 @@ def inspect_data(data, out, network=None, model=None, detections=None, facts=(),
         data: the `DataConfig` of the split; with a model its categories, stuff and resize rule are the model's.
         out: the HTML file to write.
         network: the `ModelConfig` whose anchors and image size the boxes are compared with; None: the default one's.
-        model: has `detect_batch`, as `evaluation.runner.evaluate` needs it; or None.
+        model: has `detect_batch`, as `evaluation.evaluate_model.evaluate` needs it; or None.
         detections: in its place a list of dicts in COCO's result format, or a `ResultFolder`; or None.
         facts: [(what it is, path)] of the model or the file of detections, for the report's head.
         limit: the most images to show.
@@ -227,11 +240,11 @@ def inspect_data(data, out, network=None, model=None, detections=None, facts=(),
 
 
 def _read_truth(data, categories, progress):
-    """(`GroundTruth` of the instances, `Pixels` or None)."""
+    """(`InstanceGroundTruth` of the instances, `Pixels` or None)."""
     if not (data.panoptic or data.semantic_maps):
-        return read_ground_truth(data.annotations, categories), None
+        return read_instance_ground_truth(data.annotations, categories), None
     pixel_truth = read_pixel_truth(data)
-    truth = read_ground_truth(data.annotations, categories) if data.annotations else pixel_truth.instances()
+    truth = read_instance_ground_truth(data.annotations, categories) if data.annotations else pixel_truth.instances()
     with _progress_bar(progress) as bar:
         task = bar.add_task("reading maps", total=len(pixel_truth.images))
         annotate = bool(data.panoptic and not data.annotations)

@@ -3,7 +3,7 @@
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.evaluation.ground_truth import GroundTruth
+from mrcnn_tf.evaluation.instance_ground_truth import InstanceGroundTruth
 
 SIZE = 100
 CAT, DOG, COW = 3, 18, 90
@@ -28,7 +28,7 @@ def found(box, score=0.9, category=CAT, image=1):
 
 
 def ground_truth(*annotations, images=(1, 2, 3), categories=(CAT, DOG, COW)):
-    return GroundTruth(
+    return InstanceGroundTruth(
         "truth.json",
         [{"id": i, "height": SIZE, "width": SIZE} for i in images],
         [{"id": i, "name": f"class {i}"} for i in categories],

@@ -6,10 +6,12 @@ import numpy as np
 from PIL import Image
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.config.settings import DataConfig, ResizeConfig
-from mrcnn_tf.ops.panoptic import png_of_ids
+from mrcnn_tf.config.settings import DataConfig
+from mrcnn_tf.config.settings import ResizeConfig
+from mrcnn_tf.ops.panoptic_maps import ids_to_rgb
 from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.panoptic import Panoptic, Segment
+from mrcnn_tf.results.segments import Panoptic
+from mrcnn_tf.results.segments import Segment
 
 HEIGHT, WIDTH = 8, 10
 CAT, DOG, SKY, GRASS = Category(1, "cat"), Category(2, "dog"), Category(21, "sky"), Category(22, "grass")
@@ -43,7 +45,7 @@ def write(folder):
         name = f"{image_id}.png"
         ids, segments = regions(parts)
         Image.fromarray(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)).save(folder / "images" / name)
-        Image.fromarray(png_of_ids(ids)).save(folder / "maps" / name)
+        Image.fromarray(ids_to_rgb(ids)).save(folder / "maps" / name)
         table = np.array([0, *(category.id for _, category in segments)], np.uint8)
         Image.fromarray(table[ids]).save(folder / "labels" / name)
         images.append({"id": image_id, "file_name": name, "height": HEIGHT, "width": WIDTH})

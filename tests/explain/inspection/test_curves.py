@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from inspection_cases import CAT, COW, DOG, found, ground_truth, random_case, thing
 
-from mrcnn_tf.evaluation.protocol import run_protocol
-from mrcnn_tf.explain.inspection.curves import IOUS, THRESHOLDS, curves
+from mrcnn_tf.evaluation.average_precision import run_protocol
+from mrcnn_tf.explain.inspection.curves import IOUS
+from mrcnn_tf.explain.inspection.curves import THRESHOLDS
+from mrcnn_tf.explain.inspection.curves import curves
 from mrcnn_tf.explain.inspection.matching import overlaps
 
 A, B = [5, 5, 40, 40], [55, 55, 40, 40]

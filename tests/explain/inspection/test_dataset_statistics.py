@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 from counted_by_hand import annotation
 
-from mrcnn_tf.config.settings import ModelConfig, ResizeConfig, RPNConfig
-from mrcnn_tf.evaluation.ground_truth import read_ground_truth
-from mrcnn_tf.explain.inspection.dataset import MOST_BARS, by_factor, dataset_statistics, whole_numbers
+from mrcnn_tf.config.settings import ModelConfig
+from mrcnn_tf.config.settings import ResizeConfig
+from mrcnn_tf.config.settings import RPNConfig
+from mrcnn_tf.evaluation.instance_ground_truth import read_instance_ground_truth
+from mrcnn_tf.explain.inspection.dataset import MOST_BARS
+from mrcnn_tf.explain.inspection.dataset import by_factor
+from mrcnn_tf.explain.inspection.dataset import dataset_statistics
+from mrcnn_tf.explain.inspection.dataset import whole_numbers
 
 
 def test_everything_is_counted(dataset):
-    s = dataset_statistics(read_ground_truth(dataset[0]))
+    s = dataset_statistics(read_instance_ground_truth(dataset[0]))
     assert (s.images, s.objects, s.crowds, s.empty) == (3, 4, 1, 0)
     assert s.image_sizes == [[120, 80, 3]] and s.different_sizes == 1
     assert [dataclasses.astuple(c) for c in s.classes] == [(3, "cat", 2, 2, 0), (17, "dog", 2, 2, 1)]
@@ -25,7 +30,7 @@ def test_everything_is_counted(dataset):
 
 
 def test_boxes_are_compared_with_anchors_at_the_resized_image(dataset):
-    truth = read_ground_truth(dataset[0])
+    truth = read_instance_ground_truth(dataset[0])
     rpn = RPNConfig(anchor_sizes=[60.0, 100.0], aspect_ratios=[1.0])
     model = ModelConfig(resize=ResizeConfig(min_size=160, max_size=1000), rpn=rpn)  # twice the 80 pixels
     fit = dataset_statistics(truth, model).anchors
@@ -52,12 +57,12 @@ def test_a_dataset_without_objects_or_masks_has_statistics(tmp_path):
     data = {"images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 7}], "annotations": []}
     path = tmp_path / "a.json"
     path.write_text(json.dumps(data | {"categories": [{"id": 1, "name": "x"}]}))
-    s = dataset_statistics(read_ground_truth(path))
+    s = dataset_statistics(read_instance_ground_truth(path))
     assert (s.objects, s.empty, s.mask_shares, s.anchors.good) == (0, 1, None, None)
     flat = annotation(1, 1, 1, [1, 1, 5, 0])
     del flat["segmentation"]
     path.write_text(json.dumps(data | {"categories": [{"id": 1, "name": "x"}], "annotations": [flat]}))
-    s = dataset_statistics(read_ground_truth(path))
+    s = dataset_statistics(read_instance_ground_truth(path))
     assert s.objects == 1 and s.mask_shares is None and sum(s.aspect_ratios.counts) == 0
 
 

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from inspection_cases import CAT, COW, DOG, found, ground_truth, random_case, thing
 
-from mrcnn_tf.evaluation.coco import evaluate_detections
-from mrcnn_tf.explain.inspection.errors import ERRORS, FATES, TYPES, split_errors
+from mrcnn_tf.evaluation.average_precision import evaluate_detections
+from mrcnn_tf.explain.inspection.errors import ERRORS
+from mrcnn_tf.explain.inspection.errors import FATES
+from mrcnn_tf.explain.inspection.errors import TYPES
+from mrcnn_tf.explain.inspection.errors import split_errors
 from mrcnn_tf.explain.inspection.matching import overlaps
 
 A, B = [5, 5, 40, 40], [55, 55, 40, 40]

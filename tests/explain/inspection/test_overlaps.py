@@ -7,8 +7,10 @@ import pytest
 from inspection_cases import CAT, COW, DOG, SIZE, found, ground_truth, random_case, thing
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.evaluation.protocol import run_protocol
-from mrcnn_tf.explain.inspection.matching import match, outcomes, overlaps
+from mrcnn_tf.evaluation.average_precision import run_protocol
+from mrcnn_tf.explain.inspection.matching import match
+from mrcnn_tf.explain.inspection.matching import outcomes
+from mrcnn_tf.explain.inspection.matching import overlaps
 
 
 def pixels(record):

@@ -9,8 +9,8 @@ import tensorflow as tf
 from panoptic_by_hand import Answering, config, write
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation import runner
-from mrcnn_tf.evaluation.runner import evaluate
+from mrcnn_tf.evaluation import evaluate_model
+from mrcnn_tf.evaluation.evaluate_model import evaluate
 from mrcnn_tf.explain.inspection.result_file import read_result_folder
 from mrcnn_tf.explain.inspection.run import inspect_data
 from mrcnn_tf.results.draw_panoptic import stuff_colour
@@ -25,7 +25,7 @@ def data(tmp_path_factory):
 def quick(tmp_path, monkeypatch):
     """An own cache, and a reader that gives the numbers of the images alone, in no time."""
     monkeypatch.setenv("MRCNN_TF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(runner, "coco_dataset", lambda config, training: [{"image_id": tf.constant([1, 2], tf.int64)}])
+    monkeypatch.setattr(evaluate_model, "coco_dataset", lambda config, training: [{"image_id": tf.constant([1, 2], tf.int64)}])
 
 
 @pytest.fixture

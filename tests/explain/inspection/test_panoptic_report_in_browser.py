@@ -9,7 +9,7 @@ import tensorflow as tf
 from panoptic_by_hand import Answering, config, write
 from test_report_in_browser import click, count, see, text
 
-from mrcnn_tf.evaluation import runner
+from mrcnn_tf.evaluation import evaluate_model
 from mrcnn_tf.explain.inspection.run import inspect_data
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1>\" ' & 写真"
@@ -29,7 +29,7 @@ def make(data, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MRCNN_TF_CACHE", str(out.parent))
             ids = [{"image_id": tf.constant([1, 2], tf.int64)}]
-            patch.setattr(runner, "coco_dataset", lambda config, training: ids)
+            patch.setattr(evaluate_model, "coco_dataset", lambda config, training: ids)
             inspect_data(data, out, progress=False, **more)
         return out
 

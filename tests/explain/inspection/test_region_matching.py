@@ -7,10 +7,12 @@ import pytest
 from panoptic_by_hand import FOUND, THERE, regions
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.evaluation.panoptic_quality import PanopticQuality
-from mrcnn_tf.evaluation.semantic_iou import SemanticIoU
-from mrcnn_tf.explain.inspection.pixel_findings import compare_classes, match_segments
-from mrcnn_tf.explain.inspection.pixel_truth import Regions, label_regions
+from mrcnn_tf.evaluation.panoptic_metrics import PanopticQuality
+from mrcnn_tf.evaluation.panoptic_metrics import SemanticIoU
+from mrcnn_tf.explain.inspection.pixel_findings import compare_classes
+from mrcnn_tf.explain.inspection.pixel_findings import match_segments
+from mrcnn_tf.explain.inspection.pixel_truth import Regions
+from mrcnn_tf.explain.inspection.pixel_truth import label_regions
 
 EVERYTHING = {1, 2, 21, 22}
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.evaluation.coco import evaluate_detections
+from mrcnn_tf.evaluation.average_precision import evaluate_detections
 from mrcnn_tf.explain.inspection import report
 from mrcnn_tf.explain.inspection.result_file import read_detections
 from mrcnn_tf.explain.inspection.run import inspect_data

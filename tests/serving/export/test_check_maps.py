@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 
-from mrcnn_tf import Detections, UserError
+from mrcnn_tf import Detections
+from mrcnn_tf import UserError
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.config.settings import DetectionConfig, PanopticConfig
-from mrcnn_tf.ops.panoptic import Fused
-from mrcnn_tf.results.detections import MapSemantics
-from mrcnn_tf.serving.export_check import HALF, SAVED_MODEL, check_detections
+from mrcnn_tf.config.settings import DetectionConfig
+from mrcnn_tf.config.settings import PanopticConfig
+from mrcnn_tf.ops.panoptic_maps import Fused
+from mrcnn_tf.results.detections import SemanticMap
+from mrcnn_tf.serving.export_check import HALF
+from mrcnn_tf.serving.export_check import SAVED_MODEL
+from mrcnn_tf.serving.export_check import check_detections
 
 THINGS, STUFF = [Category(3, "cat"), Category(7, "dog")], [Category(20, "sky"), Category(21, "sea")]
 SIZE = (20, 50)  # a thousand pixels
@@ -36,7 +40,7 @@ def detections(semantic=None, segment_map=None, instances=(0, 1), scores=(0.9, 0
     stuff = np.unique(semantic[segment_map > len(instances)])
     classes = np.array([*(1 for _ in instances), *stuff])
     fused = Fused(segment_map, np.array([*instances, *(-1 for _ in stuff)]), classes, None, len(classes))
-    given = MapSemantics(semantic, fused, STUFF, PanopticConfig(stuff_area=stuff_area))
+    given = SemanticMap(semantic, fused, STUFF, PanopticConfig(stuff_area=stuff_area))
     masks = np.ones((2, 4, 4), np.float32)
     boxes, scores = np.array(BOXES)[list(order)], np.array(scores)[list(order)]
     return Detections(boxes, scores, [1, 1], SIZE, THINGS, masks, semantics=given)

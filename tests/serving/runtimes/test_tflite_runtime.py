@@ -12,7 +12,7 @@ from mrcnn_tf.cli.predict import predict_files
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.data.pipeline import coco_dataset
-from mrcnn_tf.evaluation.runner import evaluate
+from mrcnn_tf.evaluation.evaluate_model import evaluate
 from mrcnn_tf.serving.interpreter import append_metadata
 from mrcnn_tf.serving.tflite_model import TFLiteModel
 

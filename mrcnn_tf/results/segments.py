@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.ops.panoptic import fuse, png_of_ids
+from mrcnn_tf.ops.panoptic_maps import fuse, ids_to_rgb
 from mrcnn_tf.results import draw_panoptic
 from mrcnn_tf.results.draw import MIN_SIDE
 
@@ -139,7 +139,7 @@ class Panoptic:
     def png(self):
         """The segment map as COCO's format has it: bytes of an RGB PNG, id = R + 256 G + 65536 B."""
         file = io.BytesIO()
-        Image.fromarray(png_of_ids(self.segment_map)).save(file, format="PNG")
+        Image.fromarray(ids_to_rgb(self.segment_map)).save(file, format="PNG")
         return file.getvalue()
 
     def draw(self, image, min_side=MIN_SIDE):

@@ -10,20 +10,13 @@ from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
-from mrcnn_tf.datasets.image_files import FULL_CHECK_BYTES
-from mrcnn_tf.datasets.image_files import WORKERS
-from mrcnn_tf.datasets.image_files import inspect_files
-from mrcnn_tf.datasets.label_maps import compared
-from mrcnn_tf.datasets.label_maps import map_problem
-from mrcnn_tf.datasets.label_maps import read_segment_map
-from mrcnn_tf.datasets.label_maps import segment_fault
-from mrcnn_tf.datasets.label_maps import size_fault
-from mrcnn_tf.datasets.panoptic import PanopticJson
-from mrcnn_tf.datasets.panoptic import read_panoptic
+from mrcnn_tf.datasets.image_files import FULL_CHECK_BYTES, WORKERS, inspect_files
+from mrcnn_tf.datasets.label_maps import compared, map_problem, read_segment_map, segment_fault, size_fault
+from mrcnn_tf.datasets.panoptic import PanopticJson, read_panoptic
 
 
 @dataclasses.dataclass
-class PanopticTruth:
+class PanopticGroundTruth:
     """A panoptic dataset whose records are in order.
 
     Attributes:
@@ -76,7 +69,7 @@ class PanopticTruth:
         return pixels
 
 
-def read_panoptic_truth(path, folder):
+def read_panoptic_ground_truth(path, folder):
     """Reads a COCO panoptic json for evaluation and looks at the header of each PNG; in a small set, at all pixels.
 
     Args:
@@ -106,7 +99,7 @@ def read_panoptic_truth(path, folder):
     _check_references(records, sizes, path)
     places = {image_id: place for place, image_id in enumerate(records.image_ids.tolist())}
     left_out = [f"{path}: image {one} is left out: it has no annotation." for one in sizes if one not in places]
-    truth = PanopticTruth(path, folder, places, sizes, records, left_out)
+    truth = PanopticGroundTruth(path, folder, places, sizes, records, left_out)
     _check_maps(truth)
     return truth
 

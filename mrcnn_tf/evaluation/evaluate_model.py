@@ -5,6 +5,7 @@ import itertools
 import json
 import pathlib
 
+import keras
 import tensorflow as tf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -13,25 +14,21 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.datasets.label_maps import semantic_classes
-from mrcnn_tf.evaluation.coco import evaluate_detections
-from mrcnn_tf.evaluation.coco import plan_evaluation
-from mrcnn_tf.evaluation.coco import write_results
-from mrcnn_tf.evaluation.panoptic_quality import PanopticQuality
-from mrcnn_tf.evaluation.protocol import check_backend
+from mrcnn_tf.evaluation.average_precision import check_backend, evaluate_detections, plan_evaluation, write_results
+from mrcnn_tf.evaluation.ground_truth import (
+    read_ground_truth,
+    read_pixel_classes,
+    segments_to_annotations,
+    segments_to_classes,
+)
+from mrcnn_tf.evaluation.panoptic_metrics import PanopticQuality, SemanticIoU
 from mrcnn_tf.evaluation.results import CocoResults
-from mrcnn_tf.evaluation.semantic_iou import SemanticIoU
-from mrcnn_tf.evaluation.truth import read_labels
-from mrcnn_tf.evaluation.truth import read_truth
-from mrcnn_tf.evaluation.truth import segment_labels
-from mrcnn_tf.evaluation.truth import thing_annotations
-from mrcnn_tf.ops.replicas import from_all_workers
-from mrcnn_tf.ops.replicas import local_replicas
-from mrcnn_tf.ops.replicas import workers
+from mrcnn_tf.ops.replicas import count_local_replicas, gather_from_workers, worker_rank_and_count
 
 SEGMENT_MAPS = "panoptic"  # the folder of PNGs, beside panoptic.json
 
 
-class Tally:
+class EvaluatedImages:
     """Compares the detections of each image with its ground truth, as far as that doesn't need all of them at once.
 
     Args:
@@ -69,7 +66,7 @@ class Tally:
         if panoptic and image_id in panoptic.places:
             kept["things"] = self._compare(image_id, detections, kept["segments"])
         elif self.truth.label_files and image_id in self.truth.label_files and detections.semantic is not None:
-            labels = read_labels(self.truth.label_files[image_id], self._classes)
+            labels = read_pixel_classes(self.truth.label_files[image_id], self._classes)
             self._iou.add(image_id, labels, detections.semantic)
         self._images[image_id] = kept
 
@@ -81,12 +78,12 @@ class Tally:
             found_map = detections.panoptic.segment_map
             self._quality.add(image_id, segment_map, segments, found_map, record["segments_info"])
         if self._iou and detections.semantic is not None:
-            self._iou.add(image_id, segment_labels(segment_map, segments, self._classes), detections.semantic)
+            self._iou.add(image_id, segments_to_classes(segment_map, segments, self._classes), detections.semantic)
         if not self.truth.things_are_segments:
             return []
         evaluated = {category.id for category in self.truth.things}
         things = [segment for segment in segments if segment["category_id"] in evaluated]
-        return thing_annotations(segment_map, things, image_id)
+        return segments_to_annotations(segment_map, things, image_id)
 
     def _write(self, panoptic, name):
         if self.folder:
@@ -95,10 +92,10 @@ class Tally:
 
     def merge(self, strategy):
         """Takes what the other processes of a strategy have; all of them end up with everything."""
-        for part in from_all_workers(strategy, json.dumps(list(self._images.items())).encode()):
+        for part in gather_from_workers(strategy, json.dumps(list(self._images.items())).encode()):
             self._images = dict(json.loads(part)) | self._images
         for counts in filter(None, (self._quality, self._iou)):
-            for part in from_all_workers(strategy, counts.to_bytes()):
+            for part in gather_from_workers(strategy, counts.to_bytes()):
                 counts.merge(part)
 
     def image_ids(self):
@@ -183,10 +180,10 @@ def evaluate(model, data_config, progress=True, out=None):
     categories = [category for category in data_config.categories if category.id not in unused] or None
     # An exported model need not say which heads it has.
     instances, pixels = (bool(getattr(model, head, True)) for head in ("box_head", "semantic_head"))
-    truth = read_truth(data_config, categories, instances, pixels and data_config.semantic is not False)
+    truth = read_ground_truth(data_config, categories, instances, pixels and data_config.semantic is not False)
     if truth.instances:
         plan_evaluation(truth.instances, categories, data_config.keypoint_sigmas)
-    tally = Tally(truth, out)
+    tally = EvaluatedImages(truth, out)
     _detect_all(model, data_config, tally, progress)
     if not tally:
         raise UserError(f"Not one image of {truth.source} could be read: check data.val.images.")
@@ -200,7 +197,7 @@ def evaluate(model, data_config, progress=True, out=None):
     results.panoptic, results.semantic = tally.panoptic_results(), tally.semantic_results()
     results.left_out += tally.unread()
     results.notes += _missing(model, data_config, results)
-    if out and workers(_strategy(model))[0] == 0:
+    if out and worker_rank_and_count(_strategy(model))[0] == 0:
         _write(pathlib.Path(out), results, detections, tally)
     return results, detections
 
@@ -211,8 +208,8 @@ def _detect_all(model, data_config, tally, progress):
     Every host detects in its share of the batches, and all of them end up with everything.
     """
     strategy = _strategy(model)
-    worker, count = workers(strategy)
-    at_once = (data_config.images_per_batch or 1) * local_replicas(strategy)
+    worker, count = worker_rank_and_count(strategy)
+    at_once = (data_config.images_per_batch or 1) * count_local_replicas(strategy)
     # Their classes of pixels are read at the size of the original; maps alone must still say which images there are.
     semantic = False if data_config.annotations or data_config.panoptic else data_config.semantic
     data_config = dataclasses.replace(data_config, images_per_batch=at_once, semantic=semantic)
@@ -254,3 +251,91 @@ def _write(folder, results, detections, tally):
 def _progress_bar(shown):
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images")
     return Progress(*columns, TimeRemainingColumn(), transient=True, disable=not shown)
+
+
+# COCO's figures at the end of each epoch of `model.fit`.
+#
+
+LOGGED_KINDS = ("bbox", "segm", "keypoints")
+LOGGED_METRICS = ("AP", "AP50", "AP75")  # more would bury the losses in the progress bar
+HEADLINES = (*(f"{kind}_{name}" for kind in LOGGED_KINDS for name in ("AP", "AP50")), "PQ", "mIoU")
+
+
+def main_metric(model, data_config):
+    """The name in the logs of the figure that says how good a model is; higher is better.
+
+    Panoptic quality where the model has segments and `data_config` their ground truth, else mean IoU of a model without
+    instances or of data without, else the AP of masks or boxes.
+
+    Args:
+        model: the `ModelConfig`.
+        data_config: the `DataConfig` that it is evaluated on.
+    """
+    if model.semantic_head and data_config.semantic is not False:
+        if data_config.panoptic and model.mask_head:
+            return "val_PQ"
+        if not (model.box_head and (data_config.annotations or data_config.panoptic)):
+            return "val_mIoU"
+    return "val_segm_AP" if model.mask_head else "val_bbox_AP"
+
+
+class CocoAP(keras.callbacks.Callback):
+    """Evaluates after an epoch and adds the figures to its logs, where other callbacks find them.
+
+    The names are `val_bbox_AP`, `val_bbox_AP50`, `val_bbox_AP75` and the same with `segm` and `keypoints`; with a
+    semantic head `val_PQ`, `val_PQ_things`, `val_PQ_stuff` and `val_mIoU`. All figures of the last evaluation are in
+    `results`. Figures without ground truth of their kind are absent. It saves nothing itself.
+
+    Keras calls callbacks in order, so this one must come before those that read its figures:
+
+        callbacks=[CocoAP(cfg.data.val), keras.callbacks.ModelCheckpoint("best.keras", monitor="val_segm_AP",
+                   mode="max", save_best_only=True)]
+
+    In epochs without evaluation the names are absent, and a ModelCheckpoint or EarlyStopping that monitors them warns
+    and does nothing; EarlyStopping's patience then counts evaluations.
+    """
+
+    def __init__(self, data_config, every_epochs=1, prefix="val_", verbose=1):
+        """
+        Args:
+            data_config: the `DataConfig` to evaluate on.
+            every_epochs: evaluate after each n-th epoch, and after the last.
+            prefix: goes before each name.
+            verbose: 1 shows a progress bar and prints a line, 0 is silent.
+
+        Raises:
+            UserError: its `coco_backend` isn't installed, which would otherwise show after an epoch.
+        """
+        super().__init__()
+        check_backend(data_config.coco_backend)
+        self.data_config = data_config
+        self.every_epochs = every_epochs
+        self.prefix = prefix
+        self.verbose = verbose
+        self.results = None  # the CocoResults of the last evaluation
+
+    def on_epoch_end(self, epoch, logs=None):
+        number = epoch + 1
+        if number % self.every_epochs and number != self.params.get("epochs"):
+            return
+        self.results, _ = evaluate(self.model, self.data_config, progress=bool(self.verbose))
+        figures = {f"{self.prefix}{name}": value for name, value in _metrics_to_log(self.results) if value is not None}
+        if logs is not None:
+            logs.update(figures)
+        if self.verbose:
+            headlines = [f"{self.prefix}{name}" for name in HEADLINES]
+            shown = [f"{name}: {figures[name]:.3f}" for name in headlines if name in figures]
+            # Keras' progress bar leaves the cursor in its line.
+            print(f"\nEpoch {number}: {', '.join(shown) or 'no ground truth to evaluate on'}", flush=True)
+
+
+def _metrics_to_log(results):
+    """(name, value) of what goes into the logs."""
+    for kind in LOGGED_KINDS:
+        known = getattr(results, kind) or {}
+        yield from ((f"{kind}_{name}", known[name]) for name in LOGGED_METRICS if name in known)
+    if results.panoptic:
+        for name in ("all", "things", "stuff"):
+            yield "PQ" if name == "all" else f"PQ_{name}", getattr(results.panoptic, name)["PQ"]
+    if results.semantic:
+        yield "mIoU", results.semantic.mIoU
