@@ -10,13 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mrcnn_tf.cli import convert
-from mrcnn_tf.cli import demo
-from mrcnn_tf.cli import export
-from mrcnn_tf.cli import inspect
-from mrcnn_tf.cli import predict
-from mrcnn_tf.cli import train
-from mrcnn_tf.cli import validate
+from mrcnn_tf.cli import convert, demo, export, inspect, predict, train, validate
 from mrcnn_tf.cli.benchmark.command import benchmark
 from mrcnn_tf.cli.options import console
 from mrcnn_tf.common.errors import UserError

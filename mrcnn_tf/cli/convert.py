@@ -1,4 +1,8 @@
-"""`mrcnn-tf convert`: datasets of other tools to COCO's json and back, and COCO's to TFRecords."""
+"""`mrcnn-tf convert`: datasets of other tools to COCO's json and back, and COCO's to TFRecords.
+
+First the commands from a tool's format to COCO (`convert labelme`, ...), then COCO to TFRecords (`convert tfrecord`),
+then COCO to a tool's format (`convert coco-to labelme`, ...).
+"""
 
 import collections
 import json
@@ -10,16 +14,25 @@ from typing import Annotated
 
 import typer
 
-from mrcnn_tf.cli.convert_back import coco_to_app, no_folder
 from mrcnn_tf.cli.options import AsJson, console
+from mrcnn_tf.common.errors import UserError
 
 convert_app = typer.Typer(
     help="Convert datasets: annotations of other tools to a COCO json, which training reads, and back.",
     no_args_is_help=True,
 )
+coco_to_app = typer.Typer(help="Convert a COCO json to another tool's format.", no_args_is_help=True)
 convert_app.add_typer(coco_to_app, name="coco-to")
 
-Out = Annotated[pathlib.Path, typer.Option(callback=no_folder, help="The COCO json to write.")]
+
+def _refuse_folder(path):
+    """`path`, where a file is to be written; raises UserError if it is a folder."""
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder: name the json to write, such as {path / 'train.json'}.")
+    return path
+
+
+JsonOut = Annotated[pathlib.Path, typer.Option("--out", callback=_refuse_folder, help="The COCO json to write.")]
 Images = Annotated[
     pathlib.Path | None,
     typer.Option(help="The folder that holds all images. File names in the json are relative to it."),
@@ -40,7 +53,7 @@ SplitParts = Annotated[
 @convert_app.command()
 def labelme(
     source: Annotated[pathlib.Path, typer.Argument(help="The folder with labelme's json files.")],
-    out: Out,
+    out: JsonOut,
     images: Images = None,
     names: Names = None,
     as_json: AsJson = False,
@@ -49,13 +62,13 @@ def labelme(
     from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.labelme import read_labelme
 
-    _finish(read_labelme(source, images, read_names(names)), out, images or _folder_of(source), as_json)
+    _write_coco(read_labelme(source, images, read_names(names)), out, images or _folder_of(source), as_json)
 
 
 @convert_app.command()
 def via(
     source: Annotated[pathlib.Path, typer.Argument(help="The json or csv file that VIA saved, version 1 or 2.")],
-    out: Out,
+    out: JsonOut,
     images: Images = None,
     names: Names = None,
     class_attribute: Annotated[
@@ -72,13 +85,13 @@ def via(
     from mrcnn_tf.datasets.convert.via import read_via
 
     dataset = read_via(source, images, read_names(names), class_attribute, class_name)
-    _finish(dataset, out, images or _folder_of(source), as_json)
+    _write_coco(dataset, out, images or _folder_of(source), as_json)
 
 
 @convert_app.command()
 def yolo(
     source: Annotated[pathlib.Path, typer.Argument(help="The dataset's folder, or its data.yaml.")],
-    out: Out,
+    out: JsonOut,
     split: Annotated[str | None, typer.Option(help="train, val or test, where data.yaml names several.")] = None,
     images: Images = None,
     names: Names = None,
@@ -88,13 +101,13 @@ def yolo(
     from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.yolo import read_yolo
 
-    _finish(read_yolo(source, images, read_names(names), split), out, images or _folder_of(source), as_json)
+    _write_coco(read_yolo(source, images, read_names(names), split), out, images or _folder_of(source), as_json)
 
 
 @convert_app.command()
 def voc(
     source: Annotated[pathlib.Path, typer.Argument(help="The dataset's folder, which holds Annotations.")],
-    out: Out,
+    out: JsonOut,
     split: Annotated[
         str | None, typer.Option(help="A list in ImageSets, such as train or val. Default: all images.")
     ] = None,
@@ -110,14 +123,14 @@ def voc(
     from mrcnn_tf.datasets.convert.voc import read_voc
 
     dataset = read_voc(source, images, read_names(names), split, zero_based)
-    pictures = source / "JPEGImages"
-    _finish(dataset, out, images or (pictures if pictures.is_dir() else _folder_of(source)), as_json)
+    photos = source / "JPEGImages"
+    _write_coco(dataset, out, images or (photos if photos.is_dir() else _folder_of(source)), as_json)
 
 
 @convert_app.command()
 def label_maps(
     source: Annotated[pathlib.Path, typer.Argument(help="The folder with the maps, a PNG for each image.")],
-    out: Out,
+    out: JsonOut,
     images: Images = None,
     class_name: ClassName = None,
     names: Annotated[
@@ -145,13 +158,13 @@ def label_maps(
 
     numbers = read_names(names, first=1)
     dataset = read_label_maps(source, images, numbers, class_name, class_divisor, ignore or (), split_parts, ending)
-    _finish(dataset, out, images, as_json)
+    _write_coco(dataset, out, images, as_json)
 
 
 @convert_app.command()
 def masks(
     source: Annotated[pathlib.Path, typer.Argument(help="The folder with masks and images.")],
-    out: Out,
+    out: JsonOut,
     images: Images = None,
     class_name: ClassName = None,
     names: Names = None,
@@ -167,7 +180,36 @@ def masks(
     from mrcnn_tf.datasets.convert.mask_folders import read_mask_folders
 
     dataset = read_mask_folders(source, images, read_names(names), class_name, split_parts)
-    _finish(dataset, out, images or source, as_json)
+    _write_coco(dataset, out, images or source, as_json)
+
+
+def _folder_of(source):
+    return source if source.is_dir() else source.parent
+
+
+def _write_coco(dataset, out, images, as_json):
+    """Write a converted dataset as a COCO json; print its size, what was left out, and what to do next."""
+    written = dataset.write(out)
+    problems = _report_problems(written.problems, out, dataset.source)
+    if as_json:
+        figures = {"out": str(out), "images": written.images, "objects": written.objects}
+        figures |= {"boxes_only": written.boxes_only, "classes": written.classes, "problems": problems}
+        print(json.dumps(figures, ensure_ascii=False))
+        return
+    classes = ", ".join(f"{name} {count}" for name, count in written.classes.items())
+    lines = [f"{written.images} images, {written.objects} objects, {len(written.classes)} classes ({classes}): {out}"]
+    if written.boxes_only:
+        lines.append(f"{written.boxes_only} objects have a box and no mask: a model with masks isn't trained on them.")
+    lines.append(f"Check it: mrcnn-tf validate {shlex.quote(str(out))} {shlex.quote(str(images))}")
+    console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
+
+
+def _report_problems(problems, out, source):
+    """List the records that were left out in NAME.problems.json beside `out`; returns their number by kind."""
+    from mrcnn_tf.common.problems import report_problems
+
+    report_problems(problems, out.with_name(f"{out.stem}.problems.json"), source)
+    return collections.Counter(problem.kind for problem in problems)
 
 
 @convert_app.command()
@@ -188,44 +230,125 @@ def tfrecord(
 
     started = time.perf_counter()
     processes = processes or os.cpu_count() or 1
-    made = write_records(annotations, images, out, name, shards, processes, force, progress=not as_json)
+    written = write_records(annotations, images, out, name, shards, processes, force, progress=not as_json)
     seconds = time.perf_counter() - started
-    pattern = str(out / f"{name}-*.tfrecord")
+    pattern, files = str(out / f"{name}-*.tfrecord"), len(written.files)
     if as_json:
-        figures = {"records": pattern, "shards": len(made.files), "written": made.written, "images": made.images}
-        print(json.dumps(figures | {"objects": made.objects, "problems": len(made.problems), "seconds": seconds}))
+        figures = {"records": pattern, "shards": files, "written": written.written, "images": written.images}
+        print(json.dumps(figures | {"objects": written.objects, "problems": len(written.problems), "seconds": seconds}))
         return
-    kept = f", {len(made.files) - made.written} of them from before" if made.written < len(made.files) else ""
+    kept = f", {files - written.written} of them from before" if written.written < files else ""
     console.print(
-        f"{made.images} images with {made.objects} objects in {len(made.files)} files{kept}, in {seconds:.0f} s.\n"
+        f"{written.images} images with {written.objects} objects in {files} files{kept}, in {seconds:.0f} s.\n"
         f"Train on them: data.train.records='{pattern}'",
         soft_wrap=True,
         markup=False,
     )
 
 
-def _folder_of(source):
-    return source if source.is_dir() else source.parent
+CocoJson = Annotated[pathlib.Path, typer.Argument(help="The COCO json.")]
+ImageFolder = Annotated[pathlib.Path, typer.Option(help="The folder that its file names are relative to.")]
+ImagesToCopy = Annotated[pathlib.Path | None, typer.Option(help="The folder of the images, for --copy-images.")]
+NewFolder = Annotated[pathlib.Path, typer.Option(help="The new folder to write.")]
+CopyImages = Annotated[
+    bool,
+    typer.Option("--copy-images", help="Put the images into the folder too, by hard links where the disk has them."),
+]
 
 
-def _finish(dataset, out, images, as_json):
-    """Writes the json, tells what was left out, and what to do next."""
-    from mrcnn_tf.common.problems import report_problems
+@coco_to_app.command("labelme")
+def coco_to_labelme(
+    source: CocoJson, images: ImageFolder, out: NewFolder, copy_images: CopyImages = False, as_json: AsJson = False
+):
+    """A json for each image, for labelme 5.3 or later. Masks without outlines become mask shapes."""
+    from mrcnn_tf.datasets.convert.labelme import write_labelme
 
-    made = dataset.write(out)
-    report_problems(made.problems, out.with_name(f"{out.stem}.problems.json"), dataset.source)
+    _convert_coco(source, write_labelme, out, as_json, images, copy_images)
+
+
+@coco_to_app.command("via")
+def coco_to_via(
+    source: CocoJson,
+    images: ImageFolder,
+    out: Annotated[pathlib.Path, typer.Option(callback=_refuse_folder, help="The json to write.")],
+    as_json: AsJson = False,
+):
+    """One json for VIA 2: add the images to a project, then Annotation > Import Annotations (from json)."""
+    from mrcnn_tf.datasets.convert.via import write_via
+
+    _convert_coco(source, write_via, out, as_json, images)
+
+
+@coco_to_app.command("yolo")
+def coco_to_yolo(
+    source: CocoJson,
+    out: NewFolder,
+    images: ImagesToCopy = None,
+    copy_images: CopyImages = False,
+    as_json: AsJson = False,
+):
+    """labels/ and data.yaml for Ultralytics' segmentation. Without --copy-images, put your images into images/.
+
+    data.yaml names one folder for train and val: convert your validation set to another, and set val to it.
+    """
+    from mrcnn_tf.datasets.convert.yolo import write_yolo
+
+    _convert_coco(source, write_yolo, out, as_json, images, copy_images)
+
+
+@coco_to_app.command("voc")
+def coco_to_voc(
+    source: CocoJson,
+    out: NewFolder,
+    images: ImagesToCopy = None,
+    copy_images: CopyImages = False,
+    split: Annotated[str, typer.Option(help="The name of the lists in ImageSets.")] = "train",
+    as_json: AsJson = False,
+):
+    """Pascal VOC: boxes in xml files and masks in PNGs, where of objects that overlap the smaller one is on top."""
+    from mrcnn_tf.datasets.convert.voc import write_voc
+
+    _convert_coco(source, write_voc, out, as_json, images, copy_images, split)
+
+
+@coco_to_app.command("label-maps")
+def coco_to_label_maps(
+    source: CocoJson,
+    out: NewFolder,
+    class_divisor: Annotated[int, typer.Option(min=2, help="Pixels are class id * this + object.")] = 1000,
+    as_json: AsJson = False,
+):
+    """A 16-bit PNG for each image, where of objects that overlap the smaller one is on top, and names.json."""
+    from mrcnn_tf.datasets.convert.label_maps import write_label_maps
+
+    _convert_coco(source, write_label_maps, out, as_json, class_divisor)
+
+
+@coco_to_app.command("masks")
+def coco_to_masks(
+    source: CocoJson,
+    out: NewFolder,
+    images: ImagesToCopy = None,
+    copy_images: CopyImages = False,
+    as_json: AsJson = False,
+):
+    """NAME/masks/CLASS/1.png, 2.png, ... for each image NAME.jpg: an exact black and white picture of each object."""
+    from mrcnn_tf.datasets.convert.mask_folders import write_mask_folders
+
+    _convert_coco(source, write_mask_folders, out, as_json, images, copy_images)
+
+
+def _convert_coco(source, write, out, as_json, *arguments):
+    """Have `write` put a COCO json into another format, and print how much it is and what was left out."""
+    from mrcnn_tf.datasets.convert.coco import read_coco
+
+    coco = read_coco(source)
+    write(coco, out, *arguments)
+    problems = _report_problems(coco.problems, out, coco.source)
+    objects = sum(len(image.instances) for image in coco.images)
     if as_json:
-        figures = {"out": str(out), "images": made.images, "objects": made.objects, "boxes_only": made.boxes_only}
-        counts = collections.Counter(problem.kind for problem in made.problems)
-        print(json.dumps(figures | {"classes": made.classes, "problems": counts}, ensure_ascii=False))
+        figures = {"out": str(out), "images": len(coco.images), "objects": objects, "problems": problems}
+        print(json.dumps(figures, ensure_ascii=False))
         return
-    classes = ", ".join(f"{name} {count}" for name, count in made.classes.items())
-    lines = [f"{made.images} images, {made.objects} objects, {len(made.classes)} classes ({classes}): {out}"]
-    if made.boxes_only:
-        lines.append(f"{made.boxes_only} objects have a box and no mask: a model with masks isn't trained on them.")
-    lines.append(f"Check it: mrcnn-tf validate {_quoted(out)} {_quoted(images)}")
-    console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
-
-
-def _quoted(path):
-    return shlex.quote(str(path))
+    text = f"{len(coco.images)} images, {objects} objects, {len(coco.names)} classes: {out}"
+    console.print(text, soft_wrap=True, markup=False, highlight=False)

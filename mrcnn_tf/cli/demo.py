@@ -11,9 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mrcnn_tf.cli.options import AsJson
-from mrcnn_tf.cli.options import Overrides
-from mrcnn_tf.cli.options import console
+from mrcnn_tf.cli.options import AsJson, Overrides, console
 from mrcnn_tf.common.errors import UserError
 
 DRAWN_SCORE = 0.5  # the pictures show detections of at least this score
@@ -73,10 +71,8 @@ def _draw_images(model, data, folder):
     import numpy as np
 
     from mrcnn_tf.data.pipeline import coco_dataset
-    from mrcnn_tf.explain.show_batch import draw_found
-    from mrcnn_tf.explain.show_batch import draw_sample
-    from mrcnn_tf.results.draw import save_png
-    from mrcnn_tf.results.draw import side_by_side
+    from mrcnn_tf.explain.show_batch import draw_found, draw_sample
+    from mrcnn_tf.results.draw import save_png, side_by_side
 
     pictures = []
     for batch in coco_dataset(data, training=False):

@@ -47,28 +47,30 @@ def inspect(
     from mrcnn_tf.explain.inspection.result_file import read_detections, read_result_folder
     from mrcnn_tf.explain.inspection.run import inspect_data
 
-    data, network = _data(source, overrides or [], images, split)
-    facts, model, found = [], None, None
+    data, model_settings = _settings(source, overrides or [], images, split)
+    origin, model, results = [], None, None  # origin: of what is judged, for the report's head
     if detections:
         if weights or saved_model or tflite:
             raise UserError("--detections are in a model's place: give one of the two.")
-        found = read_result_folder(detections) if detections.is_dir() else read_detections(detections)
-        facts = [("Detections", str(detections))]
+        results = read_result_folder(detections) if detections.is_dir() else read_detections(detections)
+        origin = [("Detections", str(detections))]
     elif weights or saved_model or tflite:
-        model, knows = open_model(weights, saved_model, tflite)
-        data.categories, data.resize = knows.categories, knows.resize
+        model = open_model(weights, saved_model, tflite)
+        data.categories, data.resize = model.categories, model.resize
         # A model without a semantic head doesn't know what label maps call their classes.
-        data.stuff, data.semantic = knows.stuff or data.stuff, bool(model.semantic_head)
-        network.resize = knows.resize
-        network = knows if weights else network
-        facts = [("Model", str(weights or saved_model or tflite))]
-    report = inspect_data(
-        data, out or pathlib.Path("report.html"), network, model, found, facts, images_limit, progress=not as_json
-    )
-    print(json.dumps(report.to_json())) if as_json else _say(report)
+        data.stuff, data.semantic = model.stuff or data.stuff, bool(model.semantic_head)
+        model_settings.resize = model.resize
+        model_settings = model.config if weights else model_settings
+        origin = [("Model", str(weights or saved_model or tflite))]
+    out = out or pathlib.Path("report.html")
+    report = inspect_data(data, out, model_settings, model, results, origin, images_limit, progress=not as_json)
+    if as_json:
+        print(json.dumps(report.to_json()))
+    else:
+        _print_report(report)
 
 
-def _data(source, overrides, images, split):
+def _settings(source, overrides, images, split):
     """(`DataConfig`, `ModelConfig`) of a config, or of a json and its folder."""
     from mrcnn_tf.config.load import load_config
     from mrcnn_tf.config.settings import DataConfig, ModelConfig
@@ -86,15 +88,15 @@ def _data(source, overrides, images, split):
     if split not in (None, *SPLITS):
         raise UserError(f"There is no split '{split}': choose train or val.")
     settings = load_config(source, overrides)
-    split = split or ("val" if _named(settings.data.val) else "train")
+    split = split or ("val" if _has_annotations(settings.data.val) else "train")
     data = getattr(settings.data, split)
-    if not _named(data):
+    if not _has_annotations(data):
         raise UserError(f"{source} names no annotations: set data.{split}.annotations and data.{split}.images.")
     data.images_per_batch = 1
     return data, settings.model
 
 
-def _named(data):
+def _has_annotations(data):
     return data.annotations or data.panoptic or data.semantic_maps
 
 
@@ -108,7 +110,7 @@ def _diagnose(image, weights, ground_truth, out, as_json):
 
     pixels = read_image(image)
     records = read_records(ground_truth, image) if ground_truth else None
-    diagnosis = diagnose(open_model(weights, None, None)[0], pixels, records)
+    diagnosis = diagnose(open_model(weights, None, None), pixels, records)
     with atomic_write(out) as file:
         diagnosis.draw().save(file)
     if as_json:
@@ -124,26 +126,27 @@ def _print_line(text):
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def _say(report):
+def _print_report(report):
     statistics, findings, written = report.statistics, report.findings, report.written
+    unreadable = f", {written.unreadable} of them unreadable" if written.unreadable else ""
     _print_line(
         f"{statistics.images} images, {statistics.objects} objects, {len(statistics.classes)} classes; "
-        f"{written.images} images shown"
-        + (f", {written.unreadable} of them unreadable." if written.unreadable else ".")
+        f"{written.images} images shown{unreadable}."
     )
     if report.pixels:
-        _print_line(_pixels(report.pixels.statistics.to_json()))
+        _print_pixel_shares(report.pixels.statistics.to_json())
     if report.results:
         console.print(report.results.table())
     if findings:
         costs = sorted(findings.errors.costs.items(), key=lambda item: -item[1])
-        said = ", ".join(f"{name} {cost:.3f}" for name, cost in costs)
-        _print_line(f"AP50 that each kind of error costs: {said}.")
+        costs = ", ".join(f"{name} {cost:.3f}" for name, cost in costs)
+        _print_line(f"AP50 that each kind of error costs: {costs}.")
     _print_line(f"Report: {report.report} ({written.size / 1e6:.1f} MB; open it in a browser)")
 
 
-def _pixels(statistics):
-    """The sentence on what the pixels are."""
+def _print_pixel_shares(statistics):
+    """Print what share of the pixels is of each class: all things as one first, then stuff, the most frequent first."""
     things, *stuff = statistics["classes"]
-    shares = [f"{one['name']} {one['share']:.1%}" for one in [things, *sorted(stuff, key=lambda one: -one["share"])]]
-    return f"Pixels: {', '.join(shares)}; without a class {statistics['unlabelled_share']:.1%}."
+    classes = [things, *sorted(stuff, key=lambda record: -record["share"])]
+    shares = ", ".join(f"{record['name']} {record['share']:.1%}" for record in classes)
+    _print_line(f"Pixels: {shares}; without a class {statistics['unlabelled_share']:.1%}.")

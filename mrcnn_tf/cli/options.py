@@ -1,4 +1,4 @@
-"""The model that a command uses: trained, exported or on a server."""
+"""What several commands share: arguments, where they print, and how they open the model that the user names."""
 
 import pathlib
 from typing import Annotated
@@ -8,21 +8,13 @@ from rich.console import Console
 
 from mrcnn_tf.common.errors import UserError
 
-# Arguments that several commands share, and where they print.
-#
-
-console = Console()
+console = Console()  # stdout; warnings and progress go to common.problems.CONSOLE
 
 ConfigName = Annotated[
     str, typer.Argument(help="A config's name, such as mask_rcnn_r50_fpn, or the path of a YAML file.")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as train.steps=1000.")]
-Weights = Annotated[
-    str | None, typer.Option(help="What to start from: a model.keras, a published checkpoint, a preset or imagenet.")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as json and nothing else.")]
-
-
 ModelFile = Annotated[pathlib.Path | None, typer.Option(help="The model.keras to use.")]
 SavedModelFolder = Annotated[
     pathlib.Path | None, typer.Option(help="In its place an exported folder, such as export/mask_rcnn.")
@@ -32,47 +24,39 @@ TFLiteFile = Annotated[
 ]
 
 
-def check_choice(weights, saved_model, tflite):
-    """Refuses none of the three, and several.
-
-    Raises:
-        UserError: one isn't given, or more than one.
-    """
-    given = [name for name, path in {"weights": weights, "saved-model": saved_model, "tflite": tflite}.items() if path]
+def check_model_choice(weights, saved_model, tflite):
+    """Raises UserError unless exactly one of the three paths is given."""
+    options = {"weights": weights, "saved-model": saved_model, "tflite": tflite}
+    given = [name for name, path in options.items() if path]
     if len(given) != 1:
-        what = f"--{' and --'.join(given)} are too many" if given else "There is no model"
-        raise UserError(f"{what}: give --weights MODEL.keras, --saved-model FOLDER or --tflite MODEL.tflite.")
+        mistake = f"--{' and --'.join(given)} are too many" if given else "There is no model"
+        raise UserError(f"{mistake}: give --weights MODEL.keras, --saved-model FOLDER or --tflite MODEL.tflite.")
 
 
 def open_model(weights, saved_model, tflite):
-    """The model in one of three places, and what knows its `categories`, `stuff` and `resize`.
+    """Open the model at one of three paths: a `MaskRCNN`, a `SavedModelRuntime` or a `TFLiteModel`.
+
+    All have `detect`, `detect_batch`, `categories`, `stuff`, `resize`, and a truthy attribute for each head they have.
 
     Raises:
         UserError: none or several are given, or it can't be read.
     """
-    check_choice(weights, saved_model, tflite)
+    check_model_choice(weights, saved_model, tflite)
     if weights:
         from mrcnn_tf.training.trainer import load_model
 
-        model = load_model(weights)
-        return model, model.config
+        return load_model(weights)
     if saved_model:
         from mrcnn_tf.serving.runtime import SavedModelRuntime
 
-        model = SavedModelRuntime(saved_model)
-    else:
-        from mrcnn_tf.serving.tflite_model import TFLiteModel
+        return SavedModelRuntime(saved_model)
+    from mrcnn_tf.serving.tflite_model import TFLiteModel
 
-        model = TFLiteModel(tflite)
-    return model, model
+    return TFLiteModel(tflite)
 
 
 def open_server(address, labels, name, timeout):
-    """A `ServedModel`.
-
-    Raises:
-        UserError: no labels, or an address that isn't one.
-    """
+    """A `ServedModel`; raises UserError without labels, or for an address that isn't one."""
     from mrcnn_tf.serving.server_client import ServedModel
 
     if labels is None:

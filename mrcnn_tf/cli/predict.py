@@ -7,16 +7,18 @@ from typing import Annotated
 
 import typer
 
-from mrcnn_tf.cli.options import AsJson
-from mrcnn_tf.cli.options import ConfigName
-from mrcnn_tf.cli.options import ModelFile
-from mrcnn_tf.cli.options import Overrides
-from mrcnn_tf.cli.options import SavedModelFolder
-from mrcnn_tf.cli.options import TFLiteFile
-from mrcnn_tf.cli.options import check_model_choice
-from mrcnn_tf.cli.options import console
-from mrcnn_tf.cli.options import open_model
-from mrcnn_tf.cli.options import open_server
+from mrcnn_tf.cli.options import (
+    AsJson,
+    ConfigName,
+    ModelFile,
+    Overrides,
+    SavedModelFolder,
+    TFLiteFile,
+    check_model_choice,
+    console,
+    open_model,
+    open_server,
+)
 from mrcnn_tf.common.errors import UserError
 
 SEGMENTS_SUFFIX = "_segments"  # of the file name of a map of segments, which lies beside the picture
@@ -99,7 +101,7 @@ def _print_detections(path, detections):
 
 
 def predict_files(model, paths, folder, min_score=0.5, on_image=None):
-    """Detect in each file and write NAME.json (all detections) and NAME.png (those of at least `min_score`) to `folder`.
+    """Detect in each file; write NAME.json (all detections) and NAME.png (those of at least `min_score`) to `folder`.
 
     The json holds the image's size and a list of detections in COCO's result format with class names and, beside
     `keypoints`, the `keypoint_names` in their order.
@@ -122,8 +124,7 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
         UserError: the model can't be reached or fails.
     """
     from mrcnn_tf.common.files import atomic_write
-    from mrcnn_tf.datasets.image_files import UnreadableImage
-    from mrcnn_tf.datasets.image_files import read_image
+    from mrcnn_tf.datasets.image_files import UnreadableImage, read_image
     from mrcnn_tf.explain.show_batch import draw_found
     from mrcnn_tf.results.draw import save_png
 

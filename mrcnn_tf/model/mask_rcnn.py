@@ -12,7 +12,7 @@ from mrcnn_tf.common.categories import max_keypoints
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.load import model_config
 from mrcnn_tf.config.settings import ModelConfig
-from mrcnn_tf.datasets.image_files import checked_pixels
+from mrcnn_tf.datasets.image_files import check_pixels
 from mrcnn_tf.model import losses
 from mrcnn_tf.model.assembly import Assembly
 from mrcnn_tf.model.rois import foreground
@@ -258,7 +258,7 @@ class MaskRCNN(Trainable):
         return [self._detect_one(image, position) for position, image in enumerate(images)]
 
     def _detect_one(self, image, position):
-        image = checked_pixels(image, position)
+        image = check_pixels(image, position)
         if self._detect_function is None:
             signature = [tf.TensorSpec([None, None, 3], tf.uint8)]
             # One image fills its own canvas: None spares the masking. AutoGraph has nothing to convert here (Keras

@@ -90,8 +90,8 @@ def annotated(monkeypatch):
 @pytest.mark.parametrize("head", HEADS)
 def test_a_step_an_evaluation_and_pictures(arrows, annotated, head):
     out, with_keypoints = arrows.path / "out", head == "keypoints"
-    result = demo.run_demo(configured(arrows, head), out, verbose=0)
-    (epoch,), results = result.run.history, result.run.results
+    run, pictures = demo.run_demo(configured(arrows, head), out, verbose=0)
+    (epoch,), results = run.history, run.results
     losses = {name for name in epoch if name.startswith("loss")}
     assert losses == LOSSES | set(["loss_keypoint"] * with_keypoints)
     assert all(np.isfinite(value) for value in epoch.values())
@@ -108,9 +108,9 @@ def test_a_step_an_evaluation_and_pictures(arrows, annotated, head):
             [[[12.5, 50.5, 2], [48.5, 14.5, 2]]],
         ]
     assert [picture[2] for picture in annotated] == keypoints
-    assert all(np.asarray(Image.open(path)).std() > 30 for path in result.pictures) and len(result.pictures) == 2
+    assert all(np.asarray(Image.open(path)).std() > 30 for path in pictures) and len(pictures) == 2
 
-    ((_, number),), unreadable = predict_files(result.run.model, [arrows.path / "images" / "1.png"], out, min_score=0.0)
+    ((_, number),), unreadable = predict_files(run.model, [arrows.path / "images" / "1.png"], out, min_score=0.0)
     rows = json.loads((out / "1.json").read_text())["detections"]
     assert number == len(rows) > 0 and unreadable == [] and (out / "1.png").is_file()
     keys = {"category_id", "category", "bbox", "score"} | set(["keypoints", "keypoint_names"] * with_keypoints)
