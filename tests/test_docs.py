@@ -17,7 +17,7 @@ from tiny import tiny_config
 import mrcnn_tf
 from mrcnn_tf.cli import app
 from mrcnn_tf.config.load import config_names
-from mrcnn_tf.explain.diagnosis.fates import FATES, FOUND
+from mrcnn_tf.explain.diagnosis.annotated_objects import DETECTED, STATUSES
 from mrcnn_tf.model.assembly import Assembly
 from mrcnn_tf.weights.presets import PRESETS
 
@@ -230,7 +230,7 @@ def check_call(function, node):
 
 def test_each_way_to_lose_an_object_is_explained():
     (table,) = (table for table in DOCUMENTS["docs/no_detections.md"].tables() if table[0][0] == "lost by")
-    assert {row[0] for row in table[1:]} == set(FATES) - {FOUND}
+    assert {row[0] for row in table[1:]} == set(STATUSES) - {DETECTED}
 
 
 def test_the_list_of_settings_is_whole():
@@ -274,5 +274,5 @@ def test_the_backbone_of_the_contributing_guide(tmp_path, monkeypatch):
     np.testing.assert_allclose(model.detect(image).boxes, again.detect(image).boxes, atol=1e-3)
     inputs = model.preprocess(image)
     wide = {"image": np.pad(inputs["image"], [[0, 0], [0, 0], [0, 64], [0, 0]]), "image_size": inputs["image_size"]}
-    for alone, padded in zip(model.features(inputs), model.features(wide, model.canvas_size(wide)), strict=True):
+    for alone, padded in zip(model.features(inputs), model.features(wide, model.compute_padded_size(wide)), strict=True):
         np.testing.assert_allclose(alone, padded[:, :, : alone.shape[2]], atol=1e-4)

@@ -105,11 +105,11 @@ def _diagnose(image, weights, ground_truth, out, as_json):
         raise UserError("A look at every stage needs the trained model itself: give --weights MODEL.keras.")
     from mrcnn_tf.common.files import atomic_write
     from mrcnn_tf.datasets.image_files import read_image
+    from mrcnn_tf.explain.diagnosis.annotated_objects import read_image_annotations
     from mrcnn_tf.explain.diagnosis.diagnose import diagnose
-    from mrcnn_tf.explain.diagnosis.ground_truth import read_records
 
     pixels = read_image(image)
-    records = read_records(ground_truth, image) if ground_truth else None
+    records = read_image_annotations(ground_truth, image) if ground_truth else None
     diagnosis = diagnose(open_model(weights, None, None), pixels, records)
     with atomic_write(out) as file:
         diagnosis.draw().save(file)

@@ -5,14 +5,10 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mrcnn_tf.common.categories import IGNORED
-from mrcnn_tf.common.categories import Category
-from mrcnn_tf.results.draw import MIN_SIDE
-from mrcnn_tf.results.draw import draw_ground_truth
-from mrcnn_tf.results.draw import save_png
+from mrcnn_tf.common.categories import IGNORED, Category
+from mrcnn_tf.results.draw import MIN_SIDE, draw_ground_truth, save_png
 from mrcnn_tf.results.draw_text import font_for
-from mrcnn_tf.results.segments import Panoptic
-from mrcnn_tf.results.segments import Segment
+from mrcnn_tf.results.segments import Panoptic, Segment
 
 TILE = 620  # pixels, the longer side of each image on the sheet of a batch
 LIGHT = 0.3  # of ignored pixels, which are darkened
@@ -78,7 +74,7 @@ def draw_labels(image, labels, stuff, min_side=MIN_SIDE, things=True):
     return Panoptic(numbers, segments).draw(darkened, min_side=min_side)
 
 
-def draw_found(image, detections, min_score=0.0, min_side=MIN_SIDE):
+def draw_predictions(image, detections, min_score=0.0, min_side=MIN_SIDE):
     """The image with what a model found: segments, where it has a semantic head and not boxes alone, or detections.
 
     Args:

@@ -99,10 +99,10 @@ def test_figures_are_labelled_with_it(installed, tmp_path):
     drawn = []
     for paths in ((), (make_font(tmp_path / "whole.ttf", CAT),)):
         installed(*paths)
-        board, (axes,) = figure.panels(1, (40, 40))
-        figure.show(axes, np.full((40, 40, 3), 255, np.uint8), CAT * 12)
+        board, (axes,) = figure.make_panels(1, (40, 40))
+        figure.draw_image(axes, np.full((40, 40, 3), 255, np.uint8), CAT * 12)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            drawn.append(np.asarray(figure.picture(board)).astype(int))
+            drawn.append(np.asarray(figure.render(board)).astype(int))
         assert any("missing from font" in str(one.message) for one in caught) == (not paths)
     assert drawn[0].shape != drawn[1].shape or (drawn[0] != drawn[1]).any()

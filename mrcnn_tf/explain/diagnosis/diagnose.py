@@ -8,10 +8,10 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from mrcnn_tf.explain.diagnosis import health
-from mrcnn_tf.explain.diagnosis.fates import FATES, FOUND, ObjectFate, fates
-from mrcnn_tf.explain.diagnosis.health import Counts, class_scores, count, funnel
-from mrcnn_tf.explain.diagnosis.stages import Stages, look
+from mrcnn_tf.explain.diagnosis import checks
+from mrcnn_tf.explain.diagnosis.annotated_objects import DETECTED, STATUSES, ObjectDiagnosis, diagnose_objects
+from mrcnn_tf.explain.diagnosis.checks import BoxCounts, compute_class_scores, count_boxes, describe_counts
+from mrcnn_tf.explain.diagnosis.stages import Stages, compute_stages
 
 SHOWN = 0.5  # the least score that `mrcnn-tf predict` draws
 ROWS = 15  # of a table of classes
@@ -31,8 +31,8 @@ class Diagnosis:
 
     sentences: list[str]
     stages: Stages
-    counts: Counts
-    objects: list[ObjectFate]
+    counts: BoxCounts
+    objects: list[ObjectDiagnosis]
 
     def __str__(self):
         return "\n".join(self.sentences)
@@ -49,7 +49,7 @@ class Diagnosis:
         return {
             "sentences": self.sentences,
             "counts": dataclasses.asdict(self.counts),
-            "classes": [dataclasses.asdict(row) for row in class_scores(self.stages)],
+            "classes": [dataclasses.asdict(row) for row in compute_class_scores(self.stages)],
             "objects": [dataclasses.asdict(one) for one in self.objects],
             "limits": dataclasses.asdict(self.stages.limits),
         }
@@ -82,19 +82,19 @@ def diagnose(model, image, ground_truth=None):
     Raises:
         UserError: an image of another shape or type, a ground truth of another form, or a model without a box head.
     """
-    stages = look(model, image, ground_truth)
-    counts = count(stages)
-    objects = fates(stages) if stages.truth is not None else []
-    broken = health.check_finite(model, stages) or health.check_training(model)
+    stages = compute_stages(model, image, ground_truth)
+    counts = count_boxes(stages)
+    objects = diagnose_objects(stages) if stages.truth is not None else []
+    broken = checks.check_finite(model, stages) or checks.check_training(model)
     steps = int(model.optimizer.iterations.numpy()) if getattr(model, "optimizer", None) else None
-    sentences = [_verdict(stages, counts, objects), *broken, *health.check_image(stages)]
+    sentences = [_verdict(stages, counts, objects), *broken, *checks.check_image(stages)]
     if not stages.not_finite:  # else there is nothing to say of scores
-        sentences += health.check_scores(stages, counts, steps)
-    sentences += health.check_sizes(stages) + _lost(objects, 2 if broken else SPELLED_OUT)
+        sentences += checks.check_scores(stages, counts, steps)
+    sentences += checks.check_sizes(stages) + _lost(objects, 2 if broken else SPELLED_OUT)
     sentences += _unmatched(stages, objects) + _faint(stages)
     if stages.truth is not None:
         sentences += [f"Not used as annotated: {note}" for note in stages.truth.notes]
-    return Diagnosis(sentences + funnel(counts, stages.limits), stages, counts, objects)
+    return Diagnosis(sentences + describe_counts(counts, stages.limits), stages, counts, objects)
 
 
 def _verdict(stages, counts, objects):
@@ -109,13 +109,13 @@ def _verdict(stages, counts, objects):
     if not objects:
         return f"{found}; the ground truth has no object here."
     tally = collections.Counter(one.fate for one in objects)
-    lost = [f"{tally[fate]} {fate}" for fate in FATES if tally[fate] and fate != FOUND]
-    return f"{found}; of {len(objects)} annotated objects {tally[FOUND]} found{''.join(f', {one}' for one in lost)}."
+    lost = [f"{tally[fate]} {fate}" for fate in STATUSES if tally[fate] and fate != DETECTED]
+    return f"{found}; of {len(objects)} annotated objects {tally[DETECTED]} found{''.join(f', {one}' for one in lost)}."
 
 
 def _lost(objects, most):
     """A sentence for each of the first `most` objects that weren't found."""
-    lost = [one for one in objects if one.fate != FOUND]
+    lost = [one for one in objects if one.fate != DETECTED]
     more = len(lost) - most
     rest = [f"The table has {more} more that {'was' if more == 1 else 'were'} lost."] if more > 0 else []
     return [one.sentence for one in lost[:most]] + rest
@@ -125,7 +125,7 @@ def _unmatched(stages, objects):
     """On detections that find no object."""
     if stages.truth is None or not len(stages.detections):
         return []
-    found = {one.detection for one in objects if one.fate == FOUND}
+    found = {one.detection for one in objects if one.fate == DETECTED}
     wrong = [place for place in range(len(stages.detections)) if place not in found]
     if not wrong:
         return []
@@ -172,7 +172,7 @@ def _object_table(objects):
 
 
 def _class_table(stages):
-    rows = class_scores(stages)
+    rows = compute_class_scores(stages)
     table = Table(title=f"Scores before the threshold of {stages.limits.score_threshold:g}", title_justify="left")
     for name in ("class", "best score", "above", "after NMS", "detections"):
         table.add_column(name, justify="left" if name == "class" else "right")

@@ -26,7 +26,7 @@ TEXT = 9  # points
 COLOURS = ("#009ed7", "#e69f00", "#00b27d", "#f0e442", "#cc79a7", "#d55e00", "#56b4e9", "#145ac8")
 
 
-def panels(count, image_size, columns=None, side=SIDE):
+def make_panels(count, image_size, columns=None, side=SIDE):
     """A matplotlib figure with axes for images of one size, and a list of `count` of them.
 
     Args:
@@ -48,7 +48,7 @@ def panels(count, image_size, columns=None, side=SIDE):
     return figure, list(grid.ravel()[:count])
 
 
-def show(axes, image, title="", size=None, pale=0.0):
+def draw_image(axes, image, title="", size=None, pale=0.0):
     """Draws uint8 [h, w, 3] on axes whose coordinates are pixels of an image of `size` (H, W), its own if None.
 
     `pale` of 0 to 1 takes colour and contrast out, so that what is drawn above stands out.
@@ -63,10 +63,10 @@ def show(axes, image, title="", size=None, pale=0.0):
     )
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
-    bare(axes, title)
+    hide_axes(axes, title)
 
 
-def bare(axes, title=""):
+def hide_axes(axes, title=""):
     """Takes ticks and frame off the axes and sets their title."""
     axes.set_xticks([])
     axes.set_yticks([])
@@ -75,7 +75,7 @@ def bare(axes, title=""):
     axes.set_title(title, fontsize=TEXT + 1, pad=4)
 
 
-def contrast(colour):
+def contrasting(colour):
     """ "black" or "white", whichever stands out more against a colour by WCAG 2's relative luminance."""
     red, green, blue = (channel**2.2 for channel in to_rgb(colour))
     return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else "white"
@@ -88,13 +88,13 @@ def draw_boxes(axes, boxes, colour, width=1.5, style="solid", labels=(), rim=Non
         return
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3, 0, 1]].reshape(-1, 5, 2)
     lines = LineCollection(corners, colors=[colour], linewidths=width, linestyles=style)
-    lines.set_path_effects([withStroke(linewidth=width + 1.4, foreground=rim or contrast(colour))])
+    lines.set_path_effects([withStroke(linewidth=width + 1.4, foreground=rim or contrasting(colour))])
     axes.add_collection(lines)
     for box, label in zip(boxes, labels, strict=False):
-        tag(axes, box[0], box[1], label, colour)
+        draw_tag(axes, box[0], box[1], label, colour)
 
 
-def tag(axes, x, y, text, colour):
+def draw_tag(axes, x, y, text, colour):
     """A small label on a ground of a colour, its lower left corner at (x, y) or as near as the image allows."""
     top = axes.get_ylim()[1]
     axes.text(
@@ -102,7 +102,7 @@ def tag(axes, x, y, text, colour):
         y,
         text,
         fontsize=TEXT - 2,
-        color=contrast(colour),
+        color=contrasting(colour),
         va="bottom" if y - top > 0.05 * abs(axes.get_ylim()[0] - top) else "top",
         ha="left" if x < 0.8 * axes.get_xlim()[1] else "right",
         bbox={"boxstyle": "round,pad=0.15", "facecolor": colour, "edgecolor": "none"},
@@ -110,14 +110,14 @@ def tag(axes, x, y, text, colour):
     )
 
 
-def heat(axes, values, size, limits=None, colours="inferno", alpha=0.65):
+def draw_heatmap(axes, values, size, limits=None, colours="inferno", alpha=0.65):
     """Lays values [h, w] over an image of `size` (H, W) as heat; returns what `scale_bar` needs."""
     low, high = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
     extent = (0, size[1], size[0], 0)
     return axes.imshow(values, extent=extent, vmin=low, vmax=max(high, low + 1e-6), cmap=colours, alpha=alpha)
 
 
-def scale_bar(figure, axes, drawn, label):
+def draw_scale_bar(figure, axes, drawn, label):
     """A colour bar at the right of the axes, which keep their size."""
     bar = figure.colorbar(drawn, cax=axes.inset_axes((1.015, 0, 0.03, 1)))
     bar.set_label(label, fontsize=TEXT)
@@ -126,7 +126,7 @@ def scale_bar(figure, axes, drawn, label):
         bar.solids.set_alpha(1)
 
 
-def legend(axes, entries, columns=4):
+def draw_legend(axes, entries, columns=4):
     """A legend below the axes; `entries` are (colour, text) or (colour, text, line style)."""
     handles = [
         Line2D([], [], color=colour, linewidth=3, linestyle=style[0] if style else "solid", label=text)
@@ -145,7 +145,7 @@ def legend(axes, entries, columns=4):
         )
 
 
-def picture(figure):
+def render(figure):
     """The figure as a PIL.Image, RGB, cut to what is drawn."""
     for text in figure.findobj(Text):
         text.set_fontproperties(FontProperties(fname=font_file(text.get_text()), size=text.get_fontsize()))

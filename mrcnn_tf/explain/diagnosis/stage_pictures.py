@@ -8,8 +8,8 @@ from matplotlib import colormaps
 from matplotlib.colors import LinearSegmentedColormap
 
 from mrcnn_tf.explain.diagnosis import figure as board
+from mrcnn_tf.explain.diagnosis.checks import compute_class_scores
 from mrcnn_tf.explain.diagnosis.figure import COLOURS
-from mrcnn_tf.explain.diagnosis.health import class_scores
 from mrcnn_tf.explain.diagnosis.target_pictures import (
     draw_keypoint_targets,
     draw_mask_targets,
@@ -20,42 +20,24 @@ from mrcnn_tf.explain.diagnosis.target_pictures import (
 CLASSES = 20  # in a chart
 SCORES = LinearSegmentedColormap.from_list("scores", colormaps["plasma"](np.linspace(0.3, 1, 64)))  # none is dark
 
-__all__ = [
-    "all_pictures",
-    "draw_activations",
-    "draw_anchors",
-    "draw_boxes",
-    "draw_class_scores",
-    "draw_detections",
-    "draw_input",
-    "draw_keypoint_targets",
-    "draw_levels",
-    "draw_mask_targets",
-    "draw_matches",
-    "draw_objectness",
-    "draw_proposals",
-    "draw_sampled_rois",
-    "draw_samples",
-]
-
 
 def draw_input(stages):
     """The image as it is beside the image as the network gets it: resized, and padded at the right and the bottom."""
     padded = stages.network_input.shape[:2]
-    figure, (left, right) = board.panels(2, padded)
+    figure, (left, right) = board.make_panels(2, padded)
     height, width = stages.image.shape[:2]
-    board.show(left, stages.image, f"original: {width} x {height} pixels")
+    board.draw_image(left, stages.image, f"original: {width} x {height} pixels")
     h, w = stages.input_size
-    board.show(right, stages.network_input, f"network's input: {w} x {h} pixels in {padded[1]} x {padded[0]}")
+    board.draw_image(right, stages.network_input, f"network's input: {w} x {h} pixels in {padded[1]} x {padded[0]}")
     board.draw_boxes(right, [[0, 0, w, h]], COLOURS[1], style="dashed")
-    board.legend(right, [(COLOURS[1], "the image; what lies beyond is padding", "dashed")])
-    return board.picture(figure)
+    board.draw_legend(right, [(COLOURS[1], "the image; what lies beyond is padding", "dashed")])
+    return board.render(figure)
 
 
 def draw_anchors(stages):
     """The anchors of one cell of each level, in the middle of the image."""
-    figure, (axes,) = board.panels(1, stages.image.shape[:2])
-    board.show(axes, stages.image, f"{sum(len(level.anchors) for level in stages.levels):,} anchors, of one cell each:")
+    figure, (axes,) = board.make_panels(1, stages.image.shape[:2])
+    board.draw_image(axes, stages.image, f"{sum(len(level.anchors) for level in stages.levels):,} anchors, of one cell each:")
     entries, boxes = [], [_middle_anchors(level) for level in stages.levels]
     for place, (level, anchors) in enumerate(zip(stages.levels, boxes, strict=True)):
         board.draw_boxes(axes, anchors, COLOURS[place % len(COLOURS)])
@@ -66,8 +48,8 @@ def draw_anchors(stages):
     reach = np.concatenate(boxes)
     axes.set_xlim(min(0, reach[:, 0].min() - 2), max(stages.image.shape[1], reach[:, 2].max() + 2))
     axes.set_ylim(max(stages.image.shape[0], reach[:, 3].max() + 2), min(0, reach[:, 1].min() - 2))
-    board.legend(axes, entries, columns=2)
-    return board.picture(figure)
+    board.draw_legend(axes, entries, columns=2)
+    return board.render(figure)
 
 
 def _middle_anchors(level):
@@ -80,16 +62,16 @@ def _middle_anchors(level):
 def draw_objectness(stages):
     """The RPN's objectness on each level, of the best anchor of each cell."""
     size = stages.image.shape[:2]
-    figure, panels = board.panels(len(stages.levels), size, columns=3, side=3.6)
+    figure, panels = board.make_panels(len(stages.levels), size, columns=3, side=3.6)
     drawn = None
     for axes, level in zip(panels, stages.levels, strict=True):
         values = np.nan_to_num(level.objectness).reshape(*level.cells, -1).max(axis=-1)
-        board.show(axes, stages.image, f"{level.name}: best {values.max():.2f}", pale=0.7)
-        drawn = board.heat(axes, values, _covered(stages, level), (0, 1))
+        board.draw_image(axes, stages.image, f"{level.name}: best {values.max():.2f}", pale=0.7)
+        drawn = board.draw_heatmap(axes, values, _covered(stages, level), (0, 1))
         axes.set_xlim(0, size[1])
         axes.set_ylim(size[0], 0)
-    board.scale_bar(figure, panels[min(2, len(panels) - 1)], drawn, "objectness")
-    return board.picture(figure)
+    board.draw_scale_bar(figure, panels[min(2, len(panels) - 1)], drawn, "objectness")
+    return board.render(figure)
 
 
 def _covered(stages, level):
@@ -101,7 +83,7 @@ def _covered(stages, level):
 def draw_proposals(stages, count=50):
     """The RPN's best candidates before suppression, beside the best proposals after it, coloured by objectness."""
     candidates, proposals = stages.candidates, stages.proposals
-    figure, panels = board.panels(2, stages.image.shape[:2], side=5.4)
+    figure, panels = board.make_panels(2, stages.image.shape[:2], side=5.4)
     order = np.argsort(-np.where(candidates.usable, candidates.objectness, -1), kind="stable")
     order = order[: min(count, int(candidates.usable.sum()))]
     titles = (
@@ -111,7 +93,7 @@ def draw_proposals(stages, count=50):
     boxes = candidates.boxes[order], proposals.boxes[:count]
     scores = candidates.objectness[order], proposals.objectness[:count]
     _scored_panels(figure, panels, stages, titles, boxes, scores, "objectness")
-    return board.picture(figure)
+    return board.render(figure)
 
 
 def _scored_panels(figure, panels, stages, titles, boxes, scores, what):
@@ -121,39 +103,39 @@ def _scored_panels(figure, panels, stages, titles, boxes, scores, what):
     low = min(low, high - 0.05)
     drawn = None
     for axes, title, own, values in zip(panels, titles, boxes, scores, strict=True):
-        board.show(axes, stages.image, title, pale=0.35)
+        board.draw_image(axes, stages.image, title, pale=0.35)
         for place in np.argsort(values, kind="stable"):
             colour = SCORES((values[place] - low) / (high - low))
             board.draw_boxes(axes, own[place : place + 1], colour, 1.3, rim="black")
         drawn = axes.scatter([], [], c=[], cmap=SCORES, vmin=low, vmax=high)
-    board.scale_bar(figure, panels[-1], drawn, what)
+    board.draw_scale_bar(figure, panels[-1], drawn, what)
 
 
 def draw_levels(stages, count=12):
     """The best proposals of each level: of each map that the box head's features are cut from."""
     proposals = stages.proposals
-    figure, (axes,) = board.panels(1, stages.image.shape[:2])
-    board.show(axes, stages.image, f"the best {count} proposals of each level that they are pooled from", pale=0.35)
+    figure, (axes,) = board.make_panels(1, stages.image.shape[:2])
+    board.draw_image(axes, stages.image, f"the best {count} proposals of each level that they are pooled from", pale=0.35)
     entries = []
     for place, level in enumerate(stages.levels):
         own = np.flatnonzero(proposals.pooled_from == place)
         if len(own):
             board.draw_boxes(axes, proposals.boxes[own[:count]], COLOURS[place % len(COLOURS)], 1.2)
             entries.append((COLOURS[place % len(COLOURS)], f"{level.name}: {len(own)} of {len(proposals.boxes)}"))
-    board.legend(axes, entries)
-    return board.picture(figure)
+    board.draw_legend(axes, entries)
+    return board.render(figure)
 
 
 def draw_samples(stages):
     """The bins of a few RoIs and where in them the map is sampled, each RoI enlarged."""
     if not stages.samples:
-        figure, (axes,) = board.panels(1, stages.image.shape[:2])
-        board.show(axes, stages.image, "no proposal to sample")
-        return board.picture(figure)
-    figure, panels = board.panels(len(stages.samples), (1, 1), columns=3, side=3.8)
+        figure, (axes,) = board.make_panels(1, stages.image.shape[:2])
+        board.draw_image(axes, stages.image, "no proposal to sample")
+        return board.render(figure)
+    figure, panels = board.make_panels(len(stages.samples), (1, 1), columns=3, side=3.8)
     for axes, roi in zip(panels, stages.samples, strict=True):
         (width, height), bins = roi.box[2:] - roi.box[:2], len(roi.edges_x) - 1
-        board.show(axes, stages.image, f"{roi.level}: {width:.0f} x {height:.0f} pixels, {bins} x {bins} bins")
+        board.draw_image(axes, stages.image, f"{roi.level}: {width:.0f} x {height:.0f} pixels, {bins} x {bins} bins")
         lines = [((x, roi.edges_y[0]), (x, roi.edges_y[-1])) for x in roi.edges_x]
         lines += [((roi.edges_x[0], y), (roi.edges_x[-1], y)) for y in roi.edges_y]
         axes.add_collection(board.LineCollection(lines, colors="white", linewidths=0.8, alpha=0.8))
@@ -161,8 +143,8 @@ def draw_samples(stages):
         axes.scatter(x, y, s=9, c=COLOURS[1], edgecolors="black", linewidths=0.4)
         board.draw_boxes(axes, [roi.box], COLOURS[0])
         _zoom(axes, roi.box)
-    board.legend(panels[-1], [(COLOURS[0], "RoI"), (COLOURS[1], "samples"), ("#cccccc", "bins")])
-    return board.picture(figure)
+    board.draw_legend(panels[-1], [(COLOURS[0], "RoI"), (COLOURS[1], "samples"), ("#cccccc", "bins")])
+    return board.render(figure)
 
 
 def _zoom(axes, box, margin=0.2):
@@ -175,7 +157,7 @@ def _zoom(axes, box, margin=0.2):
 
 def draw_class_scores(stages):
     """The best score of each class over all proposals, against the threshold."""
-    rows = class_scores(stages)[:CLASSES]
+    rows = compute_class_scores(stages)[:CLASSES]
     figure = board.Figure(figsize=(6.4, 0.9 + 0.28 * len(rows)), facecolor="white")
     axes = figure.add_subplot()
     threshold = stages.limits.score_threshold
@@ -195,7 +177,7 @@ def draw_class_scores(stages):
     axes.set_title(title, fontsize=board.TEXT + 1, loc="left")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    return board.picture(figure)
+    return board.render(figure)
 
 
 def draw_boxes(stages, count=50):
@@ -204,9 +186,9 @@ def draw_boxes(stages, count=50):
     usable = np.flatnonzero(found.usable.ravel())
     scores = found.probabilities[:, 1:].ravel()
     best = usable[np.argsort(-scores[usable], kind="stable")][:count]
-    figure, panels = board.panels(3, stages.image.shape[:2], side=4.6)
+    figure, panels = board.make_panels(3, stages.image.shape[:2], side=4.6)
     left, *others = panels
-    board.show(left, stages.image, f"the {len(set(best // classes))} proposals behind the boxes", pale=0.35)
+    board.draw_image(left, stages.image, f"the {len(set(best // classes))} proposals behind the boxes", pale=0.35)
     board.draw_boxes(left, stages.proposals.boxes[sorted(set(best // classes))], COLOURS[0], 1.1)
     titles = (
         f"{len(usable)} boxes above {stages.limits.score_threshold:g}, the best {len(best)}",
@@ -214,7 +196,7 @@ def draw_boxes(stages, count=50):
     )
     boxes = found.boxes.reshape(-1, 4)[best], stages.detections.boxes[:count]
     _scored_panels(figure, others, stages, titles, boxes, (scores[best], stages.detections.scores[:count]), "score")
-    return board.picture(figure)
+    return board.render(figure)
 
 
 def draw_detections(stages, min_score=0.0):
@@ -231,7 +213,7 @@ def draw_activations(stages):
     groups = [[one for one in stages.maps if one.name.startswith(letter)] for letter in "CP"]
     groups = [group for group in groups if group]
     columns = max(map(len, groups))
-    figure, panels = board.panels(2 * len(groups) * columns, stages.network_input.shape[:2], columns, side=2.6)
+    figure, panels = board.make_panels(2 * len(groups) * columns, stages.network_input.shape[:2], columns, side=2.6)
     for row, group in enumerate(groups):
         for place in range(columns):
             upper, lower = panels[2 * row * columns + place], panels[(2 * row + 1) * columns + place]
@@ -241,13 +223,13 @@ def draw_activations(stages):
                 continue
             one = group[place]
             upper.imshow(np.nan_to_num(one.strength), cmap="inferno")
-            board.bare(upper, f"{one.name}, {one.strength.shape[1]} x {one.strength.shape[0]}: strength")
+            board.hide_axes(upper, f"{one.name}, {one.strength.shape[1]} x {one.strength.shape[0]}: strength")
             lower.imshow(one.colours)
-            board.bare(lower, "principal components")
-    return board.picture(figure)
+            board.hide_axes(lower, "principal components")
+    return board.render(figure)
 
 
-def all_pictures(stages):
+def draw_all_stages(stages):
     """{name: PIL.Image} of every stage that there is something to show of, in the order of the computation."""
     pictures = {"input": draw_input(stages), "activations": draw_activations(stages), "anchors": draw_anchors(stages)}
     if stages.truth is not None:

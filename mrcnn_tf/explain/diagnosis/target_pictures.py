@@ -4,16 +4,16 @@ import numpy as np
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.explain.diagnosis import figure as board
-from mrcnn_tf.explain.diagnosis.fates import (
-    BELOW,
+from mrcnn_tf.explain.diagnosis.annotated_objects import (
+    BELOW_THRESHOLD,
     CUT_OFF,
-    FATES,
-    FOUND,
+    DETECTED,
     MERGED,
     MISCLASSIFIED,
     MISPLACED,
     NO_ANCHOR,
     NO_PROPOSAL,
+    STATUSES,
     SUPPRESSED,
 )
 from mrcnn_tf.explain.diagnosis.figure import COLOURS
@@ -33,40 +33,40 @@ def draw_matches(stages, count=60):
         "background": (np.flatnonzero(matches == BACKGROUND), NEGATIVE),
     }
     size = stages.image.shape[:2]
-    figure, panels = board.panels(2, size, side=5.4)
+    figure, panels = board.make_panels(2, size, side=5.4)
     positive, colour = groups.pop("positive")
-    board.show(panels[0], stages.image, f"{len(positive)} anchors learn the {len(stages.truth)} objects", pale=0.25)
+    board.draw_image(panels[0], stages.image, f"{len(positive)} anchors learn the {len(stages.truth)} objects", pale=0.25)
     board.draw_boxes(panels[0], anchors[_some(positive, count)], colour, 1.2)
     board.draw_boxes(panels[0], stages.truth.boxes, TRUTH, 2.0)
-    board.legend(panels[0], [("#999999", "annotated (white)"), (colour, f"positive: {len(positive):,}")])
-    board.show(panels[1], stages.image, "some of the others", pale=0.25)
+    board.draw_legend(panels[0], [("#999999", "annotated (white)"), (colour, f"positive: {len(positive):,}")])
+    board.draw_image(panels[1], stages.image, "some of the others", pale=0.25)
     for few, (name, (which, colour)) in zip((count, count // 4), groups.items(), strict=True):
         board.draw_boxes(panels[1], anchors[_some(which, few)], colour, 1.0)
         groups[name] = colour, f"{name}: {len(which):,}"
     board.draw_boxes(panels[1], stages.truth.boxes, TRUTH, 2.0)
-    board.legend(panels[1], groups.values())
-    return board.picture(figure)
+    board.draw_legend(panels[1], groups.values())
+    return board.render(figure)
 
 
 def draw_sampled_rois(stages, count=60):
     """The RoIs that the heads would learn from: positives in the colour of their class, negatives apart."""
     _need(stages.sampled, "ground_truth")
     sampled, size = stages.sampled, stages.image.shape[:2]
-    figure, panels = board.panels(2, size, side=5.4)
+    figure, panels = board.make_panels(2, size, side=5.4)
     classes = np.unique(sampled.classes[sampled.positive])
-    board.show(panels[0], stages.image, f"{sampled.positive.sum()} positive RoIs", pale=0.25)
+    board.draw_image(panels[0], stages.image, f"{sampled.positive.sum()} positive RoIs", pale=0.25)
     board.draw_boxes(panels[0], stages.truth.boxes, TRUTH, 2.0)
     entries = [("#999999", "annotated (white)")]
     for place, label in enumerate(classes):
         own = np.flatnonzero(sampled.positive & (sampled.classes == label))
         board.draw_boxes(panels[0], sampled.boxes[own[:count]], COLOURS[place % len(COLOURS)], 1.2)
         entries.append((COLOURS[place % len(COLOURS)], f"{stages.categories[label - 1].name}: {len(own)}"))
-    board.legend(panels[0], entries)
+    board.draw_legend(panels[0], entries)
     negative = np.flatnonzero(~sampled.positive)
-    board.show(panels[1], stages.image, f"{len(negative)} negative RoIs", pale=0.25)
+    board.draw_image(panels[1], stages.image, f"{len(negative)} negative RoIs", pale=0.25)
     board.draw_boxes(panels[1], sampled.boxes[negative[:count]], NEGATIVE, 1.0)
-    board.legend(panels[1], [(NEGATIVE, f"learn background, {min(count, len(negative))} drawn")])
-    return board.picture(figure)
+    board.draw_legend(panels[1], [(NEGATIVE, f"learn background, {min(count, len(negative))} drawn")])
+    return board.render(figure)
 
 
 def draw_mask_targets(stages, count=8):
@@ -75,15 +75,15 @@ def draw_mask_targets(stages, count=8):
     _need(stages.sampled.masks, "masks")
     sampled = stages.sampled
     chosen = _spread(sampled.truth[sampled.positive], count)
-    figure, panels = board.panels(3 * len(chosen), (1, 1), columns=len(chosen), side=1.9)
+    figure, panels = board.make_panels(3 * len(chosen), (1, 1), columns=len(chosen), side=1.9)
     for place, roi in enumerate(chosen):
         column = panels[place :: len(chosen)]
         _crop(column[0], stages, roi)
         for axes, values in zip(column[1:], (sampled.mask_targets[roi], sampled.masks[roi]), strict=True):
             axes.imshow(values, vmin=0, vmax=1, cmap="gray", aspect="auto")
-            board.bare(axes)
+            board.hide_axes(axes)
     _row_names(panels[:: len(chosen)], ("RoI", "target", "predicted"))
-    return board.picture(figure)
+    return board.render(figure)
 
 
 def draw_keypoint_targets(stages, count=6):
@@ -93,7 +93,7 @@ def draw_keypoint_targets(stages, count=6):
     _need(sampled.heatmaps, "keypoints")
     labelled = sampled.keypoint_counts.any(axis=1)
     chosen = _spread(np.where(labelled, sampled.truth[sampled.positive], -1), count)
-    figure, panels = board.panels(2 * len(chosen), (1, 1), columns=len(chosen), side=2.6)
+    figure, panels = board.make_panels(2 * len(chosen), (1, 1), columns=len(chosen), side=2.6)
     for place, roi in enumerate(chosen):
         upper, lower = panels[place], panels[len(chosen) + place]
         _crop(upper, stages, roi)
@@ -101,7 +101,7 @@ def draw_keypoint_targets(stages, count=6):
         heat = [_probabilities(sampled.heatmaps[roi, point]) for point in points]
         side = sampled.heatmaps.shape[-1]
         lower.imshow(np.max([np.zeros([side, side]), *heat], axis=0), vmin=0, vmax=1, cmap="inferno", aspect="auto")
-        board.bare(lower)
+        board.hide_axes(lower)
         left, top, right, bottom = sampled.boxes[roi]
         for point in points:
             y, x = divmod(int(sampled.keypoint_cells[roi, point]), side)
@@ -109,7 +109,7 @@ def draw_keypoint_targets(stages, count=6):
             lower.scatter(x, y, **style)
             upper.scatter(left + (x + 0.5) / side * (right - left), top + (y + 0.5) / side * (bottom - top), **style)
     _row_names(panels[:: len(chosen)], ("RoI and targets", "predicted heat"))
-    return board.picture(figure)
+    return board.render(figure)
 
 
 def _probabilities(logits):
@@ -121,7 +121,7 @@ def _crop(axes, stages, roi):
     """The image inside a sampled RoI."""
     sampled = stages.sampled
     left, top, right, bottom = sampled.boxes[roi]
-    board.show(axes, stages.image, stages.categories[sampled.classes[roi] - 1].name)
+    board.draw_image(axes, stages.image, stages.categories[sampled.classes[roi] - 1].name)
     axes.set_aspect("auto")
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
@@ -153,13 +153,13 @@ def _need(value, what):
 # The picture of a diagnosis: what became of each annotated object, or the best of what was rejected.
 #
 
-FATE_COLOURS = {
-    FOUND: "#00b27d",
+STATUS_COLOURS = {
+    DETECTED: "#00b27d",
     MERGED: "#56b4e9",
     CUT_OFF: "#145ac8",
     SUPPRESSED: "#e69f00",
     MISCLASSIFIED: "#d55e00",
-    BELOW: "#f0e442",
+    BELOW_THRESHOLD: "#f0e442",
     MISPLACED: "#cc79a7",
     NO_PROPOSAL: "#c00030",
     NO_ANCHOR: "#303030",
@@ -173,22 +173,22 @@ HEAT_CELLS = 200  # along the longer side
 def draw_diagnosis(diagnosis, heat=True):
     """See `Diagnosis.draw`."""
     stages = diagnosis.stages
-    figure, panels = board.panels(1 + heat, stages.image.shape[:2])
+    figure, panels = board.make_panels(1 + heat, stages.image.shape[:2])
     if stages.truth is not None and diagnosis.objects:
         _draw_fates(panels[0], stages, diagnosis.objects)
     else:
         _draw_boxes(panels[0], stages)
     if heat:
-        values = proposal_heat(stages)
-        board.show(panels[1], stages.image, f"where the {len(stages.proposals.boxes)} proposals lie", pale=0.7)
-        drawn = board.heat(panels[1], values, stages.image.shape[:2], (0, 1))
+        values = compute_proposal_heatmap(stages)
+        board.draw_image(panels[1], stages.image, f"where the {len(stages.proposals.boxes)} proposals lie", pale=0.7)
+        drawn = board.draw_heatmap(panels[1], values, stages.image.shape[:2], (0, 1))
         if stages.truth is not None:
             board.draw_boxes(panels[1], stages.truth.boxes, DETECTION, 1.2)
-        board.scale_bar(figure, panels[1], drawn, "best objectness of a proposal over the pixel")
-    return board.picture(figure)
+        board.draw_scale_bar(figure, panels[1], drawn, "best objectness of a proposal over the pixel")
+    return board.render(figure)
 
 
-def proposal_heat(stages):
+def compute_proposal_heatmap(stages):
     """[h, w] float32: at each place of the image the objectness of the best small proposal over it.
 
     A proposal fades from its middle to its border, so that large ones don't cover all.
@@ -208,27 +208,27 @@ def proposal_heat(stages):
 
 
 def _draw_fates(axes, stages, objects):
-    counts = {fate: [one for one in objects if one.fate == fate] for fate in FATES}
-    board.show(axes, stages.image, f"{len(objects)} annotated objects, {len(stages.detections)} detections", pale=0.25)
+    counts = {fate: [one for one in objects if one.fate == fate] for fate in STATUSES}
+    board.draw_image(axes, stages.image, f"{len(objects)} annotated objects, {len(stages.detections)} detections", pale=0.25)
     board.draw_boxes(axes, stages.detections.boxes, DETECTION, 1.0, "dashed")
     entries = [("#999999", f"detections: {len(stages.detections)} (white)", "dashed")] * bool(len(stages.detections))
     for fate, own in counts.items():
         if own:
             labels = [str(one.number) for one in own] if len(objects) <= TAGGED else []
-            board.draw_boxes(axes, [one.box for one in own], FATE_COLOURS[fate], 2.2, labels=labels)
-            entries.append((FATE_COLOURS[fate], f"{fate}: {len(own)}"))
+            board.draw_boxes(axes, [one.box for one in own], STATUS_COLOURS[fate], 2.2, labels=labels)
+            entries.append((STATUS_COLOURS[fate], f"{fate}: {len(own)}"))
     # The sentences on what was lost name these.
-    for place in sorted({one.detection for one in objects if one.fate != FOUND and one.detection is not None}):
+    for place in sorted({one.detection for one in objects if one.fate != DETECTED and one.detection is not None}):
         left, _, _, bottom = stages.detections.boxes[place]
-        board.tag(axes, left, bottom, f"detection {place}", DETECTION)
-    board.legend(axes, entries)
+        board.draw_tag(axes, left, bottom, f"detection {place}", DETECTION)
+    board.draw_legend(axes, entries)
 
 
 def _draw_boxes(axes, stages):
     """Without ground truth: the detections, or the boxes with the best scores that were rejected."""
     detections, names = stages.detections, [category.name for category in stages.categories]
     if len(detections):
-        board.show(axes, stages.image, f"{len(detections)} detections")
+        board.draw_image(axes, stages.image, f"{len(detections)} detections")
         labels = [
             f"{name} {score:.2f}" for name, score in zip(detections.category_names, detections.scores, strict=True)
         ]
@@ -241,7 +241,7 @@ def _draw_boxes(axes, stages):
     scores = np.nan_to_num(stages.classification.probabilities[:, 1:])
     best = np.argsort(-scores, axis=None, kind="stable")[:REJECTED]
     proposals, classes = np.unravel_index(best, scores.shape)
-    board.show(axes, stages.image, f"no detection; the best {len(best)} boxes below the threshold", pale=0.25)
+    board.draw_image(axes, stages.image, f"no detection; the best {len(best)} boxes below the threshold", pale=0.25)
     for proposal, label in reversed(list(zip(proposals, classes, strict=True))):
         box, text = stages.classification.boxes[proposal, label], f"{names[label]} {scores[proposal, label]:.3f}"
         board.draw_boxes(axes, [box], COLOURS[label % len(COLOURS)], 1.6, "dashed", [text])

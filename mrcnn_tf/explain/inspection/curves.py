@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mrcnn_tf.explain.inspection.matching import match, outcomes
+from mrcnn_tf.explain.inspection.matching import judge_detections, match_detections
 
 RECALLS = np.linspace(0, 1, 101)  # where COCO reads precision off
 IOUS = {"0.5": [0.5], "0.75": [0.75], "0.5:0.95": np.linspace(0.5, 0.95, 10).tolist()}
@@ -60,15 +60,15 @@ class Curves:
         }
 
 
-def curves(pairs):
+def compute_curves(pairs):
     """`Curves` of `Overlaps`, at the ten IoU thresholds of COCO's protocol."""
     order, truths = pairs.order, pairs.truth_counts()
     category, scores = pairs.detection_category[order], pairs.scores[order]
     results = {
-        iou: outcomes(pairs, match(pairs, pairs.reaching(iou) & pairs.same_category()))[order]
+        iou: judge_detections(pairs, match_detections(pairs, pairs.reaching(iou) & pairs.same_category()))[order]
         for iou in IOUS["0.5:0.95"]
     }
-    precision = {iou: class_precision(result, category, truths) for iou, result in results.items()}
+    precision = {iou: interpolate_precision(result, category, truths) for iou, result in results.items()}
     lines = {key: np.mean([precision[iou] for iou in ious], 0) for key, ious in IOUS.items()}
     classes = []
     for position, (category_id, name) in enumerate(zip(pairs.category_ids, pairs.names, strict=True)):
@@ -82,7 +82,7 @@ def curves(pairs):
     return Curves(ClassCurves(None, "all classes", int(truths.sum()), mean, _means(mean), *against), classes)
 
 
-def class_precision(results, category, truths):
+def interpolate_precision(results, category, truths):
     """COCO's interpolated precision of each class: the highest at each of `RECALLS` or a higher recall.
 
     Args:

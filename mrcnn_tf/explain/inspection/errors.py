@@ -7,16 +7,16 @@ import dataclasses
 
 import numpy as np
 
-from mrcnn_tf.explain.inspection.curves import class_precision
-from mrcnn_tf.explain.inspection.matching import NEARLY_ONE, match, outcomes
+from mrcnn_tf.explain.inspection.curves import interpolate_precision
+from mrcnn_tf.explain.inspection.matching import NEARLY_ONE, judge_detections, match_detections
 
 # What a detection is. `ignored`: it lies in a crowd of its class, or isn't counted at all.
-TYPES = ("correct", "class", "localisation", "both", "duplicate", "background", "ignored")
+DETECTION_TYPES = ("correct", "class", "localisation", "both", "duplicate", "background", "ignored")
 # What became of a ground truth. `low_score`: found by a detection below the threshold alone; `class` and
 # `localisation`: the best that was there is a mistake of that type.
-FATES = ("found", "class", "localisation", "low_score", "missed", "crowd")
+TRUTH_STATUSES = ("found", "class", "localisation", "low_score", "missed", "crowd")
 ERRORS = ("class", "localisation", "both", "duplicate", "background", "missed")  # what costs average precision
-CORRECT, CLASS, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, IGNORED = range(len(TYPES))
+CORRECT, CLASS, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, IGNORED = range(len(DETECTION_TYPES))
 
 
 @dataclasses.dataclass
@@ -99,7 +99,7 @@ def split_errors(pairs, iou=0.5, background=0.1, min_score=0.0):
     Returns:
         `ErrorSplit`.
     """
-    matched = match(pairs, pairs.reaching(iou) & pairs.same_category())
+    matched = match_detections(pairs, pairs.reaching(iou) & pairs.same_category())
     types, explained_by = _types(pairs, matched, iou, background)
     overlap = np.zeros(len(types))
     explaining = explained_by[pairs.pair_detection] == pairs.pair_truth
@@ -135,7 +135,7 @@ def _types(pairs, matched, iou, background):
     own, own_iou = _most_overlapped(pairs, same_category)
     other, other_iou = _most_overlapped(pairs, ~same_category)
     iou = min(iou, NEARLY_ONE)
-    result = outcomes(pairs, matched)
+    result = judge_detections(pairs, matched)
     # The first that applies; an object of its class that a false detection overlaps by `iou` is another one's match.
     cases = [
         (result == 1, CORRECT, matched),
@@ -165,7 +165,7 @@ def _most_overlapped(pairs, usable):
 
 def _fates(pairs, types, explained_by, min_score):
     """([M] int8 fates, [M] int64 the detections that explain them)."""
-    fates = np.full(len(pairs.crowd), FATES.index("missed"), np.int8)
+    fates = np.full(len(pairs.crowd), TRUTH_STATUSES.index("missed"), np.int8)
     covered_by = np.full(len(pairs.crowd), -1, np.int64)
     worst_first = pairs.order[::-1]
     shown = pairs.scores[worst_first] >= min_score
@@ -176,9 +176,9 @@ def _fates(pairs, types, explained_by, min_score):
         detections = worst_first[chosen]
         truths = explained_by[detections]
         covered_by[truths] = detections
-        names = {CLASS: FATES.index("class"), LOCALISATION: FATES.index("localisation")}
-        fates[truths] = FATES.index(fate) if fate else [names[kind] for kind in types[detections].tolist()]
-    fates[pairs.crowd] = FATES.index("crowd")
+        names = {CLASS: TRUTH_STATUSES.index("class"), LOCALISATION: TRUTH_STATUSES.index("localisation")}
+        fates[truths] = TRUTH_STATUSES.index(fate) if fate else [names[kind] for kind in types[detections].tolist()]
+    fates[pairs.crowd] = TRUTH_STATUSES.index("crowd")
     fates[pairs.truth_category < 0] = -1
     return fates, covered_by
 
@@ -198,7 +198,7 @@ def _costs(pairs, types, explained_by):
         mended[kind] = _class_ap(pairs, np.where(right, CORRECT, types), kept, category, truths)
     for kind in (BOTH, DUPLICATE, BACKGROUND):
         mended[kind] = _class_ap(pairs, types, types != kind, pairs.detection_category, truths)
-    costs = {TYPES[kind]: value - base for kind, value in mended.items()}
+    costs = {DETECTION_TYPES[kind]: value - base for kind, value in mended.items()}
     seen = np.zeros(len(pairs.crowd), bool)
     seen[explained_by[np.isin(types, (CORRECT, CLASS, LOCALISATION))]] = True
     left = np.bincount(pairs.truth_category[seen], minlength=len(truths))
@@ -210,16 +210,16 @@ def _class_ap(pairs, types, kept, category, truths):
     """[K] average precision of the `kept` detections as if they were of these categories; NaN without ground truth."""
     best_first = pairs.order[kept[pairs.order]]
     results = np.select([types == CORRECT, types == IGNORED], [1, 0], -1)
-    return class_precision(results[best_first], category[best_first], truths).mean(1)
+    return interpolate_precision(results[best_first], category[best_first], truths).mean(1)
 
 
 def _class_counts(pairs, types, fates, min_score):
     shown = (pairs.detection_category >= 0) & (pairs.scores >= min_score)
     counts = {
-        TYPES[kind]: np.bincount(pairs.detection_category[shown & (types == kind)], minlength=len(pairs.names))
+        DETECTION_TYPES[kind]: np.bincount(pairs.detection_category[shown & (types == kind)], minlength=len(pairs.names))
         for kind in (CORRECT, CLASS, LOCALISATION, BOTH, DUPLICATE, BACKGROUND)
     }
-    missed = np.isin(fates, (FATES.index("missed"), FATES.index("low_score")))
+    missed = np.isin(fates, (TRUTH_STATUSES.index("missed"), TRUTH_STATUSES.index("low_score")))
     return counts | {"missed": np.bincount(pairs.truth_category[missed], minlength=len(pairs.names))}
 
 
@@ -259,7 +259,7 @@ class RankedImage:
         return dataclasses.asdict(self)
 
 
-def worst_images(pairs, split, count=20):
+def rank_worst_images(pairs, split, count=20):
     """The images with the highest penalties, worst first; those without mistakes are left out.
 
     Args:
@@ -272,8 +272,8 @@ def worst_images(pairs, split, count=20):
     """
     shown = pairs.order[pairs.scores[pairs.order] >= split.min_score]
     false = shown[~np.isin(split.types[shown], (CORRECT, IGNORED))]
-    lost = np.flatnonzero((split.fates >= 0) & ~np.isin(split.fates, (FATES.index("found"), FATES.index("crowd"))))
-    low = split.fates[lost] == FATES.index("low_score")
+    lost = np.flatnonzero((split.fates >= 0) & ~np.isin(split.fates, (TRUTH_STATUSES.index("found"), TRUTH_STATUSES.index("crowd"))))
+    low = split.fates[lost] == TRUTH_STATUSES.index("low_score")
     penalty = np.zeros(len(pairs.image_ids))
     np.add.at(penalty, pairs.detection_image[false], pairs.scores[false])
     np.add.at(penalty, pairs.truth_image[lost], 1.0)
@@ -291,10 +291,10 @@ def worst_images(pairs, split, count=20):
         elif kind == IGNORED:
             image.ignored.append(detection)
         else:
-            image.false.append([detection, TYPES[kind], None if truth < 0 else truth])
+            image.false.append([detection, DETECTION_TYPES[kind], None if truth < 0 else truth])
     for truth in lost.tolist():
         image = ranked.get(int(pairs.truth_image[truth]))
         if image is not None:
             detection = int(split.covered_by[truth])
-            image.lost.append([truth, FATES[split.fates[truth]], None if detection < 0 else detection])
+            image.lost.append([truth, TRUTH_STATUSES[split.fates[truth]], None if detection < 0 else detection])
     return list(ranked.values())

@@ -62,12 +62,12 @@ class Overlaps:
         return np.bincount(self.truth_category[(self.truth_category >= 0) & ~self.crowd], minlength=len(self.names))
 
 
-def overlaps(truth, detections, kind="segm", image_ids=None, categories=None):
+def compute_overlaps(truth, detections, kind="segm", image_ids=None, categories=None):
     """Everything that `split_errors`, `confusion`, `curves` and `worst_images` need of a dataset and a model's answers.
 
     Args:
-        truth: the `GroundTruth` of `evaluation.ground_truth.read_ground_truth`.
-        detections: list of dicts in COCO's result format, as `evaluation.runner.evaluate` returns them.
+        truth: the `InstanceGroundTruth` of `evaluation.instance_ground_truth.read_instance_ground_truth`.
+        detections: list of dicts in COCO's result format, as `evaluation.evaluate_model.evaluate` returns them.
         kind: "segm" to compare masks, which every detection must then have, or "bbox".
         image_ids: the images to count; None: all of `truth`.
         categories: the `Category`s to count; None: all of `truth`.
@@ -93,7 +93,7 @@ def overlaps(truth, detections, kind="segm", image_ids=None, categories=None):
     return Overlaps(kind, image_ids, category_ids, labels, *found, scores, order, *there, crowd, *pairs)
 
 
-def match(pairs, usable):
+def match_detections(pairs, usable):
     """COCO's greedy matching: the best detection first, each to the free ground truth that it overlaps most.
 
     Args:
@@ -118,7 +118,7 @@ def match(pairs, usable):
     return np.array(matched, np.int64)
 
 
-def outcomes(pairs, matched):
+def judge_detections(pairs, matched):
     """What each detection counts as in COCO's precision: 1 right, -1 false, 0 in a crowd or not counted.
 
     Args:
@@ -209,7 +209,7 @@ class Confusion:
         return dataclasses.asdict(self) | {"counts": self.counts.tolist()}
 
 
-def confusion(pairs, iou=0.5, min_score=0.5):
+def count_confusion(pairs, iou=0.5, min_score=0.5):
     """Counts which class is taken for which.
 
     Detections are first matched within their class as in COCO's protocol; those left over, best first, with the objects
@@ -226,10 +226,10 @@ def confusion(pairs, iou=0.5, min_score=0.5):
     shown = (pairs.detection_category >= 0) & (pairs.scores >= min_score)
     there = (pairs.truth_category >= 0) & ~pairs.crowd
     usable = pairs.reaching(iou) & shown[pairs.pair_detection]
-    matched = match(pairs, usable & pairs.same_category())
+    matched = match_detections(pairs, usable & pairs.same_category())
     found = np.isin(np.arange(len(there)), matched)
     left = (matched < 0)[pairs.pair_detection] & (there & ~found)[pairs.pair_truth]
-    matched = np.maximum(matched, match(pairs, usable & left))
+    matched = np.maximum(matched, match_detections(pairs, usable & left))
     found = np.isin(np.arange(len(there)), matched)
     taken = np.isin(matched, np.flatnonzero(there))
     nothing = len(pairs.names)

@@ -19,13 +19,13 @@ from mrcnn_tf.common.environment import __version__
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.datasets.image_files import rgb_pixels
-from mrcnn_tf.explain.inspection.page_objects import TOLERANCES, PageObjects, PageRegions
+from mrcnn_tf.explain.inspection.page_data import TOLERANCES, ObjectRecords, RegionRecords
 
 # Small JPEGs of a dataset's images, as large as a page's budget allows.
 #
 
 # (longer side in pixels, JPEG quality) from the best to the smallest; a phone's full width shows about 700 pixels.
-SIZES = (
+THUMBNAIL_SIZES = (
     (960, 85),
     (720, 82),
     (560, 80),
@@ -69,16 +69,16 @@ def make_thumbnails(paths, frames, budget, on_done=None):
     while True:
         made = []
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for one in pool.map(lambda pair, choice=choice: thumbnail(*pair, *SIZES[choice]), pairs):
+            for one in pool.map(lambda pair, choice=choice: make_thumbnail(*pair, *THUMBNAIL_SIZES[choice]), pairs):
                 made.append(one)
                 if on_done:
                     on_done()
-        if choice == len(SIZES) - 1 or sum(len(one.address or "") for one in made) <= budget:
+        if choice == len(THUMBNAIL_SIZES) - 1 or sum(len(one.address or "") for one in made) <= budget:
             return made
         choice += 1
 
 
-def thumbnail(path, frame, side, quality):
+def make_thumbnail(path, frame, side, quality):
     """A file as a `Thumbnail` of at most `side` pixels; never enlarged. An unreadable one is no error.
 
     Args:
@@ -125,13 +125,13 @@ def _address(picture, frame, side, quality):
 
 def _fitting(pairs, share):
     """The place of the first of `SIZES` whose thumbnails of these files have `share` characters on average."""
-    read = [(_read(path, frame, SIZES[0][0])[0], frame) for path, frame in pairs]
+    read = [(_read(path, frame, THUMBNAIL_SIZES[0][0])[0], frame) for path, frame in pairs]
     read = [(picture, frame) for picture, frame in read if picture]
 
     def fits(choice):
-        return sum(len(_address(*pair, *SIZES[choice])) for pair in read) <= share * len(read)
+        return sum(len(_address(*pair, *THUMBNAIL_SIZES[choice])) for pair in read) <= share * len(read)
 
-    return min(bisect.bisect_left(range(len(SIZES)), True, key=fits), len(SIZES) - 1)
+    return min(bisect.bisect_left(range(len(THUMBNAIL_SIZES)), True, key=fits), len(THUMBNAIL_SIZES) - 1)
 
 
 BUDGET = 19_000_000  # characters of a report of up to `BUDGET_IMAGES` images; one of more may grow with them
@@ -157,7 +157,7 @@ SCRIPTS = (
 
 
 @dataclasses.dataclass
-class Written:
+class ReportFile:
     """What a report came to: the images shown, those whose file couldn't be read and the file's size in bytes."""
 
     images: int
@@ -174,7 +174,7 @@ def write_report(
         path: of the HTML file.
         title: its heading.
         facts: [(name, value), ...] strings below it, such as where data and model come from.
-        truth: the `GroundTruth`.
+        truth: the `InstanceGroundTruth`.
         folder: that the file names of its images are relative to.
         statistics: `DatasetStatistics`.
         findings, detections: of a model: `Findings`, and the detections in COCO's result format that they are of.
@@ -190,9 +190,9 @@ def write_report(
     """
     budget = BUDGET * max(1, min(limit, len(truth.images)) / BUDGET_IMAGES)
     head = _head(title, facts, truth, statistics, findings)
-    drawn = [PageObjects(truth, detections, *((findings.pairs, findings.errors) if findings else ()))]
+    drawn = [ObjectRecords(truth, detections, *((findings.pairs, findings.errors) if findings else ()))]
     if pixels:
-        regions = PageRegions(pixels.shown, pixels.findings)
+        regions = RegionRecords(pixels.shown, pixels.findings)
         head |= _pixels(pixels, regions, truth)
         drawn.append(regions)
     chosen = _chosen(truth.images, findings, limit, pixels.findings if pixels else None)
@@ -215,13 +215,13 @@ def write_report(
     if unreadable:
         many = f"{len(unreadable)} images" if len(unreadable) > 1 else "1 image"
         head["notes"].append(f"{many} can't be read; grey fields are in their place.")
-    text = page_text(title, head | {"images": pages})
+    text = render_page(title, head | {"images": pages})
     with atomic_write(path) as file:
         file.write_text(text, encoding="utf-8")
-    return Written(len(pages), len(unreadable), os.path.getsize(path))
+    return ReportFile(len(pages), len(unreadable), os.path.getsize(path))
 
 
-def page_text(title, data):
+def render_page(title, data):
     """The page's HTML.
 
     Args:

@@ -7,10 +7,8 @@ import pathlib
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation.instance_ground_truth import count_rle_pixels
-from mrcnn_tf.evaluation.panoptic_ground_truth import PanopticGroundTruth
-from mrcnn_tf.evaluation.panoptic_ground_truth import read_panoptic_ground_truth
-from mrcnn_tf.evaluation.results import PanopticResults
-from mrcnn_tf.evaluation.results import SemanticResults
+from mrcnn_tf.evaluation.panoptic_ground_truth import PanopticGroundTruth, read_panoptic_ground_truth
+from mrcnn_tf.evaluation.results import PanopticResults, SemanticResults
 
 REMEDY = "give the detections.json that `mrcnn-tf evaluate --out` writes, or another in COCO's result format"
 FOLDER_REMEDY = "give the whole folder that `mrcnn-tf evaluate --out` wrote"

@@ -16,32 +16,19 @@ from mrcnn_tf.evaluation.average_precision import evaluate_detections
 from mrcnn_tf.evaluation.evaluate_model import evaluate
 from mrcnn_tf.evaluation.instance_ground_truth import read_instance_ground_truth
 from mrcnn_tf.evaluation.results import CocoResults
-from mrcnn_tf.explain.inspection.curves import Curves
-from mrcnn_tf.explain.inspection.curves import curves
-from mrcnn_tf.explain.inspection.dataset import DatasetStatistics
-from mrcnn_tf.explain.inspection.dataset import dataset_statistics
-from mrcnn_tf.explain.inspection.errors import ErrorSplit
-from mrcnn_tf.explain.inspection.errors import RankedImage
-from mrcnn_tf.explain.inspection.errors import split_errors
-from mrcnn_tf.explain.inspection.errors import worst_images
-from mrcnn_tf.explain.inspection.matching import Confusion
-from mrcnn_tf.explain.inspection.matching import Overlaps
-from mrcnn_tf.explain.inspection.matching import confusion
-from mrcnn_tf.explain.inspection.matching import overlaps
-from mrcnn_tf.explain.inspection.pixel_findings import Pixels
-from mrcnn_tf.explain.inspection.pixel_findings import judge_model
-from mrcnn_tf.explain.inspection.pixel_findings import judge_pixels
-from mrcnn_tf.explain.inspection.pixel_truth import SegmentTruth
-from mrcnn_tf.explain.inspection.pixel_truth import read_pixel_truth
-from mrcnn_tf.explain.inspection.pixel_truth import read_pixels
-from mrcnn_tf.explain.inspection.report import Written
-from mrcnn_tf.explain.inspection.report import write_report
+from mrcnn_tf.explain.inspection.curves import Curves, compute_curves
+from mrcnn_tf.explain.inspection.dataset_statistics import DatasetStatistics, compute_statistics
+from mrcnn_tf.explain.inspection.errors import ErrorSplit, RankedImage, rank_worst_images, split_errors
+from mrcnn_tf.explain.inspection.matching import Confusion, Overlaps, compute_overlaps, count_confusion
+from mrcnn_tf.explain.inspection.region_matching import Pixels, judge_model_regions, judge_regions
+from mrcnn_tf.explain.inspection.regions import PanopticRegions, count_pixels, read_region_truth
+from mrcnn_tf.explain.inspection.report import ReportFile, write_report
 from mrcnn_tf.explain.inspection.result_file import ResultFolder
 
 # Keeps the classes of pixels that a model finds while it is evaluated, which has no use for them afterwards.
 #
 
-class Recording:
+class RecordingModel:
     """A model whose answers are kept; else it is the model.
 
     Args:
@@ -100,8 +87,8 @@ class Findings:
     results: CocoResults
     pairs: Overlaps
     errors: ErrorSplit
-    curves: Curves
-    confusion: Confusion
+    compute_curves: Curves
+    count_confusion: Confusion
     ranking: list[RankedImage]
     threshold: float
 
@@ -130,13 +117,13 @@ def make_findings(truth, detections, image_ids=None, categories=None, sigmas=Non
     if results is None:
         results = evaluate_detections(detections, truth, image_ids, categories, sigmas, backend=backend)
     kind = "segm" if results.segm is not None else "bbox"
-    pairs = overlaps(truth, detections, kind, image_ids, categories)
-    drawn = curves(pairs)
+    pairs = compute_overlaps(truth, detections, kind, image_ids, categories)
+    drawn = compute_curves(pairs)
     best = drawn.whole.best_threshold
     threshold = USUAL_THRESHOLD if best is None else round(float(best), 2)
     split = split_errors(pairs, IOU, min_score=threshold)
-    ranking = worst_images(pairs, split, count=None)
-    return Findings(results, pairs, split, drawn, confusion(pairs, IOU, threshold), ranking, threshold)
+    ranking = rank_worst_images(pairs, split, count=None)
+    return Findings(results, pairs, split, drawn, count_confusion(pairs, IOU, threshold), ranking, threshold)
 
 
 @dataclasses.dataclass
@@ -153,7 +140,7 @@ class Inspection:
     """
 
     report: pathlib.Path
-    written: Written
+    written: ReportFile
     statistics: DatasetStatistics
     findings: Findings | None
     pixels: Pixels | None = None
@@ -212,7 +199,7 @@ def inspect_data(data, out, network=None, model=None, detections=None, facts=(),
     unused = {category.id for category in data.categories if category.name == UNUSED}
     categories = [category for category in data.categories if category.id not in unused] or None if model else None
     truth, pixels = _read_truth(data, categories or (), progress)
-    statistics = dataset_statistics(truth, network)
+    statistics = compute_statistics(truth, network)
     with tempfile.TemporaryDirectory() as scratch:  # of what a model finds, as long as the report is being made
         judged = _Judged()
         if model is not None:
@@ -243,19 +230,19 @@ def _read_truth(data, categories, progress):
     """(`InstanceGroundTruth` of the instances, `Pixels` or None)."""
     if not (data.panoptic or data.semantic_maps):
         return read_instance_ground_truth(data.annotations, categories), None
-    pixel_truth = read_pixel_truth(data)
+    pixel_truth = read_region_truth(data)
     truth = read_instance_ground_truth(data.annotations, categories) if data.annotations else pixel_truth.instances()
     with _progress_bar(progress) as bar:
         task = bar.add_task("reading maps", total=len(pixel_truth.images))
         annotate = bool(data.panoptic and not data.annotations)
-        statistics, things = read_pixels(pixel_truth, annotate, lambda: bar.advance(task))
+        statistics, things = count_pixels(pixel_truth, annotate, lambda: bar.advance(task))
     truth.annotations += things
     return truth, Pixels(pixel_truth, statistics)
 
 
 def _run_model(model, data, categories, truth, pixels, scratch, progress):
     """`_Judged` by running a model; adds findings to `pixels`. `scratch` is a folder for what it finds."""
-    recording = Recording(model, scratch) if pixels else model
+    recording = RecordingModel(model, scratch) if pixels else model
     keep = scratch if pixels and pixels.truth.judged else None
     results, detections = evaluate(recording, data, progress, out=keep)
     judged = _Judged(results, detections)
@@ -265,7 +252,7 @@ def _run_model(model, data, categories, truth, pixels, scratch, progress):
         judged.findings = make_findings(truth, detections, seen, categories, results=results)
     if results.panoptic or results.semantic:
         pixels.results = results
-        pixels.findings = judge_model(pixels.truth, results, recording, keep)
+        pixels.findings = judge_model_regions(pixels.truth, results, recording, keep)
     return judged
 
 
@@ -283,7 +270,7 @@ def _read_results(found, data, truth, pixels):
     if pixels and (results.panoptic or results.semantic):
         pixels.results = results
     if pixels and pixels.truth.judged and found.segments:
-        pixels.findings = judge_pixels(pixels.truth, SegmentTruth(found.segments), results)
+        pixels.findings = judge_regions(pixels.truth, PanopticRegions(found.segments), results)
     return _Judged(results, found.detections if findings else None, findings)
 
 

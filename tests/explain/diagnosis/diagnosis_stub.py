@@ -3,10 +3,9 @@
 import numpy as np
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.explain.diagnosis.ground_truth import GroundTruthObjects
-from mrcnn_tf.explain.diagnosis.parts import Candidates, Classification, Level, Limits, Proposals
-from mrcnn_tf.explain.diagnosis.stages import Stages
-from mrcnn_tf.explain.diagnosis.trace import AnchorMatches
+from mrcnn_tf.explain.diagnosis.annotated_objects import GroundTruthObjects
+from mrcnn_tf.explain.diagnosis.forward import AnchorMatches
+from mrcnn_tf.explain.diagnosis.stages import Candidates, Classification, Limits, Proposals, RPNLevel, Stages
 from mrcnn_tf.results.detections import Detections
 
 CATEGORIES = [Category(3, "cat"), Category(17, "dog")]
@@ -64,7 +63,7 @@ def stages(truth, rois=(), candidates=None, crowd=(), anchor_iou=0.8, max_detect
         network_input=np.full((SIDE, SIDE, 3), 90, np.uint8),
         input_size=(SIDE, SIDE),
         maps=[],
-        levels=[Level("C4", 16, (1, 2), anchors, np.array([0.1, 0.2], np.float32))],
+        levels=[RPNLevel("C4", 16, (1, 2), anchors, np.array([0.1, 0.2], np.float32))],
         candidates=Candidates(
             candidate_boxes,
             objectness,

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 from tiny import tiny_config
 
+from mrcnn_tf.explain.diagnosis.checks import check_training
 from mrcnn_tf.explain.diagnosis.diagnose import diagnose
-from mrcnn_tf.explain.diagnosis.health import check_training
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)

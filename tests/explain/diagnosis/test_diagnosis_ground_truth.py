@@ -11,7 +11,11 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import DataConfig, ModelConfig, ResizeConfig
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.datasets.shapes import make_shapes
-from mrcnn_tf.explain.diagnosis.ground_truth import GroundTruthObjects, as_objects, read_records
+from mrcnn_tf.explain.diagnosis.annotated_objects import (
+    GroundTruthObjects,
+    read_image_annotations,
+    to_annotated_objects,
+)
 
 SQUARE = {"bbox": [4, 6, 20, 10], "category_id": 17}
 
@@ -32,7 +36,7 @@ def test_annotations_and_batches_agree(tmp_path):
         keypoint_offset=config.conventions.keypoint_offset,
     )
     batch = next(iter(coco_dataset(data, training=False)))
-    records = read_records(annotations, "images/000002.png")
+    records = read_image_annotations(annotations, "images/000002.png")
     expected, found = GroundTruthObjects.from_batch(batch, 1), from_records(records, config)
     assert len(found) == len(records) > 1
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
@@ -41,12 +45,12 @@ def test_annotations_and_batches_agree(tmp_path):
     for name in ("classes", "crowd", "masks"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     np.testing.assert_array_equal(
-        as_objects(batch, config, 96, 96).boxes, GroundTruthObjects.from_batch(batch, 0).boxes
+        to_annotated_objects(batch, config, 96, 96).boxes, GroundTruthObjects.from_batch(batch, 0).boxes
     )
 
 
 def from_records(records, config):
-    return as_objects(records, config, 96, 96)
+    return to_annotated_objects(records, config, 96, 96)
 
 
 def test_the_smallest_annotation_will_do():
@@ -84,14 +88,14 @@ def test_what_cannot_be_used_is_said():
 def test_nothing_is_fine():
     found = from_coco([])
     assert len(found) == 0 and found.boxes.shape == (0, 4)
-    assert as_objects(None, tiny_config(), 40, 60) is None
-    assert as_objects(found, tiny_config(), 40, 60) is found
+    assert to_annotated_objects(None, tiny_config(), 40, 60) is None
+    assert to_annotated_objects(found, tiny_config(), 40, 60) is found
 
 
 @pytest.mark.parametrize("wrong", ["val.json", [1, 2], 7])
 def test_another_form_is_refused(wrong):
     with pytest.raises(UserError, match="list of COCO annotations"):
-        as_objects(wrong, tiny_config(), 40, 60)
+        to_annotated_objects(wrong, tiny_config(), 40, 60)
 
 
 @pytest.fixture
@@ -108,9 +112,9 @@ def annotations(tmp_path):
 
 @pytest.mark.parametrize("image", ["a/ü b.png", "/data/images/a/ü b.png", "ü b.png", 7])
 def test_records_of_one_image(annotations, image):
-    assert [record["id"] for record in read_records(annotations, image)] == [1, 3]
+    assert [record["id"] for record in read_image_annotations(annotations, image)] == [1, 3]
 
 
 def test_an_image_that_is_not_listed(annotations):
     with pytest.raises(UserError, match="lists no image 'd.png'"):
-        read_records(annotations, "d.png")
+        read_image_annotations(annotations, "d.png")

@@ -6,24 +6,24 @@ from diagnosis_stub import stages
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.explain.diagnosis import stage_pictures
+from mrcnn_tf.explain.diagnosis.annotated_objects import diagnose_objects
+from mrcnn_tf.explain.diagnosis.checks import count_boxes
 from mrcnn_tf.explain.diagnosis.diagnose import Diagnosis
-from mrcnn_tf.explain.diagnosis.fates import fates
-from mrcnn_tf.explain.diagnosis.health import count
+from mrcnn_tf.explain.diagnosis.forward import RoIBins, TrainingRoIs
 from mrcnn_tf.explain.diagnosis.stages import FeatureMap, principal_colours
-from mrcnn_tf.explain.diagnosis.target_pictures import FATE_COLOURS, proposal_heat
-from mrcnn_tf.explain.diagnosis.trace import RoISamples, SampledRoIs
+from mrcnn_tf.explain.diagnosis.target_pictures import STATUS_COLOURS, compute_proposal_heatmap
 
 BOX, FAR = [10, 10, 50, 50], [60, 60, 90, 90]
-FOUND, LOST = FATE_COLOURS["found"], FATE_COLOURS["below threshold"]
+FOUND, LOST = STATUS_COLOURS["found"], STATUS_COLOURS["below threshold"]
 
 
 def case(**changes):
     found = stages([(BOX, 1), (FAR, 2)], [(BOX, [0.17, 0.8, 0.03]), (FAR, [0.95, 0.01, 0.04])], **changes)
     found.maps = [FeatureMap("C4", 16, np.arange(6.0).reshape(2, 3), np.full((2, 3, 3), 9, np.uint8))]
     edges = np.linspace(10, 50, 8).astype(np.float32)
-    found.samples = [RoISamples(np.float32(BOX), "C4", edges, edges, edges[:-1] + 2, edges[:-1] + 2)]
+    found.samples = [RoIBins(np.float32(BOX), "C4", edges, edges, edges[:-1] + 2, edges[:-1] + 2)]
     target = np.zeros((1, 28, 28), np.float32)
-    found.sampled = SampledRoIs(
+    found.sampled = TrainingRoIs(
         boxes=np.float32([BOX, FAR]),
         classes=np.array([1, 0]),
         truth=np.array([0, 0]),
@@ -38,7 +38,7 @@ def case(**changes):
 
 
 def diagnosis(found):
-    return Diagnosis([""], found, count(found), fates(found) if found.truth else [])
+    return Diagnosis([""], found, count_boxes(found), diagnose_objects(found) if found.truth else [])
 
 
 def has(picture, colour):
@@ -49,7 +49,7 @@ def has(picture, colour):
 
 def test_objects_have_the_colours_of_their_fates():
     picture = diagnosis(case()).draw()
-    assert has(picture, FOUND) > 1000 and has(picture, LOST) > 1000 and has(picture, FATE_COLOURS["misplaced"]) < 50
+    assert has(picture, FOUND) > 1000 and has(picture, LOST) > 1000 and has(picture, STATUS_COLOURS["misplaced"]) < 50
     narrow = diagnosis(case()).draw(heat=False)
     assert narrow.width < 0.6 * picture.width
 
@@ -72,14 +72,14 @@ def test_rejected_boxes_are_drawn_where_nothing_is_detected():
 
 
 def test_heat_lies_on_proposals():
-    heat = proposal_heat(case())
+    heat = compute_proposal_heatmap(case())
     height, width = heat.shape
     assert heat[int(0.3 * height), int(0.3 * width)] > 0.8 and heat[int(0.75 * height), int(0.75 * width)] > 0.4
     assert heat[int(0.1 * height), int(0.9 * width)] == 0 and heat[int(0.55 * height), int(0.55 * width)] == 0
 
 
 def test_every_stage_has_a_picture():
-    drawn = stage_pictures.all_pictures(case())
+    drawn = stage_pictures.draw_all_stages(case())
     assert list(drawn) == [
         *("input", "activations", "anchors", "matches", "objectness", "proposals", "levels", "samples"),
         *("class_scores", "boxes", "detections", "sampled_rois", "mask_targets", "keypoint_targets"),
@@ -110,7 +110,7 @@ def test_what_is_missing_is_said(draw):
 def test_without_masks_or_keypoints_there_are_no_targets():
     found = case()
     found.sampled.masks = found.sampled.heatmaps = None
-    assert "mask_targets" not in stage_pictures.all_pictures(found)
+    assert "mask_targets" not in stage_pictures.draw_all_stages(found)
     with pytest.raises(UserError, match="masks"):
         stage_pictures.draw_mask_targets(found)
     with pytest.raises(UserError, match="keypoints"):

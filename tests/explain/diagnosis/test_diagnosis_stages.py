@@ -7,7 +7,7 @@ import tensorflow as tf
 from tiny import tiny_config
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.explain.diagnosis.stages import look
+from mrcnn_tf.explain.diagnosis.stages import compute_stages
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
@@ -36,7 +36,7 @@ def seen(request):
     """(kind, model, its `Stages` of IMAGE)."""
     model = make(request.param)
     records = [{**record, "keypoints": points} for record, points in zip(RECORDS, KEYPOINTS, strict=True)]
-    return request.param, model, look(model, IMAGE, records if request.param == "keypoints" else RECORDS)
+    return request.param, model, compute_stages(model, IMAGE, records if request.param == "keypoints" else RECORDS)
 
 
 def original(stages, boxes):
@@ -186,14 +186,14 @@ def test_samples_are_where_the_roi_layer_reads(seen):
 
 
 def test_roi_pool_has_bins_without_samples_and_needs_no_ground_truth():
-    stages = look(make("pool"), IMAGE)
+    stages = compute_stages(make("pool"), IMAGE)
     assert stages.samples and all(len(one.x) == 0 and len(one.edges_x) == 8 for one in stages.samples)
     assert stages.truth is stages.matches is stages.sampled is None
 
 
 def test_without_objects():
     model = make("gn")
-    stages = look(model, IMAGE, [])
+    stages = compute_stages(model, IMAGE, [])
     assert len(stages.truth) == 0 and len(stages.matches.best_iou) == 0
     assert set(np.unique(stages.matches.matches)) == {-1}
     assert not stages.sampled.positive.any() and stages.sampled.masks is None
@@ -202,4 +202,4 @@ def test_without_objects():
 def test_another_kind_of_image_is_refused(seen):
     _, model, _ = seen
     with pytest.raises(UserError, match="uint8 pixels"):
-        look(model, IMAGE.astype(np.float32))
+        compute_stages(model, IMAGE.astype(np.float32))

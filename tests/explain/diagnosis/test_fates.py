@@ -3,7 +3,7 @@
 import pytest
 from diagnosis_stub import stages
 
-from mrcnn_tf.explain.diagnosis.fates import fates
+from mrcnn_tf.explain.diagnosis.annotated_objects import diagnose_objects
 
 BOX = [10, 10, 50, 50]
 FAR = [60, 60, 90, 90]
@@ -11,7 +11,7 @@ SURE_CAT, SURE_DOG, NOTHING = [0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.98, 0.01, 0.0
 
 
 def fate(case, number=0):
-    return {one.number: one for one in fates(case)}[number]
+    return {one.number: one for one in diagnose_objects(case)}[number]
 
 
 def test_an_object_with_a_detection_of_its_class_is_found():
@@ -130,4 +130,4 @@ def test_without_any_proposal():
 
 def test_crowd_regions_are_nobodys_fate():
     case = stages([(BOX, 1), (FAR, 1)], [(BOX, SURE_CAT)], crowd=[0])
-    assert [(one.number, one.fate) for one in fates(case)] == [(1, "no proposal")]
+    assert [(one.number, one.fate) for one in diagnose_objects(case)] == [(1, "no proposal")]

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 from diagnosis_stub import stages
 
-from mrcnn_tf.explain.diagnosis.health import check_image, check_scores, check_sizes, count
+from mrcnn_tf.explain.diagnosis.checks import check_image, check_scores, check_sizes, count_boxes
 
 BOX, FAR = [10, 10, 50, 50], [60, 60, 90, 90]
 LOOKS_FINE = np.random.default_rng(0).integers(0, 255, (100, 100, 3)).astype(np.uint8)
 
 
 def scores(case, steps=None):
-    return " ".join(check_scores(case, count(case), steps))
+    return " ".join(check_scores(case, count_boxes(case), steps))
 
 
 def test_a_sound_image_and_sound_scores_give_no_sentence():
     case = stages([(BOX, 1)], [(BOX, [0.1, 0.8, 0.1])], image=LOOKS_FINE)
-    assert check_image(case) + check_sizes(case) + check_scores(case, count(case)) == []
+    assert check_image(case) + check_sizes(case) + check_scores(case, count_boxes(case)) == []
 
 
 def test_the_best_score_is_below_the_threshold():

@@ -6,7 +6,7 @@ from serving.export.panoptic_model import panoptic_config
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.explain.diagnosis.diagnose import diagnose
-from mrcnn_tf.explain.diagnosis.trace import stages_not_finite
+from mrcnn_tf.explain.diagnosis.forward import find_non_finite
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
@@ -26,7 +26,7 @@ def test_numbers_of_the_semantic_head_that_are_not_finite_are_named():
     fine = np.ones((1, 2, 2, 3), np.float32)
     seen = {"normalized": fine, "maps": [], "features": [fine], "logits": [fine], "deltas": [fine]}
     seen |= {"class_logits": fine, "box_deltas": fine, "outputs": {"masks": fine, "semantic_logits": fine * np.nan}}
-    assert stages_not_finite(seen, ["C4"]) == ["the semantic head's logits"]
+    assert find_non_finite(seen, ["C4"]) == ["the semantic head's logits"]
 
 
 def test_a_semantic_head_by_itself_has_no_stages_to_look_into():

@@ -6,12 +6,10 @@ import numpy as np
 from PIL import Image
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.config.settings import ResizeConfig
+from mrcnn_tf.config.settings import DataConfig, ResizeConfig
 from mrcnn_tf.ops.panoptic_maps import ids_to_rgb
 from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.segments import Panoptic
-from mrcnn_tf.results.segments import Segment
+from mrcnn_tf.results.segments import Panoptic, Segment
 
 HEIGHT, WIDTH = 8, 10
 CAT, DOG, SKY, GRASS = Category(1, "cat"), Category(2, "dog"), Category(21, "sky"), Category(22, "grass")

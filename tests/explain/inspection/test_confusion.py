@@ -5,7 +5,7 @@ import json
 import pytest
 from inspection_cases import CAT, COW, DOG, found, ground_truth, random_case, thing
 
-from mrcnn_tf.explain.inspection.matching import confusion, match, overlaps
+from mrcnn_tf.explain.inspection.matching import compute_overlaps, count_confusion, match_detections
 
 A, B = [5, 5, 40, 40], [55, 55, 40, 40]
 NOWHERE = [55, 5, 40, 20]
@@ -14,7 +14,7 @@ NOWHERE = [55, 5, 40, 20]
 @pytest.fixture(params=["bbox", "segm"])
 def count(request):
     def counts(annotations, detections, **choices):
-        outcome = confusion(overlaps(ground_truth(*annotations), detections, request.param), **choices)
+        outcome = count_confusion(compute_overlaps(ground_truth(*annotations), detections, request.param), **choices)
         assert outcome.category_ids == [CAT, DOG, COW] and outcome.names == ["class 3", "class 18", "class 90"]
         return outcome.counts.tolist()
 
@@ -57,11 +57,11 @@ def test_a_crowd_is_neither_found_nor_missed_nor_mistaken(count):
 @pytest.mark.parametrize("seed", range(4))
 def test_every_object_and_every_detection_is_counted_once(seed):
     truth, detections = random_case(60 + seed, images=20)
-    pairs = overlaps(truth, detections)
-    outcome = confusion(pairs, min_score=0.4)
+    pairs = compute_overlaps(truth, detections)
+    outcome = count_confusion(pairs, min_score=0.4)
     shown = [d for d, result in enumerate(detections) if result["score"] >= 0.4]
     usable = pairs.reaching(0.5) & pairs.same_category()
-    in_crowd = pairs.crowd[match(pairs, usable)[shown]] & (match(pairs, usable)[shown] >= 0)
+    in_crowd = pairs.crowd[match_detections(pairs, usable)[shown]] & (match_detections(pairs, usable)[shown] >= 0)
     assert outcome.counts[:-1].sum(1).tolist() == pairs.truth_counts().tolist()
     assert outcome.counts[:, :-1].sum() == len(shown) - in_crowd.sum()
     assert outcome.counts[:3, :3].sum() > outcome.counts[:3, :3].trace() > 0

@@ -7,10 +7,8 @@ import pytest
 from inspection_cases import CAT, COW, DOG, found, ground_truth, random_case, thing
 
 from mrcnn_tf.evaluation.average_precision import run_protocol
-from mrcnn_tf.explain.inspection.curves import IOUS
-from mrcnn_tf.explain.inspection.curves import THRESHOLDS
-from mrcnn_tf.explain.inspection.curves import curves
-from mrcnn_tf.explain.inspection.matching import overlaps
+from mrcnn_tf.explain.inspection.curves import IOUS, THRESHOLDS, compute_curves
+from mrcnn_tf.explain.inspection.matching import compute_overlaps
 
 A, B = [5, 5, 40, 40], [55, 55, 40, 40]
 NEAR_A = [5, 5, 40, 32]  # IoU 0.8
@@ -18,7 +16,7 @@ NOWHERE = [55, 5, 40, 20]
 
 
 def drawn(annotations, detections, kind="bbox"):
-    return curves(overlaps(ground_truth(*annotations), detections, kind))
+    return compute_curves(compute_overlaps(ground_truth(*annotations), detections, kind))
 
 
 def test_precision_against_recall():
@@ -37,7 +35,7 @@ def test_precision_is_that_of_pycocotools(seed, kind):
     truth, detections = random_case(80 + seed)
     evaluation = run_protocol(kind, truth, detections, [i["id"] for i in truth.images], [CAT, DOG, COW])
     expected = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoUs, recalls, categories]
-    outcome = curves(overlaps(truth, detections, kind))
+    outcome = compute_curves(compute_overlaps(truth, detections, kind))
     thresholds = {"0.5": slice(0, 1), "0.75": slice(5, 6), "0.5:0.95": slice(None)}
     for key in IOUS:
         lines = expected[thresholds[key]].mean(0).T
@@ -83,13 +81,13 @@ def test_the_best_threshold_is_the_middle_of_the_first_plateau():
 @pytest.mark.parametrize("seed", range(3))
 def test_thresholds_of_all_classes_count_everything_together(seed):
     truth, detections = random_case(90 + seed)
-    pairs = overlaps(truth, detections)
-    whole = curves(pairs).whole
+    pairs = compute_overlaps(truth, detections)
+    whole = compute_curves(pairs).whole
     assert (whole.category_id, whole.name, whole.truths) == (None, "all classes", pairs.truth_counts().sum())
     for position in (0, 20, 50, 80):
         # Anew, from the detections that are left.
         kept = [result for result in detections if result["score"] >= THRESHOLDS[position]]
-        line = curves(overlaps(truth, kept)).whole
+        line = compute_curves(compute_overlaps(truth, kept)).whole
         names = ("threshold_precision", "threshold_recall", "threshold_f1")
         assert [getattr(whole, name)[position] for name in names] == pytest.approx(
             [getattr(line, name)[0] for name in names]

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from counted_by_hand import annotation
 
-from mrcnn_tf.config.settings import ModelConfig
-from mrcnn_tf.config.settings import ResizeConfig
-from mrcnn_tf.config.settings import RPNConfig
+from mrcnn_tf.config.settings import ModelConfig, ResizeConfig, RPNConfig
 from mrcnn_tf.evaluation.instance_ground_truth import read_instance_ground_truth
-from mrcnn_tf.explain.inspection.dataset import MOST_BARS
-from mrcnn_tf.explain.inspection.dataset import by_factor
-from mrcnn_tf.explain.inspection.dataset import dataset_statistics
-from mrcnn_tf.explain.inspection.dataset import whole_numbers
+from mrcnn_tf.explain.inspection.dataset_statistics import (
+    MOST_BARS,
+    compute_statistics,
+    make_integer_histogram,
+    make_log_histogram,
+)
 
 
 def test_everything_is_counted(dataset):
-    s = dataset_statistics(read_instance_ground_truth(dataset[0]))
+    s = compute_statistics(read_instance_ground_truth(dataset[0]))
     assert (s.images, s.objects, s.crowds, s.empty) == (3, 4, 1, 0)
     assert s.image_sizes == [[120, 80, 3]] and s.different_sizes == 1
     assert [dataclasses.astuple(c) for c in s.classes] == [(3, "cat", 2, 2, 0), (17, "dog", 2, 2, 1)]
@@ -33,22 +33,22 @@ def test_boxes_are_compared_with_anchors_at_the_resized_image(dataset):
     truth = read_instance_ground_truth(dataset[0])
     rpn = RPNConfig(anchor_sizes=[60.0, 100.0], aspect_ratios=[1.0])
     model = ModelConfig(resize=ResizeConfig(min_size=160, max_size=1000), rpn=rpn)  # twice the 80 pixels
-    fit = dataset_statistics(truth, model).anchors
+    fit = compute_statistics(truth, model).anchors
     # 80x60 in 60x60: 3600/4800; 60x80 as well; 60x60: 1; 100x100: 1
     assert fit.good == 1.0 and fit.too_small == fit.too_large == 0
     assert fit.box_sizes.counts == [1, 2, 1] and fit.box_sizes.edges[0] == pytest.approx(2**5.5)  # 60, 69, 69, 100
     small = ModelConfig(resize=ResizeConfig(160, 1000), rpn=RPNConfig(anchor_sizes=[20.0], aspect_ratios=[1.0]))
-    fit = dataset_statistics(truth, small).anchors
+    fit = compute_statistics(truth, small).anchors
     assert fit.good == 0.0 and fit.too_large == 4
     large = ModelConfig(
         resize=ResizeConfig(800, 1200), rpn=RPNConfig(anchor_sizes=[512.0, 4000.0], aspect_ratios=[1.0])
     )
-    fit = dataset_statistics(truth, large).anchors
+    fit = compute_statistics(truth, large).anchors
     # Ten times: 400x300 (IoU 0.46) twice and 300x300 (0.34) are too small, 500x500 fits.
     assert fit.good == 0.25 and fit.too_small == 3 and fit.resized_to == [800, 1200]
     # The longer side limits the scale: 1.5 instead of 10 times makes 60x45, 45x60, 45x45 and 75x75.
     limited = ModelConfig(resize=ResizeConfig(800, 180), rpn=RPNConfig(anchor_sizes=[75.0], aspect_ratios=[1.0]))
-    assert dataset_statistics(truth, limited).anchors.good == 0.25
+    assert compute_statistics(truth, limited).anchors.good == 0.25
 
 
 def test_a_dataset_without_objects_or_masks_has_statistics(tmp_path):
@@ -57,12 +57,12 @@ def test_a_dataset_without_objects_or_masks_has_statistics(tmp_path):
     data = {"images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 7}], "annotations": []}
     path = tmp_path / "a.json"
     path.write_text(json.dumps(data | {"categories": [{"id": 1, "name": "x"}]}))
-    s = dataset_statistics(read_instance_ground_truth(path))
+    s = compute_statistics(read_instance_ground_truth(path))
     assert (s.objects, s.empty, s.mask_shares, s.anchors.good) == (0, 1, None, None)
     flat = annotation(1, 1, 1, [1, 1, 5, 0])
     del flat["segmentation"]
     path.write_text(json.dumps(data | {"categories": [{"id": 1, "name": "x"}], "annotations": [flat]}))
-    s = dataset_statistics(read_instance_ground_truth(path))
+    s = compute_statistics(read_instance_ground_truth(path))
     assert s.objects == 1 and s.mask_shares is None and sum(s.aspect_ratios.counts) == 0
 
 
@@ -70,7 +70,7 @@ def test_a_dataset_without_objects_or_masks_has_statistics(tmp_path):
 def test_bins_of_whole_numbers_hold_all_of_them(top):
     values = np.random.default_rng(top).integers(0, top + 1, 500)
     values[0] = top
-    bins = whole_numbers(values)
+    bins = make_integer_histogram(values)
     assert sum(bins.counts) == 500 and len(bins.counts) <= MOST_BARS
     for low, high, count in zip(bins.edges, bins.edges[1:], bins.counts, strict=False):
         assert count == ((values >= low) & (values < high)).sum()
@@ -78,8 +78,8 @@ def test_bins_of_whole_numbers_hold_all_of_them(top):
 
 def test_bins_by_factor_hold_what_is_positive_and_finite():
     values = np.r_[np.exp(np.random.default_rng(0).normal(0, 2, 500)), 0, -1, np.inf, np.nan]
-    bins = by_factor(values)
+    bins = make_log_histogram(values)
     assert bins.log and len(bins.counts) <= MOST_BARS and sum(bins.counts) == 500
     assert np.array_equal(bins.counts, np.histogram(values[:500], bins.edges)[0])
     assert np.allclose(np.diff(np.log2(bins.edges)), np.diff(np.log2(bins.edges))[0])
-    assert by_factor([4.0, 4.0]).counts[0] == 2
+    assert make_log_histogram([4.0, 4.0]).counts[0] == 2

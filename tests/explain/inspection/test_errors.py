@@ -8,11 +8,8 @@ import pytest
 from inspection_cases import CAT, COW, DOG, found, ground_truth, random_case, thing
 
 from mrcnn_tf.evaluation.average_precision import evaluate_detections
-from mrcnn_tf.explain.inspection.errors import ERRORS
-from mrcnn_tf.explain.inspection.errors import FATES
-from mrcnn_tf.explain.inspection.errors import TYPES
-from mrcnn_tf.explain.inspection.errors import split_errors
-from mrcnn_tf.explain.inspection.matching import overlaps
+from mrcnn_tf.explain.inspection.errors import DETECTION_TYPES, ERRORS, TRUTH_STATUSES, split_errors
+from mrcnn_tf.explain.inspection.matching import compute_overlaps
 
 A, B = [5, 5, 40, 40], [55, 55, 40, 40]
 NEAR_A = [25, 5, 40, 40]  # IoU 20 / 60 with A
@@ -24,17 +21,17 @@ def split(request):
     """(annotations, detections, choices of split_errors) -> ErrorSplit, for boxes and for masks."""
 
     def make(annotations, detections, **choices):
-        return split_errors(overlaps(ground_truth(*annotations), detections, request.param), **choices)
+        return split_errors(compute_overlaps(ground_truth(*annotations), detections, request.param), **choices)
 
     return make
 
 
 def types(outcome):
-    return [TYPES[kind] for kind in outcome.types]
+    return [DETECTION_TYPES[kind] for kind in outcome.types]
 
 
 def fates(outcome):
-    return [FATES[fate] for fate in outcome.fates]
+    return [TRUTH_STATUSES[fate] for fate in outcome.fates]
 
 
 def costs(**costing):
@@ -220,10 +217,10 @@ def slow_types(truth, detections, pairs, outcome):
 @pytest.mark.parametrize("seed", range(8))
 def test_types_of_random_cases(seed):
     truth, detections = random_case(seed, images=12)
-    pairs = overlaps(truth, detections)
+    pairs = compute_overlaps(truth, detections)
     outcome = split_errors(pairs)
     matched = np.where(
-        np.isin(outcome.types, (TYPES.index("correct"), TYPES.index("ignored"))), outcome.explained_by, -1
+        np.isin(outcome.types, (DETECTION_TYPES.index("correct"), DETECTION_TYPES.index("ignored"))), outcome.explained_by, -1
     )
     assert types(outcome) == slow_types(truth, detections, pairs, matched)
     assert len(set(types(outcome))) >= 6, "a case that shows little"
@@ -252,7 +249,7 @@ def mend(truth, detections, outcome, kind):
 @pytest.mark.parametrize("seed", range(4))
 def test_costs_are_what_mending_gains_in_pycocotools(seed, kind):
     truth, detections = random_case(40 + seed, images=12)
-    outcome = split_errors(overlaps(truth, detections, kind))
+    outcome = split_errors(compute_overlaps(truth, detections, kind))
     base = evaluate_detections(detections, truth)
     rows = {row["id"]: row[f"{kind}_AP50"] for row in base.per_class}
     assert outcome.ap == pytest.approx(getattr(base, kind)["AP50"], abs=1e-12)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.explain.inspection.outlines import mask_outlines, simplify
+from mrcnn_tf.explain.inspection.page_data import simplify_lines, trace_masks
 
 
 def encode(mask):
@@ -39,7 +39,7 @@ def blobs(seed, height=90, width=130):
 def test_a_filled_outline_is_the_mask(seed):
     mask = blobs(seed)
     scale = 2000 / 130
-    (rings,) = mask_outlines([encode(mask)], scale, 2.5)
+    (rings,) = trace_masks([encode(mask)], scale, 2.5)
     assert len(rings) > 3
     assert iou(filled(rings, mask.shape, scale), mask) > 0.99
     # Far fewer points than the border has pixels.
@@ -51,7 +51,7 @@ def test_a_hole_stays_a_hole_and_the_image_s_edge_closes_an_outline():
     mask = np.zeros((40, 60), bool)
     mask[:30, :50] = True
     mask[10:20, 10:40] = False
-    (rings,) = mask_outlines([encode(mask)], 1.0, 0.6)
+    (rings,) = trace_masks([encode(mask)], 1.0, 0.6)
     assert len(rings) == 2
     assert iou(filled(rings, mask.shape), mask) > 0.98
     corners = np.concatenate(rings)
@@ -63,7 +63,7 @@ def test_a_huge_mask_is_sampled_and_keeps_its_shape():
     y, x = np.ogrid[:height, :width]
     mask = ((x - 2000) / 1500) ** 2 + ((y - 1500) / 900) ** 2 < 1
     scale = 2000 / width
-    (rings,) = mask_outlines([encode(mask)], scale, 2.5)
+    (rings,) = trace_masks([encode(mask)], scale, 2.5)
     assert len(rings) == 1 and len(rings[0]) < 200
     # Every point lies within two samples of the ellipse.
     points = rings[0] / scale
@@ -76,18 +76,18 @@ def test_missing_and_empty_masks_have_no_rings_and_owners_keep_theirs():
     mask = np.zeros((20, 30), bool)
     mask[5:15, 5:25] = True
     empty, one = encode(np.zeros((20, 30), bool)), encode(mask)
-    rings = mask_outlines([None, one, empty, one], 10.0, 1.0)
+    rings = trace_masks([None, one, empty, one], 10.0, 1.0)
     assert [len(own) for own in rings] == [0, 1, 0, 1]
     assert np.array_equal(rings[1][0], rings[3][0])
     # Compressed run lengths may come as bytes, as pycocotools gives them.
     as_bytes = one | {"counts": one["counts"].encode()}
-    assert np.array_equal(mask_outlines([as_bytes], 10.0, 1.0)[0][0], rings[1][0])
+    assert np.array_equal(trace_masks([as_bytes], 10.0, 1.0)[0][0], rings[1][0])
 
 
 def test_no_point_of_a_line_lies_farther_from_its_simplification_than_the_tolerance():
     generator = np.random.default_rng(0)
     lines = [np.cumsum(generator.normal(size=(n, 2)), axis=0) for n in (2, 3, 50, 400)]
-    for line, simple in zip(lines, simplify(lines, 1.5), strict=True):
+    for line, simple in zip(lines, simplify_lines(lines, 1.5), strict=True):
         assert np.array_equal(simple[0], line[0]) and np.array_equal(simple[-1], line[-1])
         kept = [np.flatnonzero((line == point).all(axis=1))[0] for point in simple]
         assert kept == sorted(kept)
@@ -96,5 +96,5 @@ def test_no_point_of_a_line_lies_farther_from_its_simplification_than_the_tolera
             for point in line[start:end]:
                 share = np.clip((point - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)
                 assert np.linalg.norm(point - a - share * (b - a)) <= 1.5
-    assert len(simplify(lines, 1.5)[3]) < 200
-    assert simplify([], 1.0) == []
+    assert len(simplify_lines(lines, 1.5)[3]) < 200
+    assert simplify_lines([], 1.0) == []

@@ -8,9 +8,7 @@ from inspection_cases import CAT, COW, DOG, SIZE, found, ground_truth, random_ca
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.evaluation.average_precision import run_protocol
-from mrcnn_tf.explain.inspection.matching import match
-from mrcnn_tf.explain.inspection.matching import outcomes
-from mrcnn_tf.explain.inspection.matching import overlaps
+from mrcnn_tf.explain.inspection.matching import compute_overlaps, judge_detections, match_detections
 
 
 def pixels(record):
@@ -52,9 +50,9 @@ def slow_match(truth, detections, iou):
 @pytest.mark.parametrize("seed", range(5))
 def test_matches_are_those_of_the_protocol(seed, kind):
     truth, detections = random_case(seed)
-    pairs = overlaps(truth, detections, kind)
+    pairs = compute_overlaps(truth, detections, kind)
     for iou in (0.5, 0.8, 1.0):
-        matched = match(pairs, pairs.reaching(iou) & pairs.same_category())
+        matched = match_detections(pairs, pairs.reaching(iou) & pairs.same_category())
         assert {d: t for d, t in enumerate(matched.tolist()) if t >= 0} == slow_match(truth, detections, iou)
 
 
@@ -63,9 +61,9 @@ def test_matches_are_those_of_the_protocol(seed, kind):
 def test_pycocotools_matches_the_same(seed, kind):
     truth, detections = random_case(10 + seed)
     evaluation = run_protocol(kind, truth, detections, [i["id"] for i in truth.images], [CAT, DOG, COW])
-    pairs = overlaps(truth, detections, kind)
+    pairs = compute_overlaps(truth, detections, kind)
     for position, iou in enumerate(evaluation.params.iouThrs):
-        matched = match(pairs, pairs.reaching(iou) & pairs.same_category())
+        matched = match_detections(pairs, pairs.reaching(iou) & pairs.same_category())
         expected = {
             int(d) - 1: int(t) - 1
             for image in evaluation.evalImgs
@@ -79,7 +77,7 @@ def test_pycocotools_matches_the_same(seed, kind):
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 def test_pairs_are_all_that_overlap_within_an_image(kind):
     truth, detections = random_case(20)
-    pairs = overlaps(truth, detections, kind)
+    pairs = compute_overlaps(truth, detections, kind)
     expected = {
         (d, t): overlap(detection, annotation)
         for d, detection in enumerate(detections)
@@ -95,17 +93,17 @@ def test_pairs_are_all_that_overlap_within_an_image(kind):
 def test_other_images_and_categories_do_not_count():
     truth = ground_truth(thing([0, 0, 10, 10]), thing([0, 0, 10, 10], DOG), thing([0, 0, 10, 10], image=2))
     detections = [found([0, 0, 10, 10]), found([0, 0, 10, 10], category=DOG), found([0, 0, 10, 10], image=2)]
-    pairs = overlaps(truth, detections, "bbox", image_ids=[1], categories=[Category(CAT, "Katze")])
+    pairs = compute_overlaps(truth, detections, "bbox", image_ids=[1], categories=[Category(CAT, "Katze")])
     assert (pairs.image_ids, pairs.category_ids, pairs.names) == ([1], [CAT], ["Katze"])
     assert pairs.order.tolist() == [0] and pairs.truth_counts().tolist() == [1]
     assert pairs.detection_image.tolist() == pairs.truth_image.tolist() == [0, -1, -1]
-    assert outcomes(pairs, match(pairs, pairs.reaching(0.5))).tolist() == [1, 0, 0]
+    assert judge_detections(pairs, match_detections(pairs, pairs.reaching(0.5))).tolist() == [1, 0, 0]
 
 
 def test_only_the_best_hundred_of_an_image_and_class_count():
     detections = [found([0, 0, 10, 10], score=0.5 + number / 1000) for number in range(103)]
     detections += [found([0, 0, 10, 10], score=0.1, category=DOG), found([0, 0, 10, 10], score=0.1, image=2)]
-    pairs = overlaps(ground_truth(thing([0, 0, 10, 10])), detections, "bbox")
+    pairs = compute_overlaps(ground_truth(thing([0, 0, 10, 10])), detections, "bbox")
     assert pairs.order.tolist() == [*range(102, 2, -1), 103, 104]
     assert (pairs.detection_image < 0).nonzero()[0].tolist() == [0, 1, 2]
 
@@ -117,14 +115,14 @@ def test_equal_scores_are_taken_by_image_and_then_as_they_come():
         found([1, 0, 9, 9]),
         found([0, 0, 9, 9], 0.95, image=3),
     ]
-    assert overlaps(ground_truth(), detections, "bbox").order.tolist() == [3, 1, 2, 0]
+    assert compute_overlaps(ground_truth(), detections, "bbox").order.tolist() == [3, 1, 2, 0]
 
 
 def test_annotations_without_mask_are_no_truth_for_masks():
     truth = ground_truth(thing([0, 0, 10, 10]) | {"segmentation": None}, thing([20, 20, 10, 10]))
     detections = [found([0, 0, 10, 10]), found([20, 20, 10, 10])]
     for kind, counts in (("segm", 1), ("bbox", 2)):
-        pairs = overlaps(truth, detections, kind)
+        pairs = compute_overlaps(truth, detections, kind)
         assert pairs.truth_counts().sum() == len(pairs.pair_iou) == counts
 
 
@@ -132,6 +130,6 @@ def test_annotations_without_mask_are_no_truth_for_masks():
     ("annotations", "detections"), [([], []), ([thing([0, 0, 9, 9])], []), ([], [found([0, 0, 9, 9])])]
 )
 def test_nothing_to_match(annotations, detections):
-    pairs = overlaps(ground_truth(*annotations), detections)
-    assert match(pairs, pairs.reaching(0.5)).tolist() == [-1] * len(detections)
-    assert outcomes(pairs, match(pairs, pairs.reaching(0.5))).tolist() == [-1] * len(detections)
+    pairs = compute_overlaps(ground_truth(*annotations), detections)
+    assert match_detections(pairs, pairs.reaching(0.5)).tolist() == [-1] * len(detections)
+    assert judge_detections(pairs, match_detections(pairs, pairs.reaching(0.5))).tolist() == [-1] * len(detections)

@@ -5,8 +5,8 @@ import json
 import pytest
 from inspection_cases import DOG, found, ground_truth, random_case, thing
 
-from mrcnn_tf.explain.inspection.errors import split_errors, worst_images
-from mrcnn_tf.explain.inspection.matching import overlaps
+from mrcnn_tf.explain.inspection.errors import rank_worst_images, split_errors
+from mrcnn_tf.explain.inspection.matching import compute_overlaps
 
 A, B = [5, 5, 40, 40], [55, 55, 40, 40]
 NEAR_A = [25, 5, 40, 40]  # IoU 20 / 60 with A
@@ -14,8 +14,8 @@ NOWHERE = [55, 5, 40, 20]
 
 
 def ranked(truth, detections, count=20, **choices):
-    pairs = overlaps(truth, detections)
-    return worst_images(pairs, split_errors(pairs, **choices), count)
+    pairs = compute_overlaps(truth, detections)
+    return rank_worst_images(pairs, split_errors(pairs, **choices), count)
 
 
 @pytest.fixture

@@ -7,19 +7,16 @@ import pytest
 from panoptic_by_hand import FOUND, THERE, regions
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.evaluation.panoptic_metrics import PanopticQuality
-from mrcnn_tf.evaluation.panoptic_metrics import SemanticIoU
-from mrcnn_tf.explain.inspection.pixel_findings import compare_classes
-from mrcnn_tf.explain.inspection.pixel_findings import match_segments
-from mrcnn_tf.explain.inspection.pixel_truth import Regions
-from mrcnn_tf.explain.inspection.pixel_truth import label_regions
+from mrcnn_tf.evaluation.panoptic_metrics import PanopticQuality, SemanticIoU
+from mrcnn_tf.explain.inspection.region_matching import compare_class_regions, match_regions
+from mrcnn_tf.explain.inspection.regions import ImageRegions, make_class_regions
 
 EVERYTHING = {1, 2, 21, 22}
 
 
 def as_regions(parts):
     ids, listed = regions(parts)
-    return Regions(ids, [{"id": number, "category_id": one.id, "iscrowd": 0} for number, one in listed])
+    return ImageRegions(ids, [{"id": number, "category_id": one.id, "iscrowd": 0} for number, one in listed])
 
 
 def kinds(outcomes):
@@ -27,10 +24,10 @@ def kinds(outcomes):
 
 
 def test_every_segment_has_its_verdict():
-    first = match_segments(as_regions(THERE[1]), as_regions(FOUND[1]), EVERYTHING)
+    first = match_regions(as_regions(THERE[1]), as_regions(FOUND[1]), EVERYTHING)
     assert kinds(first.truths) == [("matched", 0, 1.0), ("matched", 1, 1.0), ("matched", 2, 0.8)]
     assert first.truths == first.found and first.mistakes == 0 and first.quality == pytest.approx(2.8 / 3)
-    second = match_segments(as_regions(THERE[2]), as_regions(FOUND[2]), EVERYTHING)
+    second = match_regions(as_regions(THERE[2]), as_regions(FOUND[2]), EVERYTHING)
     # 20 of 40 pixels aren't more than a half; the dog takes all the grass, and void counts on neither side.
     assert kinds(second.truths) == [("missed", 0, 0.5), ("missed", 1, 1.0)]
     assert kinds(second.found) == [("false", 0, 0.5), ("false", 1, 1.0)]
@@ -40,14 +37,14 @@ def test_every_segment_has_its_verdict():
 def test_void_and_crowds_excuse_and_other_categories_do_not_count():
     there, found = as_regions(THERE[2]), as_regions(FOUND[2])
     there.pixels[4:7, :7] = 0  # 28 of the dog's 40 pixels lie in void now
-    assert [one.kind for one in match_segments(there, found, EVERYTHING).found] == ["false", "ignored"]
+    assert [one.kind for one in match_regions(there, found, EVERYTHING).found] == ["false", "ignored"]
     there = as_regions(THERE[2])
     there.segments[1] |= {"category_id": 2, "iscrowd": 1}
-    matched = match_segments(there, found, EVERYTHING)
+    matched = match_regions(there, found, EVERYTHING)
     assert [one.kind for one in matched.truths] == ["missed", "crowd"] and matched.found[1].kind == "ignored"
-    matched = match_segments(as_regions(THERE[2]), as_regions([]), {21})
+    matched = match_regions(as_regions(THERE[2]), as_regions([]), {21})
     assert kinds(matched.truths) == [("missed", None, 0.0), ("uncounted", None, 0.0)] and matched.quality == 0
-    assert match_segments(as_regions([]), as_regions([]), EVERYTHING).quality is None
+    assert match_regions(as_regions([]), as_regions([]), EVERYTHING).quality is None
 
 
 def random_regions(generator, count, crowds):
@@ -64,7 +61,7 @@ def random_regions(generator, count, crowds):
         }
         for number in np.unique(ids[ids > 0])
     ]
-    return Regions(ids, segments)
+    return ImageRegions(ids, segments)
 
 
 def moved(generator, truth):
@@ -75,7 +72,7 @@ def moved(generator, truth):
         {"id": one["id"], "category_id": one["category_id"] % 4 + 1 if wrong else one["category_id"]}
         for one, wrong in zip(truth.segments, other, strict=True)
     ]
-    return Regions(ids, segments)
+    return ImageRegions(ids, segments)
 
 
 def test_the_counts_are_those_of_panoptic_quality():
@@ -83,7 +80,7 @@ def test_the_counts_are_those_of_panoptic_quality():
     for image_id in range(150):
         truth = random_regions(generator, generator.integers(0, 8), crowds=True)
         found = moved(generator, truth)
-        matched = match_segments(truth, found, {1, 2, 3, 4})
+        matched = match_regions(truth, found, {1, 2, 3, 4})
         quality = PanopticQuality([Category(1, "a"), Category(2, "b")], [Category(3, "c"), Category(4, "d")])
         quality.add(image_id, truth.pixels, truth.segments, found.pixels, found.segments)
         for row in quality.results().per_class:
@@ -102,7 +99,7 @@ def test_the_overlap_of_classes_is_that_of_semantic_iou():
     for image_id in range(30):
         truth = np.kron(generator.choice([0, 1, 2, 255], (3, 4)), np.ones((5, 5))).astype(np.uint8)
         found = np.where(generator.random(truth.shape) < 0.6, truth % 3, 0).astype(np.uint8)
-        matched = compare_classes(label_regions(truth, stuff), label_regions(found, stuff))
+        matched = compare_class_regions(make_class_regions(truth, stuff), make_class_regions(found, stuff))
         counted = SemanticIoU(stuff)
         counted.add(image_id, truth, found)
         results = counted.results()

@@ -67,7 +67,7 @@ def test_nothing_in_the_data_can_end_its_script_element(tmp_path):
 
 
 def test_neither_style_nor_program_names_an_address():
-    text = report.page_text("t", {})
+    text = report.render_page("t", {})
     addresses = set(re.findall(r"https?://[^\"' )]+", text))
     assert addresses == {"http://www.w3.org/2000/svg"}  # SVG's name, which nobody fetches
     assert "@import" not in text and "url(" not in text
@@ -119,7 +119,7 @@ def noisy(tmp_path_factory):
 def test_pictures_and_outlines_fit_the_budget(noisy, tmp_path, monkeypatch, budget):
     monkeypatch.setattr(report, "BUDGET", budget)
     done = inspect(noisy, tmp_path / "r.html")
-    fixed = len(report.page_text("", {}))
+    fixed = len(report.render_page("", {}))
     assert budget / 3 < done.written.size - fixed <= budget
     assert done.written.images == 40
 
@@ -128,7 +128,7 @@ def test_images_are_left_away_where_even_coarse_outlines_are_too_many(noisy, tmp
     monkeypatch.setattr(report, "BUDGET", 60_000)
     done = inspect(noisy, tmp_path / "r.html")
     assert 1 <= done.written.images < 40
-    assert done.written.size - len(report.page_text("", {})) <= 60_000
+    assert done.written.size - len(report.render_page("", {})) <= 60_000
     assert "More would make the file too large." in page_data(tmp_path / "r.html")["notes"]
 
 

@@ -8,13 +8,11 @@ import pathlib
 import numpy as np
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.annotation_checks import places
+from mrcnn_tf.datasets.annotation_checks import find_indices
 from mrcnn_tf.evaluation import panoptic_metrics
 from mrcnn_tf.evaluation.panoptic_ground_truth import read_panoptic_ground_truth
 from mrcnn_tf.evaluation.results import CocoResults
-from mrcnn_tf.explain.inspection.pixel_truth import LabelTruth
-from mrcnn_tf.explain.inspection.pixel_truth import PixelStatistics
-from mrcnn_tf.explain.inspection.pixel_truth import SegmentTruth
+from mrcnn_tf.explain.inspection.regions import PanopticRegions, PixelStatistics, SemanticRegions
 
 # What became of a region of the ground truth, and what one that was found is. `crowd` and `uncounted` (of a category
 # that isn't evaluated) need not be found; `ignored` lies in void, in crowd regions of its class or in both by more than
@@ -24,7 +22,7 @@ FOUND = ("matched", "false", "ignored", "compared")
 
 
 @dataclasses.dataclass
-class Outcome:
+class RegionMatch:
     """What is known of one region.
 
     Attributes:
@@ -40,7 +38,7 @@ class Outcome:
 
 
 @dataclasses.dataclass
-class MatchedImage:
+class MatchedRegions:
     """The regions of one image.
 
     Attributes:
@@ -50,8 +48,8 @@ class MatchedImage:
             anything to find that isn't found either.
     """
 
-    truths: list[Outcome]
-    found: list[Outcome]
+    truths: list[RegionMatch]
+    found: list[RegionMatch]
     quality: float | None
 
     @property
@@ -60,7 +58,7 @@ class MatchedImage:
         return sum(one.kind == "missed" for one in self.truths) + sum(one.kind == "false" for one in self.found)
 
 
-def match_segments(truth, found, evaluated):
+def match_regions(truth, found, evaluated):
     """What became of the segments of an image.
 
     Args:
@@ -83,14 +81,14 @@ def match_segments(truth, found, evaluated):
         kind = "ignored" if ignored[column] else "false"
         kind = "matched" if matches[:, column].any() else kind
         outcomes.append(_outcome(kind, matches[:, column], ious[:, column]))
-    image = MatchedImage(truths, outcomes, None)
+    image = MatchedRegions(truths, outcomes, None)
     hits = [one.iou for one in truths if one.kind == "matched"]
     if hits or image.mistakes:
         image.quality = sum(hits) / (len(hits) + image.mistakes / 2)
     return image
 
 
-def compare_classes(truth, found):
+def compare_class_regions(truth, found):
     """Compares the classes of an image's pixels; those without a label don't count.
 
     Args:
@@ -108,7 +106,7 @@ def compare_classes(truth, found):
     truths = [_outcome("compared", same[row], ious[row]) for row in range(len(truth.segments))]
     outcomes = [_outcome("compared", same[:, column], ious[:, column]) for column in range(len(found.segments))]
     quality = sum(one.iou for one in truths) / len(truths) if truths else None
-    return MatchedImage(truths, outcomes, quality)
+    return MatchedRegions(truths, outcomes, quality)
 
 
 def _overlaps(truth, found):
@@ -122,24 +120,24 @@ def _overlaps(truth, found):
 def _places(regions):
     """int64 [H * W]: 0 for none, n for the n-th of the segments."""
     ids = np.array([0, *(segment["id"] for segment in regions.segments)], np.int64)
-    return places(ids, regions.pixels.ravel())
+    return find_indices(ids, regions.pixels.ravel())
 
 
 def _outcome(kind, matches, ious):
     """`Outcome` from [N] bool, which it is matched with, and [N] its IoUs."""
     if matches.any():
         other = int(np.flatnonzero(matches)[0])
-        return Outcome(kind, other, float(ious[other]))
+        return RegionMatch(kind, other, float(ious[other]))
     if not ious.size or not ious.max():
-        return Outcome(kind, None, 0.0)
-    return Outcome(kind, int(ious.argmax()), float(ious.max()))
+        return RegionMatch(kind, None, 0.0)
+    return RegionMatch(kind, int(ious.argmax()), float(ious.max()))
 
 
 # What a report says of the segments that a model found, or of the classes that it gave to pixels.
 #
 
 @dataclasses.dataclass
-class PixelFindings:
+class RegionFindings:
     """What is known of the regions found.
 
     Attributes:
@@ -148,9 +146,9 @@ class PixelFindings:
         ranking: the ids of these images, the worst quality first, of equally bad ones those with more mistakes.
     """
 
-    truth: SegmentTruth | LabelTruth
-    found: SegmentTruth | LabelTruth
-    images: dict[int, MatchedImage]
+    truth: PanopticRegions | SemanticRegions
+    found: PanopticRegions | SemanticRegions
+    images: dict[int, MatchedRegions]
     ranking: list[int]
 
 
@@ -165,9 +163,9 @@ class Pixels:
         results: the `CocoResults` of a model that was evaluated on segments or classes of pixels; None without.
     """
 
-    truth: SegmentTruth | LabelTruth
+    truth: PanopticRegions | SemanticRegions
     statistics: PixelStatistics
-    findings: PixelFindings | None = None
+    findings: RegionFindings | None = None
     results: CocoResults | None = None
 
     @property
@@ -176,7 +174,7 @@ class Pixels:
         return self.findings.truth if self.findings else self.truth
 
 
-def judge_model(truth, results, recording, folder):
+def judge_model_regions(truth, results, recording, folder):
     """`PixelFindings` of a model that was just evaluated.
 
     Args:
@@ -187,14 +185,14 @@ def judge_model(truth, results, recording, folder):
     """
     if results.panoptic:
         path = pathlib.Path(folder)
-        found = SegmentTruth(read_panoptic_ground_truth(path / "panoptic.json", path / "panoptic"))
-        return judge_pixels(truth, found, results)
-    truth = LabelTruth(truth.source, truth.images, truth.things, truth.stuff, truth.labels)
+        found = PanopticRegions(read_panoptic_ground_truth(path / "panoptic.json", path / "panoptic"))
+        return judge_regions(truth, found, results)
+    truth = SemanticRegions(truth.source, truth.images, truth.things, truth.stuff, truth.labels)
     seen = recording.seen(truth.images)
-    return judge_pixels(truth, LabelTruth("the model", seen, truth.things, truth.stuff, recording.labels), results)
+    return judge_regions(truth, SemanticRegions("the model", seen, truth.things, truth.stuff, recording.labels), results)
 
 
-def judge_pixels(truth, found, results):
+def judge_regions(truth, found, results):
     """`PixelFindings`.
 
     Args:
@@ -217,12 +215,12 @@ def judge_pixels(truth, found, results):
     def matched(image_id):
         there, here = truth.regions(image_id), found.regions(image_id)
         _check(image_id, there, here, found.source, evaluated if truth.judged else None)
-        return match_segments(there, here, evaluated) if truth.judged else compare_classes(there, here)
+        return match_regions(there, here, evaluated) if truth.judged else compare_class_regions(there, here)
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         images = dict(zip(ids, pool.map(matched, ids), strict=True))
     ranking = sorted(ids, key=lambda image_id: _rank(images[image_id]))
-    return PixelFindings(truth, found, images, ranking)
+    return RegionFindings(truth, found, images, ranking)
 
 
 def _check(image_id, truth, found, source, evaluated):

@@ -7,21 +7,16 @@ import os
 import numpy as np
 
 from mrcnn_tf.common.categories import IGNORED, THINGS
-from mrcnn_tf.datasets.label_maps import semantic_classes
+from mrcnn_tf.datasets.map_files import semantic_classes
 from mrcnn_tf.datasets.read_coco import load_index
-from mrcnn_tf.evaluation.ground_truth import (
-    read_panoptic_truth,
-    read_pixel_classes,
-    segments_to_annotations,
-    segments_to_classes,
-)
+from mrcnn_tf.evaluation.ground_truth import read_pixel_classes, segments_to_annotations, segments_to_classes
 from mrcnn_tf.evaluation.instance_ground_truth import InstanceGroundTruth
 from mrcnn_tf.evaluation.panoptic_ground_truth import read_panoptic_ground_truth
 from mrcnn_tf.evaluation.panoptic_metrics import ALL_THINGS
 
 
 @dataclasses.dataclass
-class PixelClass:
+class RegionClass:
     """A class that a segment or a region can have; `id` is None for all things as one."""
 
     id: int | None
@@ -30,7 +25,7 @@ class PixelClass:
 
 
 @dataclasses.dataclass
-class Regions:
+class ImageRegions:
     """One image's pixels divided up.
 
     Attributes:
@@ -42,7 +37,7 @@ class Regions:
     segments: list[dict]
 
 
-class SegmentTruth:
+class PanopticRegions:
     """The segments of a COCO panoptic json. A `LabelTruth` has the same attributes and methods.
 
     Args:
@@ -67,14 +62,14 @@ class SegmentTruth:
         self.things, self.stuff = list(things) or panoptic.things, list(stuff) or panoptic.stuff
         self._numbers = semantic_classes(self.things, self.stuff)
         kinds = (panoptic.things, True), (panoptic.stuff, False)
-        self.classes = [PixelClass(one.id, one.name, is_thing) for group, is_thing in kinds for one in group]
+        self.classes = [RegionClass(one.id, one.name, is_thing) for group, is_thing in kinds for one in group]
 
     def __contains__(self, image_id):
         return image_id in self._panoptic.places
 
     def regions(self, image_id):
         """`Regions` of an image."""
-        return Regions(self._panoptic.segment_map(image_id), self._panoptic.segments(image_id))
+        return ImageRegions(self._panoptic.segment_map(image_id), self._panoptic.segments(image_id))
 
     def labels(self, image_id, regions=None):
         """uint8 [H, W]: 0 of any thing, 1 to S of stuff, 255 in void and in segments of other categories; from its
@@ -88,7 +83,7 @@ class SegmentTruth:
         return InstanceGroundTruth(self.source, self.images, records, [], {}, list(self.left_out))
 
 
-class LabelTruth:
+class SemanticRegions:
     """The classes of pixels, all things being one; the attributes are those of `SegmentTruth`.
 
     Args:
@@ -105,28 +100,28 @@ class LabelTruth:
         self.source, self.images, self.things, self.stuff = source, images, list(things), list(stuff)
         self.labels = read
         self._ids = {image["id"] for image in images}
-        self.classes = [PixelClass(None, ALL_THINGS, True), *(PixelClass(one.id, one.name, False) for one in stuff)]
+        self.classes = [RegionClass(None, ALL_THINGS, True), *(RegionClass(one.id, one.name, False) for one in stuff)]
 
     def __contains__(self, image_id):
         return image_id in self._ids
 
     def regions(self, image_id):
         """`Regions` of an image, one for each class in it."""
-        return label_regions(self.labels(image_id), self.stuff)
+        return make_class_regions(self.labels(image_id), self.stuff)
 
     def instances(self):
         """A `InstanceGroundTruth` of the images, without annotations."""
         return InstanceGroundTruth(self.source, self.images, [], [], {}, [])
 
 
-def read_pixel_truth(data):
+def read_region_truth(data):
     """The `SegmentTruth` or `LabelTruth` that a `DataConfig` names; None if it names neither.
 
     Raises:
         UserError: see `read_panoptic_ground_truth` and `load_index`.
     """
     if data.panoptic:
-        return SegmentTruth(read_panoptic_ground_truth(data.panoptic, data.panoptic_maps), data.categories, data.stuff)
+        return PanopticRegions(read_panoptic_ground_truth(data.panoptic, data.panoptic_maps), data.categories, data.stuff)
     if not data.semantic_maps:
         return None
     index = load_index(dataclasses.replace(data, semantic=True))
@@ -138,12 +133,12 @@ def read_pixel_truth(data):
     ]
     files = dict(zip(index.image_ids.tolist(), map(os.fsdecode, index.map_files.tolist()), strict=True))
     source = data.annotations or data.semantic_maps
-    return LabelTruth(
+    return SemanticRegions(
         source, images, index.categories, data.stuff, lambda image_id: read_pixel_classes(files[image_id], numbers)
     )
 
 
-def label_regions(labels, stuff):
+def make_class_regions(labels, stuff):
     """`Regions` of uint8 [H, W] labels, one for each class in them.
 
     Args:
@@ -153,7 +148,7 @@ def label_regions(labels, stuff):
     pixels = np.where(labels == IGNORED, 0, labels.astype(np.int32) + 1)
     numbers = np.flatnonzero(np.bincount(pixels.ravel(), minlength=2)[1:])
     ids = [None if number == THINGS else stuff[number - 1].id for number in numbers.tolist()]
-    return Regions(
+    return ImageRegions(
         pixels, [{"id": int(n) + 1, "category_id": i, "iscrowd": 0} for n, i in zip(numbers, ids, strict=True)]
     )
 
@@ -162,7 +157,7 @@ def label_regions(labels, stuff):
 #
 
 @dataclasses.dataclass
-class PixelCount:
+class ClassPixels:
     """How many pixels a class has and in how many images it occurs; `id` is None for all things as one."""
 
     id: int | None
@@ -184,7 +179,7 @@ class PixelStatistics:
     images: int
     pixels: int
     unlabelled: int
-    classes: list[PixelCount]
+    classes: list[ClassPixels]
 
     def to_json(self):
         """All of it as a plain dict for `json.dump`, each class with its `share` of all pixels."""
@@ -194,7 +189,7 @@ class PixelStatistics:
         return plain | {"unlabelled_share": self.unlabelled / self.pixels}
 
 
-def read_pixels(truth, annotate=False, on_done=None):
+def count_pixels(truth, annotate=False, on_done=None):
     """Goes through all maps once.
 
     Args:
@@ -220,7 +215,7 @@ def read_pixels(truth, annotate=False, on_done=None):
                 on_done()
     described = [(None, ALL_THINGS), *((one.id, one.name) for one in truth.stuff)]
     classes = [
-        PixelCount(*one, int(counts[:, number].sum()), int((counts[:, number] > 0).sum()))
+        ClassPixels(*one, int(counts[:, number].sum()), int((counts[:, number] > 0).sum()))
         for number, one in enumerate(described)
     ]
     return PixelStatistics(len(ids), int(counts.sum()), int(counts[:, IGNORED].sum()), classes), annotations

@@ -15,7 +15,7 @@ from mrcnn_tf.ops.roi_pool import quantised_boxes
 # What every stage of a model gives for one image, by the model's own layers, in one graph as in `detect`.
 #
 
-def trace(model, image):
+def run_forward(model, image):
     """The tensors of every stage, a batch of one, boxes in pixels of the network's input.
 
     The graph is `detect`'s with more outputs. In eager mode convolutions aren't fused with what follows, and numbers
@@ -70,7 +70,7 @@ def level_names(model):
     return [f"P{level}" for level in range(2, 7)] if model.fpn else [model.config.features]
 
 
-def stages_not_finite(seen, names):
+def find_non_finite(seen, names):
     """Names of the stages whose output holds NaN or infinity, in the order of the computation."""
     stages = [("the normalised image", seen["normalized"])]
     stages += [(f"the backbone's C{2 + place}", values) for place, values in enumerate(seen["maps"])]
@@ -101,7 +101,7 @@ class AnchorMatches:
 
 
 @dataclasses.dataclass
-class SampledRoIs:
+class TrainingRoIs:
     """R RoIs as training would draw them for this image in its first step; positives come first.
 
     Attributes:
@@ -127,7 +127,7 @@ class SampledRoIs:
     heatmaps: np.ndarray | None = None
 
 
-def anchor_matches(model, seen, truth):
+def match_anchors(model, seen, truth):
     """`AnchorMatches` of the tensors of a `trace` and the ground truth as training has it."""
     anchors, _, matches = model.rpn.matched_anchors(
         seen["features"], truth["boxes"], truth["classes"] > 0, truth["crowd"]
@@ -138,7 +138,7 @@ def anchor_matches(model, seen, truth):
     return AnchorMatches(matches.numpy()[0], np.array(best, np.float32))
 
 
-def sampled_rois(model, seen, truth, frame):
+def sample_training_rois(model, seen, truth, frame):
     """`SampledRoIs`: the training's proposals, its draw in the first step, and the heads on it.
 
     Args:
@@ -154,7 +154,7 @@ def sampled_rois(model, seen, truth, frame):
     rois = model.roi_sampler(proposals, truth["boxes"], truth["classes"], truth["crowd"], seeds)
     drawn = rois.drawn.numpy()[0]
     positive = (rois.positive.numpy()[0] & drawn)[drawn]
-    found = SampledRoIs(
+    found = TrainingRoIs(
         boxes=frame.original(rois.boxes[0])[drawn],
         classes=rois.classes.numpy()[0][drawn],
         truth=rois.truth.numpy()[0][drawn],
@@ -177,7 +177,7 @@ def sampled_rois(model, seen, truth, frame):
 #
 
 @dataclasses.dataclass
-class RoISamples:
+class RoIBins:
     """The bins of one RoI and the samples inside them, in pixels of the original image.
 
     Attributes:
@@ -197,7 +197,7 @@ class RoISamples:
     y: np.ndarray
 
 
-def sample_points(model, seen, frame, rois, names):
+def locate_roi_bins(model, seen, frame, rois, names):
     """`RoISamples` of some proposals.
 
     Args:
@@ -232,7 +232,7 @@ def sample_points(model, seen, frame, rois, names):
         (edges_x, x), (edges_y, y) = axes
         if layer.kind == "pool":
             x, y = x[:0], y[:0]
-        found.append(RoISamples(box, names[int(levels[0, place])], edges_x, edges_y, x, y))
+        found.append(RoIBins(box, names[int(levels[0, place])], edges_x, edges_y, x, y))
     return found
 
 

@@ -175,7 +175,7 @@ def _initial_norms(backbone):
 #
 
 @dataclasses.dataclass
-class Counts:
+class BoxCounts:
     """How many boxes each step leaves of one image.
 
     Attributes:
@@ -218,12 +218,12 @@ class ClassScores:
     detections: int
 
 
-def count(stages):
+def count_boxes(stages):
     """The `Counts` of `Stages`."""
     found, probabilities = stages.classification, stages.classification.probabilities
     objects = np.nan_to_num(probabilities[:, 1:])
     best = np.unravel_index(objects.argmax(), objects.shape) if objects.size else None
-    return Counts(
+    return BoxCounts(
         anchors=sum(len(level.anchors) for level in stages.levels),
         candidates=int(stages.candidates.usable.sum()),
         rpn_survivors=len(stages.candidates.kept),
@@ -239,7 +239,7 @@ def count(stages):
     )
 
 
-def class_scores(stages):
+def compute_class_scores(stages):
     """A `ClassScores` for each class, best score first."""
     found, classes = stages.classification, len(stages.categories)
     left = np.bincount(found.kept % classes, minlength=classes)
@@ -253,7 +253,7 @@ def class_scores(stages):
     return sorted(rows, key=lambda row: -(row.best_score or 0))
 
 
-def funnel(counts, limits):
+def describe_counts(counts, limits):
     """Two sentences: from anchors to proposals, and from scores to detections."""
     best = "" if counts.best_objectness is None else f" (best objectness {counts.best_objectness:.2f})"
     first = (

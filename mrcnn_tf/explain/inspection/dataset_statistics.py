@@ -25,7 +25,7 @@ class Histogram:
     log: bool
 
 
-def whole_numbers(values):
+def make_integer_histogram(values):
     """A `Histogram` of integers >= 0 in bins of 1, 2, 5, 10, ... numbers each; `values` [N]."""
     values = np.asarray(values, np.int64)
     top = int(values.max(initial=0)) + 1
@@ -34,7 +34,7 @@ def whole_numbers(values):
     return Histogram(edges.tolist(), np.histogram(values, np.r_[edges[:-1], edges[-1] - 0.5])[0].tolist(), False)
 
 
-def by_factor(values, per_double=2):
+def make_log_histogram(values, per_double=2):
     """A `Histogram` of positive numbers, `per_double` bins (fewer if they would be too many) for each doubling.
 
     Args:
@@ -142,11 +142,11 @@ class DatasetStatistics:
         return dataclasses.asdict(self)
 
 
-def dataset_statistics(truth, model=None):
+def compute_statistics(truth, model=None):
     """`DatasetStatistics`.
 
     Args:
-        truth: the `GroundTruth` of `evaluation.ground_truth.read_ground_truth`.
+        truth: the `InstanceGroundTruth` of `evaluation.instance_ground_truth.read_instance_ground_truth`.
         model: the `ModelConfig` whose anchors and image size the boxes are compared with; None: the default one's.
     """
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth.images}
@@ -167,11 +167,11 @@ def dataset_statistics(truth, model=None):
         empty=sum(not per_image[image_id] for image_id in sizes),
         image_sizes=[[*size, count] for size, count in image_sizes.most_common(SHOWN_SIZES)],
         different_sizes=len(image_sizes),
-        objects_per_image=whole_numbers([per_image[image_id] for image_id in sizes]),
+        objects_per_image=make_integer_histogram([per_image[image_id] for image_id in sizes]),
         classes=_classes(truth, objects, crowds),
         anchors=_anchor_fit(boxes[:, 2:], frames, model or ModelConfig()),
-        aspect_ratios=by_factor(ratios),
-        mask_shares=by_factor(100 * areas[masked] / frames[masked].prod(axis=1)) if masked.any() else None,
+        aspect_ratios=make_log_histogram(ratios),
+        mask_shares=make_log_histogram(100 * areas[masked] / frames[masked].prod(axis=1)) if masked.any() else None,
         small=int((areas < 32**2).sum()),
         medium=int(((areas >= 32**2) & (areas < 96**2)).sum()),
         large=int((areas >= 96**2).sum()),
@@ -207,7 +207,7 @@ def _anchor_fit(sides, frames, model):
         sizes=list(rpn.anchor_sizes),
         ratios=list(rpn.aspect_ratios),
         resized_to=[resize.min_size, resize.max_size],
-        box_sizes=by_factor(extents),
+        box_sizes=make_log_histogram(extents),
         good=float(1 - poor.mean()) if len(poor) else None,
         too_small=int((poor & (extents < min(rpn.anchor_sizes))).sum()),
         too_large=int((poor & (extents > max(rpn.anchor_sizes))).sum()),
