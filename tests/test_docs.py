@@ -16,7 +16,7 @@ from tiny import tiny_config
 
 import mrcnn_tf
 from mrcnn_tf.cli import app
-from mrcnn_tf.config.load import config_names
+from mrcnn_tf.config.load import list_config_names
 from mrcnn_tf.explain.diagnosis.annotated_objects import DETECTED, STATUSES
 from mrcnn_tf.model.assembly import Assembly
 from mrcnn_tf.weights.presets import PRESETS
@@ -90,7 +90,7 @@ def test_commands(document):
             raise AssertionError(f"mrcnn-tf {' '.join(words)}: {error.format_message()}") from error
         config = context.params.get("config")
         if isinstance(config, str) and not config.isupper() and not FILE.fullmatch(config):
-            assert config in config_names(), f"there is no config {config}"
+            assert config in list_config_names(), f"there is no config {config}"
 
 
 @every_document
@@ -114,7 +114,7 @@ def is_known(span):
         return resolved(f"mrcnn_tf.{tail}") is not None
     if head in ROOTS and tail:
         return attribute(ROOTS[head], tail.split(".")[0])
-    return span in config_names() or span in {preset.name for preset in PRESETS}
+    return span in list_config_names() or span in {preset.name for preset in PRESETS}
 
 
 def attribute(kind, name):
@@ -165,7 +165,7 @@ def old_names(document):
 
 
 def is_pattern(span):
-    return bool(fnmatch.filter([*config_names(), *(preset.name for preset in PRESETS)], f"{span}*"))
+    return bool(fnmatch.filter([*list_config_names(), *(preset.name for preset in PRESETS)], f"{span}*"))
 
 
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if "migration" in name])

@@ -7,7 +7,7 @@ import pathlib
 import tokenize
 import typing
 
-from mrcnn_tf.config import checks, settings
+from mrcnn_tf.config import settings
 
 
 @dataclasses.dataclass
@@ -35,22 +35,19 @@ class Section:
 def read_sections():
     """The list of `Section`s, each after the one that names it first."""
     tree, comments = _parsed()
-    allowed, found = _choices(), {}
+    sections = {}
 
     def visit(name, path):
-        if name not in found:
-            found[name] = Section(name, [], _docstring(name), [])
-            for item in tree[name].body:
-                if isinstance(item, ast.AnnAssign):
-                    found[name].settings.append(_setting(name, item, comments))
-        found[name].paths.append(path)
-        for setting in found[name].settings:
-            setting.choices = setting.choices or allowed.get(f"{path}.{setting.name}", ())
+        if name not in sections:
+            items = [item for item in tree[name].body if isinstance(item, ast.AnnAssign)]
+            sections[name] = Section(name, [], _docstring(name), [_setting(name, item, comments) for item in items])
+        sections[name].paths.append(path)
+        for setting in sections[name].settings:
             if setting.section:
                 visit(setting.section, f"{path}.{setting.name}".strip("."))
 
     visit("Config", "")
-    return list(found.values())
+    return list(sections.values())
 
 
 def known_keys():
@@ -84,11 +81,9 @@ def _setting(section, item, comments):
         texts.insert(0, comments[above][0])
         above -= 1
     field = next(f for f in dataclasses.fields(getattr(settings, section)) if f.name == item.target.id)
-    inner = _section_of(field.type)
-    return Setting(
-        field.name, ast.unparse(item.annotation), _default(field, item.value), " ".join(texts), inner,
-        (),
-    )  # fmt: skip
+    choices = field.metadata.get("choices", ())
+    kind, default = ast.unparse(item.annotation), _default(field, item.value)
+    return Setting(field.name, kind, default, " ".join(texts), _section_of(field.type), choices)
 
 
 def _section_of(kind):
@@ -109,18 +104,6 @@ def _default(field, written):
     if value is None or isinstance(value, (str, bool)):
         return {None: "null", True: "true", False: "false", "": '""'}.get(value, value)
     return str(value)
-
-
-def _choices():
-    """{key path: the values that config_checks.check_choices allows}."""
-    source = ast.parse(pathlib.Path(checks.__file__).read_text(encoding="utf-8"))
-    (function,) = (item for item in source.body if getattr(item, "name", "") == "check_choices")
-    rows = (node.elts for node in ast.walk(function) if isinstance(node, ast.Tuple) and len(node.elts) == 3)
-    found = {}
-    for key, _, allowed in rows:
-        if isinstance(key, ast.Constant) and "." in str(key.value):
-            found[key.value] = eval(compile(ast.Expression(allowed), "choices", "eval"), vars(checks))
-    return found
 
 
 def _docstring(name):

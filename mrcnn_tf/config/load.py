@@ -1,4 +1,4 @@
-"""Reading a config: `load_config` reads a YAML file of `configs/`, applies overrides and returns a `settings.Config`.
+"""Reading a config: a YAML file of `configs/` with overrides becomes a checked `Config`, the tree of settings.py.
 
 Unknown keys and values of the wrong type are errors, so a misspelt setting can't be ignored in silence.
 """
@@ -7,12 +7,12 @@ import pathlib
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mrcnn_tf.common.categories import Category, read_categories, read_panoptic_categories, read_record_categories
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.checks import check_choices, check_combinations, check_keys, check_ranges
+from mrcnn_tf.config.checks import check_combinations, check_keys, check_values
 from mrcnn_tf.config.settings import (
     CONVENTIONS,
     Config,
@@ -22,17 +22,18 @@ from mrcnn_tf.config.settings import (
     SemanticHeadConfig,
 )
 
-_PATHS = ("annotations", "images", "panoptic", "panoptic_maps", "semantic_maps")  # that may lie in the package
-
 PACKAGE = pathlib.Path(__file__).parents[1]
 CONFIG_FOLDERS = (
     PACKAGE / "configs",  # installed
     PACKAGE.parent / "configs",  # a checkout
 )
+# A path that starts so lies in the installed package's datasets/; these settings may have such paths.
+IN_PACKAGE = "package:"
+PATH_SETTINGS = ("annotations", "images", "panoptic", "panoptic_maps", "semantic_maps")
 
 
 def load_config(name: str | pathlib.Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Reads a config by the name of a file in `configs/` or by path, then applies overrides.
+    """Read a config by the name of a file in `configs/` or by path, then apply overrides.
 
     Args:
         name: such as "mask_rcnn_r50_fpn", or the path of a YAML file. A file may start from another one with `base:
@@ -51,19 +52,23 @@ def load_config(name: str | pathlib.Path, overrides: list[str] | tuple[str, ...]
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise UserError(f"Override '{override}' isn't of the form key.path=value, such as train.steps=1000.")
-        tree = _merged(tree, _nested(key, _parse(value, override)))
-    config = _typed(tree, source)
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"The value of override '{override}' isn't valid YAML: quote it.") from error
+        tree = _merge(tree, _nest(key, parsed))
+    config = _parse(tree, source)
     _fill_in(config)
     return config
 
 
-def model_config(tree: dict[str, Any]) -> ModelConfig:
+def parse_model_config(tree: dict[str, Any]) -> ModelConfig:
     """The `ModelConfig` of a plain dictionary, as `dataclasses.asdict` makes it (a saved model carries one)."""
-    return _typed({"model": tree}, "the saved model").model
+    return _parse({"model": tree}, "the saved model").model
 
 
-def config_names() -> list[str]:
-    """The names that `load_config` knows."""
+def list_config_names() -> list[str]:
+    """The names of the configs that come with the package, sorted."""
     return sorted(file.stem for folder in CONFIG_FOLDERS if folder.is_dir() for file in folder.glob("*.yaml"))
 
 
@@ -72,7 +77,7 @@ def _read_yaml(name: str | pathlib.Path) -> dict[str, Any]:
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
         raise UserError(
-            f"There is no config '{name}': give the path of a YAML file or one of {', '.join(config_names())}."
+            f"There is no config '{name}': give the path of a YAML file or one of {', '.join(list_config_names())}."
         )
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -81,77 +86,64 @@ def _read_yaml(name: str | pathlib.Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds no settings: it must start with keys such as 'model:' and 'train:'.")
     base = tree.pop("base", None)
-    return _merged(_read_yaml(base), tree) if base else tree
+    return _merge(_read_yaml(base), tree) if base else tree
 
 
-def _parse(value: str, override: str) -> Any:
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"The value of override '{override}' isn't valid YAML: quote it.") from error
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
+def _nest(key: str, value: Any) -> dict[str, Any]:
+    """{"a": {"b": value}} for the key "a.b"."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
     return value
 
 
-def _merged(tree: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def _merge(tree: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """`tree` with `other` over it. A conventions preset replaces what was there, a single key adds to it."""
     result = dict(tree)
     for key, value in other.items():
         old = result.get(key)
         if key == "conventions":
-            value, old = _as_section(value), _as_section(old)
+            value, old = _conventions_section(value), _conventions_section(old)
             old = {} if "preset" in value else old
-        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        result[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return result
 
 
-def _as_section(conventions: Any) -> dict[str, Any]:
+def _conventions_section(conventions: Any) -> dict[str, Any]:
+    """`conventions:` as a dictionary, which may be a preset's name alone."""
     if conventions is None:
         return {}
     return {"preset": conventions} if isinstance(conventions, str) else conventions
 
 
-def _typed(tree: dict[str, Any], source: str) -> Config:
-    schema: DictConfig = OmegaConf.structured(Config)
-    expanded = _expanded(tree)
-    absent = ModelConfig(keypoint_head=KeypointHeadConfig(), semantic_head=SemanticHeadConfig())  # by default
-    every = OmegaConf.structured(Config(absent))
-    check_keys(expanded, every, source)
+def _parse(tree: dict[str, Any], source: str) -> Config:
+    """The checked `Config` of a tree of plain dictionaries."""
+    tree = _expand_preset(tree)
+    all_heads = ModelConfig(keypoint_head=KeypointHeadConfig(), semantic_head=SemanticHeadConfig())  # None by default
+    check_keys(tree, OmegaConf.structured(Config(all_heads)), source)
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(schema, expanded))
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), tree))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{source}: setting '{key}' has a wrong value ({reason}): see docs/configs.md.") from error
-    check_choices(config, source)
-    check_ranges(config, source)
+    check_values(config, source)
     check_combinations(config, source)
     return config
 
 
-def _expanded(tree: dict[str, Any]) -> dict[str, Any]:
-    """Replaces a conventions preset by the keys that it stands for."""
+def _expand_preset(tree: dict[str, Any]) -> dict[str, Any]:
+    """Replace a conventions preset by the keys that it stands for."""
     model = tree.get("model")
     if not isinstance(model, dict) or "conventions" not in model:
         return tree
-    section = dict(_as_section(model["conventions"]))
+    section = dict(_conventions_section(model["conventions"]))
     preset = section.pop("preset", "default")
     if preset not in CONVENTIONS:
         raise UserError(f"There is no conventions preset '{preset}': choose one of {', '.join(CONVENTIONS)}.")
     return {**tree, "model": {**model, "conventions": {**CONVENTIONS[preset], **section}}}
 
 
-def _shipped(path: str) -> str:
-    """Paths that start with "package:" lie in the installed package's datasets/."""
-    start = "package:"
-    return str(PACKAGE / "datasets" / path.removeprefix(start)) if path.startswith(start) else path
-
-
-def _categories(train: DataConfig) -> tuple[list[Category], list[Category]]:
+def _read_data_categories(train: DataConfig) -> tuple[list[Category], list[Category]]:
     """The things and the stuff of the data to train on; of several sources the first one's."""
     first = train.sources[0] if train.sources else train
     if first.records:
@@ -161,13 +153,15 @@ def _categories(train: DataConfig) -> tuple[list[Category], list[Category]]:
 
 
 def _fill_in(config: Config) -> None:
-    for part in (config.data.train, config.data.val, *config.data.train.sources):
-        for name in _PATHS:
-            if hasattr(part, name):  # a source has no maps
-                setattr(part, name, _shipped(getattr(part, name)))
+    """Set in place what follows from other settings, and read the categories from the data if there are none."""
+    for data in (config.data.train, config.data.val, *config.data.train.sources):
+        for name in PATH_SETTINGS:
+            path = getattr(data, name, "")  # a source has no maps
+            if path.startswith(IN_PACKAGE):
+                setattr(data, name, str(PACKAGE / "datasets" / path.removeprefix(IN_PACKAGE)))
     model = config.model
     if not model.categories or (model.semantic_head and not model.stuff):
-        things, stuff = _categories(config.data.train)
+        things, stuff = _read_data_categories(config.data.train)
         model.categories = model.categories or things
         model.stuff = model.stuff or (stuff if model.semantic_head else [])
     for split in (config.data.train, config.data.val):

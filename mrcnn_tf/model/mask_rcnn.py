@@ -7,10 +7,9 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
-from mrcnn_tf.common.categories import MAX_STUFF_CLASSES
-from mrcnn_tf.common.categories import max_keypoints
+from mrcnn_tf.common.categories import MAX_STUFF_CLASSES, max_keypoints
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.load import model_config
+from mrcnn_tf.config.load import parse_model_config
 from mrcnn_tf.config.settings import ModelConfig
 from mrcnn_tf.datasets.image_files import check_pixels
 from mrcnn_tf.model import losses
@@ -19,12 +18,10 @@ from mrcnn_tf.model.rois import foreground
 from mrcnn_tf.model.steps import make_detect_function
 from mrcnn_tf.model.trainable import Trainable
 from mrcnn_tf.ops import padding
-from mrcnn_tf.ops.boxes import points_to_original
-from mrcnn_tf.ops.boxes import to_original
+from mrcnn_tf.ops.boxes import points_to_original, to_original
 from mrcnn_tf.ops.matching import image_seeds
 from mrcnn_tf.ops.replicas import fill_empty_batch
-from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.detections import SemanticLogits
+from mrcnn_tf.results.detections import Detections, SemanticLogits
 from mrcnn_tf.weights.fit import load_into
 from mrcnn_tf.weights.pretrained import read_pretrained
 
@@ -67,8 +64,8 @@ class MaskRCNN(Trainable):
                 "categories, as keypoints: [nose, left_eye, ...], or set model.keypoint_head=null."
             )
         self.config, self.seed = config, seed
-        # What a box inside the model lacks at its right and bottom.
-        self.box_ends = np.array([0, 0, 1, 1], np.float32) * (config.conventions.box_ends == "pixel")
+        # Added to boxes inside the model, whose right and bottom sides may be inclusive, gives half-open ones.
+        self.half_open_offset = np.array([0, 0, 1, 1], np.float32) * (config.conventions.box_width == "inclusive")
         parts = Assembly(config, self.dtype_policy)
         self.divisor = parts.divisor
         self.preprocess = parts.preprocess()
@@ -177,11 +174,11 @@ class MaskRCNN(Trainable):
 
     def _instances_in(self, features, rpn_logits, rpn_deltas, inputs, padded_size):
         sizes = inputs["image_size"], inputs["original_size"]
-        extent = inputs["image_size"] - int(self.box_ends[-1])
+        extent = inputs["image_size"] - int(self.half_open_offset[-1])
         proposals = self.rpn.propose(features, rpn_logits, rpn_deltas, extent, padded_size)
         logits, deltas = self.box_head(self.box_features(features, proposals.boxes, padded_size))
         detected = self.box_head.detect(logits, deltas, proposals, extent)
-        boxes = tf.where(detected.valid[..., None], detected.boxes + self.box_ends, 0.0)
+        boxes = tf.where(detected.valid[..., None], detected.boxes + self.half_open_offset, 0.0)
         outputs = {
             "boxes": to_original(boxes, *sizes),
             "scores": detected.scores,
@@ -215,11 +212,11 @@ class MaskRCNN(Trainable):
 
     def _instance_losses(self, batch, features, padded_size, training):
         rules = self.config.conventions
-        boxes, classes, crowd = batch["boxes"] - self.box_ends, batch["classes"], batch["crowd"]
+        boxes, classes, crowd = batch["boxes"] - self.half_open_offset, batch["classes"], batch["crowd"]
         step = self.optimizer.iterations if training and self.compiled else 0
         seeds = image_seeds(self.seed, step, batch["image_id"])
         anchors = self.rpn.sample_anchors(features, boxes, classes > 0, crowd, seeds, padded_size)
-        extent = batch["image_size"] - int(self.box_ends[-1])
+        extent = batch["image_size"] - int(self.half_open_offset[-1])
         proposals = self.rpn(features, extent, padded_size, training=True)
         rois = self.roi_sampler(proposals, boxes, classes, crowd, seeds)
         positives = foreground(rois, self.roi_sampler.most_positives)
@@ -365,4 +362,4 @@ class MaskRCNN(Trainable):
     def from_config(cls, config):
         """The model of `get_config`."""
         policy = keras.dtype_policies.get(config["dtype"])
-        return cls(model_config(config["config"]), config.get("seed", 0), name=config["name"], dtype=policy)
+        return cls(parse_model_config(config["config"]), config.get("seed", 0), name=config["name"], dtype=policy)

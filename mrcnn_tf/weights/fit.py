@@ -8,10 +8,10 @@ from rich.table import Table
 
 from mrcnn_tf.common.categories import UNUSED, keypoint_channels
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.load import model_config
+from mrcnn_tf.config.load import parse_model_config
 from mrcnn_tf.config.settings import ModelConfig
-from mrcnn_tf.weights.source import read_weights, weight_path
-from mrcnn_tf.weights.structure import num_classes, num_stuff
+from mrcnn_tf.weights.architecture import num_classes, num_stuff
+from mrcnn_tf.weights.pretrained import read_pretrained, weight_path
 
 # The layers that depend on classes and keypoints, when the weights know others than the model.
 #
@@ -209,7 +209,7 @@ NAMED = 5
 
 def load_into(model, source, allow_missing=False, map_classes=False):
     """Loads `source` into `model` and returns a `LoadReport`; arguments and errors as in `MaskRCNN.load_pretrained`."""
-    source = read_weights(source, model.config.backbone)
+    source = read_pretrained(source, model.config.backbone)
     found = source.converted
     theirs = _their_config(source)
     _check_architecture(source, theirs, model.config)
@@ -246,7 +246,7 @@ def _their_config(source):
     tree = dataclasses.asdict(ModelConfig())
     for key, value in source.converted.settings.items():
         tree[key] = {**tree[key], **value} if isinstance(value, dict) and tree.get(key) else value
-    return model_config({key: value for key, value in tree.items() if key != "categories"})
+    return parse_model_config({key: value for key, value in tree.items() if key != "categories"})
 
 
 def _check_architecture(source, theirs, ours):

@@ -12,13 +12,13 @@ import typer
 from PIL import Image
 
 import mrcnn_tf
+from benchmarks.ablation_tables import TABLES
 from mrcnn_tf import cli
-from mrcnn_tf.ablation.tables import TABLES
-from mrcnn_tf.config.load import CONFIG_FOLDERS, config_names, load_config
+from mrcnn_tf.config.load import CONFIG_FOLDERS, list_config_names, load_config
 from mrcnn_tf.config.settings import CONVENTIONS, Conventions
 from mrcnn_tf.data.pipeline import coco_dataset
 
-PAPER = [name for name in config_names() if name.startswith("paper_")]
+PAPER = [name for name in list_config_names() if name.startswith("paper_")]
 DOCUMENT = pathlib.Path(mrcnn_tf.__file__).parent.parent / "docs" / "paper_tables.md"
 ROWS = {
     "2a": ("table2a_r50_c4", "table2a_r101_c4", "table2a_r50_fpn", "table2a_r101_fpn"),
@@ -138,7 +138,7 @@ def test_all_rows_of_table_5_train_on_the_images_with_keypoints(row, coco):
     assert coco_dataset(config.data.train, training=True).cardinality() == 1  # of two images
 
 
-@pytest.mark.parametrize("name", [name for name in config_names() if name not in PAPER])
+@pytest.mark.parametrize("name", [name for name in list_config_names() if name not in PAPER])
 def test_the_commands_of_the_other_configs_are_accepted_too(name):
     arguments = parsed(command(name))
     assert arguments.get("config") in (None, name)

@@ -5,9 +5,9 @@ import hashlib
 import pytest
 
 import mrcnn_tf
-from mrcnn_tf.config.load import config_names, load_config
+from mrcnn_tf.config.load import list_config_names, load_config
 from mrcnn_tf.weights import presets
-from mrcnn_tf.weights.source import read_weights
+from mrcnn_tf.weights.pretrained import read_pretrained
 
 
 def test_every_preset_has_what_a_user_needs():
@@ -15,7 +15,7 @@ def test_every_preset_has_what_a_user_needs():
     assert len({preset.name for preset in found}) == len({preset.file for preset in found}) == len(found) > 30
     for preset in found:
         assert preset.page.startswith("https://") and preset.entry and preset.licence
-        assert preset.config is None or preset.config in config_names()
+        assert preset.config is None or preset.config in list_config_names()
         if preset.config:
             model = load_config(preset.config).model
             assert bool(model.mask_head) == ("mask" in preset.name or "panoptic" in preset.name)
@@ -26,7 +26,7 @@ def test_every_preset_has_what_a_user_needs():
 def test_an_absent_file_says_what_to_download_where(monkeypatch, tmp_path):
     monkeypatch.setenv("MRCNN_TF_CACHE", str(tmp_path))
     with pytest.raises(mrcnn_tf.UserError) as error:
-        read_weights("torchvision_maskrcnn_resnet50_fpn")
+        read_pretrained("torchvision_maskrcnn_resnet50_fpn")
     for words in ("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", "COCO_V1", "https://", str(tmp_path / "weights")):
         assert words in str(error.value)
 

@@ -17,8 +17,8 @@ import tensorflow as tf
 from tiny import tiny_batch
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.config.load import config_names, load_config, model_config
-from mrcnn_tf.model.backbones import resnet
+from mrcnn_tf.config.load import list_config_names, load_config, parse_model_config
+from mrcnn_tf.config.settings import RESNET_BLOCKS
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 KEYPOINTS = ["nose", "left_eye", "right_eye"]
@@ -35,9 +35,9 @@ class Trial:
     reloaded: dict
 
 
-@pytest.mark.parametrize("name", config_names())
+@pytest.mark.parametrize("name", list_config_names())
 def test_a_config_builds_learns_detects_saves_and_loads(name, monkeypatch):
-    monkeypatch.setitem(resnet.BLOCKS, 50, (1, 2, 1, 1))  # with all of them, making the layers would take minutes
+    monkeypatch.setitem(RESNET_BLOCKS, 50, (1, 2, 1, 1))  # with all of them, making the layers would take minutes
     config = _shrunk(load_config(name).model)
     trial = _trial(json.dumps(dataclasses.asdict(config), sort_keys=True))
     branches = {"masks": config.mask_head, "keypoints": config.keypoint_head, "semantic_logits": config.semantic_head}
@@ -59,7 +59,7 @@ def test_a_config_builds_learns_detects_saves_and_loads(name, monkeypatch):
 def _trial(tree):
     """The `Trial` of a model config as json. All of it runs eagerly: tracing would take several times as long."""
     keras.utils.set_random_seed(0)
-    model = MaskRCNN(model_config(json.loads(tree)))
+    model = MaskRCNN(parse_model_config(json.loads(tree)))
     for weight in model.weights:
         if weight.path.endswith("conv3/gamma"):
             weight.assign(0.3 * weight)  # residual blocks without statistics would add up to huge scores

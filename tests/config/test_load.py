@@ -6,7 +6,7 @@ import pytest
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.load import CONFIG_FOLDERS, config_names, load_config, model_config
+from mrcnn_tf.config.load import CONFIG_FOLDERS, list_config_names, load_config, parse_model_config
 from mrcnn_tf.config.settings import Conventions, ModelConfig
 
 
@@ -20,7 +20,7 @@ def write(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("name", config_names())
+@pytest.mark.parametrize("name", list_config_names())
 def test_every_shipped_config_loads_and_says_what_to_expect(name):
     load_config(name)
     path = next(folder / f"{name}.yaml" for folder in CONFIG_FOLDERS if (folder / f"{name}.yaml").is_file())
@@ -69,7 +69,7 @@ def test_presets_replace_and_single_keys_adjust(write):
 def test_a_model_config_survives_as_a_plain_dictionary():
     config = ModelConfig(categories=[Category(4, "a"), Category(9, "b")])
     config.backbone.depth = 101
-    assert model_config(dataclasses.asdict(config)) == config
+    assert parse_model_config(dataclasses.asdict(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ C4 = ("model.features=C4", "model.box_head.pool_size=14", "model.mask_head.pool_
         (["model.mask_head.class_agnostic=true", "model.mask_head.activation=softmax"], "activation=sigmoid"),
         (["model.roi_layer.kind=pool"], "RoIPool takes maxima: set model.roi_layer.aggregate=max"),
         (["model.roi_layer.aggregate=max", "model.conventions=detectron2"], "roi_sampling_ratio to 1 or more"),
-        (["model.roi_layer.kind=warp", "model.conventions.box_ends=pixel"], "box_ends=pixel.*kind=align"),
+        (["model.roi_layer.kind=warp", "model.conventions.box_width=inclusive"], "box_width=inclusive.*kind=align"),
     ],
 )
 def test_settings_that_make_no_sense_together_are_named_in_one_sentence(overrides, words):
