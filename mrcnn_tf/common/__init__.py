@@ -1,1 +1,9 @@
-"""common."""
+"""What every room may use; nothing here imports TensorFlow or another room.
+
+- `errors`: `UserError`, the one sentence for a mistake that a user can mend, and `NonFiniteLoss`.
+- `files`: `atomic_write`, `cache_folder`, `sha256`, and `refuse_archive` where a folder or json is wanted.
+- `json_stream`: `stream_arrays` reads a large json's arrays without holding the file.
+- `categories`: `Category`, how lists of them are read, and their keypoints' channels.
+- `problems`: `Problem` and `report_problems`; `CONSOLE` and `show_progress` for what is said on stderr.
+- `environment`: the version, and `check_environment` at import.
+"""

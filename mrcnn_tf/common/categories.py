@@ -2,6 +2,7 @@
 
 import dataclasses
 import glob
+import itertools
 import json
 import mmap
 import pathlib
@@ -14,9 +15,10 @@ from mrcnn_tf.common.json_stream import stream_arrays
 
 # torchvision's name for the ten ids between 1 and 90 that COCO's detection task leaves out: classes without objects.
 UNUSED = "N/A"
-# In a map of classes, uint8: any thing, and a pixel that no class is known of. Those between, 1 to S, are stuff.
+# Values of a semantic map, uint8: any thing, and a pixel whose class isn't known. Those between, 1 to S, are stuff.
 THINGS, IGNORED = 0, 255
 MAX_STUFF_CLASSES = IGNORED - THINGS - 1
+MAX_LIST_BYTES = 1 << 24  # of the list of categories in a json's text, where it is searched for and not parsed
 
 
 @dataclasses.dataclass
@@ -47,10 +49,7 @@ def read_categories(path):
     Raises:
         UserError: the file is missing, isn't COCO's, or lists no or malformed categories, keypoints or skeletons.
     """
-    records = _find_categories(path)
-    if records is None:
-        records = [record for _, record in stream_arrays(path, ("categories",))]
-    return parse_categories(records, path)
+    return parse_categories(_read_category_records(path), path)
 
 
 def read_panoptic_categories(path):
@@ -65,24 +64,21 @@ def read_panoptic_categories(path):
     Raises:
         UserError: the file is missing, isn't COCO's, or lists no or malformed categories, or one without `isthing`.
     """
-    records = _find_categories(path)
-    if records is None:
-        records = [record for _, record in stream_arrays(path, ("categories",))]
-    return split_things_and_stuff(records, path)
+    return split_things_and_stuff(_read_category_records(path), path)
 
 
 def split_things_and_stuff(records, path):
-    """The same from the category records of `path`."""
+    """(things, stuff) as `read_panoptic_categories`, from the category records of `path`."""
     categories = parse_categories(records, path)
-    kinds = {record["id"]: record.get("isthing") for record in records}
+    is_thing = {record["id"]: record.get("isthing") for record in records}
     for category in categories:
-        if kinds[category.id] not in (0, 1):
+        if is_thing[category.id] not in (0, 1):
             raise UserError(
                 f"Category {category.id} ({category.name!r}) in {path} has no isthing of 0 or 1: add it, or name the "
                 "file as data.*.annotations if it is one of instances."
             )
-    things, stuff = ([one for one in categories if kinds[one.id] == kind] for kind in (1, 0))
-    return things, stuff
+    things = [category for category in categories if is_thing[category.id]]
+    return things, [category for category in categories if not is_thing[category.id]]
 
 
 def find_record_files(pattern):
@@ -110,15 +106,15 @@ def read_record_categories(pattern):
         UserError: no file matches, one has no manifest (others' records carry no list of categories), or two manifests
             differ in their categories.
     """
-    chosen, source = None, None
+    first, source = None, None
     for path in dict.fromkeys(manifest_path(file) for file in find_record_files(pattern)):
         if path is None or not path.is_file():
             raise UserError(f"No manifest names the categories of {str(pattern)!r}: set model.categories.")
-        categories = _manifest_categories(path)
-        if chosen not in (None, categories):
+        categories = _read_manifest_categories(path)
+        if first not in (None, categories):
             raise UserError(f"{source} and {path} have other categories: set model.categories or narrow {pattern!r}.")
-        chosen, source = categories, path
-    return chosen
+        first, source = categories, path
+    return first
 
 
 def manifest_path(file):
@@ -129,7 +125,7 @@ def manifest_path(file):
     return file.with_name(f"{match.group(1)}.json") if match else None
 
 
-def _manifest_categories(path):
+def _read_manifest_categories(path):
     try:
         records = json.loads(path.read_text(encoding="utf-8"))["categories"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -140,20 +136,20 @@ def _manifest_categories(path):
 def parse_categories(records, path):
     """`Category`s sorted by id from the records of `path`; raises UserError for malformed ones or none at all."""
     for record in records:
-        whole = isinstance(record, dict) and type(record.get("id")) is int and abs(record["id"]) < 2**63
-        if not whole or type(record.get("name")) is not str:
+        has_id = isinstance(record, dict) and type(record.get("id")) is int and abs(record["id"]) < 2**63
+        if not has_id or type(record.get("name")) is not str:
             raise UserError(f"Category {record} in {path} lacks a whole number as id or a name: add it.")
-    categories = sorted((_category(record, path) for record in records), key=lambda one: one.id)
+    categories = sorted((_parse_category(record, path) for record in records), key=lambda category: category.id)
     if not categories:
         raise UserError(f'"categories" in {path} is empty: list the categories of its annotations.')
-    for one, other in zip(categories, categories[1:], strict=False):
-        if one.id == other.id:
-            raise UserError(f"Category id {one.id} is used twice in {path}: give each category an id of its own.")
+    for category, following in itertools.pairwise(categories):
+        if category.id == following.id:
+            raise UserError(f"Category id {category.id} is used twice in {path}: give each category an id of its own.")
     return categories
 
 
 def max_keypoints(categories):
-    """P, the most keypoints that any of the `Category`s has; 0 if none has any."""
+    """P, the number of keypoints of the category with the most; 0 if none has any."""
     return max((len(category.keypoints) for category in categories), default=0)
 
 
@@ -170,25 +166,25 @@ def keypoint_channels(categories):
         (names, table): the keypoint's name of each channel, and int32 [K + 1, P], the channel of each keypoint of each
         class; -1 beyond a class's own keypoints, and for the background in row 0.
     """
-    names, first = [], {}
+    names, first_channel = [], {}  # the latter by the names of a class's keypoints
     table = np.full([len(categories) + 1, max_keypoints(categories)], -1, np.int32)
     for row, category in enumerate(categories, 1):
         count = len(category.keypoints)
-        start = first.setdefault(tuple(category.keypoints), len(names))
+        start = first_channel.setdefault(tuple(category.keypoints), len(names))
         if start == len(names):
             names += category.keypoints
         table[row, :count] = np.arange(start, start + count)
     return names, table
 
 
-def _category(record, path):
+def _parse_category(record, path):
     names, skeleton = record.get("keypoints") or [], record.get("skeleton") or []
     where = f"Category {record['name']!r} in {path}"
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise UserError(f"{where} has keypoints that aren't a list of names: give each keypoint a name.")
-    twice = [name for place, name in enumerate(names) if name in names[:place]]
-    if twice:
-        raise UserError(f"{where} has two keypoints called {twice[0]!r}: give each a name of its own.")
+    repeated = [name for index, name in enumerate(names) if name in names[:index]]
+    if repeated:
+        raise UserError(f"{where} has two keypoints called {repeated[0]!r}: give each a name of its own.")
     for pair in skeleton if isinstance(skeleton, list) else [skeleton]:
         numbers = pair if isinstance(pair, list) else []
         if len(numbers) != 2 or not all(type(number) is int and 1 <= number <= len(names) for number in numbers):
@@ -197,17 +193,23 @@ def _category(record, path):
     return Category(record["id"], record["name"], names, skeleton)
 
 
-def _find_categories(path):
+def _read_category_records(path):
+    """The list "categories" of a json; large files are parsed only where a search of their text can't find it."""
+    records = _search_categories(path)
+    return [record for _, record in stream_arrays(path, ("categories",))] if records is None else records
+
+
+def _search_categories(path):
     """The list after the only "categories" in the file's text, or None if it takes a parser to find it."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            place = text.rfind(b'"categories"')
-            if place < 0 or text.find(b'"categories"') != place:
+            position = text.rfind(b'"categories"')
+            if position < 0 or text.find(b'"categories"') != position:
                 return None
-            match = re.compile(rb'"categories"\s*:\s*(?=\[)').match(text, place)
+            match = re.compile(rb'"categories"\s*:\s*(?=\[)').match(text, position)
             if not match:
                 return None
-            rest = text[match.end() : match.end() + (1 << 24)].decode("utf-8", "ignore")
+            rest = text[match.end() : match.end() + MAX_LIST_BYTES].decode("utf-8", "ignore")
             records = json.JSONDecoder().raw_decode(rest)[0]
             return records if all(isinstance(record, dict) for record in records) else None
     except (OSError, ValueError):  # missing, empty or not json: the parser says so properly

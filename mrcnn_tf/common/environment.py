@@ -1,10 +1,12 @@
-"""A clear sentence instead of an obscure failure where Keras isn't Keras 3 on TensorFlow."""
+"""The version of this package, and a clear sentence where Keras isn't Keras 3 on TensorFlow."""
 
 import importlib.metadata
 import json
 import os
 import pathlib
 import sys
+
+__version__ = "0.1.0"
 
 
 def check_environment():
@@ -19,7 +21,7 @@ def check_environment():
         raise ImportError(
             "mrcnn_tf needs Keras 3, but TF_USE_LEGACY_KERAS is set: unset it before TensorFlow is imported."
         )
-    backend = _backend()
+    backend = _find_backend()
     if backend != "tensorflow":
         raise ImportError(
             f"mrcnn_tf needs Keras on TensorFlow and the backend is '{backend}': set KERAS_BACKEND=tensorflow before "
@@ -27,7 +29,7 @@ def check_environment():
         )
 
 
-def _backend():
+def _find_backend():
     """The backend that Keras runs on, or would pick when it is imported."""
     if "keras" in sys.modules:
         return sys.modules["keras"].config.backend()
@@ -38,9 +40,3 @@ def _backend():
         return json.loads((folder / "keras.json").read_text()).get("backend", "tensorflow")
     except (OSError, ValueError):
         return "tensorflow"
-
-
-# The version of this package.
-#
-
-__version__ = "0.1.0"

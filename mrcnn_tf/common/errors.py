@@ -1,6 +1,4 @@
-"""The one exception for mistakes that a user can mend."""
-
-
+"""The exceptions for what a user can mend."""
 
 
 class UserError(ValueError):

@@ -1,4 +1,4 @@
-"""Archives that are given where what lies in them is wanted, whole ones and the first half of a download."""
+"""Files: written whole or not at all, their digests, the cache folder, and archives where their content is wanted."""
 
 import contextlib
 import hashlib
@@ -8,8 +8,11 @@ import zipfile
 
 from mrcnn_tf.common.errors import UserError
 
-# Writing files whole or not at all, their digests, and where cached ones are kept.
-#
+BLOCK = 1 << 22  # bytes read at a time
+# The first bytes of archives by format; a tar file says "ustar" further on.
+ARCHIVE_SIGNATURES = {b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip", b"7z\xbc\xaf": "7z", b"Rar!": "rar", b"BZh": "bzip2"}
+TAR_SIGNATURE, TAR_SIGNATURE_BYTES = b"ustar", slice(257, 262)
+
 
 @contextlib.contextmanager
 def atomic_write(path):
@@ -24,23 +27,19 @@ def atomic_write(path):
         temporary.unlink(missing_ok=True)
 
 
-def cache_folder():
-    """$MRCNN_TF_CACHE, or the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.environ.get("MRCNN_TF_CACHE") or os.path.join(root, "mrcnn_tf")
-
-
 def sha256(path):
     """The SHA-256 of a file's content, in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 22):
+        while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
 
 
-_BEGINNINGS = {b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip", b"7z\xbc\xaf": "7z", b"Rar!": "rar", b"BZh": "bzip2"}
-_TAR_MARK = slice(257, 262)  # where a tar file says "ustar"
+def cache_folder():
+    """$MRCNN_TF_CACHE, or the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.environ.get("MRCNN_TF_CACHE") or os.path.join(root, "mrcnn_tf")
 
 
 def refuse_archive(path, wanted):
@@ -56,10 +55,10 @@ def refuse_archive(path, wanted):
     if not os.path.isfile(path):
         return
     with open(path, "rb") as file:
-        head = file.read(300)
-    kinds = (name for beginning, name in _BEGINNINGS.items() if head.startswith(beginning))
-    kind = "tar" if head[_TAR_MARK] == b"ustar" else next(kinds, None)
-    if kind == "zip" and not zipfile.is_zipfile(path):
+        head = file.read(TAR_SIGNATURE_BYTES.stop)
+    formats = (name for signature, name in ARCHIVE_SIGNATURES.items() if head.startswith(signature))
+    archive_format = "tar" if head[TAR_SIGNATURE_BYTES] == TAR_SIGNATURE else next(formats, None)
+    if archive_format == "zip" and not zipfile.is_zipfile(path):
         raise UserError(f"{path} is only the beginning of a zip: copy or download it again, then unpack it.")
-    if kind:
-        raise UserError(f"{path} is a {kind} archive: unpack it and give {wanted}.")
+    if archive_format:
+        raise UserError(f"{path} is a {archive_format} archive: unpack it and give {wanted}.")

@@ -4,7 +4,7 @@ import json
 
 from mrcnn_tf.common.errors import UserError
 
-CHUNK = 1 << 22  # characters
+CHUNK = 1 << 22  # characters read at a time
 
 _DECODER = json.JSONDecoder()
 _WHITESPACE = " \t\n\r"
@@ -33,8 +33,8 @@ def stream_arrays(path, names, on_progress=None, on_other=None):
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}): set data.*.annotations to a COCO json.") from None
     except json.JSONDecodeError as error:
-        where = f"{error.msg} at character {window.dropped + error.pos}"
-        raise UserError(f"{path} isn't valid json ({where}): export it again, it may have been cut off.") from None
+        reason = f"{error.msg} at character {window.dropped + error.pos}"
+        raise UserError(f"{path} isn't valid json ({reason}): export it again, it may have been cut off.") from None
 
 
 def _top_level(window, path, names, on_other):
@@ -42,11 +42,11 @@ def _top_level(window, path, names, on_other):
     if window.peek() != "{":
         # A list or a number is valid json and still no COCO file; anything else fails here with its reason.
         window.value()
-        raise UserError(f"{path} holds no json object at its top: a COCO file is one with {_listed(names)}.")
+        raise UserError(f"{path} holds no json object at its top: a COCO file is one with {_quote(names)}.")
     window.skip("{")
     while window.peek() != "}":
         if window.peek() != '"':
-            raise json.JSONDecodeError("Expecting a name in double quotes", window.text, window.place)
+            raise json.JSONDecodeError("Expecting a name in double quotes", window.text, window.position)
         name = window.value()
         window.skip(":")
         if window.peek() == "[" and name in names:
@@ -66,9 +66,9 @@ def _top_level(window, path, names, on_other):
         window.separator("}")
     window.skip("}")
     if window.peek():
-        raise json.JSONDecodeError("Extra data", window.text, window.place)
+        raise json.JSONDecodeError("Extra data", window.text, window.position)
     if missing:
-        raise UserError(f"{path} has no {_listed(missing)}: a COCO file needs {_listed(names)}.")
+        raise UserError(f"{path} has no {_quote(missing)}: a COCO file needs {_quote(names)}.")
 
 
 def _elements(window):
@@ -79,52 +79,53 @@ def _elements(window):
     window.skip("]")
 
 
-def _listed(names):
+def _quote(names):
     return ", ".join(f'"{name}"' for name in names)
 
 
 class _Window:
-    """The part of the text between what has been read over and what has been loaded."""
+    """The part of a file's text that is in memory, and the position in it of the next character to parse."""
 
     def __init__(self, on_progress):
         self.file = None
         self.on_progress = on_progress
         self.text = ""
-        self.place = 0
+        self.position = 0  # in the text
         self.dropped = 0  # characters of the file before the text
 
     def load(self, characters=CHUNK):
+        """Reads on and drops what was parsed; False at the end of the file."""
         more = self.file.read(characters)
         if more and self.on_progress:
             self.on_progress(self.file.buffer.tell())
-        self.dropped += self.place
-        self.text = self.text[self.place :] + more
-        self.place = 0
+        self.dropped += self.position
+        self.text = self.text[self.position :] + more
+        self.position = 0
         return bool(more)
 
     def peek(self):
         """The next character that isn't white space, or "" at the end."""
         while True:
-            while self.place < len(self.text):
-                if self.text[self.place] not in _WHITESPACE:
-                    return self.text[self.place]
-                self.place += 1
+            while self.position < len(self.text):
+                if self.text[self.position] not in _WHITESPACE:
+                    return self.text[self.position]
+                self.position += 1
             if not self.load():
                 return ""
 
     def skip(self, character):
         if self.peek() != character:
-            raise json.JSONDecodeError(f"Expecting '{character}'", self.text, self.place)
-        self.place += 1
+            raise json.JSONDecodeError(f"Expecting '{character}'", self.text, self.position)
+        self.position += 1
 
     def separator(self, end):
         """Reads over a comma and makes sure that more follows it; stops before `end`."""
         if self.peek() == ",":
-            self.place += 1
+            self.position += 1
             if self.peek() == end:
-                raise json.JSONDecodeError("Trailing comma", self.text, self.place)
+                raise json.JSONDecodeError("Trailing comma", self.text, self.position)
         elif self.peek() != end:
-            raise json.JSONDecodeError(f"Expecting ',' or '{end}'", self.text, self.place)
+            raise json.JSONDecodeError(f"Expecting ',' or '{end}'", self.text, self.position)
 
     def value(self):
         """The next json value. One that the window cuts off is tried again with twice as much text each time."""
@@ -133,10 +134,10 @@ class _Window:
         complete = False
         while True:
             try:
-                value, end = _DECODER.raw_decode(self.text, self.place)
+                value, end = _DECODER.raw_decode(self.text, self.position)
                 # A number that ends with the window may go on after it.
                 if end < len(self.text) or complete:
-                    self.place = end
+                    self.position = end
                     return value
             except json.JSONDecodeError:
                 if complete:

@@ -1,4 +1,4 @@
-"""Bad records of a dataset: counted by kind on the screen, listed in full in a json report."""
+"""What a long run tells on stderr: bad records of a dataset, counted by kind and listed in a json, and its progress."""
 
 import collections
 import dataclasses
@@ -34,31 +34,29 @@ def report_problems(problems, path, source):
 
     Args:
         problems: list of Problem.
-        path: of the report, written whole or not at all.
+        path: of the json, written whole or not at all.
         source: what the records belong to, for the heading.
     """
     if not problems:
         return
     counts = collections.Counter(problem.kind for problem in problems)
     examples = {problem.kind: problem.message for problem in reversed(problems)}
-    CONSOLE.print(f"{source}: {len(problems)} records are not used as they stand", markup=False, soft_wrap=True)
+    _print(f"{source}: {len(problems)} records are not used as they stand")
     for kind, count in counts.most_common():
-        CONSOLE.print(f"  {count} x {kind}, e.g. {examples[kind]}", markup=False, soft_wrap=True)
+        _print(f"  {count} x {kind}, e.g. {examples[kind]}")
+    document = {"counts": counts, "problems": [dataclasses.asdict(problem) for problem in problems]}
     try:
         with atomic_write(path) as file:
-            file.write_text(_as_json(problems, counts), encoding="utf-8")
-        CONSOLE.print(f"  all of them: {path}", markup=False, soft_wrap=True)
+            file.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        _print(f"  all of them: {path}")
     except OSError as error:
-        CONSOLE.print(f"  the full list can't be written to {path} ({error.strerror})", markup=False, soft_wrap=True)
+        _print(f"  the full list can't be written to {path} ({error.strerror})")
 
 
-def _as_json(problems, counts):
-    return json.dumps({"counts": counts, "problems": [dataclasses.asdict(problem) for problem in problems]}, indent=1)
+def _print(line):
+    CONSOLE.print(line, markup=False, soft_wrap=True)
 
 
-# A bar for long loops, where someone is watching.
-#
-
-def show_progress(items, what):
-    """`items`, a sequence, one after the other; a bar on the terminal says how many are done."""
-    return track(items, what, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal)
+def show_progress(items, description):
+    """Yields the items of a sequence; a bar, where stderr is a terminal, says how many are done."""
+    return track(items, description, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal)
