@@ -17,9 +17,9 @@ from tiny import tiny_config
 import mrcnn_tf
 from mrcnn_tf.cli import app
 from mrcnn_tf.config.load import list_config_names
-from mrcnn_tf.explain.diagnosis.annotated_objects import DETECTED, STATUSES
+from mrcnn_tf.explain.diagnosis.lost_objects import DETECTED, STATUSES
 from mrcnn_tf.model.assembly import Assembly
-from mrcnn_tf.weights.presets import PRESETS
+from mrcnn_tf.weights.presets import find_preset, list_presets
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
@@ -114,7 +114,7 @@ def is_known(span):
         return resolved(f"mrcnn_tf.{tail}") is not None
     if head in ROOTS and tail:
         return attribute(ROOTS[head], tail.split(".")[0])
-    return span in list_config_names() or span in {preset.name for preset in PRESETS}
+    return span in list_config_names() or find_preset(span) is not None
 
 
 def attribute(kind, name):
@@ -165,7 +165,7 @@ def old_names(document):
 
 
 def is_pattern(span):
-    return bool(fnmatch.filter([*list_config_names(), *(preset.name for preset in PRESETS)], f"{span}*"))
+    return bool(fnmatch.filter([*list_config_names(), *(preset.name for preset in list_presets())], f"{span}*"))
 
 
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if "migration" in name])

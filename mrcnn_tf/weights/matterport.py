@@ -8,9 +8,9 @@ levels compete in one NMS, and an RoI keeps its best class only, which a score t
 import numpy as np
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.weights.keras_applications import fold_biases, place, split
-from mrcnn_tf.weights.rules import Converted
-from mrcnn_tf.weights.structure import COCO_80, detector_settings, num_classes
+from mrcnn_tf.weights.architecture import COCO_80, detector_settings, num_classes
+from mrcnn_tf.weights.keras_applications import fold_biases, parse_path, resnet_path
+from mrcnn_tf.weights.rules import ConvertedWeights
 
 EPSILON = 1e-3  # Keras's default, in backbone and heads
 # Deltas are (dy, dx, dh, dw) in units of their standard deviation, in the RPN as in the box head.
@@ -36,7 +36,7 @@ _DENSE = {"mrcnn_class_logits", "mrcnn_bbox_fc"}
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
-def recognise(tensors):
+def matches(tensors):
     """Whether the names are those of a matterport model, with or without the layers that depend on the classes."""
     layers = {part for name in tensors for part in name.split("/")[:-1]}
     return {"rpn_class_raw", "mrcnn_class_conv1"} <= layers
@@ -49,101 +49,101 @@ def convert(tensors):
         tensors: name in the file (HDF5 path, such as "rpn_model/rpn_class_raw/kernel:0") -> array.
 
     Returns:
-        `Converted`. The heads' batch norms are folded into the layers before them.
+        `ConvertedWeights`. The heads' batch norms are folded into the layers before them.
 
     Raises:
         UserError: a tensor of the wrong rank, half a batch norm, or a backbone that is no known ResNet.
     """
-    weights, skipped, unknown = _read(tensors)
-    changes = fold_biases(weights)
+    arrays, skipped, unknown = _read(tensors)
+    conversions = fold_biases(arrays)
     for step in (_fold_norms, _reorder_rpn, _reorder_box_head, _reorder_mask_head):
-        changes |= step(weights)
-    settings = detector_settings(weights)
-    categories = COCO_80 if num_classes(weights) == len(COCO_80) else None
-    return Converted(weights, changes, skipped, unknown, settings, "matterport_mask_rcnn_coco", categories)
+        conversions |= step(arrays)
+    categories = COCO_80 if num_classes(arrays) == len(COCO_80) else None
+    settings = detector_settings(arrays)
+    return ConvertedWeights(arrays, conversions, skipped, unknown, settings, "matterport_mask_rcnn_coco", categories)
 
 
 def _read(tensors):
-    """Our path -> array as it stands in the file; and the names skipped and unknown, as in `Converted`."""
-    weights, skipped, unknown = {}, {}, []
+    """Our path -> array as it stands in the file; and the names skipped and unknown, as in `ConvertedWeights`."""
+    arrays, skipped, unknown = {}, {}, []
     for name, array in tensors.items():
-        layer, kind = split(name, lambda part: part in _LAYERS or part == "anchors" or place(part) is not None)
+        layer, parameter = parse_path(name, lambda part: part in _LAYERS or part == "anchors" or resnet_path(part))
         if layer == "anchors":
             skipped[name] = "the anchors, which follow from the image's size"
-        elif layer is None or kind is None:
+        elif layer is None or parameter is None:
             unknown.append(name)
         else:
-            rank = 1 if kind != "kernel" else 2 if layer in _DENSE else 4
+            rank = 1 if parameter != "kernel" else 2 if layer in _DENSE else 4
             if np.ndim(array) != rank:
                 shape = list(np.shape(array))
                 raise UserError(f"Tensor '{name}' is of shape {shape} and should have {rank} dimensions.")
-            weights[f"{place(layer) or _LAYERS[layer]}/{kind}"] = np.asarray(array, np.float32)
-    return weights, skipped, unknown
+            arrays[f"{resnet_path(layer) or _LAYERS[layer]}/{parameter}"] = np.asarray(array, np.float32)
+    return arrays, skipped, unknown
 
 
-def _fold_norms(weights):
-    """Multiplies the heads' batch norms into the kernels and biases before them."""
-    changes = {}
-    normed = sorted({path.rpartition("/")[0] for path in weights if path.endswith(_NORM)})
+def _fold_norms(arrays):
+    """Multiply the heads' batch norms into the kernels and biases before them."""
+    conversions = {}
+    normed = sorted({path.rpartition("/")[0] for path in arrays if path.endswith(_NORM)})
     for layer in [layer for layer in normed if not layer.startswith("backbone/")]:
-        missing = [name for name in ("kernel", *_NORM) if f"{layer}/{name}" not in weights]
+        missing = [name for name in ("kernel", *_NORM) if f"{layer}/{name}" not in arrays]
         if missing:
             raise UserError(
                 f"The file lacks {missing[0]} of the layer or batch norm that becomes {layer}: it is cut off."
             )
-        gamma, beta, mean, variance = (weights.pop(f"{layer}/{name}") for name in _NORM)
+        gamma, beta, mean, variance = (arrays.pop(f"{layer}/{name}") for name in _NORM)
         scale = gamma / np.sqrt(variance + np.float32(EPSILON))
-        weights[f"{layer}/kernel"] = weights[f"{layer}/kernel"] * scale
-        weights[f"{layer}/bias"] = beta - mean * scale
-        changes |= {f"{layer}/{name}": "batch norm folded in" for name in ("kernel", "bias")}
-    return changes
+        arrays[f"{layer}/kernel"] = arrays[f"{layer}/kernel"] * scale
+        arrays[f"{layer}/bias"] = beta - mean * scale
+        conversions |= {f"{layer}/{name}": "batch norm folded in" for name in ("kernel", "bias")}
+    return conversions
 
 
-def _reorder_rpn(weights):
-    changes = {}
-    for kind in ("kernel", "bias"):
-        logits, deltas = f"rpn/head/objectness_logits/{kind}", f"rpn/head/anchor_deltas/{kind}"
-        if logits in weights:
-            pairs = _groups(weights, logits, 2)
-            weights[logits] = pairs[..., 1] - pairs[..., 0]
-            changes[logits] = "foreground less background"
-        if deltas in weights:
-            rows = _groups(weights, deltas, 4)[..., DELTA_ORDER] * RPN_DELTA_STD
-            weights[deltas] = rows.reshape(weights[deltas].shape)
-            changes[deltas] = "(dy, dx, dh, dw) to (dx, dy, dw, dh), times their standard deviation"
-    return changes
+def _reorder_rpn(arrays):
+    conversions = {}
+    for parameter in ("kernel", "bias"):
+        logits, deltas = f"rpn/head/objectness_logits/{parameter}", f"rpn/head/anchor_deltas/{parameter}"
+        if logits in arrays:
+            pairs = _split_last_axis(arrays, logits, 2)
+            arrays[logits] = pairs[..., 1] - pairs[..., 0]
+            conversions[logits] = "foreground less background"
+        if deltas in arrays:
+            reordered = _split_last_axis(arrays, deltas, 4)[..., DELTA_ORDER] * RPN_DELTA_STD
+            arrays[deltas] = reordered.reshape(arrays[deltas].shape)
+            conversions[deltas] = "(dy, dx, dh, dw) to (dx, dy, dw, dh), times their standard deviation"
+    return conversions
 
 
-def _reorder_box_head(weights):
-    changes = {}
-    for path in [f"box_head/fc{number}/kernel" for number in (1, 2)]:
-        if path in weights:  # a convolution as large as its input
-            weights[path] = weights[path].reshape(-1, weights[path].shape[-1])
-    for path in [f"box_head/box_deltas/{kind}" for kind in ("kernel", "bias")]:
-        if path in weights:
-            rows = _groups(weights, path, 4)[..., 1:, DELTA_ORDER]
-            weights[path] = rows.reshape(*weights[path].shape[:-1], -1)
-            changes[path] = "background dropped, (dy, dx, dh, dw) to (dx, dy, dw, dh)"
-    return changes
+def _reorder_box_head(arrays):
+    conversions = {}
+    for path in ("box_head/fc1/kernel", "box_head/fc2/kernel"):
+        if path in arrays:  # a convolution as large as its input
+            arrays[path] = arrays[path].reshape(-1, arrays[path].shape[-1])
+    for path in ("box_head/box_deltas/kernel", "box_head/box_deltas/bias"):
+        if path in arrays:
+            reordered = _split_last_axis(arrays, path, 4)[..., 1:, DELTA_ORDER]
+            arrays[path] = reordered.reshape(*arrays[path].shape[:-1], -1)
+            conversions[path] = "background dropped, (dy, dx, dh, dw) to (dx, dy, dw, dh)"
+    return conversions
 
 
-def _reorder_mask_head(weights):
-    changes = {}
-    for kind in ("kernel", "bias"):
+def _reorder_mask_head(arrays):
+    conversions = {}
+    for parameter in ("kernel", "bias"):
         for layer in ("deconv", "predictor"):
-            if f"mask_head/{layer}/{kind}" in weights:
-                weights[f"mask_head/{layer}_{kind}"] = weights.pop(f"mask_head/{layer}/{kind}")
-        path = f"mask_head/predictor_{kind}"
-        if path in weights:
-            rows = weights[path].reshape(-1, weights[path].shape[-1]) if kind == "kernel" else weights[path]
-            weights[path] = rows[..., 1:]
-            changes[path] = "background dropped"
-    return changes
+            if f"mask_head/{layer}/{parameter}" in arrays:
+                arrays[f"mask_head/{layer}_{parameter}"] = arrays.pop(f"mask_head/{layer}/{parameter}")
+        path = f"mask_head/predictor_{parameter}"
+        if path in arrays:
+            array = arrays[path].reshape(-1, arrays[path].shape[-1]) if parameter == "kernel" else arrays[path]
+            arrays[path] = array[..., 1:]
+            conversions[path] = "background dropped"
+    return conversions
 
 
-def _groups(weights, path, width):
+def _split_last_axis(arrays, path, width):
     """[..., n * width] -> [..., n, width]; UserError if the last axis doesn't divide."""
-    array = weights[path]
+    array = arrays[path]
     if array.shape[-1] % width:
         raise UserError(
             f"The weight that becomes {path} is of shape {list(array.shape)}: its last side is no multiple of {width}."

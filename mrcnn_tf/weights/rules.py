@@ -10,17 +10,47 @@ import numpy as np
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 
-POOL_SIDE = 7  # of the RoI features that the first fully connected layer of every published box head reads
+POOL_SIZE = 7  # cells a side of the RoI features that the first fully connected layer of every published box head reads
+IMAGENET_STD = [58.395, 57.12, 57.375]  # RGB, of pixels 0..255
+# Caffe's names of the convolutions in a residual block, which Detectron and the older Keras networks took over.
+BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
+
+
+@dataclasses.dataclass
+class ConvertedWeights:
+    """Weights under this package's names and in Keras's layouts, and what they imply for the config.
+
+    Attributes:
+        arrays: weight path without the model's name -> float32 array, mostly a view of the file. Batch norm always
+            stands under its convolution (`backbone/stem/gamma`), frozen or not. A dense kernel behind RoI features may
+            have its inputs as three axes, [7, 7, C, units].
+        conversions: weight path -> what was done beside a plain transpose, such as "background first".
+        skipped: name in the file -> why the model has no use for it.
+        unknown: names in the file that no rule accounts for.
+        settings: `ModelConfig` values that the weights imply, nested, such as {"backbone": {"depth": 101}}.
+        config: the name of the matching config; None for a bare backbone.
+        categories: the K foreground classes; None where the file can't tell.
+        stuff: the S stuff classes of a semantic head; None where there is none, or the file can't tell.
+    """
+
+    arrays: dict[str, np.ndarray]
+    conversions: dict[str, str]
+    skipped: dict[str, str]
+    unknown: list[str]
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    config: str | None = None
+    categories: list[Category] | None = None
+    stuff: list[Category] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One parameter of a kind of module: our weight's name, its rank in the file, and how it is laid out anew."""
+    """One parameter of a kind of module: our weight's name, its rank in the file, and how its axes are rearranged."""
 
     name: str
     rank: int
     layout: Callable[[np.ndarray], np.ndarray] = np.asarray
-    change: str = ""
+    conversion: str = ""
 
 
 def _pooled(weight):
@@ -29,9 +59,9 @@ def _pooled(weight):
     A view: flattened, the largest weight of all would be copied before its turn.
     """
     units, inputs = weight.shape
-    if inputs % POOL_SIDE**2:
-        raise ValueError(f"{inputs} inputs aren't C x {POOL_SIDE} x {POOL_SIDE}")
-    return weight.reshape(units, -1, POOL_SIDE, POOL_SIDE).transpose(2, 3, 1, 0)
+    if inputs % POOL_SIZE**2:
+        raise ValueError(f"{inputs} inputs aren't C x {POOL_SIZE} x {POOL_SIZE}")
+    return weight.reshape(units, -1, POOL_SIZE, POOL_SIZE).transpose(2, 3, 1, 0)
 
 
 def _pointwise(weight):
@@ -74,99 +104,63 @@ class Rule:
     parameters: dict[str, Parameter]
 
 
-@dataclasses.dataclass
-class Translation:
-    """What the rules made of a file; fields as in `Converted`."""
-
-    arrays: dict[str, np.ndarray]
-    changes: dict[str, str]
-    skipped: dict[str, str]
-    unknown: list[str]
-
-
 def translate(tensors, rules, skip):
-    """Applies the first rule that matches each tensor's module.
+    """Apply the first rule that matches each tensor's module.
 
     Args:
         tensors: name in the file -> array; the last part of a name is the parameter ("rpn.head.conv.weight").
         rules: list of `Rule`.
-        skip: pattern of whole names -> why they aren't needed.
+        skip: pattern of full names -> why they aren't needed.
+
+    Returns:
+        `ConvertedWeights`, which imply nothing for the config yet.
 
     Raises:
         UserError: a tensor of the wrong rank, or two that mean the same weight.
     """
-    result = Translation({}, {}, {}, [])
+    weights = ConvertedWeights({}, {}, {}, [])
     for name, array in tensors.items():
         reason = next((reason for pattern, reason in skip.items() if re.fullmatch(pattern, name)), None)
         if reason:
-            result.skipped[name] = reason
+            weights.skipped[name] = reason
             continue
-        module, _, parameter = name.rpartition(".")
-        found = _find(rules, module, parameter)
-        if found is None:
-            result.unknown.append(name)
+        module, _, parameter_name = name.rpartition(".")
+        layer, parameter = _match_rule(rules, module, parameter_name)
+        if layer is None:
+            weights.unknown.append(name)
             continue
-        layer, rule = found
-        path = f"{layer}/{rule.name}"
-        if path in result.arrays:
+        path = f"{layer}/{parameter.name}"
+        if path in weights.arrays:
             raise UserError(f"Tensor '{name}' stands for {path}, which another tensor holds already: keep one of them.")
-        result.arrays[path] = _laid_out(name, array, rule)
-        if rule.change:
-            result.changes[path] = rule.change
-    return result
+        weights.arrays[path] = _rearrange(name, array, parameter)
+        if parameter.conversion:
+            weights.conversions[path] = parameter.conversion
+    return weights
 
 
-def drop_background(found):
-    """Drops boxes and masks of the background, the first class, from a `Translation`: they are never looked at."""
+def drop_background(weights):
+    """Drop boxes and masks of the background, the first class, from `ConvertedWeights`: they are never looked at."""
     for name in ("kernel", "bias"):
-        for path, values in ((f"box_head/box_deltas/{name}", 4), (f"mask_head/predictor_{name}", 1)):
-            if path in found.arrays:
-                found.arrays[path] = found.arrays[path][..., values:]
-                found.changes[path] = "background dropped"
+        for path, values_per_class in ((f"box_head/box_deltas/{name}", 4), (f"mask_head/predictor_{name}", 1)):
+            if path in weights.arrays:
+                weights.arrays[path] = weights.arrays[path][..., values_per_class:]
+                weights.conversions[path] = "background dropped"
 
 
-def _find(rules, module, parameter):
+def _match_rule(rules, module, parameter_name):
+    """(our layer, `Parameter`) by the first rule that fits; (None, None) if none does."""
     for rule in rules:
         match = re.fullmatch(rule.pattern, module)
-        if match and parameter in rule.parameters:
-            return rule.layer(match), rule.parameters[parameter]
-    return None
+        if match and parameter_name in rule.parameters:
+            return rule.layer(match), rule.parameters[parameter_name]
+    return None, None
 
 
-def _laid_out(name, array, rule):
-    if array.ndim != rule.rank:
-        raise UserError(f"Tensor '{name}' is of shape {list(array.shape)} and should have {rule.rank} dimensions.")
+def _rearrange(name, array, parameter):
+    if array.ndim != parameter.rank:
+        shape = list(array.shape)
+        raise UserError(f"Tensor '{name}' is of shape {shape} and should have {parameter.rank} dimensions.")
     try:
-        return rule.layout(array)
+        return parameter.layout(array)
     except ValueError as error:
         raise UserError(f"Tensor '{name}' of shape {list(array.shape)} doesn't fit ({error}).") from error
-
-
-# A published checkpoint in this package's terms: what each format module makes of a file.
-#
-
-@dataclasses.dataclass
-class Converted:
-    """Weights under this package's names and in Keras's layouts, and what they imply for the config.
-
-    Attributes:
-        arrays: weight path without the model's name -> float32 array, mostly a view of the file. Batch norm always
-            stands under its convolution (`backbone/stem/gamma`), frozen or not. A dense kernel behind RoI features may
-            have its inputs as three axes, [7, 7, C, units].
-        changes: weight path -> what was done beside a plain transpose, such as "background first".
-        skipped: name in the file -> why the model has no use for it.
-        unknown: names in the file that nothing accounts for.
-        settings: `ModelConfig` values that the weights imply, nested, such as {"backbone": {"depth": 101}}.
-        config: the name of the matching config; None for a bare backbone.
-        categories: the K foreground classes; None where the file can't tell.
-        stuff: the S stuff classes of a semantic head; None where there is none, or the file can't tell.
-    """
-
-    arrays: dict[str, np.ndarray]
-    changes: dict[str, str]
-    skipped: dict[str, str]
-    unknown: list[str]
-    settings: dict[str, Any]
-    config: str | None
-    categories: list[Category] | None
-    stuff: list[Category] | None = None

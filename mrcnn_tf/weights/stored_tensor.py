@@ -1,15 +1,16 @@
-"""Tensors as files hold them: bytes, an element type, an offset, a shape and strides."""
+"""Tensors as files hold them: bytes, an element type, an offset, a shape and strides.
+
+What a file says of a tensor is checked before an array is made of it, so that no array reaches beyond the file.
+"""
 
 import dataclasses
 import math
 
 import numpy as np
 
-# Why a checkpoint can't be read.
-#
 
-class Refusal(Exception):
-    """One clause on the fault and its remedy; `read_checkpoint` puts the file's name before it, as a `UserError`."""
+class WeightFileError(Exception):
+    """A clause on the fault and its remedy; `read_weight_file` puts the file's name before it, as a `UserError`."""
 
 
 # numpy has no bfloat16; its bits are the upper half of a float32.
@@ -28,13 +29,14 @@ DTYPES = {
     "uint8": np.dtype("u1"),
     "bool": np.dtype("u1"),
 }
+NUMPY_DTYPES = {name: dtype for name, dtype in DTYPES.items() if name not in ("bfloat16", "bool")}
 MAX_RANK = 32
 MAX_ELEMENTS = 2**40
 
 
 @dataclasses.dataclass
 class Storage:
-    """A run of elements that tensors look into.
+    """The bytes that one or more tensors are views of.
 
     Attributes:
         dtype: a key of `DTYPES`.
@@ -47,10 +49,10 @@ class Storage:
 
 @dataclasses.dataclass
 class StoredTensor:
-    """One tensor as the file describes it, true or not: `check` comes before all else.
+    """A tensor as the file describes it, true or not: `check` comes before all else.
 
     Attributes:
-        storage: where the elements are.
+        storage: what holds the elements.
         dtype: a key of `DTYPES`.
         offset: the first element's index in the storage.
         shape, strides: per dimension, the length and the step, in elements.
@@ -66,17 +68,18 @@ class StoredTensor:
         """Raises `Refusal` unless every element lies inside the storage and none is asked for twice over."""
         numbers = (self.offset, *self.shape, *self.strides)
         if len(self.shape) != len(self.strides) or len(self.shape) > MAX_RANK:
-            raise Refusal(f"has {len(self.shape)} dimensions and {len(self.strides)} strides")
+            raise WeightFileError(f"has {len(self.shape)} dimensions and {len(self.strides)} strides")
         if any(type(number) is not int or number < 0 for number in numbers):
-            raise Refusal("has a shape, offset or stride that isn't a whole number from 0 up")
+            raise WeightFileError("has a shape, offset or stride that isn't a whole number from 0 up")
         if math.prod(max(length, 1) for length in self.shape) > MAX_ELEMENTS:
-            raise Refusal(f"has the absurd shape {_brief(self.shape)}")
-        held = len(self.storage.data) // DTYPES[self.dtype].itemsize
+            raise WeightFileError(f"has the absurd shape {_short_shape(self.shape)}")
+        stored = len(self.storage.data) // DTYPES[self.dtype].itemsize
         if self.size == 0:
             return
         last = self.offset + sum((length - 1) * step for length, step in zip(self.shape, self.strides, strict=True))
-        if self.size > held or last >= held:
-            raise Refusal(f"of shape {_brief(self.shape)} reaches beyond its storage of {held} elements")
+        if self.size > stored or last >= stored:
+            shape = _short_shape(self.shape)
+            raise WeightFileError(f"of shape {shape} reaches beyond its storage of {stored} elements")
 
     @property
     def size(self):
@@ -94,26 +97,28 @@ class StoredTensor:
         """The elements, after `check`: float types as float32, others as they are; a view of the file if possible."""
         dtype = DTYPES[self.dtype]
         if self.size == 0:
-            stored = np.empty(self.shape, dtype)
+            array = np.empty(self.shape, dtype)
         else:
             steps = [step * dtype.itemsize for step in self.strides]
-            stored = np.ndarray(self.shape, dtype, self.storage.data, self.offset * dtype.itemsize, steps)
+            array = np.ndarray(self.shape, dtype, self.storage.data, self.offset * dtype.itemsize, steps)
         if self.dtype == "bool":
-            return stored != 0
+            return array != 0
         if self.dtype == "bfloat16":
-            return (stored.astype(np.uint32) << 16).view(np.float32)
+            return (array.astype(np.uint32) << 16).view(np.float32)
         if dtype.kind == "f":
             with np.errstate(over="ignore", invalid="ignore"):
-                return stored.astype(np.float32, copy=False)
-        return stored
+                return array.astype(np.float32, copy=False)
+        return array
 
 
 def contiguous(dtype, data, shape, order="C"):
-    """The `StoredTensor` that fills `data` in C or Fortran order; `Refusal` if it needs more or less than that."""
+    """Make the `StoredTensor` that fills `data` in C or Fortran order; `Refusal` if it needs more or less than that."""
     if len(shape) > MAX_RANK or any(type(length) is not int or length < 0 for length in shape):
-        raise Refusal(f"an array has the impossible shape {_brief(shape)}")
+        raise WeightFileError(f"an array has the impossible shape {_short_shape(shape)}")
     if math.prod(shape) * DTYPES[dtype].itemsize != len(data):
-        raise Refusal(f"an array of type {dtype} and shape {_brief(shape)} doesn't fit into its {len(data)} bytes")
+        raise WeightFileError(
+            f"an array of type {dtype} and shape {_short_shape(shape)} doesn't fit into its {len(data)} bytes"
+        )
     strides, step = [], 1
     for length in shape if order == "F" else reversed(shape):
         strides.append(step)
@@ -121,5 +126,5 @@ def contiguous(dtype, data, shape, order="C"):
     return StoredTensor(Storage(dtype, data), dtype, 0, tuple(shape), tuple(strides if order == "F" else strides[::-1]))
 
 
-def _brief(shape):
+def _short_shape(shape):
     return "x".join(str(length)[:20] for length in shape[:8]) + ("..." if len(shape) > 8 else "")

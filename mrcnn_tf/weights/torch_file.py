@@ -1,28 +1,186 @@
-"""The two containers of `torch.save`: a zip file, and before torch 1.6 a row of pickles and raw storages."""
+"""What `torch.save` and numpy's pickles hold, read without running a line of it.
+
+torch has two containers: a zip file, and before torch 1.6 a sequence of pickles and raw storages. What a pickle asks
+for is looked up in `ALLOWED`, whose stand-ins build nothing but `StoredTensor`s.
+"""
 
 import struct
 
-from mrcnn_tf.weights.stored_tensor import DTYPES, Refusal, Storage, StoredTensor, contiguous
+from mrcnn_tf.weights.stored_tensor import DTYPES, NUMPY_DTYPES, Storage, StoredTensor, WeightFileError, contiguous
 from mrcnn_tf.weights.unpickler import CONTAINERS, Constructor, Unpickler
 
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_VERSION = 1001
+
+
+def read_torch_zip(data):
+    """Read the object in a torch zip file, its tensors as `StoredTensor`, with storages that are views of `data`.
+
+    Source: torch/serialization.py: `NAME/data.pkl` refers to `NAME/data/KEY`, `NAME/byteorder` says "little".
+    """
+    entries = read_zip_entries(data)
+    pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise WeightFileError("it's a zip file, but not one of torch.save, which holds one data.pkl")
+    folder = pickles[0].removesuffix("data.pkl")
+    if bytes(entries.get(folder + "byteorder", b"little")[:16]) != b"little":
+        raise WeightFileError("it was written on a big-endian machine, so save it again on a common one")
+
+    def find_storage(key, dtype, size):
+        record = entries.get(f"{folder}data/{key}")
+        if record is None:
+            raise WeightFileError(f"it lacks the record of storage {key[:40]!r}")
+        return Storage(dtype, _first_elements(record, dtype, size))
+
+    return Unpickler(entries[pickles[0]], ALLOWED, _storage_loader(find_storage)).load()
+
+
+def read_torch_legacy(data, start):
+    """As `read_torch_zip` for the older container; `start` is where the pickle of the magic number ends.
+
+    Source: torch/serialization.py: pickles of version, machine, object and storage keys, then the storages.
+    """
+    storages = {}
+
+    def find_storage(key, dtype, size):
+        if key not in storages:
+            storages[key] = (Storage(dtype, None), size)
+        storage, first_size = storages[key]
+        if (storage.dtype, first_size) != (dtype, size):
+            raise WeightFileError(f"it describes storage {key[:40]!r} in two ways")
+        return storage
+
+    unpickler = Unpickler(data, ALLOWED, _storage_loader(find_storage), start)
+    version, machine = unpickler.load(), unpickler.load()
+    if version != _LEGACY_VERSION or type(machine) is not dict:
+        raise WeightFileError("it's of an unknown version of torch's legacy format")
+    if machine.get("little_endian") is not True:
+        raise WeightFileError("it was written on a big-endian machine, so save it again on a common one")
+    result, keys = unpickler.load(), unpickler.load()
+    if type(keys) is not list or len(keys) != len(storages):
+        raise WeightFileError("its list of storages doesn't fit its tensors")
+    position = unpickler.position
+    for key in keys:
+        if type(key) is not str or key not in storages or storages[key][0].data is not None:
+            raise WeightFileError("its list of storages doesn't fit its tensors")
+        storage, size = storages[key]
+        if int.from_bytes(data[position : position + 8], "little") != size:
+            raise WeightFileError(
+                f"its storage {key[:40]!r} isn't of the size that its tensors expect, so copy it again"
+            )
+        storage.data = _first_elements(data[position + 8 :], storage.dtype, size)
+        position += 8 + len(storage.data)
+    return result
+
+
+def _storage_loader(find_storage):
+    """The function that turns a persistent id, ("storage", type, key, device, size, ...), into a `Storage`."""
+
+    def load(identity):
+        if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
+            raise WeightFileError("its pickle refers to something other than a storage")
+        if identity[5:] not in ((), (None,)):
+            raise WeightFileError(
+                "it has storages inside storages, as before torch 0.4, so save it again with a later torch"
+            )
+        _, kind, key, _, size = identity[:5]
+        if not isinstance(kind, TorchDtype) or type(key) is not str or type(size) is not int or size < 0:
+            raise TypeError
+        return find_storage(key, kind.dtype, size)
+
+    return load
+
+
+def _first_elements(record, dtype, size):
+    """The bytes of the first `size` elements of a record."""
+    needed = size * DTYPES[dtype].itemsize
+    if needed > len(record):
+        raise WeightFileError(
+            f"it has a storage of {len(record)} bytes, fewer than its tensors expect, so copy it again"
+        )
+    return record[:needed]
+
+
+# Stand-ins for what torch's tensors call.
+
+_STORAGE_DTYPES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+
+
+class TorchDtype:
+    """Stands for a storage class or a dtype; `dtype` is a key of `DTYPES`."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+
+
+class TorchParameter:
+    """Stands for torch.nn.Parameter; torch before 0.4 gave it a state that says nothing of its value."""
+
+    def __init__(self, tensor=None, *_):
+        self.tensor = tensor.tensor if isinstance(tensor, TorchParameter) else tensor
+
+    def set_state(self, state):
+        """Takes (requires_grad, volatile, hooks), or, from the first versions, a tuple of five led by the tensor."""
+        if len(state) == 5:
+            self.tensor = state[0]
+
+
+def _rebuild_tensor(storage, offset, shape, strides, *_):
+    if not isinstance(storage, Storage) or type(shape) is not tuple or type(strides) is not tuple:
+        raise TypeError
+    return StoredTensor(storage, storage.dtype, offset, shape, strides)
+
+
+def _rebuild_tensor_of_dtype(storage, offset, shape, strides, requires_grad, hooks, dtype, *_):
+    """For types without a storage class of their own: the storage is bytes."""
+    tensor = _rebuild_tensor(storage, offset, shape, strides)
+    tensor.dtype = dtype.dtype
+    return tensor
+
+
+TORCH = {
+    **{("torch", name): TorchDtype(dtype) for name, dtype in _STORAGE_DTYPES.items()},
+    **{("torch", name): TorchDtype(name) for name in DTYPES},
+    ("torch.storage", "UntypedStorage"): TorchDtype("uint8"),
+    ("torch", "Size"): Constructor(lambda lengths=(): tuple(lengths)),
+    ("torch", "device"): Constructor(lambda *_: None),
+    ("torch._utils", "_rebuild_tensor"): Constructor(_rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Constructor(_rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Constructor(_rebuild_tensor_of_dtype),
+    ("torch._utils", "_rebuild_parameter"): Constructor(TorchParameter),
+    ("torch._utils", "_rebuild_parameter_with_state"): Constructor(TorchParameter),
+    ("torch.nn.parameter", "Parameter"): Constructor(TorchParameter),
+}
+
+
 # Stand-ins for what numpy's arrays call when they're unpickled.
-#
 
-_NAMES = {dtype.str[1:]: name for name, dtype in DTYPES.items() if name not in ("bfloat16", "bool")} | {"b1": "bool"}
+_NUMPY_CODES = {dtype.str[1:]: name for name, dtype in NUMPY_DTYPES.items()} | {"b1": "bool"}
 
 
-class NumpyType:
+class NumpyDtype:
     """Stands for a dtype; `name` is a key of `DTYPES`."""
 
     def __init__(self, code, *_):
-        if code not in _NAMES:
-            raise Refusal(f"it holds an array of type {str(code)[:20]!r}, and weights are plain numbers")
-        self.name = _NAMES[code]
+        if code not in _NUMPY_CODES:
+            raise WeightFileError(f"it holds an array of type {str(code)[:20]!r}, and weights are plain numbers")
+        self.name = _NUMPY_CODES[code]
 
     def set_state(self, state):
         """Takes dtype's state: (version, byte order, subtype, names, fields, size, alignment, flags, ...)."""
         if state[1] not in ("<", "|", "=") or any(part is not None for part in state[2:5]):
-            raise Refusal("it holds an array that is big-endian or a record; save it as little-endian numbers")
+            raise WeightFileError("it holds an array that is big-endian or a record; save it as little-endian numbers")
 
 
 class NumpyArray:
@@ -34,10 +192,10 @@ class NumpyArray:
     def set_state(self, state):
         """Takes ndarray's state: (version, shape, dtype, Fortran order, contents)."""
         _, shape, dtype, fortran, contents = state
-        self.tensor = contiguous(dtype.name, _raw(contents), shape, "F" if fortran else "C")
+        self.tensor = contiguous(dtype.name, _as_bytes(contents), shape, "F" if fortran else "C")
 
 
-def _raw(contents):
+def _as_bytes(contents):
     # Python 2's strings are text here and bytes there; the unpickler gives the short ones as text.
     return memoryview(contents.encode("latin-1") if isinstance(contents, str) else contents)
 
@@ -45,7 +203,7 @@ def _raw(contents):
 def _from_buffer(contents, dtype, shape, order, axes=None):
     """Protocol 5; with order "K" the contents are in C order for `shape`, whose axes are permuted afterwards."""
     array = NumpyArray()
-    tensor = contiguous(dtype.name, _raw(contents), shape, "F" if order == "F" else "C")
+    tensor = contiguous(dtype.name, _as_bytes(contents), shape, "F" if order == "F" else "C")
     if order == "K" and axes is not None:
         if sorted(axes) != list(range(len(shape))):
             raise ValueError
@@ -57,26 +215,27 @@ def _from_buffer(contents, dtype, shape, order, axes=None):
 
 def _scalar(dtype, contents):
     array = NumpyArray()
-    array.tensor = contiguous(dtype.name, _raw(contents), ())
+    array.tensor = contiguous(dtype.name, _as_bytes(contents), ())
     return array
 
 
-def _both_eras(module, name, value):
+def _numpy_1_and_2(module, name, value):
     """numpy 2 moved numpy.core to numpy._core."""
     return {(f"numpy.{core}.{module}", name): value for core in ("core", "_core")}
 
 
 NUMPY = {
     ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): Constructor(NumpyType),
-    **_both_eras("multiarray", "_reconstruct", Constructor(lambda kind, shape, code: NumpyArray())),
-    **_both_eras("multiarray", "scalar", Constructor(_scalar)),
-    **_both_eras("numeric", "_frombuffer", Constructor(_from_buffer)),
+    ("numpy", "dtype"): Constructor(NumpyDtype),
+    **_numpy_1_and_2("multiarray", "_reconstruct", Constructor(lambda kind, shape, code: NumpyArray())),
+    **_numpy_1_and_2("multiarray", "scalar", Constructor(_scalar)),
+    **_numpy_1_and_2("numeric", "_frombuffer", Constructor(_from_buffer)),
 }
 
+ALLOWED = {**CONTAINERS, **NUMPY, **TORCH}
 
-# The entries of a zip file that was stored without compression, as views of its bytes.
-#
+
+# Zip files stored without compression.
 
 MAX_ENTRIES = 100_000
 _END = struct.Struct("<4s4H2LH")
@@ -88,15 +247,16 @@ _IN_EXTRA = 0xFFFFFFFF
 _LONGEST_COMMENT = 0xFFFF
 
 
-def stored_entries(data):
-    """Name to memoryview, for every entry of the zip file in `data` (memoryview).
+def read_zip_entries(data):
+    """Read name -> memoryview of every entry of the zip file in `data` (memoryview).
 
     Raises:
-        Refusal: it is truncated or damaged, or an entry is compressed, encrypted, a duplicate or outside the file.
+        WeightFileError: it is truncated or damaged, or an entry is compressed, encrypted, a duplicate or outside the
+            file.
     """
     count, position = _directory(data)
     if count > MAX_ENTRIES:
-        raise Refusal(f"it claims to hold {count} entries")
+        raise WeightFileError(f"it claims to hold {count} entries")
     entries = {}
     for _ in range(count):
         fields = _read(_ENTRY, data, position, b"PK\x01\x02")
@@ -107,11 +267,13 @@ def stored_entries(data):
         extra = bytes(data[position + name_size : position + name_size + extra_size])
         position += name_size + extra_size + comment_size
         name = raw_name.decode("utf-8", "backslashreplace")
-        size, packed, start = _large(extra, size, packed, start)
+        size, packed, start = _zip64_values(extra, size, packed, start)
         if method != 0 or flags & 1 or size != packed:
-            raise Refusal(f"its entry {name[:80]!r} is compressed or encrypted, so write it anew with torch.save")
+            raise WeightFileError(
+                f"its entry {name[:80]!r} is compressed or encrypted, so write it anew with torch.save"
+            )
         if name in entries:
-            raise Refusal(f"it has two entries named {name[:80]!r}")
+            raise WeightFileError(f"it has two entries named {name[:80]!r}")
         entries[name] = _contents(data, start, size, raw_name)
     return entries
 
@@ -119,10 +281,10 @@ def stored_entries(data):
 def _directory(data):
     """The number of entries and where the directory begins."""
     tail_start = max(0, len(data) - _END.size - _LONGEST_COMMENT)
-    found = bytes(data[tail_start:]).rfind(b"PK\x05\x06")
-    if found < 0:
-        raise Refusal("it's a zip file without its end, so download or copy it again")
-    end = tail_start + found
+    end_start = bytes(data[tail_start:]).rfind(b"PK\x05\x06")
+    if end_start < 0:
+        raise WeightFileError("it's a zip file without its end, so download or copy it again")
+    end = tail_start + end_start
     fields = _read(_END, data, end, b"PK\x05\x06")
     if end < _END64_LOCATOR.size or bytes(data[end - _END64_LOCATOR.size :][:4]) != b"PK\x06\x07":
         return fields[4], fields[6]
@@ -131,7 +293,7 @@ def _directory(data):
     return fields[7], fields[9]
 
 
-def _large(extra, *values):
+def _zip64_values(extra, *values):
     """Size, packed size and offset, those beyond 32 bits from the entry's zip64 field."""
     while len(extra) >= 4:
         kind, size = struct.unpack_from("<2H", extra)
@@ -147,161 +309,16 @@ def _contents(data, start, size, raw_name):
     name_at = start + _LOCAL.size
     begin = name_at + fields[9] + fields[10]
     if bytes(data[name_at : name_at + fields[9]]) != raw_name:
-        raise Refusal("its zip directory and entries disagree")
+        raise WeightFileError("its zip directory and entries disagree")
     if begin + size > len(data):
-        raise Refusal("it has an entry that goes on beyond the file's end, so download or copy it again")
+        raise WeightFileError("it has an entry that goes on beyond the file's end, so download or copy it again")
     return data[begin : begin + size]
 
 
 def _read(structure, data, position, signature):
     if position + structure.size > len(data):
-        raise Refusal("its zip directory points outside the file, so download or copy it again")
+        raise WeightFileError("its zip directory points outside the file, so download or copy it again")
     fields = structure.unpack_from(data, position)
     if fields[0] != signature:
-        raise Refusal("its zip directory is damaged, so download or copy it again")
+        raise WeightFileError("its zip directory is damaged, so download or copy it again")
     return fields
-
-
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_VERSION = 1001
-_STORAGES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
-
-
-class StorageType:
-    """Stands for a storage class or a dtype; `dtype` is a key of `DTYPES`."""
-
-    def __init__(self, dtype):
-        self.dtype = dtype
-
-
-class Parameter:
-    """Stands for torch.nn.Parameter; torch before 0.4 gave it a state that says nothing of its value."""
-
-    def __init__(self, tensor=None, *_):
-        self.tensor = tensor.tensor if isinstance(tensor, Parameter) else tensor
-
-    def set_state(self, state):
-        """Takes (requires_grad, volatile, hooks), or, from the first versions, a tuple of five led by the tensor."""
-        if len(state) == 5:
-            self.tensor = state[0]
-
-
-def _tensor(storage, offset, shape, strides, *_):
-    if not isinstance(storage, Storage) or type(shape) is not tuple or type(strides) is not tuple:
-        raise TypeError
-    return StoredTensor(storage, storage.dtype, offset, shape, strides)
-
-
-def _tensor_of_dtype(storage, offset, shape, strides, requires_grad, hooks, dtype, *_):
-    """For types without a storage class of their own: the storage is bytes."""
-    tensor = _tensor(storage, offset, shape, strides)
-    tensor.dtype = dtype.dtype
-    return tensor
-
-
-TORCH = {
-    **{("torch", name): StorageType(dtype) for name, dtype in _STORAGES.items()},
-    **{("torch", name): StorageType(name) for name in DTYPES},
-    ("torch.storage", "UntypedStorage"): StorageType("uint8"),
-    ("torch", "Size"): Constructor(lambda lengths=(): tuple(lengths)),
-    ("torch", "device"): Constructor(lambda *_: None),
-    ("torch._utils", "_rebuild_tensor"): Constructor(_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): Constructor(_tensor),
-    ("torch._utils", "_rebuild_tensor_v3"): Constructor(_tensor_of_dtype),
-    ("torch._utils", "_rebuild_parameter"): Constructor(Parameter),
-    ("torch._utils", "_rebuild_parameter_with_state"): Constructor(Parameter),
-    ("torch.nn.parameter", "Parameter"): Constructor(Parameter),
-}
-ALLOWED = {**CONTAINERS, **NUMPY, **TORCH}
-
-
-def read_torch_zip(data):
-    """The object in a torch zip file, its tensors as `StoredTensor`, with storages that are views of `data`.
-
-    Source: torch/serialization.py: `NAME/data.pkl` refers to `NAME/data/KEY`, `NAME/byteorder` says "little".
-    """
-    entries = stored_entries(data)
-    pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
-    if len(pickles) != 1:
-        raise Refusal("it's a zip file, but not one of torch.save, which holds one data.pkl")
-    folder = pickles[0].removesuffix("data.pkl")
-    if bytes(entries.get(folder + "byteorder", b"little")[:16]) != b"little":
-        raise Refusal("it was written on a big-endian machine, so save it again on a common one")
-
-    def find(key, dtype, size):
-        record = entries.get(f"{folder}data/{key}")
-        if record is None:
-            raise Refusal(f"it lacks the record of storage {key[:40]!r}")
-        return Storage(dtype, _exactly(record, dtype, size))
-
-    return Unpickler(entries[pickles[0]], ALLOWED, _persistent(find)).load()
-
-
-def read_torch_legacy(data, start):
-    """As `read_torch_zip` for the older container; `start` is where the pickle of the magic number ends.
-
-    Source: torch/serialization.py: pickles of version, machine, object and storage keys, then the storages.
-    """
-    storages = {}
-
-    def find(key, dtype, size):
-        if key not in storages:
-            storages[key] = (Storage(dtype, None), size)
-        storage, known_size = storages[key]
-        if (storage.dtype, known_size) != (dtype, size):
-            raise Refusal(f"it describes storage {key[:40]!r} in two ways")
-        return storage
-
-    unpickler = Unpickler(data, ALLOWED, _persistent(find), start)
-    version, machine = unpickler.load(), unpickler.load()
-    if version != _LEGACY_VERSION or type(machine) is not dict:
-        raise Refusal("it's of an unknown version of torch's legacy format")
-    if machine.get("little_endian") is not True:
-        raise Refusal("it was written on a big-endian machine, so save it again on a common one")
-    result, keys = unpickler.load(), unpickler.load()
-    if type(keys) is not list or len(keys) != len(storages):
-        raise Refusal("its list of storages doesn't fit its tensors")
-    position = unpickler.position
-    for key in keys:
-        if type(key) is not str or key not in storages or storages[key][0].data is not None:
-            raise Refusal("its list of storages doesn't fit its tensors")
-        storage, size = storages[key]
-        if int.from_bytes(data[position : position + 8], "little") != size:
-            raise Refusal(f"its storage {key[:40]!r} isn't of the size that its tensors expect, so copy it again")
-        storage.data = _exactly(data[position + 8 :], storage.dtype, size)
-        position += 8 + len(storage.data)
-    return result
-
-
-def _persistent(find):
-    """The function that turns a persistent id, ("storage", type, key, device, size, ...), into a `Storage`."""
-
-    def load(identity):
-        if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
-            raise Refusal("its pickle refers to something other than a storage")
-        if identity[5:] not in ((), (None,)):
-            raise Refusal("it has storages inside storages, as before torch 0.4, so save it again with a later torch")
-        _, kind, key, _, size = identity[:5]
-        if not isinstance(kind, StorageType) or type(key) is not str or type(size) is not int or size < 0:
-            raise TypeError
-        return find(key, kind.dtype, size)
-
-    return load
-
-
-def _exactly(record, dtype, size):
-    needed = size * DTYPES[dtype].itemsize
-    if needed > len(record):
-        raise Refusal(f"it has a storage of {len(record)} bytes, fewer than its tensors expect, so copy it again")
-    return record[:needed]

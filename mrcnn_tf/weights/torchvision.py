@@ -4,20 +4,20 @@ Names of both generations of detector files are read: torchvision renames the ol
 (`fpn.inner_blocks.0.weight` is now `fpn.inner_blocks.0.0.weight`), the published `_coco` files still carry them.
 """
 
+from mrcnn_tf.weights.architecture import COCO_90, backbone_settings, detector_settings, published_categories
 from mrcnn_tf.weights.rules import (
     CONV,
     DECONV,
+    IMAGENET_STD,
     LINEAR,
     NORM,
     POOLED,
     PREDICTOR,
     SCORE,
-    Converted,
     Rule,
     drop_background,
     translate,
 )
-from mrcnn_tf.weights.structure import COCO_90, backbone_settings, categories_of, detector_settings
 
 BODY = r"(?:backbone\.body\.)?"
 SKIP = {
@@ -26,17 +26,17 @@ SKIP = {
 }
 
 
-def _block(match, layer):
+def _backbone_layer(match, layer):
     return f"backbone/res{int(match[1]) + 1}_{match[2]}/{layer}"
 
 
 BACKBONE_RULES = [
     Rule(rf"{BODY}conv1", lambda m: "backbone/stem", CONV),
     Rule(rf"{BODY}bn1", lambda m: "backbone/stem", NORM),
-    Rule(rf"{BODY}layer(\d)\.(\d+)\.conv(\d)", lambda m: _block(m, f"conv{m[3]}"), CONV),
-    Rule(rf"{BODY}layer(\d)\.(\d+)\.bn(\d)", lambda m: _block(m, f"conv{m[3]}"), NORM),
-    Rule(rf"{BODY}layer(\d)\.(\d+)\.downsample\.0", lambda m: _block(m, "shortcut"), CONV),
-    Rule(rf"{BODY}layer(\d)\.(\d+)\.downsample\.1", lambda m: _block(m, "shortcut"), NORM),
+    Rule(rf"{BODY}layer(\d)\.(\d+)\.conv(\d)", lambda m: _backbone_layer(m, f"conv{m[3]}"), CONV),
+    Rule(rf"{BODY}layer(\d)\.(\d+)\.bn(\d)", lambda m: _backbone_layer(m, f"conv{m[3]}"), NORM),
+    Rule(rf"{BODY}layer(\d)\.(\d+)\.downsample\.0", lambda m: _backbone_layer(m, "shortcut"), CONV),
+    Rule(rf"{BODY}layer(\d)\.(\d+)\.downsample\.1", lambda m: _backbone_layer(m, "shortcut"), NORM),
 ]
 FPN, ROI = r"backbone\.fpn\.", r"roi_heads\."
 DETECTOR_RULES = [
@@ -67,35 +67,35 @@ DETECTOR_RULES = [
 ]
 
 
-def recognise(tensors):
+def matches(tensors):
     """Whether the names are those of a torchvision detector or of a ResNet classifier."""
     return "backbone.body.conv1.weight" in tensors or ("conv1.weight" in tensors and "layer1.0.conv1.weight" in tensors)
 
 
 def convert(tensors):
-    """`Converted` weights of a file that `recognise` knows; class 0 is the background there too."""
+    """`ConvertedWeights` of tensors that `matches` accepts; class 0 is the background there too."""
     if "backbone.body.conv1.weight" not in tensors:
-        return _classifier(tensors)
-    found = translate(tensors, DETECTOR_RULES, SKIP)
-    drop_background(found)
-    settings = detector_settings(found.arrays)
-    newer = "fpn" in settings and settings["fpn"]["norm"] is not None
+        return _convert_classifier(tensors)
+    weights = translate(tensors, DETECTOR_RULES, SKIP)
+    drop_background(weights)
+    weights.settings = settings = detector_settings(weights.arrays)
+    second_version = "fpn" in settings and settings["fpn"]["norm"] is not None
     # The published models of 2019 were trained with an epsilon of 0 in their frozen batch norm.
-    settings["conventions"] = {"batch_norm_epsilon": 1e-5 if newer else 0.0}
+    settings["conventions"] = {"batch_norm_epsilon": 1e-5 if second_version else 0.0}
     if settings["keypoint_head"]:
-        config = "torchvision_keypointrcnn_resnet50_fpn"
+        weights.config = "torchvision_keypointrcnn_resnet50_fpn"
     else:
-        kind = "maskrcnn" if settings["mask_head"] else "fasterrcnn"
-        config = f"torchvision_{kind}_resnet50_fpn{'_v2' if newer else ''}"
-    categories = categories_of(found.arrays, COCO_90)
-    return Converted(found.arrays, found.changes, found.skipped, found.unknown, settings, config, categories)
+        detector = "maskrcnn" if settings["mask_head"] else "fasterrcnn"
+        weights.config = f"torchvision_{detector}_resnet50_fpn{'_v2' if second_version else ''}"
+    weights.categories = published_categories(weights.arrays, COCO_90)
+    return weights
 
 
-def _classifier(tensors):
-    found = translate(tensors, BACKBONE_RULES, SKIP)
-    settings = {
-        "backbone": {"stride_in_1x1": False} | backbone_settings(found.arrays),
-        "pixel_std": [58.395, 57.12, 57.375],
+def _convert_classifier(tensors):
+    weights = translate(tensors, BACKBONE_RULES, SKIP)
+    weights.settings = {
+        "backbone": {"stride_in_1x1": False} | backbone_settings(weights.arrays),
+        "pixel_std": IMAGENET_STD,
         "conventions": {"batch_norm_epsilon": 1e-5},
     }
-    return Converted(found.arrays, found.changes, found.skipped, found.unknown, settings, None, None)
+    return weights

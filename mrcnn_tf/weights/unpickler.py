@@ -1,29 +1,32 @@
-"""A pickle reader that can build nothing but plain containers and the placeholders it is given."""
+"""A pickle reader that can build nothing but plain containers and the stand-ins it is given.
+
+It never looks up a global, so no code of a file is run; steps, lines and texts are bounded.
+"""
 
 import dataclasses
 import pickle
 import struct
 from collections.abc import Callable
 
-from mrcnn_tf.weights.stored_tensor import Refusal
+from mrcnn_tf.weights.stored_tensor import WeightFileError
 
 # A state dict of 1000 tensors takes some 60,000 steps, so this bounds time and memory and no checkpoint in use.
 MAX_STEPS = 1_000_000
-MAX_LINE = 256
-MAX_TEXT = 256
+MAX_LINE_BYTES = 256
+MAX_TEXT_BYTES = 256
 _MAX_ARGUMENTS = 64
 _KEYS = range(-(2**63), 2**63)
 
 
 @dataclasses.dataclass(frozen=True)
 class Constructor:
-    """What a pickle may call in place of the function it names."""
+    """What a pickle may call instead of the function it names."""
 
     build: Callable
 
 
 class LongText:
-    """Text beyond `MAX_TEXT` bytes, undecoded: in checkpoints it's the contents of an array, or a log, never a name."""
+    """Text beyond `MAX_TEXT_BYTES`, undecoded: in checkpoints it's the contents of an array, or a log, never a name."""
 
     def __init__(self, raw):
         self._raw = raw
@@ -47,7 +50,7 @@ def _ordered_dict(pairs=()):
 def _encode(text, encoding):
     """The form that Python 3 gives bytes in pickles of protocol 2."""
     if encoding not in ("latin1", "latin-1"):
-        raise Refusal("its pickle holds bytes in an unknown encoding")
+        raise WeightFileError("its pickle holds bytes in an unknown encoding")
     return text.latin1() if isinstance(text, LongText) else text.encode("latin-1")
 
 
@@ -64,7 +67,7 @@ def _key(value):
     # Other keys could be made to hash slowly or alike.
     if type(value) is str or type(value) is bool or (type(value) is int and value in _KEYS):
         return value
-    raise Refusal("its pickle has a dictionary whose keys are neither names nor whole numbers")
+    raise WeightFileError("its pickle has a dictionary whose keys are neither names nor whole numbers")
 
 
 class Unpickler:
@@ -86,7 +89,11 @@ class Unpickler:
         self.position = start
 
     def load(self):
-        """The next pickle's object; `Refusal` where it's damaged, absurd or asks for more than containers."""
+        """Read the next pickle's object.
+
+        Raises:
+            WeightFileError: it is damaged, absurd, or asks for more than containers and stand-ins.
+        """
         self._stack, self._marks, self._memo, self._budget = [], [], {}, MAX_STEPS
         start = self.position
         try:
@@ -96,33 +103,35 @@ class Unpickler:
                     return self._stack.pop()
                 step = _STEPS.get(code)
                 if step is None:
-                    raise Refusal(f"its pickle has the instruction {bytes([code])!r}, which no checkpoint needs")
+                    raise WeightFileError(
+                        f"its pickle has the instruction {bytes([code])!r}, which no checkpoint needs"
+                    )
                 self._spend(1)
                 step(self)
         # A damaged pickle leaves wrong things on the stack: each step meets them as one of these.
         except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise Refusal(f"its pickle is damaged near byte {self.position} (from {start} on)") from error
+            raise WeightFileError(f"its pickle is damaged near byte {self.position} (from {start} on)") from error
         finally:
             del self._stack, self._marks, self._memo
 
     def _spend(self, steps):
         self._budget -= steps
         if self._budget < 0:
-            raise Refusal(f"its pickle takes more than {MAX_STEPS} steps, which no set of weights needs")
+            raise WeightFileError(f"its pickle takes more than {MAX_STEPS} steps, which no set of weights needs")
 
     def _take(self, count):
         end = self.position + count
         if end > len(self._data):
-            raise Refusal("it ends in the middle of a pickle, so download or copy it again")
+            raise WeightFileError("it ends in the middle of a pickle, so download or copy it again")
         piece = self._data[self.position : end]
         self.position = end
         return piece
 
-    def _number(self, size):
+    def _take_number(self, size):
         return int.from_bytes(self._take(size), "little")
 
-    def _line(self):
-        window = bytes(self._data[self.position : self.position + MAX_LINE])
+    def _take_line(self):
+        window = bytes(self._data[self.position : self.position + MAX_LINE_BYTES])
         line = window[: window.index(b"\n")]
         self.position += len(line) + 1
         return line.decode("utf-8")
@@ -132,14 +141,14 @@ class Unpickler:
 
     def _push_text(self, size):
         raw = self._take(size)
-        self._push(str(raw, "utf-8", "surrogatepass") if size <= MAX_TEXT else LongText(raw))
+        self._push(str(raw, "utf-8", "surrogatepass") if size <= MAX_TEXT_BYTES else LongText(raw))
 
     def _push_python2_text(self, size):
         raw = self._take(size)
-        self._push(str(raw, "latin-1") if size <= MAX_TEXT else raw)
+        self._push(str(raw, "latin-1") if size <= MAX_TEXT_BYTES else raw)
 
     def _push_integer_line(self):
-        line = self._line()
+        line = self._take_line()
         self._push({"00": False, "01": True}[line] if line in ("00", "01") else int(line))
 
     def _push_tuple(self, size):
@@ -173,21 +182,21 @@ class Unpickler:
     def _put(self, index):
         self._memo[index] = self._stack[-1]
 
-    def _find(self, module, name):
-        known = self._allowed.get((module, name))
-        if known is None:
+    def _push_global(self, module, name):
+        stand_in = self._allowed.get((module, name))
+        if stand_in is None:
             wanted = f"{module}.{name}".encode("ascii", "backslashreplace").decode()[:100]
-            raise Refusal(
+            raise WeightFileError(
                 f"its pickle asks for {wanted!r}, which is neither a tensor nor a plain container and could run code; "
                 "save the weights alone, with torch.save(model.state_dict(), FILE) or as safetensors, and import that"
             )
-        self._push(known)
+        self._push(stand_in)
 
     def _stack_global(self):
         name, module = self._stack.pop(), self._stack.pop()
         if type(name) is not str or type(module) is not str:
             raise TypeError
-        self._find(module, name)
+        self._push_global(module, name)
 
     def _reduce(self):
         arguments, function = self._stack.pop(), self._stack.pop()
@@ -205,7 +214,7 @@ class Unpickler:
 
     def _load_persistent(self):
         if self._persistent is None:
-            raise Refusal("its pickle refers to records outside itself")
+            raise WeightFileError("its pickle refers to records outside itself")
         self._push(self._persistent(self._stack.pop()))
 
 
@@ -220,19 +229,19 @@ _STEPS = {
     pickle.NEWFALSE[0]: lambda self: self._push(False),
     pickle.INT[0]: Unpickler._push_integer_line,
     pickle.BININT[0]: lambda self: self._push(int.from_bytes(self._take(4), "little", signed=True)),
-    pickle.BININT1[0]: lambda self: self._push(self._number(1)),
-    pickle.BININT2[0]: lambda self: self._push(self._number(2)),
-    pickle.LONG1[0]: lambda self: self._push(int.from_bytes(self._take(self._number(1)), "little", signed=True)),
+    pickle.BININT1[0]: lambda self: self._push(self._take_number(1)),
+    pickle.BININT2[0]: lambda self: self._push(self._take_number(2)),
+    pickle.LONG1[0]: lambda self: self._push(int.from_bytes(self._take(self._take_number(1)), "little", signed=True)),
     pickle.BINFLOAT[0]: lambda self: self._push(struct.unpack(">d", self._take(8))[0]),
-    pickle.SHORT_BINSTRING[0]: lambda self: self._push_python2_text(self._number(1)),
-    pickle.BINSTRING[0]: lambda self: self._push_python2_text(self._number(4)),
-    pickle.SHORT_BINUNICODE[0]: lambda self: self._push_text(self._number(1)),
-    pickle.BINUNICODE[0]: lambda self: self._push_text(self._number(4)),
-    pickle.BINUNICODE8[0]: lambda self: self._push_text(self._number(8)),
-    pickle.SHORT_BINBYTES[0]: lambda self: self._push(self._take(self._number(1))),
-    pickle.BINBYTES[0]: lambda self: self._push(self._take(self._number(4))),
-    pickle.BINBYTES8[0]: lambda self: self._push(self._take(self._number(8))),
-    pickle.BYTEARRAY8[0]: lambda self: self._push(self._take(self._number(8))),
+    pickle.SHORT_BINSTRING[0]: lambda self: self._push_python2_text(self._take_number(1)),
+    pickle.BINSTRING[0]: lambda self: self._push_python2_text(self._take_number(4)),
+    pickle.SHORT_BINUNICODE[0]: lambda self: self._push_text(self._take_number(1)),
+    pickle.BINUNICODE[0]: lambda self: self._push_text(self._take_number(4)),
+    pickle.BINUNICODE8[0]: lambda self: self._push_text(self._take_number(8)),
+    pickle.SHORT_BINBYTES[0]: lambda self: self._push(self._take(self._take_number(1))),
+    pickle.BINBYTES[0]: lambda self: self._push(self._take(self._take_number(4))),
+    pickle.BINBYTES8[0]: lambda self: self._push(self._take(self._take_number(8))),
+    pickle.BYTEARRAY8[0]: lambda self: self._push(self._take(self._take_number(8))),
     pickle.EMPTY_TUPLE[0]: lambda self: self._push(()),
     pickle.TUPLE1[0]: lambda self: self._push_tuple(1),
     pickle.TUPLE2[0]: lambda self: self._push_tuple(2),
@@ -246,12 +255,12 @@ _STEPS = {
     pickle.DICT[0]: Unpickler._new_dict,
     pickle.SETITEM[0]: lambda self: self._set_items([self._stack.pop(), self._stack.pop()][::-1]),
     pickle.SETITEMS[0]: lambda self: self._set_items(self._pop_mark()),
-    pickle.BINPUT[0]: lambda self: self._put(self._number(1)),
-    pickle.LONG_BINPUT[0]: lambda self: self._put(self._number(4)),
+    pickle.BINPUT[0]: lambda self: self._put(self._take_number(1)),
+    pickle.LONG_BINPUT[0]: lambda self: self._put(self._take_number(4)),
     pickle.MEMOIZE[0]: lambda self: self._put(len(self._memo)),
-    pickle.BINGET[0]: lambda self: self._push(self._memo[self._number(1)]),
-    pickle.LONG_BINGET[0]: lambda self: self._push(self._memo[self._number(4)]),
-    pickle.GLOBAL[0]: lambda self: self._find(self._line(), self._line()),
+    pickle.BINGET[0]: lambda self: self._push(self._memo[self._take_number(1)]),
+    pickle.LONG_BINGET[0]: lambda self: self._push(self._memo[self._take_number(4)]),
+    pickle.GLOBAL[0]: lambda self: self._push_global(self._take_line(), self._take_line()),
     pickle.STACK_GLOBAL[0]: Unpickler._stack_global,
     pickle.REDUCE[0]: Unpickler._reduce,
     pickle.NEWOBJ[0]: Unpickler._reduce,

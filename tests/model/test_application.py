@@ -7,15 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.model.backbones.application import (
     ApplicationBackbone,
     CanvasAveragePooling,
     HardSwish,
-    application_network,
     padded_batch,
-    stable_names,
-    tapped,
 )
 from mrcnn_tf.ops.native.library import static_shapes
 
@@ -104,7 +100,7 @@ def test_features_are_kerass_own_and_dont_depend_on_padding(application):
 
     batch = images_of(2, 128, 128)  # other pixels stand in the first image's padding
     batch[0, :64, :96] = own[0]
-    together = backbone(batch, canvas_size=tf.constant([[64, 96], [128, 128]]))
+    together = backbone(batch, padded_size=tf.constant([[64, 96], [128, 128]]))
     for padded, expected in zip(together, alone, strict=True):
         height, width = expected.shape[1:3]
         np.testing.assert_allclose(padded[:1, :height, :width], expected, rtol=1e-3, atol=1e-5 * largest(expected))
@@ -112,12 +108,12 @@ def test_features_are_kerass_own_and_dont_depend_on_padding(application):
 
 def test_an_image_that_fills_the_batch_stays_as_it_is(small):
     images = images_of(2, 64, 64)
-    together = small(images, canvas_size=tf.constant([[32, 64], [64, 64]]))
+    together = small(images, padded_size=tf.constant([[32, 64], [64, 64]]))
     for features, expected in zip(together, small(images[1:]), strict=True):
         np.testing.assert_allclose(features[1:], expected, rtol=1e-3, atol=1e-5 * largest(expected))
 
 
-def test_without_canvases_the_padding_would_matter(small):
+def test_without_padded_sizes_the_padding_would_matter(small):
     own, batch = images_of(1, 32, 32), np.zeros((1, 64, 64, 3), np.float32)
     batch[:, :32, :32] = own
     alone, padded = small(own)[0], small(batch)[0][:, :8, :8]
@@ -125,7 +121,7 @@ def test_without_canvases_the_padding_would_matter(small):
 
 
 @pytest.mark.parametrize("keepdims", [False, True])
-def test_the_average_is_that_of_the_canvas(keepdims):
+def test_the_average_is_that_of_the_valid_cells(keepdims):
     features = np.random.default_rng(2).normal(size=(2, 4, 6, 3)).astype(np.float32)
     pooling = CanvasAveragePooling(keepdims=keepdims)
     with padded_batch(tf.zeros([2, 64, 96, 3]), tf.constant([[32, 96], [64, 48]])):
@@ -146,9 +142,9 @@ def test_freezing_holds_what_leads_to_a_level(freeze_at, first):
 
 
 def test_gradients_reach_every_convolution(small):
-    canvases = tf.constant([[32, 64]])
+    padded_size = tf.constant([[32, 64]])
     with tf.GradientTape() as tape:
-        maps = small(images_of(1, 64, 64) / 255, canvas_size=canvases, training=True)
+        maps = small(images_of(1, 64, 64) / 255, padded_size=padded_size, training=True)
         total = tf.add_n([tf.reduce_sum(features**2) for features in maps])
     slopes = tape.gradient(total, small.trainable_weights)
     assert small.trainable_weights[0].path == "backbone/conv/kernel"
@@ -181,64 +177,23 @@ def test_bfloat16_runs(small):
     network = built(dtype="mixed_bfloat16")
     network.set_weights(small.get_weights())
     images = images_of(1, 64, 64) / 127.5 - 1
-    canvases = tf.constant([[32, 64]])
-    maps = network(images, canvas_size=canvases)
+    padded_size = tf.constant([[32, 64]])
+    maps = network(images, padded_size=padded_size)
     assert {features.dtype for features in maps} == {tf.bfloat16}
     assert {keras.backend.standardize_dtype(weight.dtype) for weight in network.weights} == {"float32"}
-    for ours, expected in zip(maps, small(images, canvas_size=canvases), strict=True):
+    for ours, expected in zip(maps, small(images, padded_size=padded_size), strict=True):
         np.testing.assert_allclose(tf.cast(ours, tf.float32), expected, rtol=0, atol=0.1 * largest(expected))
 
 
 def test_a_traced_function_takes_images_of_any_size(small):
     function = tf.function(
-        lambda images, canvases: small(images, canvas_size=canvases),
+        lambda images, padded_size: small(images, padded_size=padded_size),
         input_signature=[tf.TensorSpec([None, None, None, 3]), tf.TensorSpec([None, 2], tf.int32)],
     )
     for size in (32, 64):
-        images, canvases = images_of(2, 64, size), tf.constant([[32, 32], [64, size]])
-        for traced, eager in zip(function(images, canvases), small(images, canvas_size=canvases), strict=True):
+        images, padded_size = images_of(2, 64, size), tf.constant([[32, 32], [64, size]])
+        for traced, eager in zip(function(images, padded_size), small(images, padded_size=padded_size), strict=True):
             np.testing.assert_allclose(traced, eager, rtol=1e-4, atol=1e-5 * largest(eager))
-
-
-def test_names_dont_depend_on_the_networks_before():
-    keras.utils.clear_session()
-    first, second = application_network(SMALL), application_network(SMALL)
-    assert [layer.name for layer in first.layers] != [layer.name for layer in second.layers]
-    assert all(name == own for name, own in stable_names(first).items())
-    assert list(stable_names(second).values()) == list(stable_names(first).values())
-
-
-def test_unknown_networks_and_layers_are_named_with_similar_ones():
-    with pytest.raises(UserError, match="no 'MobileNetV3small'.*MobileNetV3Small"):
-        application_network("MobileNetV3small")
-    network = application_network(SMALL)
-    wrong = {
-        "no layer 'expanded_conv_2_ad'.*expanded_conv_2_add": ["expanded_conv_project_bn", "expanded_conv_2_ad"],
-        "'expanded_conv_2_add' of MobileNetV3Small has stride 8, and C2 needs stride 4": ["expanded_conv_2_add"],
-        "'expanded_conv_squeeze_excite_conv' of MobileNetV3Small has stride 128": ["expanded_conv_squeeze_excite_conv"],
-    }
-    for message, taps in wrong.items():
-        with pytest.raises(UserError, match=message):
-            tapped(network, SMALL, [*taps, *SMALL_TAPS[len(taps) :]])
-    with pytest.raises(UserError, match="names 3 layers: name four of MobileNetV3Small, such as"):
-        tapped(network, SMALL, SMALL_TAPS[:3])
-
-
-def test_the_layers_that_a_message_suggests_work():
-    network = application_network(SMALL)
-    with pytest.raises(UserError) as caught:
-        tapped(network, SMALL, [])
-    suggested = str(caught.value).partition("such as ")[2].rstrip(".").split(", ")
-    assert [output.shape[-1] for output in tapped(network, SMALL, suggested).outputs] == [72, 96, 288, 576]
-
-
-def test_a_network_that_loses_cells_at_the_borders_is_refused():
-    images = keras.Input((None, None, 3))
-    valid = keras.layers.Conv2D(4, 3, 2)
-    same = keras.layers.Conv2D(4, 3, 2, padding="same")
-    for outputs in (valid(images), keras.layers.Add()([valid(images), same(images)])):
-        with pytest.raises(UserError, match="No layer of Xception has stride 4 exactly"):
-            tapped(keras.Model(images, outputs), "Xception", SMALL_TAPS)
 
 
 def test_hard_swish_is_kerass_and_by_hand():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mrcnn_tf.weights import caffe2, detectron2
+from mrcnn_tf.weights import detectron
 
 BLOCKS = {2: 3, 3: 4, 4: 6, 5: 3}
 CONVS = {"2a": "conv1", "2b": "conv2", "2c": "conv3", "1": "shortcut"}
@@ -64,8 +64,8 @@ def blobs_and_tensors():
 def test_blobs_become_the_same_weights_as_detectron2s_tensors():
     blobs, tensors = blobs_and_tensors()
     blobs |= {"pred_w": np.zeros((5, 2), np.float32), "pred_b": np.zeros(5, np.float32)}
-    assert caffe2.recognise(blobs) and not detectron2.recognise(blobs)
-    ours, theirs = caffe2.convert(blobs), detectron2.convert(tensors)
+    assert detectron.matches_caffe2(blobs) and not detectron.matches_detectron2(blobs)
+    ours, theirs = detectron.convert_caffe2(blobs), detectron.convert_detectron2(tensors)
     assert not ours.unknown and set(ours.skipped) == {"pred_w", "pred_b"}
     norms = {path for path in ours.arrays if path.endswith(("moving_mean", "moving_variance"))}
     assert set(ours.arrays) - norms == set(theirs.arrays) and norms
@@ -79,15 +79,15 @@ def test_blobs_become_the_same_weights_as_detectron2s_tensors():
 
 def test_the_stem_reads_rgb_afterwards():
     blobs, _ = blobs_and_tensors()
-    stem = caffe2.convert(blobs).arrays["backbone/stem/kernel"]
+    stem = detectron.convert_caffe2(blobs).arrays["backbone/stem/kernel"]
     np.testing.assert_array_equal(stem[:, :, 0], blobs["conv1_w"][:, 2].transpose(1, 2, 0))
 
 
-@pytest.mark.parametrize("module", [caffe2, detectron2])
-def test_a_backbone_alone_has_no_config(module):
+@pytest.mark.parametrize("convert", [detectron.convert_caffe2, detectron.convert_detectron2])
+def test_a_backbone_alone_has_no_config(convert):
     blobs, tensors = blobs_and_tensors()
-    named = blobs if module is caffe2 else tensors
+    named = blobs if convert is detectron.convert_caffe2 else tensors
     backbone = {name: a for name, a in named.items() if name.startswith(("conv1", "res", "backbone.bottom_up"))}
-    found = module.convert(backbone)
+    found = convert(backbone)
     assert found.config is None and found.settings["backbone"]["depth"] == 50
     assert all(path.startswith("backbone/") for path in found.arrays)

@@ -7,8 +7,8 @@ import pytest
 from torch_writer import name_of, pickled, save_torch, text, write_zip
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.weights.checkpoint import read_checkpoint
 from mrcnn_tf.weights.torch_file import LEGACY_MAGIC
+from mrcnn_tf.weights.weight_file import read_weight_file
 
 A = np.arange(3, dtype=np.float32)
 
@@ -24,7 +24,7 @@ def test_the_content_and_not_the_suffix_decides(tmp_path):
     with h5py.File(tmp_path / "hdf5.pth", "w") as file:
         file["a"] = A
     for name in ("torch.h5", "pickle.safetensors", "hdf5.pth"):
-        checkpoint = read_checkpoint(str(tmp_path / name))
+        checkpoint = read_weight_file(str(tmp_path / name))
         assert (checkpoint.path, checkpoint.container) == (str(tmp_path / name), name.split(".")[0])
         np.testing.assert_array_equal(checkpoint.tensors["a"], A)
 
@@ -32,32 +32,32 @@ def test_the_content_and_not_the_suffix_decides(tmp_path):
 @pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_state_dict", "state_dict_ema", "blobs"])
 def test_weights_beside_other_things(tmp_path, wrapper):
     value = {wrapper: {"a": A, "note": "x"}, "optimizer": {"momentum": A}, "best": np.float64(1), "epoch": 3}
-    assert list(read_checkpoint(save(tmp_path / "x", value)).tensors) == ["a"]
+    assert list(read_weight_file(save(tmp_path / "x", value)).tensors) == ["a"]
 
 
 def test_a_wrapper_without_tensors_is_passed_over(tmp_path):
     value = {"model": {"name": "R50"}, "state_dict": {"a": A}}
-    assert list(read_checkpoint(save(tmp_path / "x", value)).tensors) == ["a"]
-    assert list(read_checkpoint(save(tmp_path / "x", {"model": "R50", "a": A})).tensors) == ["a"]
+    assert list(read_weight_file(save(tmp_path / "x", value)).tensors) == ["a"]
+    assert list(read_weight_file(save(tmp_path / "x", {"model": "R50", "a": A})).tensors) == ["a"]
 
 
 def test_the_prefix_of_data_parallel_training_is_dropped_only_where_all_names_have_it(tmp_path):
     every, some = {"module.a": A, "module.b": A}, {"module.a": A, "b": A}
-    assert list(read_checkpoint(save(tmp_path / "x", every)).tensors) == ["a", "b"]
-    assert list(read_checkpoint(save(tmp_path / "x", some)).tensors) == ["module.a", "b"]
+    assert list(read_weight_file(save(tmp_path / "x", every)).tensors) == ["a", "b"]
+    assert list(read_weight_file(save(tmp_path / "x", some)).tensors) == ["module.a", "b"]
 
 
 @pytest.mark.parametrize("name", ["a\n", "\x1b[2J", "\ud800"])
 def test_names_that_would_upset_a_terminal_are_refused(tmp_path, name):
     with pytest.raises(UserError, match=r"control characters in its name\.$") as caught:
-        read_checkpoint(save(tmp_path / "x", {name: A}))
+        read_weight_file(save(tmp_path / "x", {name: A}))
     assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("value", [{}, [A], A, 3, {"deep": {"deeper": {"a": A}}}, {3: A}, {"a": {"b": 1}}])
 def test_a_file_without_tensors_is_refused(tmp_path, value):
     with pytest.raises(UserError, match=r"x can't be imported: it holds no .*save model.state_dict\(\)\.$"):
-        read_checkpoint(save(tmp_path / "x", value))
+        read_weight_file(save(tmp_path / "x", value))
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,13 @@ def test_a_file_without_tensors_is_refused(tmp_path, value):
 def test_other_files_are_refused(tmp_path, contents):
     (tmp_path / "x").write_bytes(contents)
     with pytest.raises(UserError, match="x can't be imported: .*\\.$"):
-        read_checkpoint(tmp_path / "x")
+        read_weight_file(tmp_path / "x")
 
 
 def test_missing_files_and_folders_are_refused(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UserError, match="there is no such file"):
-            read_checkpoint(path)
+            read_weight_file(path)
 
 
 def zip_container(path, stream):
@@ -121,7 +121,7 @@ def test_no_container_runs_code(tmp_path, container):
             stream = pickle.dumps({"model": {"a": A, "b": payload}}, protocol)
             container(tmp_path / "x", stream)
             with pytest.raises(UserError, match=r"which is neither a tensor nor a plain container"):
-                read_checkpoint(tmp_path / "x")
+                read_weight_file(tmp_path / "x")
             assert not target.exists()
     # The payload does run where a pickle is trusted.
     pickle.loads(stream)
@@ -133,4 +133,4 @@ def test_a_chain_of_allowed_names_leads_nowhere(tmp_path, container):
     chain = name_of("collections", "OrderedDict") + text("__init__") + pickle.TUPLE2 + pickle.REDUCE
     container(tmp_path / "x", pickled(chain, b"}(" + text("__class__") + name_of("torch", "Size") + b"ub"))
     with pytest.raises(UserError, match="damaged near byte"):
-        read_checkpoint(tmp_path / "x")
+        read_weight_file(tmp_path / "x")

@@ -10,8 +10,8 @@ from golden import made_up
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
-from mrcnn_tf.weights.checkpoint import read_checkpoint
 from mrcnn_tf.weights.torchvision import convert
+from mrcnn_tf.weights.weight_file import read_weight_file
 
 SEED, IMAGE = 31, (96, 128, 32)
 SETTINGS = {"resnet18": (18, 1, 64), "resnext50_32x4d": (50, 32, 4), "wide_resnet50_2": (50, 1, 128)}
@@ -24,7 +24,7 @@ def test_feature_maps_are_torchvisions(name, tmp_path):
     recorded = np.load(parity.GOLDEN / "classifiers.npz")
     path = tmp_path / "classifier.pth"
     parity.torch_writer.save_torch(path, made_up.weights(shapes, SEED, 0.0))
-    found = convert(read_checkpoint(path).tensors).settings["backbone"]
+    found = convert(read_weight_file(path).tensors).settings["backbone"]
     keys = ("depth", "groups", "width_per_group")
     assert tuple(found.get(key, default) for key, default in zip(keys, (0, 1, 64), strict=True)) == SETTINGS[name]
     changes = [f"model.backbone.{key}={value}" for key, value in zip(keys, SETTINGS[name], strict=True)]

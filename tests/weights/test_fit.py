@@ -64,7 +64,7 @@ def test_missing_weights_may_be_left_and_strangers_skipped(source, tensors, tmp_
     model = make()
     model.rpn.head.objectness.bias.assign([7.0, 8.0, 9.0])
     report = model.load_pretrained(write(tmp_path, tensors), allow_missing=True, verbose=False)
-    assert report.left == {"rpn/head/objectness_logits/bias": "not in the file"}
+    assert report.not_loaded == {"rpn/head/objectness_logits/bias": "not in the file"}
     assert "extra.weight" in report.skipped
     np.testing.assert_array_equal(model.rpn.head.objectness.bias, [7.0, 8.0, 9.0])
     assert json.loads(json.dumps(report.to_json()))["loaded"]
@@ -92,7 +92,7 @@ def test_other_classes_leave_the_class_layers_new(source, tensors, tmp_path):
     model = make(("cow", "hen", "yak"))
     old = values(model)
     report = model.load_pretrained(write(tmp_path, tensors), verbose=False)
-    assert set(report.left) == CLASSES and not CLASSES & set(report.loaded)
+    assert set(report.not_loaded) == CLASSES and not CLASSES & set(report.loaded)
     for path, array in values(model).items():
         if path not in CLASSES:
             np.testing.assert_array_equal(array, values(source)[path])
@@ -107,7 +107,7 @@ def test_classes_are_mapped_by_name_when_asked(source, tmp_path):
     source.save(saved)
     model = make(("yak", "Dog", "cat"))
     report = model.load_pretrained(saved, map_classes=True, verbose=False)
-    assert not report.left and "2 of 3 classes" in report.loaded["box_head/class_logits/kernel"]
+    assert not report.not_loaded and "2 of 3 classes" in report.loaded["box_head/class_logits/kernel"]
     ours, theirs = values(model), values(source)
     # Background, cat and dog there; background, yak, Dog and cat here.
     kernel = "box_head/class_logits/kernel"
@@ -146,7 +146,7 @@ def test_a_classifier_fills_the_backbone_alone(source, tensors, tmp_path):
     for variable in model.weights:
         variable.assign(variable * 3)
     report = model.load_pretrained(write(tmp_path, backbone), verbose=False)
-    assert set(report.skipped) == {"fc.weight", "bn1.num_batches_tracked"} and set(report.left) == set(heads)
+    assert set(report.skipped) == {"fc.weight", "bn1.num_batches_tracked"} and set(report.not_loaded) == set(heads)
     for path, array in values(model).items():
         expected = heads.get(path, values(source)[path])
         np.testing.assert_allclose(array, expected, rtol=1e-6)

@@ -8,8 +8,8 @@ from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.config.settings import KeypointHeadConfig
-from mrcnn_tf.model.backbones.application import application_network
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
+from mrcnn_tf.weights.keras_applications import make_network
 
 HEAD = ("keypoint_head/score_kernel", "keypoint_head/score_bias")
 
@@ -79,11 +79,11 @@ def test_the_same_keypoints_are_kept_and_others_set_anew():
     for variable in kept.keypoint_head.weights:
         variable.assign(variable * 3)
     report = kept.load_pretrained(source, verbose=False)
-    assert "box_head/class_logits/bias" in report.left and not set(HEAD) & set(report.left)
+    assert "box_head/class_logits/bias" in report.not_loaded and not set(HEAD) & set(report.not_loaded)
     for path in HEAD:
         np.testing.assert_array_equal(values(kept)[path], values(source)[path])
     report = with_keypoints(cat="nose left_ear right_ear").load_pretrained(source, verbose=False)
-    assert {path: report.left.get(path) for path in HEAD} == dict.fromkeys(
+    assert {path: report.not_loaded.get(path) for path in HEAD} == dict.fromkeys(
         HEAD, "set anew: 2 keypoints in the file, 3 in the model"
     )
     assert "box_head/class_logits/bias" in report.loaded
@@ -128,7 +128,7 @@ def test_a_keypoint_file_without_names_numbers_them(tmp_path):
 
 
 def test_imagenet_stands_for_the_models_own_network(monkeypatch):
-    monkeypatch.setattr("mrcnn_tf.weights.applications.download", application_network)
+    monkeypatch.setattr("mrcnn_tf.weights.keras_applications.download_network", make_network)
     backbone = load_config("mask_rcnn_mobilenet_v3_small_fpn").model.backbone
     model = make(backbone=backbone, conventions__batch_norm_epsilon=0.5)
     report = model.load_pretrained("imagenet", verbose=False)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.weights.checkpoint import Checkpoint, read_checkpoint
+from mrcnn_tf.weights.weight_file import WeightFile, read_weight_file
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoints"
 OPCODES = b"(NRbioc\x81\x93\x94tu}]QP2\x97\x92h\x8a\x8bTXB."
@@ -72,14 +72,14 @@ def test_damaged_files_give_a_checkpoint_or_one_sentence(tmp_path, name):
         data = damaged(whole, chance)
         path.write_bytes(data)
         try:
-            checkpoint = read_checkpoint(path)
+            checkpoint = read_weight_file(path)
         except UserError as error:
             message = str(error)
             assert message.startswith(f"{path} can't be imported: ") and message.endswith(".")
             assert "\n" not in message and len(message) < 600
             outcomes["refused"] += 1
         else:
-            assert isinstance(checkpoint, Checkpoint)
+            assert isinstance(checkpoint, WeightFile)
             for array in checkpoint.tensors.values():
                 np.save(io.BytesIO(), array)
                 assert array.nbytes <= 8 * len(data)

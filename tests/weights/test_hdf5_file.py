@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.weights.checkpoint import read_checkpoint
+from mrcnn_tf.weights.weight_file import read_weight_file
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoints"
 VALUE = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -13,7 +13,7 @@ VALUE = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 def test_keras_2_files_give_each_variables_full_path():
     expected = np.load(GOLDEN / "expected.npz")
-    checkpoint = read_checkpoint(GOLDEN / "keras_2.h5")
+    checkpoint = read_weight_file(GOLDEN / "keras_2.h5")
     assert checkpoint.container == "hdf5"
     names = ["conv1/conv1/kernel:0", "conv1/conv1/bias:0", "bn_conv1/bn_conv1/gamma:0"]
     assert sorted(checkpoint.tensors) == sorted(names)
@@ -26,7 +26,7 @@ def test_a_whole_saved_model_gives_its_weights_alone(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["model_weights/conv/conv/kernel:0"] = VALUE
         file["optimizer_weights/step"] = 3
-    tensors = read_checkpoint(tmp_path / "x.h5").tensors
+    tensors = read_weight_file(tmp_path / "x.h5").tensors
     assert list(tensors) == ["conv/conv/kernel:0"]
 
 
@@ -35,7 +35,7 @@ def test_element_types(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w", libver="latest") as file:
         for name, value in values.items():
             file[name] = value
-    tensors = read_checkpoint(tmp_path / "x.h5").tensors
+    tensors = read_weight_file(tmp_path / "x.h5").tensors
     assert {name: tensor.dtype.name for name, tensor in tensors.items()} == {
         "half": "float32",
         "double": "float32",
@@ -103,7 +103,7 @@ def test_anything_but_plain_weights_is_refused(tmp_path, make, sentence):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         make(file)
     with pytest.raises(UserError, match=f"x.h5 can't be imported: .*{sentence}"):
-        read_checkpoint(tmp_path / "x.h5")
+        read_weight_file(tmp_path / "x.h5")
 
 
 def test_a_file_cut_short_is_refused(tmp_path):
@@ -111,4 +111,4 @@ def test_a_file_cut_short_is_refused(tmp_path):
     for end in range(8, len(whole), 97):
         (tmp_path / "x.h5").write_bytes(whole[:end])
         with pytest.raises(UserError):
-            read_checkpoint(tmp_path / "x.h5")
+            read_weight_file(tmp_path / "x.h5")

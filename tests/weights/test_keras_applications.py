@@ -27,7 +27,7 @@ def classifier():
 
 @pytest.fixture(scope="module")
 def tensors(classifier):
-    return keras_applications.tensors_of(classifier)
+    return keras_applications.model_tensors(classifier)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def test_equal_feature_maps(classifier, converted):
 def test_report(converted):
     assert converted.unknown == [] and converted.config is None and converted.categories is None
     assert set(converted.skipped) == {"predictions/kernel", "predictions/bias"}
-    assert converted.changes["backbone/stem/kernel"] == "BGR to RGB"
-    assert "bias" in converted.changes["backbone/res2_0/shortcut/moving_mean"]
-    assert len(converted.changes) == 1 + 53
+    assert converted.conversions["backbone/stem/kernel"] == "BGR to RGB"
+    assert "bias" in converted.conversions["backbone/res2_0/shortcut/moving_mean"]
+    assert len(converted.conversions) == 1 + 53
 
 
 def _datasets(path):
@@ -78,7 +78,7 @@ def test_files_of_keras_3(classifier, converted, tmp_path, name):
     save = classifier.save_weights if "weights" in name else classifier.save
     save(tmp_path / name)
     found = _datasets(tmp_path / name)
-    assert keras_applications.recognise(found)
+    assert keras_applications.matches(found)
     _assert_same(keras_applications.convert(found), converted)
 
 
@@ -87,7 +87,7 @@ def test_file_of_keras_2(tensors, converted):
     for name, array in tensors.items():
         layer, weight = name.split("/")
         found[f"{layer}/{layer}/{weight}:0"] = array
-    assert keras_applications.recognise(found)
+    assert keras_applications.matches(found)
     _assert_same(keras_applications.convert(found), converted)
 
 
@@ -112,7 +112,7 @@ def test_old_names(tensors, converted, first_keras):
         layer = _old_layer(layer)
         last = f"{layer}_{KERAS_1.get(weight, weight)}_1:0" if first_keras else f"{layer}/{weight}:0"
         found[f"{layer}/{last}"] = array
-    assert keras_applications.recognise(found)
+    assert keras_applications.matches(found)
     old = keras_applications.convert(found)
     assert old.settings["conventions"]["batch_norm_epsilon"] == 1e-3
     _assert_same(old, converted, settings=False)
@@ -142,7 +142,7 @@ def test_half_a_network_is_refused(tensors):
 
 def test_nested_model(classifier, tensors):
     outer = keras.Sequential([keras.Input((224, 224, 3)), classifier])
-    assert keras_applications.tensors_of(outer).keys() == tensors.keys()
+    assert keras_applications.model_tensors(outer).keys() == tensors.keys()
 
 
 def test_what_is_unknown(tensors):
@@ -164,4 +164,4 @@ def test_what_is_unknown(tensors):
     ],
 )
 def test_other_formats_are_not_recognised(names):
-    assert not keras_applications.recognise({name: np.zeros((3, 3)) for name in names})
+    assert not keras_applications.matches({name: np.zeros((3, 3)) for name in names})

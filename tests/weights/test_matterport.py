@@ -10,8 +10,8 @@ from golden import made_up, made_up_matterport
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.weights import keras_applications, matterport
-from mrcnn_tf.weights.source import Source
-from mrcnn_tf.weights.structure import COCO_80
+from mrcnn_tf.weights.architecture import COCO_80
+from mrcnn_tf.weights.pretrained import PretrainedWeights
 
 FOLDER = pathlib.Path(__file__).parent.parent / "golden"
 SIDE, SEED, SAMPLES, HEAD_ROIS, MASKS = 256, 21, 1000, 100, 12
@@ -30,7 +30,7 @@ class Recorded:
         self.converted = matterport.convert(made_up_matterport.weights(self.shapes, SEED))
         self.images = [made_up.image(*image) for image in IMAGES[backbone]]
         resize = [f"model.resize.min_size={SIDE}", f"model.resize.max_size={SIDE}"]
-        self.model = MaskRCNN(Source(backbone, "matterport", self.converted).config(resize).model)
+        self.model = MaskRCNN(PretrainedWeights(backbone, "matterport", self.converted).config(resize).model)
         self.paths = {weight.path.removeprefix(f"{self.model.name}/") for weight in self.model.weights}
         for weight in self.model.weights:
             weight.assign(self.converted.arrays[weight.path.removeprefix(f"{self.model.name}/")])
@@ -173,13 +173,13 @@ def test_detections_of_an_oblong_image(resnet50):
 
 def test_report(recorded):
     converted = recorded.converted
-    assert matterport.recognise(recorded.shapes)
-    assert not keras_applications.recognise(recorded.shapes)
+    assert matterport.matches(recorded.shapes)
+    assert not keras_applications.matches(recorded.shapes)
     assert set(converted.arrays) == recorded.paths
     assert all(array.dtype == np.float32 for array in converted.arrays.values())
     assert converted.unknown == [] and converted.skipped == {} and converted.categories == COCO_80
-    assert converted.changes["rpn/head/objectness_logits/kernel"] == "foreground less background"
-    assert converted.changes["mask_head/conv1/bias"] == "batch norm folded in"
+    assert converted.conversions["rpn/head/objectness_logits/kernel"] == "foreground less background"
+    assert converted.conversions["mask_head/conv1/bias"] == "batch norm folded in"
     assert converted.settings["backbone"]["depth"] in (50, 101)
     assert converted.settings["rpn"]["channels"] == 512
 
@@ -208,7 +208,7 @@ def test_one_class(small):
 def test_without_the_classes_layers(small):
     heads = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask/")
     rest = {name: array for name, array in small.items() if not name.startswith(heads)}
-    assert matterport.recognise(rest)
+    assert matterport.matches(rest)
     lost = set(matterport.convert(small).arrays) - set(matterport.convert(rest).arrays)
     assert {path.split("/")[1] for path in lost} == {
         "class_logits", "box_deltas", "predictor_kernel", "predictor_bias"
@@ -245,4 +245,4 @@ def test_what_does_not_fit_is_refused(small, name, shape, message):
     "names", [[], ["rpn_model/rpn_class_raw/kernel:0"], ["res2a_branch2a/res2a_branch2a/kernel:0"]]
 )
 def test_other_files_are_not_recognised(names):
-    assert not matterport.recognise(dict.fromkeys(names))
+    assert not matterport.matches(dict.fromkeys(names))

@@ -38,7 +38,7 @@ def test_a_file_with_another_hash_is_refused_and_the_right_one_found(monkeypatch
     path = tmp_path / "weights" / "model-x.pth"
     path.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()[:8]
-    preset = presets.Preset("x", "https://page", "entry", path.name, digest, None, None, "MIT", None)
+    preset = presets.Preset("x", "https://page", "entry", path.name, "MIT", digest)
     assert presets.preset_file(preset) == path
     path.write_bytes(content + b"!")
     with pytest.raises(mrcnn_tf.UserError, match="isn't the file that was published"):

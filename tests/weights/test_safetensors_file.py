@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.weights.checkpoint import read_checkpoint
+from mrcnn_tf.weights.weight_file import read_weight_file
 
 DTYPES = {"f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i1": "I8", "u1": "U8", "?": "BOOL"}
 
@@ -47,7 +47,7 @@ def test_reads_back_what_was_written(tmp_path_factory, tensors):
         code = next(code for short, code in DTYPES.items() if np.dtype(short) == value.dtype)
         header[name] = entry(code, list(value.shape), len(contents), end)
         contents += value.tobytes()
-    checkpoint = read_checkpoint(write(tmp_path_factory.mktemp("safe") / "x", header, contents))
+    checkpoint = read_weight_file(write(tmp_path_factory.mktemp("safe") / "x", header, contents))
     assert checkpoint.container == "safetensors" and set(checkpoint.tensors) == set(tensors)
     for name, value in tensors.items():
         with np.errstate(over="ignore", invalid="ignore"):
@@ -59,12 +59,12 @@ def test_reads_back_what_was_written(tmp_path_factory, tensors):
 def test_bfloat16_is_widened_exactly(tmp_path):
     value = np.array([[1.5, -2.25], [np.inf, 1e-40]], ml_dtypes.bfloat16)
     path = write(tmp_path / "x", {"a": entry("BF16", [2, 2], 0, 8)}, value.tobytes())
-    np.testing.assert_array_equal(read_checkpoint(path).tensors["a"], value.astype(np.float32))
+    np.testing.assert_array_equal(read_weight_file(path).tensors["a"], value.astype(np.float32))
 
 
 def test_arrays_are_views_of_the_file(tmp_path):
     path = write(tmp_path / "x", {"a": entry("F32", [4], 0, 16)}, bytes(16))
-    found = read_checkpoint(path).tensors["a"]
+    found = read_weight_file(path).tensors["a"]
     assert not found.flags.writeable and not found.flags.owndata
 
 
@@ -100,14 +100,14 @@ F32 = entry("F32", [2], 0, 8)
 )
 def test_headers_that_cannot_be_are_refused(tmp_path, header, size, sentence):
     with pytest.raises(UserError, match=sentence):
-        read_checkpoint(write(tmp_path / "x", header, bytes(size)))
+        read_weight_file(write(tmp_path / "x", header, bytes(size)))
 
 
 @pytest.mark.parametrize("size", [2**63, 10**7, 3])
 def test_a_header_longer_than_the_file_is_refused(tmp_path, size):
     (tmp_path / "x").write_bytes(struct.pack("<Q", size) + b"{}")
     with pytest.raises(UserError, match="longer than the file"):
-        read_checkpoint(tmp_path / "x")
+        read_weight_file(tmp_path / "x")
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path):
@@ -115,4 +115,4 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
     for end in range(len(whole)):
         (tmp_path / "x").write_bytes(whole[:end])
         with pytest.raises(UserError):
-            read_checkpoint(tmp_path / "x")
+            read_weight_file(tmp_path / "x")

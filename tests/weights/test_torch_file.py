@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from torch_writer import STORAGES, integers, name_of, pickled, save_torch, storage, tensor, text, write_zip
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.weights.checkpoint import read_checkpoint
+from mrcnn_tf.weights.weight_file import read_weight_file
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoints"
 BASE = np.arange(6, dtype=np.float32)
@@ -38,7 +38,7 @@ def of(expected, group):
     ],
 )
 def test_files_written_by_torch_give_torchs_values(expected, file, group):
-    checkpoint = read_checkpoint(GOLDEN / file)
+    checkpoint = read_weight_file(GOLDEN / file)
     assert checkpoint.container == "torch"
     assert set(checkpoint.tensors) == set(of(expected, group))
     for name, value in of(expected, group).items():
@@ -48,14 +48,14 @@ def test_files_written_by_torch_give_torchs_values(expected, file, group):
 
 
 def test_tensors_are_views_of_the_file_and_share_it():
-    tensors = read_checkpoint(GOLDEN / "tensors_zip.pth").tensors
+    tensors = read_weight_file(GOLDEN / "tensors_zip.pth").tensors
     assert np.shares_memory(tensors["plain"], tensors["shared"])
     assert np.shares_memory(tensors["plain"], tensors["transposed"])
     assert not tensors["plain"].flags.writeable and not tensors["plain"].flags.owndata
 
 
 def test_a_dtype_without_storage_class_is_read():
-    tensors = read_checkpoint(GOLDEN / "untyped_storage.pth").tensors
+    tensors = read_weight_file(GOLDEN / "untyped_storage.pth").tensors
     assert tensors["a"].dtype == np.uint16 and tensors["a"].tolist() == [1, 2, 40000]
 
 
@@ -69,7 +69,7 @@ def test_a_dtype_without_storage_class_is_read():
 )
 def test_objects_beside_the_weights_are_refused_with_the_remedy(file, name):
     with pytest.raises(UserError, match=rf"{file} can't be imported: .*'{name}'.*model.state_dict\(\)"):
-        read_checkpoint(GOLDEN / file)
+        read_weight_file(GOLDEN / file)
 
 
 @settings(max_examples=40, deadline=None)
@@ -87,7 +87,7 @@ def test_objects_beside_the_weights_are_refused_with_the_remedy(file, name):
 def test_reads_back_what_was_written(tmp_path_factory, tensors):
     path = tmp_path_factory.mktemp("torch") / "x.pth"
     save_torch(path, tensors)
-    found = read_checkpoint(path).tensors
+    found = read_weight_file(path).tensors
     assert list(found) == list(tensors)
     for name, value in tensors.items():
         with np.errstate(over="ignore", invalid="ignore"):
@@ -99,7 +99,7 @@ def test_reads_back_what_was_written(tmp_path_factory, tensors):
 def test_bfloat16_is_widened_exactly(tmp_path):
     value = np.array([1.5, -0.0, np.inf, 3e38, 1e-40], ml_dtypes.bfloat16)
     save_torch(tmp_path / "x.pth", {"a": value})
-    found = read_checkpoint(tmp_path / "x.pth").tensors["a"]
+    found = read_weight_file(tmp_path / "x.pth").tensors["a"]
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found.view(np.uint32), value.astype(np.float32).view(np.uint32))
 
@@ -120,9 +120,9 @@ def test_strides_give_the_elements_they_name_or_are_refused(tmp_path_factory, of
     indices = np.array([offset + np.dot(index, strides) for index in np.ndindex(*shape)], int).reshape(shape)
     if indices.size > BASE.size or (indices.size and indices.max() >= BASE.size):
         with pytest.raises(UserError, match="'a' .*beyond its storage of 6 elements"):
-            read_checkpoint(path)
+            read_weight_file(path)
     else:
-        np.testing.assert_array_equal(read_checkpoint(path).tensors["a"], BASE[indices])
+        np.testing.assert_array_equal(read_weight_file(path).tensors["a"], BASE[indices])
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_strides_give_the_elements_they_name_or_are_refused(tmp_path_factory, of
 def test_absurd_tensors_are_refused(tmp_path, options, sentence):
     write_one(tmp_path / "x.pth", tensor(BASE, "0", **options))
     with pytest.raises(UserError, match=sentence):
-        read_checkpoint(tmp_path / "x.pth")
+        read_weight_file(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_absurd_tensors_are_refused(tmp_path, options, sentence):
 def test_misused_constructors_are_refused(tmp_path, call):
     write_one(tmp_path / "x.pth", call)
     with pytest.raises(UserError, match="can't be imported"):
-        read_checkpoint(tmp_path / "x.pth")
+        read_weight_file(tmp_path / "x.pth")
 
 
 def test_half_precision_that_shares_its_storage_too_widely_is_refused(tmp_path):
@@ -173,32 +173,32 @@ def test_half_precision_that_shares_its_storage_too_widely_is_refused(tmp_path):
     calls = b"".join(text(f"t{number}") + tensor(half, "0") for number in range(100))
     write_zip(tmp_path / "x.pth", pickled(b"}(", calls, b"u"), {"0": half.tobytes()})
     with pytest.raises(UserError, match="share their contents so widely"):
-        read_checkpoint(tmp_path / "x.pth")
+        read_weight_file(tmp_path / "x.pth")
 
 
 def test_parameters_of_the_first_torch_versions(tmp_path):
     # torch 0.3 called the class and then set (requires_grad, volatile, hooks).
     call = name_of("torch.nn.parameter", "Parameter") + tensor(BASE, "0") + pickle.TUPLE1 + pickle.REDUCE
     write_one(tmp_path / "x.pth", call + b"(\x88\x89}tb")
-    np.testing.assert_array_equal(read_checkpoint(tmp_path / "x.pth").tensors["a"], BASE)
+    np.testing.assert_array_equal(read_weight_file(tmp_path / "x.pth").tensors["a"], BASE)
 
 
 def test_big_endian_files_are_refused(tmp_path):
     write_one(tmp_path / "x.pth", tensor(BASE, "0"), byteorder=b"big")
     with pytest.raises(UserError, match="big-endian"):
-        read_checkpoint(tmp_path / "x.pth")
+        read_weight_file(tmp_path / "x.pth")
     legacy = (GOLDEN / "state_dict_legacy.pth").read_bytes()
     at = legacy.index(b"little_endian") + len(b"little_endian")
     assert legacy[at : at + 3] == b"q\x02\x88"
     (tmp_path / "x.pth").write_bytes(legacy[: at + 2] + pickle.NEWFALSE + legacy[at + 3 :])
     with pytest.raises(UserError, match="big-endian"):
-        read_checkpoint(tmp_path / "x.pth")
+        read_weight_file(tmp_path / "x.pth")
 
 
 def test_other_zip_files_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", a=BASE)
     with pytest.raises(UserError, match="not one of torch.save"):
-        read_checkpoint(tmp_path / "x.npz")
+        read_weight_file(tmp_path / "x.npz")
 
 
 def test_a_legacy_file_whose_storage_sizes_lie_is_refused(tmp_path):
@@ -207,7 +207,7 @@ def test_a_legacy_file_whose_storage_sizes_lie_is_refused(tmp_path):
     for size in (109, 2**62):
         (tmp_path / "x.pth").write_bytes(legacy[:at] + struct.pack("<Q", size) + legacy[at + 8 :])
         with pytest.raises(UserError, match="isn't of the size"):
-            read_checkpoint(tmp_path / "x.pth")
+            read_weight_file(tmp_path / "x.pth")
 
 
 def test_a_legacy_file_cut_anywhere_is_refused(tmp_path):
@@ -215,4 +215,4 @@ def test_a_legacy_file_cut_anywhere_is_refused(tmp_path):
     for end in range(1, len(legacy), 7):
         (tmp_path / "x.pth").write_bytes(legacy[:end])
         with pytest.raises(UserError):
-            read_checkpoint(tmp_path / "x.pth")
+            read_weight_file(tmp_path / "x.pth")

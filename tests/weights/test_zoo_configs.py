@@ -4,9 +4,9 @@ import numpy as np
 import parity
 import pytest
 
-from mrcnn_tf.weights import detectron2, torchvision
-from mrcnn_tf.weights.source import Source
-from mrcnn_tf.weights.structure import COCO_80, COCO_90, PERSON
+from mrcnn_tf.weights import detectron, torchvision
+from mrcnn_tf.weights.architecture import COCO_80, COCO_90, PERSON
+from mrcnn_tf.weights.pretrained import PretrainedWeights
 
 CONFIGS = {
     "mask_rcnn_R_50_FPN_3x": "detectron2_mask_rcnn_R_50_FPN",
@@ -39,9 +39,10 @@ def tensors(architecture, deeper=False, without=()):
 
 
 def convert(named):
-    module = torchvision if torchvision.recognise(named) else detectron2
-    assert module.recognise(named)
-    return module.convert(named)
+    if torchvision.matches(named):
+        return torchvision.convert(named)
+    assert detectron.matches_detectron2(named)
+    return detectron.convert_detectron2(named)
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -52,9 +53,9 @@ def test_the_config_of_an_architecture_says_what_its_tensors_say(architecture):
     everything = COCO_80 if library == "detectron2" else COCO_90
     assert found.categories == ([PERSON] if "keypoint" in architecture else everything)
     # What the tensors imply is laid over the config: without, it says the same.
-    implied = Source("file", library, found).config()
+    implied = PretrainedWeights("file", library, found).config()
     found.settings = {}
-    written = Source("file", library, found).config()
+    written = PretrainedWeights("file", library, found).config()
     written.model.rpn.channels = implied.model.rpn.channels  # null there, as many as its input has
     assert written == implied
 
@@ -75,5 +76,5 @@ def test_other_numbers_of_keypoints_are_numbered():
     named = tensors("keypointrcnn_resnet50_fpn")
     for name in [name for name in named if "kps_score_lowres" in name]:
         named[name] = named[name][:, :5] if named[name].ndim == 4 else named[name][:5]
-    (category,) = Source("file", "torchvision", convert(named)).config().model.categories
+    (category,) = PretrainedWeights("file", "torchvision", convert(named)).config().model.categories
     assert category.name == "class 1" and category.keypoints == [f"keypoint {number}" for number in range(1, 6)]

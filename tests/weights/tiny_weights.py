@@ -6,7 +6,7 @@ from tiny import tiny_config
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
-from mrcnn_tf.weights.source import weight_path
+from mrcnn_tf.weights.pretrained import weight_path
 
 NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 

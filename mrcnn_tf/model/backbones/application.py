@@ -1,64 +1,61 @@
-"""A network of keras.applications as the backbone: the outputs of four of its layers are C2 to C5."""
+"""A network of keras.applications as the backbone: the outputs of four of its layers are C2 to C5.
+
+The network is copied so that padding has no influence on an image (`ops.padding`). Keras calls its layers with features
+alone; those added here read the padded sizes of the running batch from a context variable that the backbone sets.
+"""
 
 import contextlib
 import contextvars
-import difflib
 
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.ops import canvas
+from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.native.library import shapes_must_be_static
+from mrcnn_tf.weights.keras_applications import feature_network, make_network, stable_layer_names
 
-# A network of keras.applications copied so that what stands beyond an image's canvas has no influence.
-#
-# A layer of Keras is called with features alone. Where the canvases of the running batch end, the layers added here
-# read from a context variable that the backbone sets.
-#
-
-# (canvas_size int32 [B, 2] in pixels, rows of the padded batch), or None: canvases fill the batch.
+# (padded_size int32 [B, 2] in pixels, rows of the padded batch), or None: all images fill the batch.
 _PADDED = contextvars.ContextVar("padded", default=None)
 
 
 @contextlib.contextmanager
-def padded_batch(images, canvas_size):
-    """Within it, copied networks run on `images` [B, H, W, 3] with canvases `canvas_size` [B, 2] in pixels, or None."""
-    token = _PADDED.set(None if canvas_size is None else (canvas_size, tf.shape(images)[1]))
+def padded_batch(images, padded_size):
+    """Within it, copied networks run on `images` [B, H, W, 3] of `padded_size` [B, 2] pixels, or None."""
+    token = _PADDED.set(None if padded_size is None else (padded_size, tf.shape(images)[1]))
     try:
         yield
     finally:
         _PADDED.reset(token)
 
 
-def extent_of(features):
-    """int32 [B, 2]: the running batch's canvases in cells of `features` [B, H, W, C], or None."""
+def count_valid_cells(features):
+    """int32 [B, 2] of `features` [B, H, W, C] of the running batch, or None."""
     padded = _PADDED.get()
     if padded is None:
         return None
-    canvas_size, rows = padded
-    return canvas_size * tf.shape(features)[1] // rows  # exact: both sides are multiples of the stride
+    padded_size, rows = padded
+    return padded_size * tf.shape(features)[1] // rows  # exact: both sides are multiples of the stride
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class ClearPadding(keras.layers.Layer):
-    """Zeros beyond each image's canvas: [B, H, W, C] -> the same."""
+    """Zeros beyond each image's valid cells: [B, H, W, C] -> the same."""
 
     def call(self, inputs):
-        return canvas.clear(inputs, extent_of(inputs))
+        return padding.clear_padding(inputs, count_valid_cells(inputs))
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class CanvasAveragePooling(keras.layers.GlobalAveragePooling2D):
-    """The average over each image's canvas: [B, H, W, C] -> [B, C], or [B, 1, 1, C] with `keepdims`."""
+    """The average over each image's valid cells: [B, H, W, C] -> [B, C], or [B, 1, 1, C] with `keepdims`."""
 
     def call(self, inputs):
-        cells = extent_of(inputs)
-        if cells is None:
+        valid_cells = count_valid_cells(inputs)
+        if valid_cells is None:
             return super().call(inputs)
-        inside = tf.cast(canvas.clear(inputs, cells), tf.float32)
-        count = tf.cast(tf.reduce_prod(cells, axis=1), tf.float32)[:, None, None, None]
-        mean = tf.reduce_sum(inside, axis=[1, 2], keepdims=True) / count
+        cleared = tf.cast(padding.clear_padding(inputs, valid_cells), tf.float32)
+        count = tf.cast(tf.reduce_prod(valid_cells, axis=1), tf.float32)[:, None, None, None]
+        mean = tf.reduce_sum(cleared, axis=[1, 2], keepdims=True) / count
         return tf.cast(mean if self.keepdims else mean[:, 0, 0, :], inputs.dtype)
 
 
@@ -110,11 +107,11 @@ class HardSwish(keras.layers.Layer):
         return keras.activations.hard_silu(inputs)
 
 
-def indifferent_to_padding(network, names, policy):
-    """A copy with weights of its own.
+def copy_without_padding(network, names, policy):
+    """A copy of a network, with weights of its own, in which padding has no influence on an image.
 
-    Windows see zeros outside each image's canvas, averages over a map leave the outside out, and there is no dropout,
-    so that batch norm is the only layer which behaves otherwise in training.
+    Windows see zeros beyond each image's valid cells, averages over a map leave them out, and there is no dropout, so
+    that batch norm is the only layer which behaves otherwise in training.
 
     Args:
         network: a keras.Model of images [B, H, W, 3]. Its poolings must have no padding of their own.
@@ -123,10 +120,9 @@ def indifferent_to_padding(network, names, policy):
     """
 
     def copy(layer):
-        # A Sequential is taken apart by `call`.
-        return (
-            layer if isinstance(layer, keras.Sequential) else _copied(layer, names.get(layer.name, layer.name), policy)
-        )
+        if isinstance(layer, keras.Sequential):  # taken apart by `call`
+            return layer
+        return _copy_layer(layer, names.get(layer.name, layer.name), policy)
 
     def call(layer, *inputs, **options):
         if isinstance(layer, keras.layers.Dropout):
@@ -144,8 +140,8 @@ def indifferent_to_padding(network, names, policy):
     return keras.models.clone_model(network, images, clone_function=copy, call_function=call)
 
 
-def _copied(layer, name, policy):
-    """The layer, or the operation on tensors such as their sum, unbuilt."""
+def _copy_layer(layer, name, policy):
+    """An unbuilt copy of a layer, or of an operation on tensors such as their sum."""
     config = layer.get_config() | {"name": name}
     if not isinstance(layer, keras.layers.Layer):
         return type(layer).from_config(config)
@@ -162,17 +158,11 @@ def _copied(layer, name, policy):
 
 
 def _sees_neighbours(layer):
-    """Whether its windows reach over a canvas's edge; those that tile the map don't."""
+    """Whether a layer's windows reach over the edge of the valid cells; those that tile the map don't."""
     if isinstance(layer, keras.layers.ZeroPadding2D):  # before windows without padding of their own
         return True
     convolves = getattr(layer, "padding", None) == "same" and hasattr(layer, "kernel_size")
     return convolves and max(layer.kernel_size) > min(layer.strides)
-
-
-STRIDES = (4, 8, 16, 32)  # of C2 to C5
-PROBE = 128  # pixels a side, enough for a network that loses cells at the borders to show it
-# Left without their preprocessing, so that padding is the mean pixel. Elsewhere it belongs to the weights.
-BARE = ("MobileNetV3Large", "MobileNetV3Small")
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -195,9 +185,9 @@ class ApplicationBackbone(keras.layers.Layer):
         self.settings = {"application": application, "taps": list(taps), "freeze_at": freeze_at}
 
     def build(self, input_shape):
-        whole = application_network(self.settings["application"])
-        part = tapped(whole, self.settings["application"], self.settings["taps"])
-        self.network = indifferent_to_padding(part, stable_names(whole), self.dtype_policy)
+        full_network = make_network(self.settings["application"])
+        network = feature_network(full_network, self.settings["application"], self.settings["taps"])
+        self.network = copy_without_padding(network, stable_layer_names(full_network), self.dtype_policy)
         frozen = self._frozen()
         for layer in self.network.layers:
             layer.trainable = layer not in frozen and not isinstance(layer, keras.layers.BatchNormalization)
@@ -214,92 +204,10 @@ class ApplicationBackbone(keras.layers.Layer):
         """Shapes (None, None, None, C) of C2 to C5."""
         return [tuple(output.shape) for output in self.network.outputs]
 
-    def call(self, images, canvas_size=None, training=False):
+    def call(self, images, padded_size=None, training=False):
         """Images [B, H, W, 3], H and W multiples of 32 -> list of four maps [B, H / s, W / s, C], s = 4, 8, 16, 32."""
-        with padded_batch(images, canvas_size):
+        with padded_batch(images, padded_size):
             return self.network(images, training=False)  # nothing in it learns statistics
 
     def get_config(self):
         return super().get_config() | self.settings
-
-
-def application_network(application, weights=None):
-    """The network of keras.applications without its classifier, for images of any size.
-
-    Args:
-        application: its name.
-        weights: as Keras takes them: None (random) or "imagenet" (downloaded).
-
-    Raises:
-        UserError: keras.applications has nothing of that name.
-    """
-    known = [name for name in dir(keras.applications) if name[0].isupper()]
-    if application not in known:
-        similar = difflib.get_close_matches(application, known, n=3)
-        raise UserError(
-            f"keras.applications has no '{application}': set model.backbone.application to one of "
-            f"{', '.join(similar or known)}."
-        )
-    options = {"include_preprocessing": False} if application in BARE else {}
-    make = getattr(keras.applications, application)
-    return make(include_top=False, weights=weights, input_shape=(None, None, 3), **options)
-
-
-def stable_names(network):
-    """The names of a network's layers and operations -> those that they would have in a process without others.
-
-    Keras numbers what it is given no name for, and goes on counting from one network to the next.
-    """
-    names, numbered = {operation.name: operation.name for operation in network.operations}, {}
-    for operation in network.operations:
-        base, _, number = operation.name.rpartition("_")
-        base, number = (base, int(number)) if number.isdecimal() else (operation.name, 0)
-        if base.replace("_", "") == type(operation).__name__.lower():
-            numbered.setdefault(base, []).append((number, operation.name))
-    for base, found in numbered.items():
-        for index, (_, name) in enumerate(sorted(found)):
-            names[name] = f"{base}_{index}" if index else base
-    return names
-
-
-def tapped(network, application, taps):
-    """The part of a network that leads to the layers `taps`: a keras.Model with their four outputs.
-
-    Raises:
-        UserError: for other than four taps, one that the network lacks, or one of another stride.
-    """
-    names = stable_names(network)
-    outputs = {names[operation.name]: operation.output for operation in network.operations}
-    strides = _strides(network.input, outputs)
-    last = {stride: tap for tap, stride in strides.items()}
-    for stride in STRIDES:
-        if stride not in last:
-            raise UserError(
-                f"No layer of {application} has stride {stride} exactly, since its convolutions lose cells at the "
-                "borders: set model.backbone.application to another network."
-            )
-    if len(taps) != len(STRIDES):
-        some = ", ".join(last[stride] for stride in STRIDES)
-        raise UserError(f"model.backbone.taps names {len(taps)} layers: name four of {application}, such as {some}.")
-    for level, (tap, stride) in enumerate(zip(taps, STRIDES, strict=True), start=2):
-        if tap not in outputs:
-            similar = difflib.get_close_matches(tap, outputs, n=3) or [last[stride]]
-            raise UserError(
-                f"{application} has no layer '{tap}': set one such as {', '.join(similar)} in model.backbone.taps."
-            )
-        if strides.get(tap) != stride:
-            found = f"has stride {strides[tap]:g}" if tap in strides else "gives no map"
-            raise UserError(
-                f"Layer '{tap}' of {application} {found}, and C{level} needs stride {stride}: set it in "
-                f"model.backbone.taps to another one, such as {last[stride]}."
-            )
-    return keras.Model(network.input, [outputs[tap] for tap in taps])
-
-
-def _strides(images, outputs):
-    """Of each output that is a map, by name, from an image of PROBE pixels; empty if its maps don't fit together."""
-    try:
-        shapes = keras.Model(images, list(outputs.values())).compute_output_shape((1, PROBE, PROBE, 3))
-    except ValueError:  # NASNet adds maps that agree for some sizes only
-        return {}
-    return {name: PROBE / shape[1] for name, shape in zip(outputs, shapes, strict=True) if len(shape) == 4}

@@ -3,10 +3,10 @@
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.blocks import ConvNorm
-from mrcnn_tf.ops import canvas
+from mrcnn_tf.config.settings import RESNET_BLOCKS
+from mrcnn_tf.model.blocks import ConvNorm, build_in_turn
+from mrcnn_tf.ops import padding
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 WIDTHS = (64, 128, 256, 512)
 
 
@@ -43,17 +43,17 @@ class ResidualBlock(keras.layers.Layer):
             "dilation": dilation,
         }
 
-        def conv(name, filters, size, step, activation, groups=1):
-            spread = dilation if size == 3 else 1
+        def conv(name, filters, size, strides, activation, groups=1):
+            rate = dilation if size == 3 else 1
             return ConvNorm(
-                filters, size, step, norm, activation, epsilon, groups, spread, dtype=self.dtype_policy, name=name
+                filters, size, strides, norm, activation, epsilon, groups, rate, dtype=self.dtype_policy, name=name
             )
 
         if bottleneck:
-            first, second = (strides, 1) if stride_in_1x1 else (1, strides)
+            strides_1x1, strides_3x3 = (strides, 1) if stride_in_1x1 else (1, strides)
             self.convs = [
-                conv("conv1", width, 1, first, "relu"),
-                conv("conv2", width, 3, second, "relu", groups),
+                conv("conv1", width, 1, strides_1x1, "relu"),
+                conv("conv2", width, 3, strides_3x3, "relu", groups),
                 conv("conv3", filters, 1, 1, None),
             ]
         else:
@@ -62,24 +62,22 @@ class ResidualBlock(keras.layers.Layer):
         self.filters, self.strides = filters, strides
 
     def build(self, input_shape):
-        channels = input_shape[-1]
-        for conv in self.convs:
-            conv.build((None, None, None, channels))
-            channels = conv.filters
+        build_in_turn(self.convs, input_shape[-1])
         if self.shortcut:
             self.shortcut.build(input_shape)
 
-    def call(self, inputs, extent=None, training=False):
-        shortcut = self.shortcut(inputs, extent=extent, training=training) if self.shortcut else inputs
+    def call(self, inputs, valid_cells=None, training=False):
+        """[B, H, W, C] -> [B, H / strides, W / strides, filters]; `valid_cells` [B, 2] of the input."""
+        shortcut = self.shortcut(inputs, valid_cells=valid_cells, training=training) if self.shortcut else inputs
         first = self.convs[0]
-        outputs = first(inputs, extent=extent, training=training)
-        return self.finish(outputs, shortcut, canvas.extent(extent, first.strides), training)
+        outputs = first(inputs, valid_cells=valid_cells, training=training)
+        return self.finish(outputs, shortcut, padding.count_cells(valid_cells, first.strides), training)
 
-    def finish(self, outputs, shortcut, extent=None, training=False):
+    def finish(self, outputs, shortcut, valid_cells=None, training=False):
         """The block's output, from its first convolution's and its shortcut's."""
         for conv in self.convs[1:]:
-            outputs = conv(outputs, extent=extent, training=training)
-            extent = canvas.extent(extent, conv.strides)
+            outputs = conv(outputs, valid_cells=valid_cells, training=training)
+            valid_cells = padding.count_cells(valid_cells, conv.strides)
         return tf.nn.relu(outputs + shortcut)
 
     def get_config(self):
@@ -105,24 +103,23 @@ def residual_stage(stage, settings, channels, strides, dtype, dilation=1):
     filters = 4 * planes if bottleneck else planes
     width = planes * settings["width_per_group"] // 64 * settings["groups"]
     blocks = []
-    for index in range(BLOCKS[settings["depth"]][stage - 2]):
-        first = index == 0
-        blocks.append(
-            ResidualBlock(
-                width,
-                filters,
-                bottleneck,
-                strides if first else 1,
-                settings["stride_in_1x1"],
-                first and (strides > 1 or channels != filters),
-                settings["groups"],
-                settings["norm"],
-                settings["epsilon"],
-                dilation,
-                dtype=dtype,
-                name=f"res{stage}_{index}",
-            )
+    for index in range(RESNET_BLOCKS[settings["depth"]][stage - 2]):
+        is_first = index == 0
+        block = ResidualBlock(
+            width,
+            filters,
+            bottleneck,
+            strides if is_first else 1,
+            settings["stride_in_1x1"],
+            is_first and (strides > 1 or channels != filters),
+            settings["groups"],
+            settings["norm"],
+            settings["epsilon"],
+            dilation,
+            dtype=dtype,
+            name=f"res{stage}_{index}",
         )
+        blocks.append(block)
     return blocks
 
 
@@ -171,11 +168,11 @@ class ResNet(keras.layers.Layer):
         self.stem = ConvNorm(64, 7, 2, norm, "relu", epsilon, dtype=self.dtype_policy, name="stem")
         self.stages, channels = [], 64
         for stage in range(2, last_stage + 1):
-            spread = 2 if dilated and stage == 5 else 1
-            strides = 1 if stage == 2 or spread > 1 else 2
-            row = residual_stage(stage, self.settings, channels, strides, self.dtype_policy, spread)
-            channels = row[-1].filters
-            self.stages.append(row)
+            dilation = 2 if dilated and stage == 5 else 1
+            strides = 1 if stage == 2 or dilation > 1 else 2
+            blocks = residual_stage(stage, self.settings, channels, strides, self.dtype_policy, dilation)
+            channels = blocks[-1].filters
+            self.stages.append(blocks)
         for layers in [[self.stem], *self.stages][:freeze_at]:
             for layer in layers:
                 layer.trainable = False
@@ -183,35 +180,33 @@ class ResNet(keras.layers.Layer):
     def build(self, input_shape):
         self.stem.build(input_shape)
         channels = self.stem.filters
-        for row in self.stages:
-            for block in row:
-                block.build((None, None, None, channels))
-                channels = block.filters
+        for blocks in self.stages:
+            channels = build_in_turn(blocks, channels)
 
     @property
     def output_shapes(self):
         """Shapes (None, None, None, C) of C2 to C5."""
-        return [(None, None, None, row[-1].filters) for row in self.stages]
+        return [(None, None, None, blocks[-1].filters) for blocks in self.stages]
 
     @property
     def strides(self):
         """Pixels per cell of C2 to C5."""
         return [4, 8, 16, 16 if self.settings["dilated"] else 32][: len(self.stages)]
 
-    def call(self, images, canvas_size=None, training=False):
+    def call(self, images, padded_size=None, training=False):
         """Images [B, H, W, 3] -> list of maps [B, ceil(H / s), ceil(W / s), C] at the strides s."""
-        outputs = self.stem(images, extent=canvas_size, training=training)
+        outputs = self.stem(images, valid_cells=padded_size, training=training)
         # Zeros are a neutral border for the maximum, since ReLU has gone before.
         pad = [0, 1] if self.settings["stem_pool"] == "same" else [1, 1]
-        outputs = canvas.clear(outputs, canvas.extent(canvas_size, 2))
+        outputs = padding.clear_padding(outputs, padding.count_cells(padded_size, 2))
         outputs = tf.nn.max_pool2d(tf.pad(outputs, [[0, 0], pad, pad, [0, 0]]), 3, 2, "VALID")
-        maps, cells = [], canvas.extent(canvas_size, 4)
-        for row in self.stages:
-            for block in row:
-                outputs = block(outputs, extent=cells, training=training)
-                cells = canvas.extent(cells, block.strides)
+        maps, valid_cells = [], padding.count_cells(padded_size, 4)
+        for blocks in self.stages:
+            for block in blocks:
+                outputs = block(outputs, valid_cells=valid_cells, training=training)
+                valid_cells = padding.count_cells(valid_cells, block.strides)
             maps.append(outputs)
-        maps[-1] = canvas.clear(maps[-1], cells)  # heads read it as it is where there is no pyramid
+        maps[-1] = padding.clear_padding(maps[-1], valid_cells)  # without a pyramid the heads read it as it is
         return maps
 
     def get_config(self):
