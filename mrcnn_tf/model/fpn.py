@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 
 from mrcnn_tf.model.blocks import ConvNorm
-from mrcnn_tf.ops import canvas
+from mrcnn_tf.ops import padding
+from mrcnn_tf.ops.gradients import with_gradient
 from mrcnn_tf.ops.native.library import shapes_must_be_static
 
 STRIDES = [4, 8, 16, 32, 64]  # of P2 to P6
@@ -20,14 +21,15 @@ def upsample(features):
     return tf.reshape(repeated, [batch, 2 * height, 2 * width, channels])
 
 
-@tf.custom_gradient
+def _sum_of_copies(upstream, features):
+    """The gradient of `_resized`: of the four cells that each cell was copied to."""
+    return 4 * tf.nn.avg_pool2d(upstream, 2, 2, "VALID")
+
+
+@with_gradient("MrcnnTf>NearestUpsample", _sum_of_copies)
 def _resized(features):
-    """The same by the operation that TFLite has a fast kernel for, and XLA one without a gradient."""
-
-    def backward(upstream):
-        return 4 * tf.nn.avg_pool2d(upstream, 2, 2, "VALID")
-
-    return tf.raw_ops.ResizeNearestNeighbor(images=features, size=2 * tf.shape(features)[1:3]), backward
+    """The same by the operation that TFLite has a fast kernel for; XLA has no gradient of it."""
+    return tf.raw_ops.ResizeNearestNeighbor(images=features, size=2 * tf.shape(features)[1:3])
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -59,19 +61,22 @@ class FPN(keras.layers.Layer):
             lateral.build(tuple(shape))
             output.build((None, None, None, self.channels))
 
-    def call(self, maps, canvas_size=None):
+    def call(self, maps, padded_size=None):
         """List of four maps [B, H_l, W_l, C_l] -> list of five [B, H_l, W_l, channels] at strides 4 to 64.
 
-        The levels are zero beyond each image's canvas, so that heads need not look at it.
+        The levels are zero beyond each image's padded size, so that heads need not look at it.
         """
-        extents = [canvas.extent(canvas_size, stride) for stride in STRIDES[:-1]]
-        laterals = [conv(*each) for conv, *each in zip(self.lateral, maps, extents, strict=True)]
+        cells_of_level = [padding.count_cells(padded_size, stride) for stride in STRIDES[:-1]]
+        laterals = [
+            conv(features, cells) for conv, features, cells in zip(self.lateral, maps, cells_of_level, strict=True)
+        ]
         merged = [laterals[-1]]
         for finer in laterals[-2::-1]:
             merged.insert(0, finer + upsample(merged[0]))
-        outputs = []
-        for conv, features, extent in zip(self.output_convs, merged, extents, strict=True):
-            outputs.append(canvas.clear(conv(features, extent=extent), extent))
+        outputs = [
+            padding.clear_padding(conv(features, cells), cells)
+            for conv, features, cells in zip(self.output_convs, merged, cells_of_level, strict=True)
+        ]
         return [*outputs, outputs[-1][:, ::2, ::2, :]]
 
     def get_config(self):

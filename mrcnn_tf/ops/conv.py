@@ -8,7 +8,8 @@ cost passes through memory, so it pays for convolutions of many channels only.
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.ops.native.library import custom_ops, load_custom_ops, register_gradient, runs_on_cpu
+from mrcnn_tf.ops.gradients import register_gradient
+from mrcnn_tf.ops.native.library import custom_ops, load_custom_ops, runs_on_cpu
 
 OUT, SIDE = 4, 6  # of a tile of outputs, and of the inputs that it needs
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)  # and infinity; those of custom_ops/winograd.cc, which round least

@@ -5,7 +5,8 @@ import dataclasses
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.ops.native.library import custom_ops, load_custom_ops, register_gradient, shapes_must_be_static
+from mrcnn_tf.ops.gradients import register_gradient
+from mrcnn_tf.ops.native.library import custom_ops, load_custom_ops, shapes_must_be_static
 from mrcnn_tf.ops.roi_align_stock import gather_roi_align, static_roi_align
 
 # RoIAlign by our own operation (custom_ops/): CPU and CUDA, all feature maps in one launch.
@@ -23,7 +24,7 @@ def has_custom_roi_align(dtype):
 
 def custom_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step=1):
     """Pools `rois` (a `PyramidRoIs`) from maps [B, H_l, W_l, C]: [R, output_size, output_size, C] in their dtype."""
-    canvas = tf.zeros([0, 2], tf.int32) if rois.canvas is None else tf.cast(rois.canvas, tf.int32)
+    canvas = tf.zeros([0, 2], tf.int32) if rois.padded_size is None else tf.cast(rois.padded_size, tf.int32)
     return custom_ops().mrcnn_tf_roi_align(
         features,
         rois.boxes,
@@ -61,7 +62,7 @@ class PyramidRoIs:
         image: int32 [R], the index of each RoI's image in the batch.
         level: int32 [R], the index of each RoI's map.
         scales: L numbers, feature cells per image pixel (1 / stride) of each map.
-        canvas: int32 [B, 2] = (height, width) pixels of each image's own area in the batch, or None when all fill it.
+        padded_size: int32 [B, 2] = (height, width) pixels of each image's own area in the batch, or None when all fill it.
             The map ends there for the image's RoIs, so that what lies beyond has no influence.
     """
 
@@ -69,7 +70,7 @@ class PyramidRoIs:
     image: tf.Tensor
     level: tf.Tensor
     scales: list[float]
-    canvas: tf.Tensor | None = None
+    padded_size: tf.Tensor | None = None
 
 
 def implementations(dtype=tf.float32):

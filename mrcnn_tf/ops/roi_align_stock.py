@@ -1,76 +1,109 @@
 """RoIAlign from stock TensorFlow operations: for exports, and wherever our own operation can't be built.
 
-Averaging bilinear samples on a regular grid is separable: with Y [out, ky] and X [out, kx] the weights of the feature
-rows and columns that an RoI's samples touch, the result is Y F X^T. So the touched cells are gathered once and reduced
-by two small matrix products, which is exact and leaves nothing to interpolate cell by cell.
+Two implementations with one result. `gather_roi_align` is the faster one on a processor: averaging bilinear samples on a
+regular grid is separable, with Y [out, ky] and X [out, kx] the weights of the feature rows and columns that an RoI's samples
+touch, the result is Y F X^T. So the touched cells are gathered once and reduced by two small matrix products, which is exact.
+`static_roi_align` has no shape that depends on values, as compilers (XLA, TFLite) need it.
 """
+
+import dataclasses
 
 import tensorflow as tf
 
-# The cells of all feature maps in one table, and where in it the map of each RoI lies.
-#
+from mrcnn_tf.ops.gradients import with_gradient
+
+CHUNK = 128  # RoIs gathered at a time: about 100 MB of float32 at 7x7 bins, 2x2 samples and 256 channels
+
+
+def gather_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step=1):
+    """Pools `rois` (a `PyramidRoIs`) from maps [B, H_l, W_l, C]: [R, output_size, output_size, C] in their dtype."""
+    maps = locate_maps(features, rois)
+    grid = make_sample_grid(rois.boxes * maps.scale[:, None], output_size, sampling_ratio, aligned, bin_step)
+    return _gather(cell_table(features), *maps.values(), *grid.values())
+
+
+def static_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step=1):
+    """The same as `gather_roi_align`.
+
+    How many cells an RoI covers is known at run time only, how many a sample touches always: four. So the first sample of
+    every bin is pooled, then the second, and so on: a compiler makes one kernel of the four lookups, and with the adaptive
+    ratio it is the number of turns that depends on the boxes.
+    """
+    maps = locate_maps(features, rois)
+    grid = make_sample_grid(rois.boxes * maps.scale[:, None], output_size, sampling_ratio, aligned, bin_step)
+    return _static_gather(cell_table(features), *maps.values(), *grid.values())
+
 
 def cell_table(features):
     """The cells of maps [B, H_l, W_l, C], one map after the other: [cells, C]."""
-    rows = [tf.reshape(level, [-1, level.shape[-1]]) for level in features]
-    return rows[0] if len(rows) == 1 else tf.concat(rows, axis=0)
+    levels = [tf.reshape(level, [-1, level.shape[-1]]) for level in features]
+    return levels[0] if len(levels) == 1 else tf.concat(levels, axis=0)
 
 
+@dataclasses.dataclass
 class RoIMaps:
-    """The map of each of the R RoIs of a `PyramidRoIs`, as far as its image's own canvas reaches.
+    """Where in a `cell_table` the feature map of each of R RoIs lies, as far as its image's own area reaches.
 
     Attributes:
         scale: float32 [R], feature cells per image pixel.
-        start: int32 [R], the row of `cell_table` that holds the map's first cell.
-        pitch: int32 [R], how many rows of the table lie between two cells of a column.
+        start: int32 [R], the row of the table that holds the map's first cell.
+        pitch: int32 [R], rows of the table from one cell of a column to the next.
         height, width: int32 [R], cells.
     """
 
-    def __init__(self, features, rois):
-        shapes = tf.stack([tf.shape(level) for level in features])
-        cells = tf.reduce_prod(shapes[:, :3], axis=1)
-        starts = tf.cumsum(cells, exclusive=True)
-        sizes = tf.gather(shapes, rois.level)
-        self.scale = tf.gather(tf.constant(rois.scales, tf.float32), rois.level)
-        self.pitch = sizes[:, 2]
-        self.start = tf.gather(starts, rois.level) + rois.image * sizes[:, 1] * sizes[:, 2]
-        self.height, self.width = sizes[:, 1], sizes[:, 2]
-        if rois.canvas is not None:
-            own = tf.gather(tf.cast(rois.canvas, tf.float32), rois.image) * self.scale[:, None]
-            own = tf.cast(tf.math.ceil(own), tf.int32)
-            self.height, self.width = tf.minimum(self.height, own[:, 0]), tf.minimum(self.width, own[:, 1])
+    scale: tf.Tensor
+    start: tf.Tensor
+    pitch: tf.Tensor
+    height: tf.Tensor
+    width: tf.Tensor
+
+    def values(self):
+        """The attributes in their order."""
+        return self.scale, self.start, self.pitch, self.height, self.width
 
     def take(self, roi):
         """start, pitch, height and width of the RoIs `roi`."""
         return [tf.gather(values, roi) for values in (self.start, self.pitch, self.height, self.width)]
 
 
-# Where RoIAlign samples: a regular grid of points in each bin of each RoI (section 3 of the paper).
-#
+def locate_maps(features, rois):
+    """The `RoIMaps` of `rois` (a `PyramidRoIs`) on maps [B, H_l, W_l, C]."""
+    shapes = tf.stack([tf.shape(level) for level in features])
+    starts = tf.cumsum(tf.reduce_prod(shapes[:, :3], axis=1), exclusive=True)
+    sizes = tf.gather(shapes, rois.level)
+    scale = tf.gather(tf.constant(rois.scales, tf.float32), rois.level)
+    height, width = sizes[:, 1], sizes[:, 2]
+    start = tf.gather(starts, rois.level) + rois.image * height * width
+    if rois.padded_size is not None:
+        own = tf.gather(tf.cast(rois.padded_size, tf.float32), rois.image) * scale[:, None]
+        own = tf.cast(tf.math.ceil(own), tf.int32)
+        height, width = tf.minimum(height, own[:, 0]), tf.minimum(width, own[:, 1])
+    return RoIMaps(scale, start, sizes[:, 2], height, width)
 
+
+@dataclasses.dataclass
 class SampleGrid:
-    """The samples of R RoIs, in cells of each one's own map.
-
-    Args:
-        boxes: float32 [R, 4], in cells.
-        output_size, sampling_ratio, aligned: as in `roi_align`.
-        bin_step: as in `pyramid_roi_align`.
+    """Where RoIAlign samples: a regular grid of points in each bin of R RoIs (section 3), in cells of each RoI's own map.
 
     Attributes:
+        first: float32 [R, 2] = (x, y), the start of the first bin.
+        bins: float32 [R, 2], the cells from one bin to the next (x, y), if `bin_step` is 1.
+        pools: bool [R, 1 or 2], whether an RoI has samples at all (along x and y).
         out: bins per side.
         ratio: samples per bin side, 0 where they follow from the bin's size.
-        bins: float32 [R, 2], the cells from one bin to the next (x, y), if `bin_step` is 1.
+        bin_step: as in `pyramid_roi_align`.
     """
 
-    def __init__(self, boxes, output_size, sampling_ratio, aligned, bin_step):
-        self.out, self.ratio, self.step = output_size, sampling_ratio, bin_step
-        finite = tf.reduce_all(tf.math.is_finite(boxes), axis=1, keepdims=True)
-        boxes = tf.where(finite, boxes, 0.0)
-        self.first = boxes[:, :2] - (0.5 if aligned else 0.0)
-        sides = boxes[:, 2:] - boxes[:, :2]
-        self.bins = (sides if aligned else tf.maximum(sides, 1.0)) / (output_size * bin_step)
-        # Of no samples the mean is 0: so is the pooled value of a box that has no area, where the ratio is adaptive.
-        self.pools = finite if sampling_ratio else finite & (self.bins > 0.0)
+    first: tf.Tensor
+    bins: tf.Tensor
+    pools: tf.Tensor
+    out: int
+    ratio: int
+    bin_step: int
+
+    def values(self):
+        """The attributes in their order."""
+        return self.first, self.bins, self.pools, self.out, self.ratio, self.bin_step
 
     def counts(self, roi, axis):
         """int32 [r], samples per bin along an axis (0: x, 1: y) of the RoIs `roi` [r]."""
@@ -94,13 +127,24 @@ class SampleGrid:
         """
         first, bins = (tf.gather(values[:, axis], roi)[:, None, None] for values in (self.first, self.bins))
         # The order of these operations is the reference systems': rounding decides whether a sample is on the map.
-        bin_starts = first + tf.range(self.out * self.step, delta=self.step, dtype=tf.float32)[None, :, None] * bins
+        bin_starts = first + tf.range(self.out * self.bin_step, delta=self.bin_step, dtype=tf.float32)[None, :, None] * bins
         position = bin_starts + (sample + 0.5) * bins / count
         end = tf.cast(length, tf.float32)[:, None, None]
         pools = tf.gather(self.pools[:, min(axis, self.pools.shape[1] - 1)], roi)[:, None, None]
         pools &= sample < count
         share = tf.cast((position >= -1.0) & (position <= end) & pools, tf.float32) / count
         return tf.clip_by_value(position, 0.0, tf.maximum(end - 1.0, 0.0)), share
+
+
+def make_sample_grid(boxes, output_size, sampling_ratio, aligned, bin_step):
+    """The `SampleGrid` of boxes float32 [R, 4] in cells; the other arguments as in `pyramid_roi_align`."""
+    finite = tf.reduce_all(tf.math.is_finite(boxes), axis=1, keepdims=True)
+    boxes = tf.where(finite, boxes, 0.0)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    bins = (sides if aligned else tf.maximum(sides, 1.0)) / (output_size * bin_step)
+    # Of no samples the mean is 0: so is the pooled value of a box that has no area, where the ratio is adaptive.
+    pools = finite if sampling_ratio else finite & (bins > 0.0)
+    return SampleGrid(boxes[:, :2] - (0.5 if aligned else 0.0), bins, pools, output_size, sampling_ratio, bin_step)
 
 
 def neighbours(position, length):
@@ -111,22 +155,10 @@ def neighbours(position, length):
     return tf.stack([low, tf.minimum(low + 1.0, last)], axis=-1), tf.stack([1.0 - fraction, fraction], axis=-1)
 
 
-CHUNK = 128  # RoIs gathered at a time: about 100 MB of float32 at 7x7 bins, 2x2 samples and 256 channels
-
-
-def gather_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step=1):
-    """Pools `rois` (a `PyramidRoIs`) from maps [B, H_l, W_l, C]: [R, output_size, output_size, C] in their dtype."""
-    maps = RoIMaps(features, rois)
-    grid = SampleGrid(rois.boxes * maps.scale[:, None], output_size, sampling_ratio, aligned, bin_step)
-
-    @tf.custom_gradient
-    def pool(table):
-        def backward(upstream):
-            return _scatter(upstream, tf.shape(table), maps, grid, table.dtype)
-
-        return _gather(table, maps, grid), backward
-
-    return pool(cell_table(features))
+def _maps_and_grid(values):
+    """The `RoIMaps` and the `SampleGrid` whose attributes are `values`."""
+    fields = len(dataclasses.fields(RoIMaps))
+    return RoIMaps(*values[:fields]), SampleGrid(*values[fields:])
 
 
 def _rois_at_a_time(grid):
@@ -180,7 +212,34 @@ def _chunks(count, size):
     return tf.reshape(tf.minimum(tf.range(chunks * size), count - 1), [-1, size])
 
 
-def _gather(table, maps, grid):
+def _scatter(upstream, table, *values):
+    """The gradient of `_gather` with respect to the table, accumulated in float32."""
+    maps, grid = _maps_and_grid(values)
+    count, channels, out = tf.shape(maps.start)[0], upstream.shape[-1], grid.out
+    chunks = _chunks(count, tf.maximum(tf.minimum(_rois_at_a_time(grid), count), 1))
+
+    def add(chunk, gradient):
+        roi = chunks[chunk]
+        index, y_weights, x_weights = _patch(roi, maps, grid)
+        # The last chunk repeats an RoI to fill up: it counts once.
+        fresh = chunk * tf.shape(roi)[0] + tf.range(tf.shape(roi)[0]) < count
+        share = tf.cast(tf.gather(upstream, roi), tf.float32) * tf.cast(fresh, tf.float32)[:, None, None, None]
+        rows = tf.matmul(x_weights[:, None], share, transpose_a=True)  # [r, out, kx, C]
+        rows = tf.reshape(rows, [tf.shape(roi)[0], out, tf.shape(index)[2] * channels])
+        flat = tf.reshape(tf.matmul(y_weights, rows, transpose_a=True), [-1, channels])
+        return chunk + 1, tf.tensor_scatter_nd_add(gradient, tf.reshape(index, [-1, 1]), flat)
+
+    start = (tf.constant(0), tf.zeros(tf.shape(table)))
+    shapes = (tf.TensorShape([]), tf.TensorShape([None, channels]))
+    _, gradient = tf.while_loop(
+        lambda chunk, _: chunk < tf.shape(chunks)[0], add, start, shape_invariants=shapes, parallel_iterations=1
+    )
+    return tf.cast(gradient, table.dtype)
+
+
+@with_gradient("MrcnnTf>GatherRoIAlign", _scatter)
+def _gather(table, *values):
+    maps, grid = _maps_and_grid(values)
     count, channels = tf.shape(maps.start)[0], table.shape[-1]
     out, size = grid.out, tf.minimum(_rois_at_a_time(grid), tf.shape(maps.start)[0])
 
@@ -203,53 +262,6 @@ def _gather(table, maps, grid):
 
     # Of no chunks map_fn can't make a tensor.
     return tf.cond(count > 0, pool_chunks, lambda: tf.zeros([0, out, out, channels], table.dtype))
-
-
-def _scatter(upstream, table_shape, maps, grid, dtype):
-    """The gradient of `_gather` with respect to the table, accumulated in float32."""
-    count, channels, out = tf.shape(maps.start)[0], upstream.shape[-1], grid.out
-    chunks = _chunks(count, tf.maximum(tf.minimum(_rois_at_a_time(grid), count), 1))
-
-    def add(chunk, gradient):
-        roi = chunks[chunk]
-        index, y_weights, x_weights = _patch(roi, maps, grid)
-        # The last chunk repeats an RoI to fill up: it counts once.
-        fresh = chunk * tf.shape(roi)[0] + tf.range(tf.shape(roi)[0]) < count
-        share = tf.cast(tf.gather(upstream, roi), tf.float32) * tf.cast(fresh, tf.float32)[:, None, None, None]
-        rows = tf.matmul(x_weights[:, None], share, transpose_a=True)  # [r, out, kx, C]
-        rows = tf.reshape(rows, [tf.shape(roi)[0], out, tf.shape(index)[2] * channels])
-        flat = tf.reshape(tf.matmul(y_weights, rows, transpose_a=True), [-1, channels])
-        return chunk + 1, tf.tensor_scatter_nd_add(gradient, tf.reshape(index, [-1, 1]), flat)
-
-    start = (tf.constant(0), tf.zeros(table_shape))
-    shapes = (tf.TensorShape([]), tf.TensorShape([None, channels]))
-    _, gradient = tf.while_loop(
-        lambda chunk, _: chunk < tf.shape(chunks)[0], add, start, shape_invariants=shapes, parallel_iterations=1
-    )
-    return tf.cast(gradient, dtype)
-
-
-# RoIAlign from stock operations whose shapes don't depend on values, for compilers: XLA and TFLite.
-#
-# How many cells an RoI covers is known at run time only, how many a sample touches always: four. So the first sample of
-# every bin is pooled, then the second, and so on: a compiler makes one kernel of the four lookups, and with the
-# adaptive ratio it is the number of turns that depends on the boxes.
-#
-
-def static_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step=1):
-    """Pools `rois` (a `PyramidRoIs`) from maps [B, H_l, W_l, C]: [R, output_size, output_size, C] in their dtype."""
-    maps = RoIMaps(features, rois)
-    grid = SampleGrid(rois.boxes * maps.scale[:, None], output_size, sampling_ratio, aligned, bin_step)
-    samples = _Samples(maps, grid)
-
-    @tf.custom_gradient
-    def pool(table):
-        def backward(upstream):
-            return tf.cast(_static_scatter(tf.cast(upstream, tf.float32), tf.shape(table), samples), table.dtype)
-
-        return tf.cast(_static_gather(table, samples), table.dtype), backward
-
-    return pool(cell_table(features))
 
 
 class _Samples:
@@ -280,18 +292,9 @@ class _Samples:
         return tf.cast(cells[:, :, 0], tf.int32), (weights * share[..., None])[:, :, 0]
 
 
-def _static_gather(table, samples):
-    def add(turn, pooled):
-        for index, weight in samples.corners(turn):
-            pooled += tf.cast(tf.gather(table, index), tf.float32) * weight[..., None]
-        return turn + 1, pooled
-
-    out = samples.grid.out
-    return _repeated(add, samples, tf.zeros([tf.size(samples.roi), out, out, table.shape[-1]]))
-
-
-def _static_scatter(upstream, table_shape, samples):
-    """The gradient of `_gather` with respect to the table."""
+def _static_scatter(upstream, table, *values):
+    """The gradient of `_static_gather` with respect to the table."""
+    samples, upstream = _Samples(*_maps_and_grid(values)), tf.cast(upstream, tf.float32)
     channels = upstream.shape[-1]
 
     def add(turn, gradient):
@@ -300,7 +303,21 @@ def _static_scatter(upstream, table_shape, samples):
             gradient = tf.tensor_scatter_nd_add(gradient, tf.reshape(index, [-1, 1]), share)
         return turn + 1, gradient
 
-    return _repeated(add, samples, tf.zeros(table_shape))
+    return tf.cast(_repeated(add, samples, tf.zeros(tf.shape(table))), table.dtype)
+
+
+@with_gradient("MrcnnTf>StaticRoIAlign", _static_scatter)
+def _static_gather(table, *values):
+    samples = _Samples(*_maps_and_grid(values))
+
+    def add(turn, pooled):
+        for index, weight in samples.corners(turn):
+            pooled += tf.cast(tf.gather(table, index), tf.float32) * weight[..., None]
+        return turn + 1, pooled
+
+    out = samples.grid.out
+    pooled = _repeated(add, samples, tf.zeros([tf.size(samples.roi), out, out, table.shape[-1]]))
+    return tf.cast(pooled, table.dtype)
 
 
 def _repeated(add, samples, result):

@@ -10,8 +10,9 @@ import dataclasses
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.ops.gradients import with_gradient
 from mrcnn_tf.ops.roi_align import pyramid_roi_align
-from mrcnn_tf.ops.roi_align_stock import RoIMaps, cell_table
+from mrcnn_tf.ops.roi_align_stock import cell_table, locate_maps
 
 CHUNK = 32 * 2**20  # bytes of gathered cells at a time; a single RoI may need more
 
@@ -37,14 +38,8 @@ def roi_pool(features, rois, output_size):
             f"RoIPool got {len(features)} feature maps and {len(rois.scales)} scales: give one scale a map."
         )
     features = [tf.convert_to_tensor(level) for level in features]
-    maps = RoIMaps(features, rois)
-    bins = _Bins(*_quantised(rois), maps, output_size)
-
-    @tf.custom_gradient
-    def pool(table):
-        return _pool(table, bins), lambda upstream: _unpool(table, bins, upstream)
-
-    return pool(cell_table(features))
+    bins = _make_bins(*_quantised(rois), locate_maps(features, rois), output_size)
+    return _pool(cell_table(features), *bins.values())
 
 
 def quantised_boxes(rois):
@@ -99,26 +94,37 @@ class _Patch:
     filled: tf.Tensor
 
 
+@dataclasses.dataclass
 class _Bins:
-    """First and last cell of each bin of each RoI, and the chunks in which RoIs are pooled, large bins first."""
+    """First and last cell of each bin of each RoI, and the order in which RoIs are pooled, large bins first.
 
-    def __init__(self, first, size, maps, out):
-        self.maps, self.out = maps, out
-        finite = tf.reduce_all(tf.math.is_finite(first) & tf.math.is_finite(size), axis=1)
-        first, size = tf.where(finite[:, None], first, 0.0), tf.where(finite[:, None], size, 0.0)
-        # In float32 some products miss a whole number, and the bin takes in a further cell. To have the same as the
-        # reference, the quotient must be the nearest float32. In a graph TensorFlow multiplies with the reciprocal
-        # instead of dividing by a constant; in float64 that is near enough to be rounded alike.
-        edge = tf.range(out, dtype=tf.float32)
-        side = tf.cast(tf.cast(size, tf.float64) / out, tf.float32)[..., None]
-        low = tf.floor(edge * side) + first[..., None]
-        high = tf.math.ceil((edge + 1.0) * side) + first[..., None]
-        limit = tf.cast(tf.stack([maps.width, maps.height], axis=1), tf.float32)[..., None]
-        self.low = tf.cast(tf.clip_by_value(low, 0.0, limit), tf.int32)  # [R, 2, out]
-        self.high = tf.cast(tf.clip_by_value(high, 0.0, limit), tf.int32)  # the first cell after the bin
-        self.cells = tf.maximum(tf.reduce_max(self.high - self.low, axis=2), 1)  # [R, 2] of the largest bin
-        self.order = tf.argsort(tf.reduce_max(self.cells, axis=1), direction="DESCENDING")
-        self.count = tf.shape(first)[0]
+    Attributes:
+        start, pitch: int32 [R], where each RoI's map lies in the table of cells, see `RoIMaps`.
+        low, high: int32 [R, 2, out], a bin's first cell along x and y, and the first cell after it.
+        cells: int32 [R, 2], width and height of an RoI's largest bin.
+        order: int32 [R], the RoIs by falling size.
+    """
+
+    start: tf.Tensor
+    pitch: tf.Tensor
+    low: tf.Tensor
+    high: tf.Tensor
+    cells: tf.Tensor
+    order: tf.Tensor
+
+    def values(self):
+        """The attributes in their order."""
+        return self.start, self.pitch, self.low, self.high, self.cells, self.order
+
+    @property
+    def out(self):
+        """Bins per side."""
+        return self.low.shape[2]
+
+    @property
+    def count(self):
+        """R."""
+        return tf.shape(self.order)[0]
 
     def chunk(self, done, row_bytes):
         """The next RoIs [r] after the first `done` in order; none has larger bins than the first of them."""
@@ -129,8 +135,7 @@ class _Bins:
 
     def patch(self, roi):
         """A `_Patch` of the RoIs `roi`, their bins in the order (RoI, row, column)."""
-        start, pitch, _, _ = self.maps.take(roi)
-        low, high = tf.gather(self.low, roi), tf.gather(self.high, roi)
+        start, pitch, low, high = (tf.gather(values, roi) for values in (self.start, self.pitch, self.low, self.high))
         width, height = tf.unstack(tf.reduce_max(tf.gather(self.cells, roi), axis=0))
         columns, rows = (
             tf.maximum(tf.minimum(low[:, axis, :, None] + tf.range(length), high[:, axis, :, None] - 1), 0)
@@ -143,27 +148,27 @@ class _Bins:
         return _Patch(tf.reshape(index, [-1, width * height]), tf.reshape(filled, [-1, 1]))
 
 
-def _pool(table, bins):
-    out, channels = bins.out, table.shape[-1]
+def _make_bins(first, size, maps, out):
+    """The `_Bins` of RoIs float32 [R, 2] = (x, y): first cells and sizes; `out` bins per side."""
+    finite = tf.reduce_all(tf.math.is_finite(first) & tf.math.is_finite(size), axis=1)
+    first, size = tf.where(finite[:, None], first, 0.0), tf.where(finite[:, None], size, 0.0)
+    # In float32 some products miss a whole number, and the bin takes in a further cell. To have the same as the
+    # reference, the quotient must be the nearest float32. In a graph TensorFlow multiplies with the reciprocal
+    # instead of dividing by a constant; in float64 that is near enough to be rounded alike.
+    edge = tf.range(out, dtype=tf.float32)
+    side = tf.cast(tf.cast(size, tf.float64) / out, tf.float32)[..., None]
+    low = tf.floor(edge * side) + first[..., None]
+    high = tf.math.ceil((edge + 1.0) * side) + first[..., None]
+    limit = tf.cast(tf.stack([maps.width, maps.height], axis=1), tf.float32)[..., None]
+    low, high = (tf.cast(tf.clip_by_value(values, 0.0, limit), tf.int32) for values in (low, high))
+    cells = tf.maximum(tf.reduce_max(high - low, axis=2), 1)
+    order = tf.argsort(tf.reduce_max(cells, axis=1), direction="DESCENDING")
+    return _Bins(maps.start, maps.pitch, low, high, cells, order)
 
-    def add(done, pooled):
-        roi = bins.chunk(done, channels * table.dtype.size)
-        patch = bins.patch(roi)
-        maximum = tf.reduce_max(tf.gather(table, patch.index), axis=1)
-        maximum = tf.where(patch.filled, maximum, tf.zeros([], table.dtype))
-        length = tf.shape(roi)[0]
-        return done + length, pooled.write(pooled.size(), tf.reshape(maximum, [length, out, out, channels]))
 
-    shape = [None, out, out, channels]
-    pooled = tf.TensorArray(table.dtype, 1, dynamic_size=True, infer_shape=False, element_shape=shape)
-    pooled = pooled.write(0, tf.zeros([0, *shape[1:]], table.dtype))  # of no chunks there would be no concatenation
-    _, pooled = tf.while_loop(lambda done, _: done < bins.count, add, (0, pooled), parallel_iterations=1)
-    return tf.gather(pooled.concat(), tf.argsort(bins.order))
-
-
-def _unpool(table, bins, upstream):
+def _unpool(upstream, table, *values):
     """The gradient of `_pool` with respect to the table, accumulated in float32; the cells are gathered again."""
-    channels = table.shape[-1]
+    bins, channels = _Bins(*values), table.shape[-1]
 
     def add(done, gradient):
         roi = bins.chunk(done, channels * table.dtype.size)
@@ -179,3 +184,23 @@ def _unpool(table, bins, upstream):
     start = (tf.constant(0), tf.zeros(tf.size(table)))
     _, gradient = tf.while_loop(lambda done, _: done < bins.count, add, start, parallel_iterations=1)
     return tf.cast(tf.reshape(gradient, tf.shape(table)), table.dtype)
+
+
+@with_gradient("MrcnnTf>RoIPool", _unpool)
+def _pool(table, *values):
+    bins = _Bins(*values)
+    out, channels = bins.out, table.shape[-1]
+
+    def add(done, pooled):
+        roi = bins.chunk(done, channels * table.dtype.size)
+        patch = bins.patch(roi)
+        maximum = tf.reduce_max(tf.gather(table, patch.index), axis=1)
+        maximum = tf.where(patch.filled, maximum, tf.zeros([], table.dtype))
+        length = tf.shape(roi)[0]
+        return done + length, pooled.write(pooled.size(), tf.reshape(maximum, [length, out, out, channels]))
+
+    shape = [None, out, out, channels]
+    pooled = tf.TensorArray(table.dtype, 1, dynamic_size=True, infer_shape=False, element_shape=shape)
+    pooled = pooled.write(0, tf.zeros([0, *shape[1:]], table.dtype))  # of no chunks there would be no concatenation
+    _, pooled = tf.while_loop(lambda done, _: done < bins.count, add, (0, pooled), parallel_iterations=1)
+    return tf.gather(pooled.concat(), tf.argsort(bins.order))

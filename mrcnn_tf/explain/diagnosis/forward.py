@@ -1,4 +1,7 @@
-"""What training would teach the model on one image: matched anchors, sampled RoIs and the heads' targets."""
+"""A model's own layers on one image: the forward pass of `detect`, training's draw of RoIs, and RoIAlign's bins.
+
+Everything is a batch of one, with boxes in pixels of the network's input until `ImageTransform` moves them.
+"""
 
 import dataclasses
 
@@ -9,14 +12,12 @@ from mrcnn_tf.model.rois import foreground
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.matching import image_seeds
 from mrcnn_tf.ops.roi_align import PyramidRoIs
-from mrcnn_tf.ops.roi_align_stock import RoIMaps, SampleGrid
+from mrcnn_tf.ops.roi_align_stock import locate_maps, make_sample_grid
 from mrcnn_tf.ops.roi_pool import quantised_boxes
 
-# What every stage of a model gives for one image, by the model's own layers, in one graph as in `detect`.
-#
 
 def run_forward(model, image):
-    """The tensors of every stage, a batch of one, boxes in pixels of the network's input.
+    """Compute the tensors of every stage.
 
     The graph is `detect`'s with more outputs. In eager mode convolutions aren't fused with what follows, and numbers
     would differ from `detect`'s in their last bits.
@@ -26,220 +27,231 @@ def run_forward(model, image):
         image: uint8 [H, W, 3].
 
     Returns:
-        A dictionary: `inputs` (what `Preprocess` gives), `normalized` [1, h, w, 3], `maps` (the backbone's) and
-        `features` (what RPN and heads read), `logits` and `deltas` (of the RPN, lists over levels), `candidates` and
-        `proposals` (see layers/rpn.py), `class_logits`, `box_deltas` and `class_candidates` (see layers/box_head.py),
-        and `outputs` (what `MaskRCNN.detections` gives).
+        A dictionary: `inputs` (what `Preprocess` gives), `normalized` [1, h, w, 3], `backbone_maps` and `features`
+        (what RPN and heads read), `rpn_logits` and `rpn_deltas` (lists over levels), the RPN's `candidates` and
+        `proposals`, the box head's `class_logits`, `box_deltas` and `class_candidates`, and `outputs` (what
+        `MaskRCNN.detections` gives).
     """
-    function = tf.function(lambda pixels: _stages(model, pixels), autograph=False)
+    function = tf.function(lambda pixels: _compute_tensors(model, pixels), autograph=False)
     return function.get_concrete_function(tf.TensorSpec([None, None, 3], tf.uint8))(tf.constant(image))
 
 
-def input_extent(model, inputs):
-    """int32 [B, 2]: what proposals and detections are clipped to, in the pixels of the model's own boxes."""
-    return inputs["image_size"] - int(model.box_ends[-1])
-
-
-def _stages(model, pixels):
+def _compute_tensors(model, pixels):
     inputs = model.preprocess(pixels)
     normalized = model.preprocess.normalize(inputs["image"], inputs["image_size"])
     maps = model.backbone(normalized)
     features = model.fpn(maps) if model.fpn else maps[-1:]
     logits, deltas = model.rpn.scores(features)
-    extent = input_extent(model, inputs)
+    extent = _clipping_size(model, inputs)
     proposals = model.rpn.propose(features, logits, deltas, extent)
     class_logits, box_deltas = model.box_head(model.box_features(features, proposals.boxes))
     return {
         "inputs": inputs,
         "normalized": normalized,
-        "maps": maps,
+        "backbone_maps": maps,
         "features": features,
-        "logits": logits,
-        "deltas": deltas,
-        "candidates": model.rpn.candidates(features, logits, deltas, extent),
+        "rpn_logits": logits,
+        "rpn_deltas": deltas,
+        "candidates": model.rpn.decode_best(features, logits, deltas, extent),
         "proposals": proposals,
         "class_logits": class_logits,
         "box_deltas": box_deltas,
-        "class_candidates": model.box_head.candidates(class_logits, box_deltas, proposals, extent),
+        "class_candidates": model.box_head.decode_boxes(class_logits, box_deltas, proposals, extent),
         "outputs": model.detections_in(features, logits, deltas, inputs),
     }
 
 
-def level_names(model):
+def _clipping_size(model, inputs):
+    """int32 [1, 2]: what proposals and detections are clipped to, in the pixels of the model's own boxes."""
+    return model.box_limits(inputs["image_size"])
+
+
+def name_levels(model):
     """Names of the maps that RPN and heads read: P2 to P6, or the backbone's last."""
     return [f"P{level}" for level in range(2, 7)] if model.fpn else [model.config.features]
 
 
-def find_non_finite(seen, names):
-    """Names of the stages whose output holds NaN or infinity, in the order of the computation."""
-    stages = [("the normalised image", seen["normalized"])]
-    stages += [(f"the backbone's C{2 + place}", values) for place, values in enumerate(seen["maps"])]
-    if len(names) > 1:
-        stages += [(f"the pyramid's {name}", values) for name, values in zip(names, seen["features"], strict=True)]
-    for what in ("logits", "deltas"):
-        stages += [(f"the RPN's {what} on {name}", values) for name, values in zip(names, seen[what], strict=True)]
-    stages += [("the box head's class logits", seen["class_logits"]), ("the box head's deltas", seen["box_deltas"])]
-    for name in ("masks", "keypoints"):
-        if name in seen["outputs"]:
-            stages.append((f"the {name[:-1]} head's {name}", seen["outputs"][name]))
-    if "semantic_logits" in seen["outputs"]:
-        stages.append(("the semantic head's logits", seen["outputs"]["semantic_logits"]))
+def find_roi_layer(model):
+    """The box head's `RoILayer`, which on C4 lies inside `Res5`."""
+    return getattr(model.box_features, "roi_layer", model.box_features)
+
+
+def find_non_finite(tensors, level_names):
+    """Names of the stages of `run_forward` whose output holds NaN or infinity, in the order of the computation."""
+    maps, features, outputs = tensors["backbone_maps"], tensors["features"], tensors["outputs"]
+    stages = [("the normalised image", tensors["normalized"])]
+    stages += [(f"the backbone's C{level}", values) for level, values in enumerate(maps, 2)]
+    if len(level_names) > 1:
+        stages += [(f"the pyramid's {name}", values) for name, values in zip(level_names, features, strict=True)]
+    for kind in ("logits", "deltas"):
+        for name, values in zip(level_names, tensors[f"rpn_{kind}"], strict=True):
+            stages.append((f"the RPN's {kind} on {name}", values))
+    stages += [("the box head's class logits", tensors["class_logits"])]
+    stages += [("the box head's deltas", tensors["box_deltas"])]
+    stages += [(f"the {name[:-1]} head's {name}", outputs[name]) for name in ("masks", "keypoints") if name in outputs]
+    if "semantic_logits" in outputs:
+        stages.append(("the semantic head's logits", outputs["semantic_logits"]))
     return [name for name, values in stages if not np.isfinite(np.asarray(tf.cast(values, tf.float32))).all()]
+
+
+class ImageTransform:
+    """Moves boxes between the network's input and the original image.
+
+    Args:
+        model: a `MaskRCNN`.
+        inputs: what its `Preprocess` gives of the image.
+
+    Attributes:
+        input_size: (h, w) of the resized image, pixels, without padding.
+        ratio: [4] float32, pixels of the original image per pixel of the input, along x, y, x, y.
+    """
+
+    def __init__(self, model, inputs):
+        self.input_size = tuple(int(side) for side in inputs["image_size"].numpy()[0])
+        height, width = inputs["original_size"].numpy()[0]
+        x, y = np.float32(width) / np.float32(self.input_size[1]), np.float32(height) / np.float32(self.input_size[0])
+        self.ratio, self._half_open_offset = np.array([x, y, x, y], np.float32), model.half_open_offset
+
+    def to_original(self, boxes):
+        """The model's boxes [..., 4] (a tensor) in pixels of the original image, numpy."""
+        return (np.asarray(boxes, np.float32) + self._half_open_offset) * self.ratio
+
+    def to_training_inputs(self, truth):
+        """`GroundTruthObjects` as training has them: tensors `boxes`, `classes`, `crowd`, `masks`, `keypoints`.
+
+        All are [1, G, ...], boxes as the model's own; without an object there is one of padding.
+        """
+        inputs = {
+            "boxes": truth.boxes / self.ratio - self._half_open_offset,
+            "classes": truth.classes.astype(np.int32),
+            "crowd": truth.crowd,
+        }
+        if truth.masks is not None:
+            inputs["masks"] = truth.masks
+        if truth.keypoints is not None:
+            inputs["keypoints"] = truth.keypoints / np.r_[self.ratio[:2], 1].astype(np.float32)
+        if not len(truth):  # a batch has room for one object at least, so the layers count on it
+            inputs = {name: np.zeros((1, *values.shape[1:]), values.dtype) for name, values in inputs.items()}
+        return {name: tf.convert_to_tensor(values[None]) for name, values in inputs.items()}
 
 
 @dataclasses.dataclass
 class AnchorMatches:
-    """The anchors of all levels, one after the other, against the ground truth.
+    """The anchors of all levels, one after the other, against the ground truth."""
 
-    Attributes:
-        matches: [A] int32, the object that an anchor learns, `ops.matching.BACKGROUND` or `ops.matching.IGNORED`.
-        best_iou: [G] float32, the IoU of each object with the anchor that overlaps it most.
-    """
+    matches: np.ndarray  # [A] int32, the object that an anchor learns, or `ops.matching`'s `BACKGROUND` or `IGNORED`
+    best_iou: np.ndarray  # [G] float32, the IoU of each object with the anchor that overlaps it most
 
-    matches: np.ndarray
-    best_iou: np.ndarray
+
+def match_anchors(model, tensors, truth):
+    """`AnchorMatches` of the tensors of `run_forward` and the ground truth as training has it."""
+    anchors, _, matches = model.rpn.matched_anchors(
+        tensors["features"], truth["boxes"], truth["classes"] > 0, truth["crowd"]
+    )
+    anchors = np.asarray(anchors).reshape(-1, 4)
+    boxes = truth["boxes"][0][truth["classes"][0] > 0]
+    best = [box_ops.iou(anchors, box).numpy().max(initial=0) for box in boxes]
+    return AnchorMatches(matches.numpy()[0], np.array(best, np.float32))
 
 
 @dataclasses.dataclass
 class TrainingRoIs:
-    """R RoIs as training would draw them for this image in its first step; positives come first.
+    """R RoIs as training would draw them for this image in its first step; the p positives come first."""
 
-    Attributes:
-        boxes: [R, 4] pixels of the original image.
-        classes: [R] int32, 0 is the background.
-        truth: [R] int32, the object that a positive RoI learns.
-        positive: [R] bool.
-        mask_targets, masks: [p, M, M] float32 0..1 of the p positives, what the mask head should say and what it says
-            of that class; None without a mask head or masks.
-        keypoint_cells, keypoint_counts: [p, P] int32, the cell of the heatmap (row * side + column) that each keypoint
-            lies in, and bool, whether it counts; None without a keypoint head or keypoints.
-        heatmaps: [p, P, side, side] float32, the keypoint head's logits.
-    """
-
-    boxes: np.ndarray
-    classes: np.ndarray
-    truth: np.ndarray
-    positive: np.ndarray
+    boxes: np.ndarray  # [R, 4] pixels of the original image
+    classes: np.ndarray  # [R] int32, 0 is the background
+    objects: np.ndarray  # [R] int32, index of the object that a positive RoI learns
+    positive: np.ndarray  # [R] bool
+    # [p, M, M] float32 0..1, for the RoI's class; None without a mask head or masks.
     mask_targets: np.ndarray | None = None
-    masks: np.ndarray | None = None
+    predicted_masks: np.ndarray | None = None
+    # Of the keypoint head; None without one or without keypoints: [p, P] int32, the cell of the heatmap (row * side +
+    # column) that each keypoint lies in, [p, P] bool, whether it counts, and [p, P, side, side] float32 logits.
     keypoint_cells: np.ndarray | None = None
-    keypoint_counts: np.ndarray | None = None
+    keypoint_valid: np.ndarray | None = None
     heatmaps: np.ndarray | None = None
 
 
-def match_anchors(model, seen, truth):
-    """`AnchorMatches` of the tensors of a `trace` and the ground truth as training has it."""
-    anchors, _, matches = model.rpn.matched_anchors(
-        seen["features"], truth["boxes"], truth["classes"] > 0, truth["crowd"]
-    )
-    anchors = np.asarray(anchors).reshape(-1, 4)
-    real = truth["boxes"][0][truth["classes"][0] > 0]
-    best = [box_ops.iou(anchors, box).numpy().max(initial=0) for box in real]
-    return AnchorMatches(matches.numpy()[0], np.array(best, np.float32))
-
-
-def sample_training_rois(model, seen, truth, frame):
-    """`SampledRoIs`: the training's proposals, its draw in the first step, and the heads on it.
+def sample_training_rois(model, tensors, truth, transform):
+    """`TrainingRoIs`: the training's proposals, its draw in the first step, and the heads on it.
 
     Args:
         model: a `MaskRCNN`.
-        seen: the tensors of a `trace`.
+        tensors: of `run_forward`.
         truth: the ground truth as training has it.
-        frame: between the network's input and the original image.
+        transform: the `ImageTransform`.
     """
-    features = seen["features"]
-    extent = input_extent(model, seen["inputs"])
-    proposals = model.rpn.propose(features, seen["logits"], seen["deltas"], extent, training=True)
+    features, extent = tensors["features"], _clipping_size(model, tensors["inputs"])
+    proposals = model.rpn.propose(features, tensors["rpn_logits"], tensors["rpn_deltas"], extent, training=True)
     seeds = image_seeds(model.seed, 0, [0])
     rois = model.roi_sampler(proposals, truth["boxes"], truth["classes"], truth["crowd"], seeds)
     drawn = rois.drawn.numpy()[0]
     positive = (rois.positive.numpy()[0] & drawn)[drawn]
-    found = TrainingRoIs(
-        boxes=frame.original(rois.boxes[0])[drawn],
+    sampled = TrainingRoIs(
+        boxes=transform.to_original(rois.boxes[0])[drawn],
         classes=rois.classes.numpy()[0][drawn],
-        truth=rois.truth.numpy()[0][drawn],
+        objects=rois.truth.numpy()[0][drawn],
         positive=positive,
     )
-    first = foreground(rois, int(positive.sum()))
+    positives = foreground(rois, int(positive.sum()))
     if positive.any() and model.mask_head and "masks" in truth:
-        found.mask_targets = model.mask_head.targets(truth["masks"], truth["boxes"], first).numpy()[0]
-        scores = model.mask_head(model.mask_features(features, first.boxes), first.classes)
-        found.masks = tf.exp(scores.foreground).numpy()[0]
+        sampled.mask_targets = model.mask_head.targets(truth["masks"], truth["boxes"], positives).numpy()[0]
+        scores = model.mask_head(model.mask_features(features, positives.boxes), positives.classes)
+        sampled.predicted_masks = tf.exp(scores.foreground).numpy()[0]
     if positive.any() and model.keypoint_head and "keypoints" in truth:
-        cells, counts = model.keypoint_head.targets(truth["keypoints"], first)
-        heatmaps = model.keypoint_head(model.keypoint_features(features, first.boxes), first.classes)
-        found.keypoint_cells, found.keypoint_counts = cells.numpy()[0], counts.numpy()[0]
-        found.heatmaps = heatmaps.numpy()[0]
-    return found
+        cells, valid = model.keypoint_head.targets(truth["keypoints"], positives)
+        heatmaps = model.keypoint_head(model.keypoint_features(features, positives.boxes), positives.classes)
+        sampled.keypoint_cells, sampled.keypoint_valid = cells.numpy()[0], valid.numpy()[0]
+        sampled.heatmaps = heatmaps.numpy()[0]
+    return sampled
 
-
-# Where the box head's RoI layer samples the maps, as points of the image.
-#
 
 @dataclasses.dataclass
 class RoIBins:
-    """The bins of one RoI and the samples inside them, in pixels of the original image.
+    """The bins of one RoI and the points in them where RoIAlign samples the map, in pixels of the original image."""
 
-    Attributes:
-        box: [4], the RoI.
-        level: the map that it is pooled from, such as "P3".
-        edges_x, edges_y: [S + 1], the borders of the bins.
-        x, y: [n], the columns and rows at whose crossings the map is sampled; empty for RoIPool, which takes the
-            largest cell of each bin. A cell's value stands at the cell's centre; beyond the centres of a map's
-            outermost cells it goes on with their values.
-    """
-
-    box: np.ndarray
-    level: str
-    edges_x: np.ndarray
+    box: np.ndarray  # [4], the RoI
+    level: str  # the map that it is pooled from, such as "P3"
+    edges_x: np.ndarray  # [S + 1], the borders of the bins
     edges_y: np.ndarray
+    # [n], the columns and rows at whose crossings the map is sampled; empty for RoIPool, which takes the largest cell
+    # of each bin. A cell's value stands at its centre; beyond the outermost cells' centres it goes on.
     x: np.ndarray
     y: np.ndarray
 
 
-def locate_roi_bins(model, seen, frame, rois, names):
-    """`RoISamples` of some proposals.
-
-    Args:
-        model: a `MaskRCNN`.
-        seen: the tensors of a `trace`.
-        frame: between the network's input and the original image.
-        rois: [R] ints, which proposals.
-        names: of the maps that RPN and heads read.
-    """
-    if not len(rois):
+def locate_roi_bins(model, tensors, transform, proposals, level_names):
+    """`RoIBins` of some proposals, [R] indices."""
+    if not len(proposals):
         return []
-    layer = getattr(model.box_features, "roi_layer", model.box_features)
-    boxes = tf.gather(seen["proposals"].boxes, rois, axis=1)
-    maps = list(seen["features"][: len(layer.strides)])
+    layer = find_roi_layer(model)
+    boxes = tf.gather(tensors["proposals"].boxes, proposals, axis=1)
+    maps = list(tensors["features"][: len(layer.strides)])
     levels = layer.levels(boxes)
-    where = PyramidRoIs(
-        layer.bounds(maps, boxes, levels)[0],
-        tf.zeros_like(levels[0]),
-        levels[0],
-        [1.0 / stride for stride in layer.strides],
-    )
-    ratio, aligned = layer.sampling
+    scales = [1.0 / stride for stride in layer.strides]
+    rois = PyramidRoIs(layer.bounds(maps, boxes, levels)[0], tf.zeros_like(levels[0]), levels[0], scales)
+    sampling_ratio, aligned = layer.sampling
     if layer.kind != "align":
-        where, aligned = dataclasses.replace(where, boxes=quantised_boxes(where)), True
-    own_maps = RoIMaps(maps, where)
-    grid = SampleGrid(where.boxes * own_maps.scale[:, None], layer.output_size, ratio, aligned, 1)
-    found = []
-    for place, box in enumerate(frame.original(boxes[0])):
-        roi = tf.constant([place])
-        stride = layer.strides[int(levels[0, place])]
-        axes = [_axis(grid, own_maps, roi, axis, stride * frame.ratio[axis]) for axis in (0, 1)]
-        (edges_x, x), (edges_y, y) = axes
+        rois, aligned = dataclasses.replace(rois, boxes=quantised_boxes(rois)), True
+    roi_maps = locate_maps(maps, rois)
+    grid = make_sample_grid(rois.boxes * roi_maps.scale[:, None], layer.output_size, sampling_ratio, aligned, 1)
+    located = []
+    for index, box in enumerate(transform.to_original(boxes[0])):
+        level = int(levels[0, index])
+        (edges_x, x), (edges_y, y) = (
+            _locate_along(grid, roi_maps, tf.constant([index]), axis, layer.strides[level] * transform.ratio[axis])
+            for axis in (0, 1)
+        )
         if layer.kind == "pool":
             x, y = x[:0], y[:0]
-        found.append(RoIBins(box, names[int(levels[0, place])], edges_x, edges_y, x, y))
-    return found
+        located.append(RoIBins(box, level_names[level], edges_x, edges_y, x, y))
+    return located
 
 
-def _axis(grid, maps, roi, axis, pixels):
+def _locate_along(grid, roi_maps, roi, axis, pixels):
     """The bins' borders [S + 1] and the samples [n] of one RoI along an axis (0: x, 1: y); `pixels` are of a cell."""
     samples = int(grid.counts(roi, axis)[0])
-    length = tf.gather(maps.width if axis == 0 else maps.height, roi)
+    length = tf.gather(roi_maps.width if axis == 0 else roi_maps.height, roi)
     share = grid.positions(roi, axis, tf.range(float(samples))[None, None, :], float(samples), length)[1]
     first, step = float(grid.first[roi[0], axis]), float(grid.bins[roi[0], axis])
     edges = (first + step * np.arange(grid.out + 1) + 0.5) * pixels

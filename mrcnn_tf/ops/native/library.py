@@ -79,17 +79,6 @@ def load_custom_ops():
         return None
 
 
-def register_gradient(operation):
-    """A decorator as `tf.RegisterGradient`, for modules that may be imported anew, as notebooks do: the first stays."""
-
-    def register(function):
-        with contextlib.suppress(KeyError):
-            tf.RegisterGradient(operation)(function)
-        return function
-
-    return register
-
-
 def build_and_try(architectures):
     """Builds the library for the CPU and these CUDA architectures, unless it is there, and proves that it loads.
 
