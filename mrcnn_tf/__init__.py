@@ -1,51 +1,46 @@
-"""Mask R-CNN for TensorFlow and Keras 3."""
+"""Mask R-CNN for TensorFlow and Keras 3: the public names.
 
-import pathlib
-import sys
+A name loads the module behind it at its first use, so that `import mrcnn_tf`, `mrcnn-tf --help` and the parts that need no
+TensorFlow don't wait for it. Keras learns of the model's classes as soon as both packages are imported, in either order.
+"""
 
-from mrcnn_tf.common.environment import __version__
-from mrcnn_tf.common.environment import check_environment
-from mrcnn_tf.common.errors import NonFiniteLoss
-from mrcnn_tf.common.errors import UserError
+import importlib
 
-__all__ = [
-    "CocoAP",
-    "Config",
-    "Detections",
-    "MaskRCNN",
-    "NonFiniteLoss",
-    "UserError",
-    "__version__",
-    "coco_dataset",
-    "evaluate",
-    "export_saved_model",
-    "export_tflite",
-    "list_presets",
-    "load_config",
-    "load_model",
-    "make_optimizer",
-    "ops",
-    "show_batch",
-    "train",
-]
+from mrcnn_tf.common.environment import __version__, check_environment
+from mrcnn_tf.common.errors import NonFiniteLoss, UserError
+from mrcnn_tf.common.keras_registration import import_with_keras
+
+_MODULES = {
+    "CocoAP": "mrcnn_tf.evaluation.evaluate_model",
+    "Config": "mrcnn_tf.config.settings",
+    "Detections": "mrcnn_tf.results.detections",
+    "MaskRCNN": "mrcnn_tf.model.mask_rcnn",
+    "coco_dataset": "mrcnn_tf.data.pipeline",
+    "diagnose": "mrcnn_tf.explain.diagnosis.diagnose",
+    "evaluate": "mrcnn_tf.evaluation.evaluate_model",
+    "export_saved_model": "mrcnn_tf.serving.saved_model_export",
+    "export_tflite": "mrcnn_tf.serving.tflite_export",
+    "list_presets": "mrcnn_tf.weights.presets",
+    "load_config": "mrcnn_tf.config.load",
+    "load_model": "mrcnn_tf.training.trainer",
+    "make_optimizer": "mrcnn_tf.training.optimizer",
+    "show_batch": "mrcnn_tf.explain.show_batch",
+    "train": "mrcnn_tf.training.trainer",
+}
+__all__ = ["NonFiniteLoss", "UserError", "__version__", "ops", *_MODULES]
 
 check_environment()
+import_with_keras("mrcnn_tf.model", "mrcnn_tf.training.optimizer")
 
-# In Python everything is imported here, since keras.saving.load_model has to find the classes after `import mrcnn_tf`.
-# The command imports what it needs when it needs it: its help and its complaints don't wait for TensorFlow.
-if pathlib.Path(sys.argv[0]).stem != "mrcnn-tf":
-    from mrcnn_tf import ops
-    from mrcnn_tf.config.load import load_config
-    from mrcnn_tf.config.settings import Config
-    from mrcnn_tf.data.pipeline import coco_dataset
-    from mrcnn_tf.evaluation.evaluate_model import CocoAP
-    from mrcnn_tf.evaluation.evaluate_model import evaluate
-    from mrcnn_tf.explain.show_batch import show_batch
-    from mrcnn_tf.model.mask_rcnn import MaskRCNN
-    from mrcnn_tf.results.detections import Detections
-    from mrcnn_tf.serving.saved_model_export import export_saved_model
-    from mrcnn_tf.serving.tflite_export import export_tflite
-    from mrcnn_tf.training.optimizer import make_optimizer
-    from mrcnn_tf.training.trainer import load_model
-    from mrcnn_tf.training.trainer import train
-    from mrcnn_tf.weights.presets import list_presets
+
+def __getattr__(name):
+    if name == "ops":
+        return importlib.import_module("mrcnn_tf.ops")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'mrcnn_tf' has no attribute '{name}'")
+    value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
