@@ -1,62 +1,44 @@
-"""What travels with an exported model: its classes, its facts, and the files that a TensorFlow Serving reads."""
+"""labels.json, written and read: an exported model's classes, and what else a client needs to read its outputs.
+
+It lies in a SavedModel's assets folder, and a TFLite file carries it inside (`interpreter.append_metadata`).
+"""
 
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
-import tensorflow as tf
-
+from mrcnn_tf.common.categories import Category, parse_categories
 from mrcnn_tf.common.environment import __version__
-from mrcnn_tf.common.files import atomic_write
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import PanopticConfig, ResizeConfig
 
-MODELS_CONFIG = """\
-# For tensorflow_model_server --model_config_file; base_path is where the server sees this folder.
-model_config_list {
-  config {
-    name: %(name)s
-    base_path: %(path)s
-    model_platform: "tensorflow"
-  }
-}
-"""
-
-BATCHING_CONFIG = """\
-# For tensorflow_model_server --enable_batching --batching_parameters_file.
-# One request may hold max_batch_size images; the model runs on up to max_execution_batch_size at once, of one request
-# or of several that wait together, which they do for batch_timeout_micros at most.
-max_batch_size { value: 64 }
-enable_large_batch_splitting { value: true }
-max_execution_batch_size { value: 8 }
-batch_timeout_micros { value: 10000 }
-max_enqueued_batches { value: 64 }
-num_batch_threads { value: 2 }
-# Padding would be looked at as a part of the image: send images of unlike sizes to image_bytes. No allowed_batch_sizes:
-# the server would fill a batch up to one of them with copies of an image, and each copy costs as much as an image.
-pad_variable_length_inputs: false
-"""
+MASK_RULES = ("torchvision", "detectron2")  # of `Detections`
 
 
-def labels_document(model, facts):
-    """The facts that a client needs to make `Detections` of a model's outputs, and a reader to know what it has.
+def labels_document(model, export_options):
+    """The content of labels.json.
 
     Args:
         model: a `MaskRCNN`.
-        facts: of the export, such as precision and input_size; they go before those of the model.
+        export_options: what the export chose, such as precision and input_size, a dictionary of plain JSON.
 
     Returns:
         A dictionary of plain JSON: `categories`, each with its `class` 1..K, `id`, `name`, `keypoints` and `skeleton`;
         `stuff`, each with its `class` 1..S, `id` and `name`, [] without a semantic head; `panoptic`, the rules by which
         it is fused with the instances, None where it isn't; `mask_rule` and `keypoint_offset` as in `Detections`;
         `resize`, `pixel_mean` and `pixel_std`, what the model does to an image by itself; `max_detections`, 0 without a
-        box head; `score_threshold`; the versions `mrcnn_tf` and `tensorflow`; and `facts`.
+        box head; `score_threshold`; the versions `mrcnn_tf` and `tensorflow`; and `export_options`.
     """
+    import tensorflow as tf
+
     config = model.config
-    categories = [{"class": number} | dataclasses.asdict(one) for number, one in enumerate(config.categories, 1)]
     fusible = config.semantic_head and (config.mask_head or not config.box_head)
-    stuff = [{"class": number, "id": one.id, "name": one.name} for number, one in enumerate(config.stuff, 1)]
+    things = enumerate(config.categories, 1)
+    stuff = enumerate(config.stuff if config.semantic_head else [], 1)
     return {
-        "categories": categories,
-        "stuff": stuff if config.semantic_head else [],
+        "categories": [{"class": number} | dataclasses.asdict(category) for number, category in things],
+        "stuff": [{"class": number, "id": category.id, "name": category.name} for number, category in stuff],
         "panoptic": dataclasses.asdict(config.panoptic) if fusible else None,
         "mask_rule": config.conventions.mask_paste,
         "keypoint_offset": config.conventions.keypoint_offset,
@@ -67,42 +49,121 @@ def labels_document(model, facts):
         "score_threshold": config.detections.score_threshold,
         "mrcnn_tf": __version__,
         "tensorflow": tf.__version__,
-        **facts,
+        **export_options,
     }
 
 
 def labels_text(model):
-    """The names of the classes of things, one a line: line n is class n."""
+    """The content of labels.txt, the names of the classes of things: line n is class n."""
     return "".join(" ".join(category.name.split()) + "\n" for category in model.config.categories)
 
 
-def write_assets(model, folder, facts):
+def write_assets(model, folder, export_options):
     """Writes labels.json (`labels_document`) and labels.txt (`labels_text`) into FOLDER/assets.
 
     Args:
-        model, facts: as in `labels_document`.
+        model, export_options: as in `labels_document`.
         folder: of the version that is being written, such as export/1.
     """
     assets = pathlib.Path(folder) / "assets"
     assets.mkdir(parents=True, exist_ok=True)
-    document = json.dumps(labels_document(model, facts), indent=1, ensure_ascii=False)
+    document = json.dumps(labels_document(model, export_options), indent=1, ensure_ascii=False)
     (assets / "labels.json").write_text(document + "\n", encoding="utf-8")
     (assets / "labels.txt").write_text(labels_text(model), encoding="utf-8")
 
 
-def write_server_configs(parent, model_name):
-    """Writes PARENT/models.config and PARENT/batching.config for tensorflow_model_server; one that exists stays.
+@dataclasses.dataclass
+class ExportLabels:
+    """What a client must know about an exported model.
+
+    Attributes:
+        categories: the model's K `Category`s, class 1 first.
+        stuff: the S `Category`s of its semantic head, class 1 first; [] without one.
+        fusion: the `PanopticConfig` by which it fuses instances and stuff; None without a semantic head, and with boxes
+            that have no masks.
+        box_head: bool, whether it detects instances.
+        mask_rule, keypoint_offset: as in `Detections`.
+        resize: the `ResizeConfig` that the model applies to an image by itself.
+        document: all of labels.json, as a dictionary.
+    """
+
+    categories: list[Category]
+    stuff: list[Category]
+    fusion: PanopticConfig | None
+    box_head: bool
+    mask_rule: str
+    keypoint_offset: float
+    resize: ResizeConfig
+    document: dict[str, Any]
+
+
+def read_labels(source):
+    """The `ExportLabels` of an exported model.
 
     Args:
-        parent: the folder of the versions, which the server sees as /models/MODEL_NAME.
-        model_name: by which clients ask for the model.
+        source: labels.json, a folder of a SavedModel or of its numbered versions (the latest counts), or the content
+            of labels.json as a dictionary.
+
+    Raises:
+        UserError: there is no such file, or it isn't one that `mrcnn-tf export` wrote.
     """
-    # A text proto quotes strings as JSON does.
-    quoted = {"name": model_name, "path": f"/models/{model_name}"}
-    quoted = {key: json.dumps(value, ensure_ascii=False) for key, value in quoted.items()}
-    texts = {"models.config": MODELS_CONFIG % quoted, "batching.config": BATCHING_CONFIG}
-    for name, text in texts.items():
-        path = pathlib.Path(parent) / name
-        if not path.exists():
-            with atomic_write(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+    if isinstance(source, dict):
+        return _parse_labels(source, "the model's labels")
+    path = pathlib.Path(source)
+    if path.is_dir():
+        path = latest_version(path) / "assets" / "labels.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} can't be read as labels.json ({error}): give the file from the assets folder of the export."
+        ) from error
+    return _parse_labels(document, path)
+
+
+def latest_version(folder):
+    """pathlib.Path of the SavedModel in a folder: itself, or the highest of its numbered versions.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = pathlib.Path(folder)
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    versions = [path for path in folder.glob("*/") if path.name.isdigit() and (path / "saved_model.pb").is_file()]
+    if not versions:
+        raise UserError(f"There is no SavedModel in {folder}: give the folder that mrcnn-tf export saved-model wrote.")
+    return max(versions, key=lambda path: int(path.name))
+
+
+def _parse_labels(document, source):
+    try:
+        things, stuff = document["categories"], document.get("stuff")  # which older exports lack
+        stuff = _parse_classes(stuff, source) if stuff else []
+        if document["mask_rule"] not in MASK_RULES:
+            raise ValueError(f"a mask_rule of {document['mask_rule']!r}")
+        return ExportLabels(
+            categories=_parse_classes(things, source) if things or not stuff else [],  # a semantic head alone has none
+            stuff=stuff,
+            fusion=PanopticConfig(**document["panoptic"]) if stuff and document["panoptic"] else None,
+            box_head=document.get("max_detections") != 0,
+            mask_rule=document["mask_rule"],
+            keypoint_offset=float(document["keypoint_offset"]),
+            resize=ResizeConfig(**document["resize"]),
+            document=document,
+        )
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{source} isn't what mrcnn-tf export writes ({error!r}): give labels.json from the export's assets."
+        ) from error
+
+
+def _parse_classes(records, source):
+    """The `Category`s of records, class 1 first."""
+    records = sorted(records, key=lambda record: record["class"])
+    if [record["class"] for record in records] != list(range(1, len(records) + 1)):
+        raise ValueError("its classes aren't 1, 2, 3, ...")
+    by_id = {category.id: category for category in parse_categories(records, source)}
+    return [by_id[record["id"]] for record in records]

@@ -1,4 +1,4 @@
-"""The model that is exported: the same weights, with what the export chooses otherwise."""
+"""What an export starts from: the model as it is to be served, its input's size, and the images of the check."""
 
 import contextlib
 import copy
@@ -12,9 +12,13 @@ from mrcnn_tf.datasets.image_files import read_image
 from mrcnn_tf.model.assembly import POLICIES, dtype_policy
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
+# The default check images are tiles of the demo, cropped to these (height, width), so that they have several shapes.
+NUCLEI_TILES = pathlib.Path(__file__).parents[1] / "datasets" / "nuclei" / "images"
+CROP_SIZES = ((128, 128), (128, 96), (80, 128))
+
 
 def inference_copy(model, precision=None, max_detections=None, score_threshold=None):
-    """A copy of a model for inference, outside any distribution strategy.
+    """A copy of a model for inference, outside any distribution strategy, with what the export chooses otherwise.
 
     Args:
         model: a `MaskRCNN`, however it was trained.
@@ -37,13 +41,17 @@ def inference_copy(model, precision=None, max_detections=None, score_threshold=N
     if precision not in (None, *POLICIES):
         raise UserError(f"There is no precision '{precision}': choose {', '.join(POLICIES)}.")
     policy = dtype_policy(precision) if precision else model.dtype_policy
-    made = MaskRCNN(config, seed=model.seed, dtype=policy, name=model.name)
-    made.set_weights(model.get_weights())
-    return made
+    copied = MaskRCNN(config, seed=model.seed, dtype=policy, name=model.name)
+    copied.set_weights(model.get_weights())
+    return copied
 
 
 def fixed_input_size(model, input_size):
-    """(height, width) of the input for a size asked for, or None.
+    """(height, width) of an input of fixed size, pixels.
+
+    Args:
+        model: a `MaskRCNN`.
+        input_size: a side or (height, width); None for the largest that the model's resize rule gives.
 
     Raises:
         UserError: not a size, or not a multiple of what the model's strides need.
@@ -57,22 +65,15 @@ def fixed_input_size(model, input_size):
     return height, width
 
 
-# The images on which an export is compared with the model.
-#
-
-PICTURES = pathlib.Path(__file__).parents[1] / "datasets" / "nuclei" / "images"
-CROPS = ((128, 128), (128, 96), (80, 128))  # height and width of the images of a check: of several shapes
-
-
 @contextlib.contextmanager
 def check_image_files(check_images):
-    """Gives the paths: `check_images`, or for None three of the demo's, cut to several shapes."""
+    """Gives the paths of `check_images` or, for None, of three crops of the demo's tiles as long as the block lasts."""
     if check_images is not None:
         yield [pathlib.Path(path) for path in check_images]
         return
     with tempfile.TemporaryDirectory() as folder:
         paths = []
-        for source, (height, width) in zip(sorted(PICTURES.iterdir()), CROPS, strict=False):
-            paths.append(pathlib.Path(folder) / f"{source.stem}.png")
-            Image.fromarray(read_image(source)[:height, :width]).save(paths[-1])
+        for tile, (height, width) in zip(sorted(NUCLEI_TILES.iterdir()), CROP_SIZES, strict=False):
+            paths.append(pathlib.Path(folder) / f"{tile.stem}.png")
+            Image.fromarray(read_image(tile)[:height, :width]).save(paths[-1])
         yield paths

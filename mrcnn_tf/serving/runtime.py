@@ -1,4 +1,8 @@
-"""What all runtimes of a SavedModel share: images, files and batches in, `Detections` out."""
+"""Runtimes of an exported SavedModel: images, files and batches in, `Detections` out.
+
+`Runtime` is what all of them share, whoever runs the model; `SavedModelRuntime` loads it into this process, and
+`server_client.ServedModel` asks a TensorFlow Serving.
+"""
 
 import io
 import pathlib
@@ -8,21 +12,15 @@ import tensorflow as tf
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.image_files import UnreadableImage
-from mrcnn_tf.datasets.image_files import checked_pixels
-from mrcnn_tf.datasets.image_files import read_image
+from mrcnn_tf.datasets.image_files import UnreadableImage, check_pixels, read_image
 from mrcnn_tf.ops.native.library import load_custom_ops
 from mrcnn_tf.ops.panoptic_maps import resize_labels
-from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.detections import EncodedMaskDetections
-from mrcnn_tf.serving.outputs import latest_version
+from mrcnn_tf.results.detections import Detections, EncodedMaskDetections
+from mrcnn_tf.serving.export_labels import latest_version, read_labels
 from mrcnn_tf.serving.outputs import make_detections
-from mrcnn_tf.serving.outputs import read_labels
 
-# The bytes of an image as an exported model takes them.
-#
-
-DECODED = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")  # how JPEG, PNG and BMP files begin
+DECODED_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")  # how JPEG, PNG and BMP files begin
+SIGNATURES = ("serving_default", "image")
 
 
 def read_encoded_image(path):
@@ -33,7 +31,7 @@ def read_encoded_image(path):
     """
     try:
         data = pathlib.Path(path).read_bytes()
-        return data if data.startswith(DECODED) else encode_png(read_image(path))
+        return data if data.startswith(DECODED_SIGNATURES) else encode_png(read_image(path))
     except OSError as error:
         raise UnreadableImage(f"{path} can't be read ({error}): check the path and its permissions.") from error
 
@@ -46,10 +44,10 @@ def encode_png(image):
 
 
 class Runtime:
-    """An exported model with the `detect` and `detect_batch` of a `MaskRCNN`; those that run it define `_answer`.
+    """An exported model with the `detect` and `detect_batch` of a `MaskRCNN`; subclasses define `_run_files`.
 
     Attributes:
-        facts: the model's `Facts`.
+        labels: the model's `ExportLabels`.
         categories: list of K `Category`s, class 1 first.
         resize: the `ResizeConfig` that the model applies to an image by itself.
         stuff: list of S, likewise; [] without a semantic head.
@@ -57,15 +55,19 @@ class Runtime:
         mask_head, keypoint_head: bool, whether it gives masks and keypoints; true until it has answered.
     """
 
-    def __init__(self, facts):
-        self.facts = facts
-        self.categories, self.stuff, self.resize = facts.categories, facts.stuff, facts.resize
-        self.box_head, self.semantic_head = facts.box_head, bool(facts.stuff)
+    def __init__(self, labels):
+        self.labels = labels
+        self.categories, self.stuff, self.resize = labels.categories, labels.stuff, labels.resize
+        self.box_head, self.semantic_head = labels.box_head, bool(labels.stuff)
         self.mask_head = self.keypoint_head = True
 
-    def _answer(self, files):
+    def _run_files(self, files):
         """The outputs for image files: list of bytes -> list of dictionaries of arrays, one for each file."""
         raise NotImplementedError
+
+    def _run_pixels(self, image):
+        """The outputs for one image, uint8 [H, W, 3]: a dictionary of arrays."""
+        return self._run_files([encode_png(image)])[0]
 
     def detect(self, images):
         """Detections of one image, uint8 [H, W, 3] RGB -> `Detections`, or of a list of images of any sizes -> a list.
@@ -75,7 +77,8 @@ class Runtime:
         """
         if not isinstance(images, (list, tuple)):
             return self.detect([images])[0]
-        return [self._detect_pixels(checked_pixels(image, position)) for position, image in enumerate(images)]
+        images = [check_pixels(image, position) for position, image in enumerate(images)]
+        return [_raise_unreadable(self._make_result(self._run_pixels(image), "the image")) for image in images]
 
     def detect_file(self, path):
         """The `Detections` of an image file, in pixels of the image turned upright by its EXIF orientation.
@@ -84,7 +87,7 @@ class Runtime:
             UnreadableImage: the file isn't an image, or the model couldn't decode it.
             UserError: the model can't be reached or fails.
         """
-        return self._only(self.detect_files([path]))
+        return _raise_unreadable(*self.detect_files([path]))
 
     def detect_files(self, paths, batch=1):
         """Yields the `Detections` of each image file or, for one that isn't an image, an `UnreadableImage`.
@@ -98,7 +101,32 @@ class Runtime:
         """
         paths = list(paths)
         for first in range(0, len(paths), batch):
-            yield from self._detect_some(paths[first : first + batch])
+            yield from self._detect_request(paths[first : first + batch])
+
+    def _detect_request(self, paths):
+        """The results of some files, of which those that can be read are sent in one request."""
+        results, encoded = {}, {}
+        for index, path in enumerate(paths):
+            try:
+                encoded[index] = read_encoded_image(path)
+            except UnreadableImage as unreadable:
+                results[index] = unreadable
+        outputs = self._run_files([*encoded.values()]) if encoded else []
+        for index, image_outputs in zip(encoded, outputs, strict=True):
+            results[index] = self._make_result(image_outputs, paths[index])
+        return [results[index] for index in range(len(paths))]
+
+    def _make_result(self, outputs, name):
+        """`Detections` of one image's outputs, or an UnreadableImage."""
+        if "ok" not in outputs or "image_size" not in outputs:
+            raise UserError("The model's outputs lack ok and image_size: it must be of mrcnn-tf export saved-model.")
+        self.mask_head = "masks" in outputs or "masks_rle_bytes" in outputs
+        self.keypoint_head = "keypoints" in outputs
+        if not outputs["ok"]:
+            return UnreadableImage(
+                f"{name} isn't an image that the model could decode: give a whole JPEG, PNG or BMP file."
+            )
+        return make_detections(outputs, self.labels, np.asarray(outputs["image_size"]))
 
     def detect_batch(self, batch):
         """A list of `Detections`, one for each image of a batch of `coco_dataset` that was made with this `resize`.
@@ -109,75 +137,45 @@ class Runtime:
         Raises:
             UserError: the model was exported with masks="rle", whose masks can't be scaled.
         """
-        found = []
+        scaled = []
         sizes, originals = np.asarray(batch["image_size"]).tolist(), np.asarray(batch["original_size"]).tolist()
-        for image, (height, width), original in zip(batch["image"], sizes, originals, strict=True):
+        for image, (height, width), original_size in zip(batch["image"], sizes, originals, strict=True):
             pixels = np.clip(np.rint(np.asarray(image)[:height, :width]), 0, 255).astype(np.uint8)
-            found.append(self._scaled(self.detect(pixels), original))
-        return found
+            scaled.append(self._scale(self.detect(pixels), original_size))
+        return scaled
 
-    def _detect_pixels(self, image):
-        result = self._convert(self._answer([encode_png(image)])[0], "the image")
-        return self._only([result])
-
-    def _detect_some(self, paths):
-        results, files, places = [None] * len(paths), [], []
-        for place, path in enumerate(paths):
-            try:
-                files.append(read_encoded_image(path))
-                places.append(place)
-            except UnreadableImage as unreadable:
-                results[place] = unreadable
-        for place, row in zip(places, self._answer(files) if files else [], strict=True):
-            results[place] = self._convert(row, paths[place])
-        return results
-
-    def _convert(self, row, name):
-        """`Detections` of one image's outputs, or an UnreadableImage."""
-        if "ok" not in row or "image_size" not in row:
-            raise UserError("The model's outputs lack ok and image_size: it must be of mrcnn-tf export saved-model.")
-        self.mask_head, self.keypoint_head = bool({"masks", "masks_rle_bytes"} & set(row)), "keypoints" in row
-        if not row["ok"]:
-            return UnreadableImage(
-                f"{name} isn't an image that the model could decode: give a whole JPEG, PNG or BMP file."
-            )
-        return make_detections(row, self.facts, np.asarray(row["image_size"]))
-
-    def _scaled(self, found, size):
-        if isinstance(found, EncodedMaskDetections):
+    def _scale(self, detections, size):
+        """`Detections` in an image of another (height, width)."""
+        if isinstance(detections, EncodedMaskDetections):
             raise UserError("Masks in run lengths can't be evaluated at another size: export the model with masks=roi.")
-        ratio = np.array(size, np.float32) / found.image_size
-        keypoints = None if found.keypoints is None else found.keypoints * np.array([*ratio[::-1], 1], np.float32)
+        ratio = (np.array(size, np.float32) / detections.image_size)[::-1]
+        keypoints, semantics = detections.keypoints, detections.semantics
+        if keypoints is not None:
+            keypoints = keypoints * np.array([*ratio, 1], np.float32)
+        if semantics:
+            semantics = semantics._replace(labels=resize_labels(detections.semantic, size), fused=None)
         return Detections(
-            boxes=found.boxes * np.tile(ratio[::-1], 2),
-            scores=found.scores,
-            classes=found.classes,
+            boxes=detections.boxes * np.tile(ratio, 2),
+            scores=detections.scores,
+            classes=detections.classes,
             image_size=size,
             categories=self.categories,
-            mask_probabilities=found.mask_probabilities,
-            mask_rule=found.mask_rule,
+            mask_probabilities=detections.mask_probabilities,
+            mask_rule=detections.mask_rule,
             keypoints=keypoints,
-            keypoint_offset=found.keypoint_offset,
-            semantics=found.semantics
-            and found.semantics._replace(labels=resize_labels(found.semantic, size), fused=None),
+            keypoint_offset=detections.keypoint_offset,
+            semantics=semantics,
         )
 
-    @staticmethod
-    def _only(results):
-        (result,) = results
-        if isinstance(result, UnreadableImage):
-            raise result
-        return result
 
-
-# A SavedModel that was exported, loaded into this process.
-#
-
-SIGNATURES = ("serving_default", "image")
+def _raise_unreadable(result):
+    if isinstance(result, UnreadableImage):
+        raise result
+    return result
 
 
 class SavedModelRuntime(Runtime):
-    """What `mrcnn-tf export saved-model` wrote, with the `detect` and `detect_batch` of a `MaskRCNN`.
+    """What `mrcnn-tf export saved-model` wrote, loaded into this process, with the `detect` of a `MaskRCNN`.
 
     Args:
         folder: of the SavedModel, or of its numbered versions, of which the latest is taken.
@@ -190,7 +188,7 @@ class SavedModelRuntime(Runtime):
     def __init__(self, folder, labels=None):
         folder = latest_version(folder)
         super().__init__(read_labels(labels or folder))
-        if self.facts.document.get("custom_ops"):
+        if self.labels.document.get("custom_ops"):
             load_custom_ops()
         try:
             self._model = tf.saved_model.load(str(folder))  # the signatures alone wouldn't keep its variables
@@ -201,13 +199,14 @@ class SavedModelRuntime(Runtime):
                 "export it again with mrcnn-tf export saved-model."
             ) from error
 
-    def _answer(self, files):
-        return _rows(self._functions["serving_default"](image_bytes=tf.constant(files, tf.string)))
+    def _run_files(self, files):
+        return _split_batch(self._functions["serving_default"](image_bytes=tf.constant(files, tf.string)))
 
-    def _detect_pixels(self, image):
-        return self._only([self._convert(_rows(self._functions["image"](image=tf.constant(image[None])))[0], "")])
+    def _run_pixels(self, image):
+        return _split_batch(self._functions["image"](image=tf.constant(image[None])))[0]
 
 
-def _rows(outputs):
+def _split_batch(outputs):
+    """Tensors [B, ...] by name -> list of B dictionaries of arrays."""
     arrays = {name: value.numpy() for name, value in outputs.items()}
-    return [{name: array[row] for name, array in arrays.items()} for row in range(len(arrays["ok"]))]
+    return [{name: array[index] for name, array in arrays.items()} for index in range(len(arrays["ok"]))]

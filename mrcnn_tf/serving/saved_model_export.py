@@ -1,7 +1,11 @@
-"""A model as a SavedModel that TensorFlow Serving runs, checked before it gets its name."""
+"""Export of a model as a SavedModel that TensorFlow Serving runs, checked before the folder gets its name.
+
+After the export itself: the requests by which a server warms up, and the server's own config files.
+"""
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import shutil
@@ -9,86 +13,22 @@ import shutil
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.datasets.image_files import UnreadableImage, read_image
 from mrcnn_tf.model.assembly import POLICIES
 from mrcnn_tf.ops.native.library import load_custom_ops
-from mrcnn_tf.serving.export_check import BY_PRECISION, Differences, check_detections
-from mrcnn_tf.serving.export_labels import write_assets, write_server_configs
+from mrcnn_tf.serving.export_check import TOLERANCES_BY_PRECISION, Differences, check_detections
+from mrcnn_tf.serving.export_labels import write_assets
 from mrcnn_tf.serving.export_setup import check_image_files, fixed_input_size, inference_copy
 from mrcnn_tf.serving.runtime import SavedModelRuntime, read_encoded_image
 from mrcnn_tf.serving.served_graph import ServedGraph
-
-# Requests that TensorFlow Serving replays before it answers any, so that the first real one finds a traced graph.
-#
-# The records are PredictionLog messages of tensorflow_serving/apis/prediction_log.proto, of which four fields of
-# strings and messages are needed: those few bytes are written here rather than asking for tensorflow-serving-api at
-# export.
-#
-
-# Field numbers of the messages in tensorflow_serving/apis.
-PREDICTION_LOG_PREDICT_LOG = 6
-PREDICT_LOG_REQUEST = 1
-REQUEST_MODEL_SPEC, REQUEST_INPUTS = 1, 2
-MODEL_SPEC_SIGNATURE_NAME = 3
-MAP_KEY, MAP_VALUE = 1, 2
-LENGTH_DELIMITED = 2  # the wire type of strings and messages
-
-
-def write_warmup(folder, images):
-    """Writes FOLDER/assets.extra/tf_serving_warmup_requests: one request of `serving_default` for each image.
-
-    Args:
-        folder: of the version that is being written, such as export/1.
-        images: list of bytes, image files as a client would send them. A server reads at most 1000.
-
-    Returns:
-        pathlib.Path of the file.
-    """
-    path = pathlib.Path(folder) / "assets.extra" / "tf_serving_warmup_requests"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for image in images:
-            writer.write(prediction_log("serving_default", {"image_bytes": tf.make_tensor_proto([image])}))
-    return path
-
-
-def prediction_log(signature, inputs):
-    """A serialised PredictionLog of one PredictRequest.
-
-    Args:
-        signature: the signature's name.
-        inputs: name -> TensorProto.
-
-    Returns:
-        bytes.
-    """
-    request = _field(REQUEST_MODEL_SPEC, _field(MODEL_SPEC_SIGNATURE_NAME, signature.encode()))
-    for name, tensor in inputs.items():
-        entry = _field(MAP_KEY, name.encode()) + _field(MAP_VALUE, tensor.SerializeToString())
-        request += _field(REQUEST_INPUTS, entry)
-    return _field(PREDICTION_LOG_PREDICT_LOG, _field(PREDICT_LOG_REQUEST, request))
-
-
-def _field(number, content):
-    return _varint(number << 3 | LENGTH_DELIMITED) + _varint(len(content)) + content
-
-
-def _varint(value):
-    """Seven bits a byte, the least first; bit 7 says that a byte follows."""
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)
-
 
 MASK_FORMATS = ("roi", "rle")
 CUSTOM_OPS_NOTE = """\
 This SavedModel has operations of mrcnn_tf, a compiled library. It runs in Python, on a machine that has mrcnn_tf and
 has built the library for its own TensorFlow (mrcnn-tf build-ops):
 
-    from mrcnn_tf.runtimes.local import SavedModelRuntime
+    from mrcnn_tf.serving.runtime import SavedModelRuntime
     model = SavedModelRuntime("this folder")
 
 or, before tf.saved_model.load, mrcnn_tf.ops.native.library.load_custom_ops(). tensorflow_model_server loads no
@@ -104,7 +44,7 @@ class SavedModelReport:
         folder: of the version.
         size: bytes of all its files.
         precision: of the convolutions: "float32", "bfloat16" or "float16".
-        input_size: (height, width) of the fixed canvas; None where images keep the size that the resize rule gives.
+        input_size: (height, width) of the fixed input; None where images keep the size that the resize rule gives.
         differences: from the Keras model, the `Differences` of the check.
     """
 
@@ -132,8 +72,8 @@ def export_saved_model(
     """Writes a model as a SavedModel; `ServedGraph` describes its signatures.
 
     Labels go into the folder's assets, a request to warm up a server into assets.extra, and beside the folder
-    models.config and batching.config, unless they are there. The export is loaded again and must find what the Keras
-    model finds, in one batch and one by one; only then the folder gets its name.
+    models.config and batching.config, unless they are there. The export is loaded again and must detect what the Keras
+    model detects, in one batch and one by one; only then the folder gets its name.
 
     Args:
         model: a `MaskRCNN`, however it was trained.
@@ -141,8 +81,8 @@ def export_saved_model(
         masks: "roi", probabilities inside each box, or "rle", COCO's run lengths of whole masks.
         precision: of the convolutions, "float32", "bfloat16" or "float16"; None for the model's own.
         max_detections, score_threshold: in place of the model's own.
-        input_size: a side or (height, width) in pixels: fit every image into a canvas of this size instead of resizing
-            it by the model's rule.
+        input_size: a side or (height, width) in pixels: letterbox every image to this size instead of resizing it by
+            the model's rule.
         xla: compile the network, anew for each size of a batch. A tensorflow_model_server on a CPU needs
             --xla_cpu_compilation_enabled for it.
         custom_ops: use this package's compiled operations; such a model runs where Python loads their library.
@@ -154,31 +94,31 @@ def export_saved_model(
 
     Raises:
         UserError: a folder that exists or isn't named with a number, options that don't go together, an unreadable
-            check image, or an export that finds something else than the model.
+            check image, or an export that detects something else than the model.
     """
     folder = pathlib.Path(folder)
     _check_folder(folder)
     _check_options(model, masks, input_size, xla, custom_ops)
-    canvas = None if input_size is None else fixed_input_size(model, input_size)
+    size = None if input_size is None else fixed_input_size(model, input_size)
     model = inference_copy(model, precision, max_detections, score_threshold)
-    graph = ServedGraph(model, masks, canvas, xla, custom_ops, gpu)
-    facts = {
+    graph = ServedGraph(model, masks, size, xla, custom_ops, gpu)
+    options = {
         "precision": _precision(model),
-        "input_size": None if canvas is None else list(canvas),
+        "input_size": None if size is None else list(size),
         "masks": masks if model.mask_head else None,
         "xla": xla,
         "custom_ops": custom_ops,
     }
     with _new_folder(folder) as temporary, check_image_files(check_images) as files:
         graph.save(temporary)
-        write_assets(model, temporary, facts)
+        write_assets(model, temporary, options)
         write_warmup(temporary, [read_encoded_image(files[0])])
         if custom_ops:
             (temporary / "CUSTOM_OPS.txt").write_text(CUSTOM_OPS_NOTE, encoding="utf-8")
-        differences = _compare(model, temporary, files, canvas)
+        differences = _compare(model, temporary, files, size)
     write_server_configs(folder.parent, folder.resolve().parent.name)
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return SavedModelReport(folder, size, facts["precision"], canvas, differences)
+    total_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return SavedModelReport(folder, total_bytes, options["precision"], size, differences)
 
 
 def _check_folder(folder):
@@ -220,21 +160,116 @@ def _new_folder(folder):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _compare(model, folder, files, canvas):
+def _compare(model, folder, files, size):
     """`Differences` of the written model: its files in one batch and its pixels one by one."""
     runtime = SavedModelRuntime(folder)
     images = [read_image(file) for file in files]
-    reference = _reference(model, images, canvas)
+    reference = _reference(model, images, size)
     batched = list(runtime.detect_files(files, batch=len(files)))
-    for found in batched:
-        if isinstance(found, UnreadableImage):
-            raise found
-    found, tolerances = [*batched, *runtime.detect(images)], BY_PRECISION[_precision(model)]
-    return check_detections(reference * 2, found, tolerances, model.config.detections)
+    for result in batched:
+        if isinstance(result, UnreadableImage):
+            raise result
+    exported, tolerances = [*batched, *runtime.detect(images)], TOLERANCES_BY_PRECISION[_precision(model)]
+    return check_detections(reference * 2, exported, tolerances, model.config.detections)
 
 
-def _reference(model, images, canvas):
-    """What the Keras model detects in images; on a fixed canvas it sees them as the export does."""
-    if canvas is None:
+def _reference(model, images, size):
+    """What the Keras model detects in images; with a fixed input size it sees them letterboxed as the export does."""
+    if size is None:
         return model.detect(images)
-    return [found for image in images for found in model.detect_batch(model.preprocess.letterbox(image, *canvas))]
+    return [model.detect_batch(model.preprocess.letterbox(image, *size))[0] for image in images]
+
+
+# TensorFlow Serving replays these requests first, so that the first real one meets a traced graph: records
+# of PredictionLog messages, of which four fields of strings and messages are needed. Those few bytes are written here
+# rather than asking for tensorflow-serving-api at export. The field numbers are those of tensorflow_serving/apis.
+PREDICTION_LOG_PREDICT_LOG = 6
+PREDICT_LOG_REQUEST = 1
+REQUEST_MODEL_SPEC, REQUEST_INPUTS = 1, 2
+MODEL_SPEC_SIGNATURE_NAME = 3
+MAP_KEY, MAP_VALUE = 1, 2
+LENGTH_DELIMITED = 2  # the wire type of strings and messages
+
+
+def write_warmup(folder, images):
+    """Writes FOLDER/assets.extra/tf_serving_warmup_requests: one request of `serving_default` for each image.
+
+    Args:
+        folder: of the version that is being written, such as export/1.
+        images: list of bytes, image files as a client would send them. A server reads at most 1000.
+
+    Returns:
+        pathlib.Path of the file.
+    """
+    path = pathlib.Path(folder) / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for image in images:
+            writer.write(encode_prediction_log("serving_default", {"image_bytes": tf.make_tensor_proto([image])}))
+    return path
+
+
+def encode_prediction_log(signature, inputs):
+    """The bytes of a PredictionLog of one PredictRequest: the signature's name, and its inputs, name -> TensorProto."""
+    request = _field(REQUEST_MODEL_SPEC, _field(MODEL_SPEC_SIGNATURE_NAME, signature.encode()))
+    for name, tensor in inputs.items():
+        entry = _field(MAP_KEY, name.encode()) + _field(MAP_VALUE, tensor.SerializeToString())
+        request += _field(REQUEST_INPUTS, entry)
+    return _field(PREDICTION_LOG_PREDICT_LOG, _field(PREDICT_LOG_REQUEST, request))
+
+
+def _field(number, content):
+    return _varint(number << 3 | LENGTH_DELIMITED) + _varint(len(content)) + content
+
+
+def _varint(value):
+    """Seven bits a byte, the least first; bit 7 says that a byte follows."""
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
+
+
+MODELS_CONFIG = """\
+# For tensorflow_model_server --model_config_file; base_path is where the server sees this folder.
+model_config_list {
+  config {
+    name: %(name)s
+    base_path: %(path)s
+    model_platform: "tensorflow"
+  }
+}
+"""
+BATCHING_CONFIG = """\
+# For tensorflow_model_server --enable_batching --batching_parameters_file.
+# One request may hold max_batch_size images; the model runs on up to max_execution_batch_size at once, of one request
+# or of several that wait together, which they do for batch_timeout_micros at most.
+max_batch_size { value: 64 }
+enable_large_batch_splitting { value: true }
+max_execution_batch_size { value: 8 }
+batch_timeout_micros { value: 10000 }
+max_enqueued_batches { value: 64 }
+num_batch_threads { value: 2 }
+# Padding would be looked at as a part of the image: send images of unlike sizes to image_bytes. No allowed_batch_sizes:
+# the server would fill a batch up to one of them with copies of an image, and each copy costs as much as an image.
+pad_variable_length_inputs: false
+"""
+
+
+def write_server_configs(parent, model_name):
+    """Writes PARENT/models.config and PARENT/batching.config for tensorflow_model_server; one that exists stays.
+
+    Args:
+        parent: the folder of the versions, which the server sees as /models/MODEL_NAME.
+        model_name: by which clients ask for the model.
+    """
+    # A text proto quotes strings as JSON does.
+    values = {"name": model_name, "path": f"/models/{model_name}"}
+    quoted = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    for name, text in {"models.config": MODELS_CONFIG % quoted, "batching.config": BATCHING_CONFIG}.items():
+        path = pathlib.Path(parent) / name
+        if not path.exists():
+            with atomic_write(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")

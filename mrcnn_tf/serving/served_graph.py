@@ -1,131 +1,24 @@
-"""The graph that a server runs: image files or pixels in, named outputs with a row for each image out."""
+"""The graph that a server runs: image files or pixels in, named outputs for each image out.
+
+`ServedGraph` puts it together: images are prepared one by one (`prepare_images`), the network runs on the batch, and
+each image's maps of classes and segments become PNGs (`encode_pixel_maps`).
+"""
 
 import contextlib
 
 import tensorflow as tf
 
 from mrcnn_tf.ops.image_bytes import decode_upright
-from mrcnn_tf.ops.mask_window import rle_counts
+from mrcnn_tf.ops.masks_in_graph import rle_counts
 from mrcnn_tf.ops.native.library import static_shapes, stock_operations
-from mrcnn_tf.ops.panoptic import fuse, semantic_map
+from mrcnn_tf.ops.panoptic_maps import fuse, semantic_map
 
-# A batch of rows that are prepared one by one, where some may fail without the others.
-#
-
-AT_ONCE = 2  # rows in preparation at a time: a decoded photograph takes 150 MB and more, whatever the batch's size
-
-
-def prepare_images(rows, prepare, default):
-    """What a function makes of each row, and a default where it fails.
-
-    It is a small input pipeline inside the graph, of stock operations: only there can an operation fail for one row.
-
-    Args:
-        rows: tensor [B, ...].
-        prepare: from a row to a dictionary of tensors.
-        default: the same dictionary for a row where `prepare` fails.
-
-    Returns:
-        The dictionaries as one of tensors [max(B, 1), ...], each padded with zeros to the largest shape, with `ok` bool
-        [max(B, 1)]. An empty batch gives one default, because a graph can't run on nothing.
-    """
-    count = tf.shape(rows, tf.int64)[0]
-    missing = tf.maximum(1 - count, 0)
-    spare = tf.zeros(tf.concat([[missing], tf.shape(rows, tf.int64)[1:]], axis=0), rows.dtype)
-
-    def one(row):
-        tried = tf.data.Dataset.from_tensors(row).map(lambda row: prepare(row) | {"ok": True})
-        tried = tried.ignore_errors(log_warning=False)
-        failed = tf.data.Dataset.from_tensors(default | {"ok": False})
-        return tried.concatenate(failed).take(1).get_single_element()
-
-    dataset = tf.data.Dataset.from_tensor_slices(tf.concat([rows, spare], axis=0))
-    dataset = dataset.map(one, num_parallel_calls=AT_ONCE, deterministic=True)
-    return dataset.padded_batch(count + missing).get_single_element()
-
-
-# Each pixel's class and segment as a server gives them: a PNG and rows of a table for each image of a batch.
-#
-
-MAPS_AT_ONCE = 2  # images whose maps are in the making: each holds a few bytes for a pixel
-COMPRESSION = 1  # of the PNGs. Maps of few colours get hardly smaller by more, which takes twice as long and longer
-TABLE = {"segment_classes": "classes", "segment_instances": "instances", "segment_areas": "areas"}
-
-
-def encode_pixel_maps(logits, logit_size, detections, image_size, ok, model):
-    """What `ServedGraph` gives of a semantic head, by its names.
-
-    Args:
-        logits, logit_size: `semantic_logits` and `semantic_size` of `MaskRCNN.call`.
-        detections: the other outputs of `MaskRCNN.call`, zeros beyond the detections of each image; {} without a box
-            head.
-        image_size: int32 [B, 2], (height, width) of the images, pixels.
-        ok: bool [B]; all else stays empty.
-        model: the `MaskRCNN`.
-
-    Returns:
-        A dictionary of tensors [B, ...].
-    """
-    rows = {"logits": logits, "logit_size": logit_size, "image_size": image_size, "ok": ok}
-    specs = {"semantic_png_bytes": tf.TensorSpec([], tf.string)}
-    fusible = bool(model.mask_head or not model.box_head)
-    if fusible:
-        rows |= _instances(detections, tf.shape(ok)[0])
-        specs |= _segment_specs(rows["scores"].shape[1] + len(model.config.stuff))
-
-    def encode(row):
-        labels = semantic_map(row["logits"], row["logit_size"], row["image_size"])
-        outputs = {"semantic_png_bytes": tf.io.encode_png(labels[..., None], COMPRESSION)}
-        return outputs | _segments(row, labels, model.config) if fusible else outputs
-
-    empty = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
-    # Where a GPU has made the logits, their classes are found there; what makes PNGs and tables runs on the processor.
-    return tf.map_fn(
-        lambda row: tf.cond(row["ok"], lambda: encode(row), lambda: empty),
-        rows,
-        fn_output_signature=specs,
-        parallel_iterations=MAPS_AT_ONCE,
-    )
-
-
-def _instances(detections, batch):
-    """What is fused with the semantic maps: all detections, or none in each of `batch` images."""
-    none = {"masks": tf.zeros([batch, 0, 1, 1]), "boxes": tf.zeros([batch, 0, 4]), "scores": tf.zeros([batch, 0])}
-    none["classes"] = tf.zeros([batch, 0], tf.int32)
-    return {name: detections.get(name, values) for name, values in none.items()}
-
-
-def _segments(row, labels, config):
-    """The segments of one image, whose semantic map is `labels`."""
-    rules = config.panoptic
-    fused = fuse(
-        *(row[name] for name in ("masks", "boxes", "scores", "classes")),
-        labels,
-        len(config.stuff),
-        rules.score_threshold,
-        rules.overlap,
-        rules.stuff_area,
-        config.conventions.mask_paste,
-    )
-    # COCO's colours, id = R + 256 G + 65536 B, are an integer's lower three bytes.
-    colours = tf.bitcast(fused.segment_map, tf.uint8)[..., :3]
-    there = tf.range(tf.size(fused.classes)) < fused.count
-    outputs = {name: tf.where(there, getattr(fused, field), 0) for name, field in TABLE.items()}
-    return outputs | {"segments_png_bytes": tf.io.encode_png(colours, COMPRESSION), "num_segments": fused.count}
-
-
-def _segment_specs(most):
-    """The outputs for the segments of one image, of which there are `most`."""
-    specs = {"segments_png_bytes": tf.TensorSpec([], tf.string), "num_segments": tf.TensorSpec([], tf.int32)}
-    return specs | {name: tf.TensorSpec([most], tf.int32) for name in TABLE}
-
-
-INPUTS = {
+NETWORK_INPUTS = {
     "image": ([None, None, None, 3], tf.float32),
     "image_size": ([None, 2], tf.int32),
     "original_size": ([None, 2], tf.int32),
 }
-SEMANTIC = ("semantic_logits", "semantic_size")
+SEMANTIC_OUTPUTS = ("semantic_logits", "semantic_size")
 
 
 class ServedGraph:
@@ -156,17 +49,19 @@ class ServedGraph:
     Args:
         model: a `MaskRCNN` of the default strategy.
         masks: "roi" for `masks`, "rle" for `masks_rle_bytes`.
-        canvas: (height, width) of the canvas that every image is fitted into; None for the model's own resizing.
-        xla: compile the network, which needs a canvas; a model with a keypoint head can't be compiled.
+        input_size: (height, width) to which every image is letterboxed; None for the model's own resizing.
+        xla: compile the network, which needs an input_size; a model with a keypoint head can't be compiled.
         custom_ops: use this package's operations where they are built.
         gpu: leave convolutions to TensorFlow, whose library for GPUs has faster ones than it has for processors.
     """
 
-    def __init__(self, model, masks="roi", canvas=None, xla=False, custom_ops=False, gpu=False):
-        self._model, self._masks, self._canvas = model, masks, canvas
-        context = static_shapes() if xla else contextlib.nullcontext() if custom_ops else stock_operations(not gpu)
-        specs = {name: tf.TensorSpec(shape, dtype, name=name) for name, (shape, dtype) in INPUTS.items()}
-        with context:
+    def __init__(self, model, masks="roi", input_size=None, xla=False, custom_ops=False, gpu=False):
+        self._model, self._masks, self._input_size = model, masks, input_size
+        operations = contextlib.nullcontext() if custom_ops else stock_operations(not gpu)
+        if xla:
+            operations = static_shapes()
+        specs = {name: tf.TensorSpec(shape, dtype, name=name) for name, (shape, dtype) in NETWORK_INPUTS.items()}
+        with operations:
             # Traced once for both signatures. AutoGraph has nothing to convert.
             network = tf.function(
                 lambda inputs: model(inputs, training=False),
@@ -176,8 +71,8 @@ class ServedGraph:
             )
             self._network = network.get_concrete_function()
             self.signatures = {
-                "serving_default": _concrete(self.detect_files, tf.TensorSpec([None], tf.string, "image_bytes")),
-                "image": _concrete(self.detect_pixels, tf.TensorSpec([None, None, None, 3], tf.uint8, "image")),
+                "serving_default": _trace(self.detect_files, tf.TensorSpec([None], tf.string, "image_bytes")),
+                "image": _trace(self.detect_pixels, tf.TensorSpec([None, None, None, 3], tf.uint8, "image")),
             }
 
     def save(self, folder):
@@ -199,38 +94,144 @@ class ServedGraph:
         with tf.control_dependencies([tf.debugging.assert_positive(tf.shape(image))]):
             image = tf.identity(image)
         preprocess = self._model.preprocess
-        inputs = preprocess.letterbox(image, *self._canvas) if self._canvas else preprocess(image)
+        inputs = preprocess.letterbox(image, *self._input_size) if self._input_size else preprocess(image)
         return {name: value[0] for name, value in inputs.items()}
 
-    def _detect(self, rows, prepare):
-        height, width = self._canvas or [self._model.divisor] * 2
+    def _detect(self, images, prepare):
+        height, width = self._input_size or [self._model.divisor] * 2
         empty = {
             "image": tf.zeros([height, width, 3]),
-            "image_size": tf.ones([2], tf.int32),  # of zero, boxes couldn't be brought back to
+            "image_size": tf.ones([2], tf.int32),  # boxes are scaled by original_size / image_size
             "original_size": tf.zeros([2], tf.int32),
         }
-        inputs = prepare_images(rows, prepare, empty)
+        inputs = prepare_images(images, prepare, empty)
         ok, sizes = inputs.pop("ok"), inputs["original_size"]
         outputs = self._network(inputs)
-        semantic = [outputs.pop(name) for name in SEMANTIC if name in outputs]
+        semantic = [outputs.pop(name) for name in SEMANTIC_OUTPUTS if name in outputs]
         if self._model.box_head:
-            found = tf.where(ok, outputs.pop("num_detections"), 0)
-            valid = tf.range(outputs["scores"].shape[1]) < found[:, None]
-            outputs = {name: _cleared(values, valid) for name, values in outputs.items()} | {"num_detections": found}
+            counts = tf.where(ok, outputs.pop("num_detections"), 0)
+            valid = tf.range(outputs["scores"].shape[1]) < counts[:, None]
+            outputs = {name: _clear_padding(values, valid) for name, values in outputs.items()}
+            outputs["num_detections"] = counts
         maps = encode_pixel_maps(*semantic, outputs, sizes, ok, self._model) if semantic else {}
         if "masks" in outputs and self._masks == "rle":
             masks, rule = outputs.pop("masks"), self._model.config.conventions.mask_paste
-            outputs["masks_rle_bytes"] = rle_counts(masks, outputs["boxes"], found, sizes, rule)
+            outputs["masks_rle_bytes"] = rle_counts(masks, outputs["boxes"], counts, sizes, rule)
         outputs |= {"image_size": sizes, "ok": ok, **maps}
-        count = tf.shape(rows)[0]  # less than `inputs` hold in an empty batch
+        count = tf.shape(images)[0]  # less than `inputs` hold in an empty batch
         return {name: values[:count] for name, values in outputs.items()}
 
 
-def _concrete(function, spec):
+def _trace(function, spec):
     return tf.function(function, input_signature=[spec], autograph=False).get_concrete_function()
 
 
-def _cleared(values, valid):
+def _clear_padding(values, valid):
     """Outputs [B, D, ...] with zeros beyond the detections `valid` [B, D]."""
     shape = tf.concat([tf.shape(valid), tf.ones([values.shape.rank - 2], tf.int32)], axis=0)
     return tf.where(tf.reshape(valid, shape), values, tf.zeros([], values.dtype))
+
+
+PREPARED_AT_ONCE = 2  # images: a decoded photograph takes 150 MB and more, whatever the batch's size
+
+
+def prepare_images(images, prepare, default):
+    """What a function makes of each image, and a default where it fails.
+
+    It is a small input pipeline inside the graph, of stock operations: only there can an operation fail for one image.
+
+    Args:
+        images: tensor [B, ...], of file contents or pixels.
+        prepare: from an image to a dictionary of tensors.
+        default: the same dictionary for an image where `prepare` fails.
+
+    Returns:
+        The dictionaries as one of tensors [max(B, 1), ...], each padded with zeros to the largest shape, with `ok` bool
+        [max(B, 1)]. An empty batch gives one default, because a graph can't run on nothing.
+    """
+    count = tf.shape(images, tf.int64)[0]
+    missing = tf.maximum(1 - count, 0)
+    spare = tf.zeros(tf.concat([[missing], tf.shape(images, tf.int64)[1:]], axis=0), images.dtype)
+
+    def prepare_or_default(image):
+        prepared = tf.data.Dataset.from_tensors(image).map(lambda image: prepare(image) | {"ok": True})
+        prepared = prepared.ignore_errors(log_warning=False)
+        failed = tf.data.Dataset.from_tensors(default | {"ok": False})
+        return prepared.concatenate(failed).take(1).get_single_element()
+
+    dataset = tf.data.Dataset.from_tensor_slices(tf.concat([images, spare], axis=0))
+    dataset = dataset.map(prepare_or_default, num_parallel_calls=PREPARED_AT_ONCE, deterministic=True)
+    return dataset.padded_batch(count + missing).get_single_element()
+
+
+ENCODED_AT_ONCE = 2  # images whose maps are in the making: each holds a few bytes for a pixel
+PNG_COMPRESSION = 1  # maps of few colours get hardly smaller by more, which takes twice as long and longer
+SEGMENT_TABLE = {"segment_classes": "classes", "segment_instances": "instances", "segment_areas": "areas"}
+
+
+def encode_pixel_maps(logits, logit_size, detections, image_size, ok, model):
+    """What `ServedGraph` gives of a semantic head, by its names.
+
+    Args:
+        logits, logit_size: `semantic_logits` and `semantic_size` of `MaskRCNN.call`.
+        detections: the other outputs of `MaskRCNN.call`, zeros beyond the detections of each image; {} without a box
+            head.
+        image_size: int32 [B, 2], (height, width) of the images, pixels.
+        ok: bool [B]; all else stays empty.
+        model: the `MaskRCNN`.
+
+    Returns:
+        A dictionary of tensors [B, ...].
+    """
+    inputs = {"logits": logits, "logit_size": logit_size, "image_size": image_size, "ok": ok}
+    specs = {"semantic_png_bytes": tf.TensorSpec([], tf.string)}
+    fusible = bool(model.mask_head or not model.box_head)
+    if fusible:
+        inputs |= _instances(detections, tf.shape(ok)[0])
+        specs |= _segment_specs(inputs["scores"].shape[1] + len(model.config.stuff))
+
+    def encode(image):
+        labels = semantic_map(image["logits"], image["logit_size"], image["image_size"])
+        outputs = {"semantic_png_bytes": tf.io.encode_png(labels[..., None], PNG_COMPRESSION)}
+        return outputs | _encode_segments(image, labels, model.config) if fusible else outputs
+
+    empty = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
+    # Where a GPU has made the logits, their classes are found there; what makes PNGs and tables runs on the processor.
+    return tf.map_fn(
+        lambda image: tf.cond(image["ok"], lambda: encode(image), lambda: empty),
+        inputs,
+        fn_output_signature=specs,
+        parallel_iterations=ENCODED_AT_ONCE,
+    )
+
+
+def _instances(detections, batch):
+    """What is fused with the semantic maps: all detections, or none in each of `batch` images."""
+    none = {"masks": tf.zeros([batch, 0, 1, 1]), "boxes": tf.zeros([batch, 0, 4]), "scores": tf.zeros([batch, 0])}
+    none["classes"] = tf.zeros([batch, 0], tf.int32)
+    return {name: detections.get(name, values) for name, values in none.items()}
+
+
+def _encode_segments(image, labels, config):
+    """The segments of one image, whose semantic map is `labels`."""
+    rules = config.panoptic
+    fused = fuse(
+        *(image[name] for name in ("masks", "boxes", "scores", "classes")),
+        labels,
+        len(config.stuff),
+        rules.score_threshold,
+        rules.overlap,
+        rules.stuff_area,
+        config.conventions.mask_paste,
+    )
+    # COCO's colours, id = R + 256 G + 65536 B, are an integer's lower three bytes.
+    colours = tf.bitcast(fused.segment_map, tf.uint8)[..., :3]
+    is_segment = tf.range(tf.size(fused.classes)) < fused.count
+    outputs = {name: tf.where(is_segment, getattr(fused, field), 0) for name, field in SEGMENT_TABLE.items()}
+    return outputs | {"segments_png_bytes": tf.io.encode_png(colours, PNG_COMPRESSION), "num_segments": fused.count}
+
+
+def _segment_specs(max_segments):
+    """The specs of an image's segment outputs by name."""
+    specs = {"segments_png_bytes": tf.TensorSpec([], tf.string), "num_segments": tf.TensorSpec([], tf.int32)}
+    return specs | {name: tf.TensorSpec([max_segments], tf.int32) for name in SEGMENT_TABLE}

@@ -10,9 +10,9 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from mrcnn_tf.common.categories import IGNORED
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.ops import canvas
+from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.native.library import static_shapes
-from mrcnn_tf.ops.panoptic import STRIDE
+from mrcnn_tf.ops.panoptic_maps import STRIDE
 
 STRIP = 16  # rows of logits that are enlarged at a time: the classes of all pixels at once would take hundreds of MB
 
@@ -58,7 +58,7 @@ def backbone_graph(model, size):
 
     def look(image, image_size):
         inputs = {"image": tf.cast(image, tf.float32), "image_size": image_size}
-        features, logits, deltas = model.features_and_scores(inputs, model.canvas_size(inputs))
+        features, logits, deltas = model.features_and_scores(inputs, model.compute_padded_size(inputs))
         # Each row of cells in a row: a map that the RPN reads as bytes would itself be given out as bytes.
         outputs = {f"map{level}": tf.reshape(m, [1, m.shape[1], -1]) for level, m in enumerate(features)}
         outputs |= {f"logits{level}": values for level, values in enumerate(logits)}
@@ -77,7 +77,7 @@ def heads_graph(model, backbone):
         maps, *scores = ([values[f"{kind}{level}"] for level in range(levels)] for kind in ("map", "logits", "deltas"))
         maps = [tf.reshape(m, [1, m.shape[1], -1, model.channels]) for m in maps]
         inputs = {"image_size": image_size, "original_size": image_size}
-        return _given(model.detections_in(maps, *scores, inputs, model.canvas_size(inputs)))
+        return _given(model.detections_in(maps, *scores, inputs, model.compute_padded_size(inputs)))
 
     return Graph(detect, shapes | {"image_size": backbone.inputs["image_size"]})
 
@@ -120,7 +120,7 @@ def letterboxed_map(logits, image_size):
         rows = min(STRIP, height - top) * STRIDE
         begin = STRIDE * (top - first)
         strips.append(tf.argmax(enlarged[:, begin : begin + rows], axis=-1, output_type=tf.int32))
-    picture = canvas.inside(image_size, STRIDE * height, STRIDE * width)[..., 0]
+    picture = padding.valid_mask(image_size, STRIDE * height, STRIDE * width)[..., 0]
     return tf.cast(tf.where(picture, tf.concat(strips, axis=1), IGNORED), tf.uint8)
 
 

@@ -6,11 +6,12 @@ import os
 import numpy as np
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.image_files import checked_pixels
-from mrcnn_tf.ops.panoptic import scaled_labels
+from mrcnn_tf.datasets.image_files import check_pixels
+from mrcnn_tf.ops.panoptic_maps import resize_labels
 from mrcnn_tf.ops.resize import fitted_size, resize_image
+from mrcnn_tf.serving.export_labels import read_labels
 from mrcnn_tf.serving.interpreter import load_detector, read_metadata
-from mrcnn_tf.serving.outputs import make_detections, read_labels
+from mrcnn_tf.serving.outputs import make_detections
 
 
 class TFLiteModel:
@@ -65,7 +66,7 @@ class TFLiteModel:
         """
         if not isinstance(images, (list, tuple)):
             return self.detect([images])[0]
-        checked = (checked_pixels(image, position) for position, image in enumerate(images))
+        checked = (check_pixels(image, position) for position, image in enumerate(images))
         return [self._run(self._fitted(image), image.shape[:2]) for image in checked]
 
     def detect_batch(self, batch):
@@ -98,7 +99,7 @@ class TFLiteModel:
         if self.keypoint_head:
             outputs["keypoints"] = outputs["keypoints"] * np.append(ratio, np.float32(1))
         if self.semantic_head:
-            outputs["semantic"] = scaled_labels(outputs["semantic"][:height, :width], original_size)
+            outputs["semantic"] = resize_labels(outputs["semantic"][:height, :width], original_size)
         return make_detections(outputs, self._facts, tuple(original_size))
 
 

@@ -6,7 +6,8 @@ from tiny import tiny_config
 
 from mrcnn_tf import MaskRCNN
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.serving.export_labels import labels_document, write_assets, write_server_configs
+from mrcnn_tf.serving.export_labels import labels_document, write_assets
+from mrcnn_tf.serving.saved_model_export import write_server_configs
 
 
 def test_labels_say_what_the_classes_are(tmp_path):

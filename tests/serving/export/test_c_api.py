@@ -11,8 +11,9 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from mrcnn_tf.serving.export_check import SAVED_MODEL, check_detections
-from mrcnn_tf.serving.outputs import make_detections, read_labels
+from mrcnn_tf.serving.export_check import SAVED_MODEL_TOLERANCES, check_detections
+from mrcnn_tf.serving.export_labels import read_labels
+from mrcnn_tf.serving.outputs import make_detections
 
 SOURCE = pathlib.Path(__file__).with_name("load_saved_model.c")
 LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
@@ -95,7 +96,7 @@ def test_a_c_program_finds_what_the_model_finds(program, tiny_model, tiny_export
         make_detections({name: value[row] for name, value in outputs.items()}, facts, size)
         for row, size in zip((0, 2, 3), SIZES, strict=True)
     ]
-    differences = check_detections(reference, found, SAVED_MODEL, tiny_model.config.detections)
+    differences = check_detections(reference, found, SAVED_MODEL_TOLERANCES, tiny_model.config.detections)
     assert differences.matched == differences.reference > len(SIZES)
 
 

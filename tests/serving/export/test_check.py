@@ -11,7 +11,7 @@ from mrcnn_tf import Detections, UserError
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import DetectionConfig
 from mrcnn_tf.results.detections import EncodedMaskDetections
-from mrcnn_tf.serving.export_check import SAVED_MODEL, TFLITE, check_detections
+from mrcnn_tf.serving.export_check import SAVED_MODEL_TOLERANCES, TFLITE_TOLERANCES, check_detections
 
 CATEGORIES = [Category(3, "cat", ["ear"]), Category(7, "dog", ["nose"])]
 LIMITS = DetectionConfig(score_threshold=0.1, max_per_image=4)
@@ -28,14 +28,14 @@ def moved(pixels, row=0):
     return boxes
 
 
-def check(reference, exported, tolerances=SAVED_MODEL, limits=LIMITS):
+def check(reference, exported, tolerances=SAVED_MODEL_TOLERANCES, limits=LIMITS):
     return check_detections([reference], [exported], tolerances, limits)
 
 
 def test_equal_detections_differ_by_nothing():
     masks, keypoints = np.full([3, 4, 4], 0.5), np.ones([3, 1, 3])
     one = detections(masks=masks, keypoints=keypoints)
-    found = check_detections([one, one], [one, one], SAVED_MODEL, LIMITS)
+    found = check_detections([one, one], [one, one], SAVED_MODEL_TOLERANCES, LIMITS)
     assert (found.images, found.reference, found.exported, found.matched) == (2, 6, 6, 6)
     assert (found.box, found.score, found.mask, found.keypoint, found.iou) == (0, 0, 0, 0, 1)
     assert found.near_ties == found.only_reference == found.only_exported == 0
@@ -48,7 +48,7 @@ def test_largest_differences_are_found_in_any_image():
     other_keypoints[1, 0] += [0, -0.25, 100]  # the keypoint's score isn't a place
     reference = detections(masks=masks, keypoints=keypoints)
     exported = detections(moved(0.125), (0.9, 0.75, 0.5), masks=other_masks, keypoints=other_keypoints)
-    loose = dataclasses.replace(SAVED_MODEL, box=1, score=1, mask=1, keypoint=1)
+    loose = dataclasses.replace(SAVED_MODEL_TOLERANCES, box=1, score=1, mask=1, keypoint=1)
     found = check_detections([reference, reference], [reference, exported], loose, LIMITS)
     assert (found.box, found.mask, found.keypoint) == (0.125, 0.00390625, 0.25)
     assert found.score == pytest.approx(0.05)
@@ -79,14 +79,14 @@ def test_a_difference_beyond_the_tolerances_is_an_error(change, words):
 def test_an_error_names_the_worst_image():
     same, far, farther = detections(), detections(moved(0.25)), detections(moved(0.5))
     with pytest.raises(UserError, match=r"0\.5 pixels in check image 2"):
-        check_detections([same] * 4, [same, far, farther, far], SAVED_MODEL, LIMITS)
+        check_detections([same] * 4, [same, far, farther, far], SAVED_MODEL_TOLERANCES, LIMITS)
     with pytest.raises(UserError, match=r"\(worst in check image 1\)"):
-        check_detections([same] * 2, [same, detections(BOXES[:2], (0.9, 0.8), (1, 2))], SAVED_MODEL, LIMITS)
+        check_detections([same] * 2, [same, detections(BOXES[:2], (0.9, 0.8), (1, 2))], SAVED_MODEL_TOLERANCES, LIMITS)
 
 
 def test_a_missing_image_is_an_error():
     with pytest.raises(UserError, match="answered 1 of 2"):
-        check_detections([detections()] * 2, [detections()], SAVED_MODEL, LIMITS)
+        check_detections([detections()] * 2, [detections()], SAVED_MODEL_TOLERANCES, LIMITS)
 
 
 def test_order_of_equal_scores_is_free():
@@ -148,13 +148,13 @@ def test_tflite_may_lose_one_in_a_hundred():
     for lost, accepted in ((1, True), (2, False)):
         exported = detections(boxes[lost:], scores[lost:], classes[lost:], size)
         if accepted:
-            assert check(reference, exported, TFLITE, limits).only_reference == 1
+            assert check(reference, exported, TFLITE_TOLERANCES, limits).only_reference == 1
         else:
             with pytest.raises(UserError, match="98.00%"):
-                check(reference, exported, TFLITE, limits)
+                check(reference, exported, TFLITE_TOLERANCES, limits)
     # 0.2 of 16 pixels are more than IoU 0.99 allows.
     with pytest.raises(UserError, match=r"99\.00%|98\.00%|0\.00%"):
-        check(reference, detections(boxes + [0, 0, 0.2, 0], scores, classes, size), TFLITE, limits)
+        check(reference, detections(boxes + [0, 0, 0.2, 0], scores, classes, size), TFLITE_TOLERANCES, limits)
 
 
 def encoded(found, masks=None):
@@ -178,7 +178,7 @@ def test_encoded_masks_are_compared_by_their_pixels():
     found = check(reference, encoded(reference))
     assert (found.mask_pixels, found.mask) == (0, None)
     shifted = detections(np.float32(BOXES) + 0.75, masks=slope)  # moves whole-pixel boxes
-    loose = dataclasses.replace(SAVED_MODEL, box=1)
+    loose = dataclasses.replace(SAVED_MODEL_TOLERANCES, box=1)
     assert not np.array_equal(shifted.masks, reference.masks)
     assert check(reference, encoded(shifted), loose).mask_pixels == 0
     for place in ((60, 110), (20, 12)):  # outside of the first box, and inside on the empty side
@@ -194,13 +194,13 @@ def test_encoded_masks_are_compared_by_their_pixels():
     # Probabilities that differ by less than the tolerance may change pixels.
     other = detections(masks=slope + 0.02)
     assert not np.array_equal(other.masks, reference.masks)
-    assert check(reference, encoded(other), dataclasses.replace(SAVED_MODEL, mask=0.025)).mask_pixels == 0
+    assert check(reference, encoded(other), dataclasses.replace(SAVED_MODEL_TOLERANCES, mask=0.025)).mask_pixels == 0
     with pytest.raises(UserError, match="pixels that the Keras"):
         check(reference, encoded(other))
 
 
 def test_table_and_json_say_what_was_found():
-    found = check(detections(), detections(moved(0.0005)), TFLITE)
+    found = check(detections(), detections(moved(0.0005)), TFLITE_TOLERANCES)
     output = io.StringIO()
     Console(file=output, width=100).print(found.table())
     assert "0.0005" in output.getvalue() and "99.00%" in output.getvalue() and "mask" not in output.getvalue()

@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 
-from mrcnn_tf import Detections
-from mrcnn_tf import UserError
+from mrcnn_tf import Detections, UserError
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.config.settings import DetectionConfig
-from mrcnn_tf.config.settings import PanopticConfig
+from mrcnn_tf.config.settings import DetectionConfig, PanopticConfig
 from mrcnn_tf.ops.panoptic_maps import Fused
 from mrcnn_tf.results.detections import SemanticMap
-from mrcnn_tf.serving.export_check import HALF
-from mrcnn_tf.serving.export_check import SAVED_MODEL
-from mrcnn_tf.serving.export_check import check_detections
+from mrcnn_tf.serving.export_check import FLOAT16_TOLERANCES, SAVED_MODEL_TOLERANCES, check_detections
 
 THINGS, STUFF = [Category(3, "cat"), Category(7, "dog")], [Category(20, "sky"), Category(21, "sea")]
 SIZE = (20, 50)  # a thousand pixels
@@ -46,7 +42,7 @@ def detections(semantic=None, segment_map=None, instances=(0, 1), scores=(0.9, 0
     return Detections(boxes, scores, [1, 1], SIZE, THINGS, masks, semantics=given)
 
 
-def check(reference, exported, tolerances=SAVED_MODEL):
+def check(reference, exported, tolerances=SAVED_MODEL_TOLERANCES):
     return check_detections([reference, reference], [reference, exported], tolerances, LIMITS)
 
 
@@ -64,7 +60,7 @@ def test_pixels_of_another_class(wrong):
     else:
         with pytest.raises(UserError, match=r"99\.85% of the pixels the same class, .*99\.90%.*check image 1\)"):
             check(detections(), detections(semantic))
-        assert check(detections(), detections(semantic), HALF).semantic == 0.9985
+        assert check(detections(), detections(semantic), FLOAT16_TOLERANCES).semantic == 0.9985
 
 
 def test_pixels_of_another_segment():
@@ -73,7 +69,7 @@ def test_pixels_of_another_segment():
     with pytest.raises(UserError, match=r"99\.85% of the pixels the same segment"):
         check(detections(), detections(segment_map=segment_map))
     segment_map[:3, 10] = 0
-    assert check(detections(), detections(segment_map=segment_map), HALF).segments == 0.9985
+    assert check(detections(), detections(segment_map=segment_map), FLOAT16_TOLERANCES).segments == 0.9985
 
 
 def test_the_numbers_of_segments_are_free():
@@ -109,8 +105,8 @@ def test_stuff_at_the_fusions_limit_may_be_missing(area, right):
 def test_a_map_that_one_of_the_models_lacks():
     without = Detections(BOXES, [0.9, 0.8], [1, 1], SIZE, THINGS, np.ones((2, 4, 4), np.float32))
     with pytest.raises(UserError, match="gives classes of pixels in check image 1, the other doesn't"):
-        check_detections([without, detections()], [without, without], SAVED_MODEL, LIMITS)
-    found = check_detections([without], [without], SAVED_MODEL, LIMITS)
+        check_detections([without, detections()], [without, without], SAVED_MODEL_TOLERANCES, LIMITS)
+    found = check_detections([without], [without], SAVED_MODEL_TOLERANCES, LIMITS)
     assert found.semantic is None and found.segments is None
 
 

@@ -14,8 +14,7 @@ from serving.export.plain_process import operations
 
 from mrcnn_tf import MaskRCNN
 from mrcnn_tf.config.settings import PanopticConfig
-from mrcnn_tf.serving.export_labels import labels_document
-from mrcnn_tf.serving.outputs import read_labels
+from mrcnn_tf.serving.export_labels import labels_document, read_labels
 from mrcnn_tf.serving.runtime import SavedModelRuntime
 from mrcnn_tf.serving.saved_model_export import export_saved_model
 from mrcnn_tf.serving.served_graph import encode_pixel_maps
@@ -208,7 +207,7 @@ def test_the_table_is_of_the_map(answer):
 
 def test_the_runtime_knows_what_it_gives(runtime):
     assert (runtime.box_head, runtime.semantic_head, runtime.stuff) == (True, True, STUFF)
-    assert runtime.facts.fusion == panoptic_config().panoptic
+    assert runtime.labels.fusion == panoptic_config().panoptic
 
 
 def test_boxes_alone_have_no_rules_of_fusion():

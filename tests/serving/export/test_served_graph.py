@@ -239,7 +239,7 @@ def test_run_lengths_are_the_detections_masks():
 
 def test_a_fixed_canvas_compiled_and_not(model):
     files = [encoded(image) for image in make_images(SIZES)[:3]]
-    plain, compiled = (ServedGraph(model, canvas=(64, 96), xla=xla) for xla in (False, True))
+    plain, compiled = (ServedGraph(model, input_size=(64, 96), xla=xla) for xla in (False, True))
     found = numpy(plain.signatures["serving_default"](image_bytes=tf.constant(files)))
     for row, image in enumerate(make_images(SIZES)[:3]):
         expected = numpy(model(model.preprocess.letterbox(tf.constant(image), 64, 96), training=False))

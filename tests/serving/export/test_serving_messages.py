@@ -15,10 +15,10 @@ import tensorflow as tf
 from PIL import Image
 from serving.runtimes import serving_process
 
-from mrcnn_tf.serving.export_check import SAVED_MODEL, check_detections
-from mrcnn_tf.serving.export_labels import BATCHING_CONFIG
-from mrcnn_tf.serving.outputs import make_detections, read_labels
-from mrcnn_tf.serving.saved_model_export import write_warmup
+from mrcnn_tf.serving.export_check import SAVED_MODEL_TOLERANCES, check_detections
+from mrcnn_tf.serving.export_labels import read_labels
+from mrcnn_tf.serving.outputs import make_detections
+from mrcnn_tf.serving.saved_model_export import BATCHING_CONFIG, write_warmup
 
 SIZES = ((64, 64), (48, 90), (71, 40), (64, 64), (30, 30), (100, 64), (20, 25), (64, 200))  # height, width
 MODELS = {"roi": "boxes", "rle": "runs"}  # masks -> the model's name on the server
@@ -65,7 +65,7 @@ def check(tiny_model, tiny_export, reference):
         found = [make_detections(row, facts, SIZES[place]) for row, place in zip(rows, places, strict=True)]
         assert [np.asarray(row["image_size"]).tolist() for row in rows] == [list(SIZES[place]) for place in places]
         mine = [reference[place] for place in places]
-        differences = check_detections(mine, found, SAVED_MODEL, tiny_model.config.detections)
+        differences = check_detections(mine, found, SAVED_MODEL_TOLERANCES, tiny_model.config.detections)
         assert differences.matched == differences.reference > 0
 
     return compare

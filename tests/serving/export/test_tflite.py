@@ -18,7 +18,7 @@ from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.ops.boxes import iou
-from mrcnn_tf.ops.panoptic import semantic_map
+from mrcnn_tf.ops.panoptic_maps import semantic_map
 from mrcnn_tf.serving import tflite_export, tflite_graph
 from mrcnn_tf.serving.tflite_export import export_tflite, quantize_network
 from mrcnn_tf.serving.tflite_model import TFLiteModel

@@ -1,7 +1,7 @@
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.serving.saved_model_export import prediction_log, write_warmup
+from mrcnn_tf.serving.saved_model_export import encode_prediction_log, write_warmup
 
 
 @pytest.fixture
@@ -28,5 +28,5 @@ def test_requests_are_what_tensorflow_serving_writes(tmp_path, messages, length)
 
 def test_several_inputs(messages):
     tensors = {"a": tf.make_tensor_proto([1, 2]), "image": tf.make_tensor_proto([[0.5]])}
-    request = messages.PredictionLog.FromString(prediction_log("image", tensors)).predict_log.request
+    request = messages.PredictionLog.FromString(encode_prediction_log("image", tensors)).predict_log.request
     assert request.model_spec.signature_name == "image" and dict(request.inputs) == tensors

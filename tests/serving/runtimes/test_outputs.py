@@ -8,7 +8,8 @@ from pycocotools import mask as coco_mask
 from served_stand_in import LABELS
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.outputs import latest_version, make_detections, read_labels
+from mrcnn_tf.serving.export_labels import latest_version, read_labels
+from mrcnn_tf.serving.outputs import make_detections
 
 SIZE = (30, 40)
 

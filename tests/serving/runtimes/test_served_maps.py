@@ -10,9 +10,10 @@ from pycocotools import mask as coco_mask
 from served_stand_in import LABELS
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.ops.panoptic import scaled_labels
-from mrcnn_tf.serving.outputs import make_detections, read_labels
-from mrcnn_tf.serving.server_client import _array
+from mrcnn_tf.ops.panoptic_maps import resize_labels
+from mrcnn_tf.serving.export_labels import read_labels
+from mrcnn_tf.serving.outputs import make_detections
+from mrcnn_tf.serving.server_client import _to_array
 
 SIZE = (20, 30)
 STUFF = {
@@ -185,11 +186,11 @@ def test_stuff_follows_the_classes_not_the_ids():
 
 def test_labels_at_another_size():
     found = np.array([[1, 2, 3], [4, 5, 6]])
-    np.testing.assert_array_equal(scaled_labels(found, (4, 3)), found.repeat(2, 0))
+    np.testing.assert_array_equal(resize_labels(found, (4, 3)), found.repeat(2, 0))
     # The middles of two columns lie at 0.75 and 2.25, those of four at 0.375, 1.125, 1.875 and 2.625.
-    np.testing.assert_array_equal(scaled_labels(found, (1, 2)), [[4, 6]])
-    np.testing.assert_array_equal(scaled_labels(found, (2, 4)), [[1, 2, 2, 3], [4, 5, 5, 6]])
+    np.testing.assert_array_equal(resize_labels(found, (1, 2)), [[4, 6]])
+    np.testing.assert_array_equal(resize_labels(found, (2, 4)), [[1, 2, 2, 3], [4, 5, 5, 6]])
 
 
 def test_bytes_of_one_image_in_rest():
-    assert _array({"b64": "AAEC"}) == b"\x00\x01\x02" and _array({"b64": ""}) == b""
+    assert _to_array({"b64": "AAEC"}) == b"\x00\x01\x02" and _to_array({"b64": ""}) == b""
