@@ -1,4 +1,4 @@
-"""COCO's panoptic json and its folder of PNGs as ground truth: checked as a whole, the maps read one at a time."""
+"""Ground truth of panoptic segments: COCO's json and folder of PNGs, checked at once, the maps read one by one."""
 
 import collections
 import concurrent.futures
@@ -11,8 +11,15 @@ from PIL import Image
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
 from mrcnn_tf.datasets.image_files import FULL_CHECK_BYTES, WORKERS, inspect_files
-from mrcnn_tf.datasets.label_maps import compared, map_problem, read_segment_map, segment_fault, size_fault
-from mrcnn_tf.datasets.panoptic import PanopticJson, read_panoptic
+from mrcnn_tf.datasets.map_files import (
+    check_map_header,
+    compare_ids,
+    describe_wrong_size,
+    find_segment_fault,
+    read_segment_map,
+)
+from mrcnn_tf.datasets.panoptic_json import PanopticJson, read_panoptic
+from mrcnn_tf.evaluation.instance_ground_truth import read_image_sizes
 
 
 @dataclasses.dataclass
@@ -22,18 +29,18 @@ class PanopticGroundTruth:
     Attributes:
         source: path of the json.
         folder: of the PNGs.
-        places: {image id: the place of its annotation in `records`}, in the file's order.
-        sizes: {image id: (height, width)} pixels, of these and of the images left out.
+        annotation_indices: {image id: index of its annotation in `records`}, in the file's order.
+        sizes: {image id: (height, width)} pixels, of these and of the images skipped.
         records: the json's PanopticJson.
-        left_out: a sentence for each image without an annotation.
+        skipped: a sentence for each image without an annotation.
     """
 
     source: str
     folder: str
-    places: dict[int, int]
+    annotation_indices: dict[int, int]
     sizes: dict[int, tuple[int, int]]
     records: PanopticJson
-    left_out: list[str]
+    skipped: list[str]
 
     @property
     def things(self):
@@ -47,37 +54,37 @@ class PanopticGroundTruth:
 
     def segments(self, image_id):
         """The segments of an image, a list of dicts with `id`, `category_id`, `iscrowd`, `area` and `bbox`."""
-        return self.records.segments_info(self.places[image_id])
+        return self.records.segments_info(self.annotation_indices[image_id])
 
     def map_file(self, image_id):
         """The path of the PNG with an image's segments."""
-        return os.path.join(self.folder, self.records.map_names[self.places[image_id]])
+        return os.path.join(self.folder, self.records.map_names[self.annotation_indices[image_id]])
 
     def segment_map(self, image_id):
-        """The segment id of each pixel, int32 [H, W]; 0 is void.
+        """Read the segment id of each pixel, int32 [H, W]; 0 is void.
 
         Raises:
             UserError: the PNG is damaged, has pixels of a segment that the json doesn't list, or none of one that it
                 does. A segment's `area` and `bbox` may say what they like; only pixels count.
         """
-        file, start = self.map_file(image_id), self.places[image_id]
-        listed = self.records.segment_ids[slice(*self.records.segment_offsets[start : start + 2])]
-        pixels = read_segment_map(file)
-        unlisted, _, lacking = compared(pixels, listed)
+        file, index = self.map_file(image_id), self.annotation_indices[image_id]
+        listed = self.records.segment_ids[slice(*self.records.segment_offsets[index : index + 2])]
+        segment_map = read_segment_map(file)
+        unlisted, _, lacking = compare_ids(segment_map, listed)
         if unlisted.size or lacking.size:
-            raise UserError(f"{segment_fault(file, self.sizes[image_id], listed)}.")
-        return pixels
+            raise UserError(f"{find_segment_fault(file, self.sizes[image_id], listed)}.")
+        return segment_map
 
 
 def read_panoptic_ground_truth(path, folder):
-    """Reads a COCO panoptic json for evaluation and looks at the header of each PNG; in a small set, at all pixels.
+    """Read a COCO panoptic json for evaluation and look at the header of each PNG; in a small set, at all pixels.
 
     Args:
         path: of the json.
         folder: of the PNGs, which the annotations' file names are relative to.
 
     Returns:
-        `PanopticTruth`; an image without an annotation is left out of it and named in `left_out`.
+        `PanopticGroundTruth`; an image without an annotation is not in it but named in `skipped`.
 
     Raises:
         UserError: no such file or folder, not COCO's format, no annotations, one that is malformed or whose image or
@@ -95,81 +102,68 @@ def read_panoptic_ground_truth(path, folder):
         raise UserError(f"{path} has no annotations: there is nothing to evaluate.")
     if not os.path.isdir(folder):
         raise UserError(f"There is no folder {folder}: set data.val.panoptic_maps to the PNGs of {path}.")
-    sizes = _image_sizes(records.images, path)
+    sizes = read_image_sizes(records.images, path)
     _check_references(records, sizes, path)
-    places = {image_id: place for place, image_id in enumerate(records.image_ids.tolist())}
-    left_out = [f"{path}: image {one} is left out: it has no annotation." for one in sizes if one not in places]
-    truth = PanopticGroundTruth(path, folder, places, sizes, records, left_out)
-    _check_maps(truth)
-    return truth
+    indices = {image_id: index for index, image_id in enumerate(records.image_ids.tolist())}
+    unannotated = [image_id for image_id in sizes if image_id not in indices]
+    skipped = [f"{path}: image {image_id} is left out: it has no annotation." for image_id in unannotated]
+    ground_truth = PanopticGroundTruth(path, folder, indices, sizes, records, skipped)
+    _check_maps(ground_truth)
+    return ground_truth
 
 
-def check_categories(truth, things, stuff):
-    """Raises UserError for a `Category` that a model predicts and a `PanopticTruth` lacks, or has of the other kind."""
-    for kind, wanted, known in (("thing", things, truth.things), ("stuff", stuff, truth.stuff)):
-        ids = {category.id for category in known}
-        for category in wanted:
+def check_categories(ground_truth, things, stuff):
+    """Raise UserError for a `Category` that a model predicts and the ground truth lacks, or has of the other kind."""
+    for kind, predicted, annotated in (("thing", things, ground_truth.things), ("stuff", stuff, ground_truth.stuff)):
+        ids = {category.id for category in annotated}
+        for category in predicted:
             if category.id not in ids:
                 raise UserError(
-                    f"{truth.source} has no {kind} category {category.id} ({category.name}), which the model predicts: "
-                    "evaluate on annotations with the model's category ids."
+                    f"{ground_truth.source} has no {kind} category {category.id} ({category.name}), which the model "
+                    "predicts: evaluate on annotations with the model's category ids."
                 )
 
 
-def _image_sizes(records, path):
-    """{image id: (height, width)}."""
-    sizes = {}
-    for place, record in enumerate(records):
-        image_id = record.get("id") if isinstance(record, dict) else None
-        if type(image_id) is not int:
-            raise UserError(f"{path}: entry {place} of images has no whole number as id: give it one.")
-        if image_id in sizes:
-            raise UserError(f"{path} has two images with the id {image_id}: give each image its own id.")
-        sizes[image_id] = record.get("height"), record.get("width")
-        if not all(type(side) is int and side > 0 for side in sizes[image_id]):
-            raise UserError(f'{path}: image {image_id} has no "height" and "width": add them, in pixels.')
-    return sizes
-
-
 def _check_references(records, sizes, path):
-    """Raises UserError for an annotation of no image and a segment of no category."""
+    """Raise UserError for an annotation of no image and a segment of no category."""
     for image_id in records.image_ids.tolist():
         if image_id not in sizes:
             raise UserError(
                 f"The annotation of image {image_id} in {path} belongs to no image: add the image or remove it."
             )
-    known = [category.id for category in records.things + records.stuff]
-    strange = np.flatnonzero(~np.isin(records.category_ids, known))
-    if strange.size:
-        place = np.searchsorted(records.segment_offsets, strange[0], side="right") - 1
+    category_ids = [category.id for category in records.things + records.stuff]
+    unknown = np.flatnonzero(~np.isin(records.category_ids, category_ids))
+    if unknown.size:
+        index = np.searchsorted(records.segment_offsets, unknown[0], side="right") - 1
         raise UserError(
-            f"Segment {records.segment_ids[strange[0]]} of image {records.image_ids[place]} in {path} is of category "
-            f"{records.category_ids[strange[0]]}, which isn't among its categories: add it or correct category_id."
+            f"Segment {records.segment_ids[unknown[0]]} of image {records.image_ids[index]} in {path} is of category "
+            f"{records.category_ids[unknown[0]]}, which isn't among its categories: add it or correct category_id."
         )
 
 
-def _check_maps(truth):
-    """Raises UserError for the first PNG that can't be right, before a model detects for hours.
+def _check_maps(ground_truth):
+    """Raise UserError for the first PNG that can't be right, before a model detects for hours.
 
     Of a large set only the headers are looked at.
     """
-    files = [truth.map_file(image_id) for image_id in truth.places]
+    image_ids = ground_truth.annotation_indices
+    files = [ground_truth.map_file(image_id) for image_id in image_ids]
     headers = inspect_files(files, lambda number: None, _decode)
-    for image_id, file, header in zip(truth.places, files, headers, strict=True):
-        problem = map_problem(header, segments=True)
+    for image_id, file, header in zip(image_ids, files, headers, strict=True):
+        problem = check_map_header(header, segments=True)
         if problem:
             _, what, remedy = problem
-            raise UserError(f"{file}, the map of image {image_id} in {truth.source}, {what}: {remedy}.")
-        found = header.height, header.width
-        if found != truth.sizes[image_id]:
-            raise UserError(f"{size_fault(file, found, truth.sizes[image_id])}.")
+            raise UserError(f"{file}, the map of image {image_id} in {ground_truth.source}, {what}: {remedy}.")
+        size = header.height, header.width
+        if size != ground_truth.sizes[image_id]:
+            raise UserError(f"{describe_wrong_size(file, size, ground_truth.sizes[image_id])}.")
     if sum(header.size for header in headers) <= FULL_CHECK_BYTES:
         with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-            collections.deque(pool.map(truth.segment_map, truth.places), maxlen=0)
+            collections.deque(pool.map(ground_truth.segment_map, image_ids), maxlen=0)
 
 
 def _decode(file):
-    """Raises OSError for a damaged file; not for one of a wrong kind, whose sentence is another."""
+    """Raise OSError for a damaged file; not for one of a wrong kind, which `check_map_header` names."""
     try:
         with Image.open(file) as image:
             image.load()

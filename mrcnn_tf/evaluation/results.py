@@ -1,4 +1,4 @@
-"""The figures of one evaluation as a table and as json."""
+"""The metrics of one evaluation, of instances, segments and classes of pixels, as tables and as json."""
 
 import dataclasses
 
@@ -6,24 +6,43 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-# The panoptic figures of one evaluation as a table and as json.
-#
+PANOPTIC_METRICS = ("PQ", "SQ", "RQ")  # panoptic quality = segmentation x recognition quality
+KIND_HEADINGS = {"bbox": "box", "segm": "mask", "keypoints": "keypoints"}
+# Keypoints have no metrics of small ones and count AR with up to 20 detections only; boxes and masks have no AR50.
+TABLE_ROWS = (
+    *("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    *("AR1", "AR10", "AR100", "AR", "AR50", "AR75", "ARs", "ARm", "ARl"),
+)
+SHOWN_SENTENCES = 10  # about what was skipped, below a table
 
-PANOPTIC_METRICS = ("PQ", "SQ", "RQ")  # panoptic quality, and the qualities of segmentation and of recognition it consists of
+
+class _Results:
+    """Metrics as a dataclass with `skipped` among its fields."""
+
+    def to_json(self):
+        """All of it as a plain dict for `json.dump`."""
+        return dataclasses.asdict(self)
+
+    def _skipped_lines(self):
+        """The first sentences of `skipped`, and how many more there are, as rich texts."""
+        lines = [Text(sentence) for sentence in self.skipped[:SHOWN_SENTENCES]]
+        if len(self.skipped) > SHOWN_SENTENCES:
+            lines.append(Text(f"... and {len(self.skipped) - SHOWN_SENTENCES} more, all of them in the json."))
+        return lines
 
 
 @dataclasses.dataclass
-class PanopticResults:
+class PanopticResults(_Results):
     """Panoptic quality; None stands for "neither ground truth nor a prediction of that kind".
 
     Attributes:
         images: how many images were evaluated.
-        all: a dict of `FIGURES`, 0..1, each the mean over the categories, and `n`, the number of these: those with
-            ground truth or a prediction. Of such means PQ isn't the product of the other two.
+        all: a dict of `PANOPTIC_METRICS`, 0..1, each the mean over the categories, and `n`, the number of these: those
+            with ground truth or a prediction. Of such means PQ isn't the product of the other two.
         things, stuff: the same over one kind of categories.
-        per_class: a dict for each category, things first: `id`, `name`, `isthing`, `FIGURES`, and the segments counted
-            over all images: `tp` matched ones, `fp` predicted ones without a match, `fn` missed ones.
-        left_out: a sentence for each image that could not be evaluated.
+        per_class: a dict for each category, things first: `id`, `name`, `isthing`, `PANOPTIC_METRICS`, and the segments
+            counted over all images: `tp` matched ones, `fp` predicted ones without a match, `fn` missed ones.
+        skipped: a sentence for each image that could not be evaluated.
     """
 
     images: int
@@ -31,105 +50,62 @@ class PanopticResults:
     things: dict[str, float | int | None]
     stuff: dict[str, float | int | None]
     per_class: list[dict]
-    left_out: list[str] = dataclasses.field(default_factory=list)
-
-    def to_json(self):
-        """All of it as a plain dict for `json.dump`."""
-        return dataclasses.asdict(self)
+    skipped: list[str] = dataclasses.field(default_factory=list)
 
     def table(self):
-        """The figures as a rich renderable: over all categories, things and stuff, per class, and what was left out."""
-        return Group(self._whole(), self._classes(), *left_out_lines(self.left_out))
-
-    def _whole(self):
-        table = _figure_table(f"{self.images} images, panoptic", "", "categories")
-        for title, figures in (("All", self.all), ("Things", self.things), ("Stuff", self.stuff)):
-            table.add_row(title, *_texts(figures), str(figures["n"]))
-        return table
-
-    def _classes(self):
-        table = _figure_table("Per class, panoptic", "class", "matched", "wrong", "missed")
+        """The metrics as a rich renderable: over all categories, things and stuff, per class, and what was skipped."""
+        means = _table(f"{self.images} images, panoptic", "", *PANOPTIC_METRICS, "categories")
+        for title, metrics in (("All", self.all), ("Things", self.things), ("Stuff", self.stuff)):
+            means.add_row(title, *(_text(metrics[name]) for name in PANOPTIC_METRICS), str(metrics["n"]))
+        classes = _table("Per class, panoptic", "class", *PANOPTIC_METRICS, "matched", "wrong", "missed")
         for row in self.per_class:
             name = row["name"] if row["isthing"] else f"{row['name']} (stuff)"
-            table.add_row(Text(name), *_texts(row), *(str(row[count]) for count in ("tp", "fp", "fn")))
-        return table
-
-
-def _figure_table(title, first, *last):
-    table = Table(title=title)
-    table.add_column(first)
-    for heading in (*PANOPTIC_METRICS, *last):
-        table.add_column(heading, justify="right")
-    return table
-
-
-def _texts(figures):
-    return ["–" if figures[name] is None else f"{figures[name]:.3f}" for name in PANOPTIC_METRICS]
+            counts = (str(row[count]) for count in ("tp", "fp", "fn"))
+            classes.add_row(Text(name), *(_text(row[metric]) for metric in PANOPTIC_METRICS), *counts)
+        return Group(means, classes, *self._skipped_lines())
 
 
 @dataclasses.dataclass
-class SemanticResults:
+class SemanticResults(_Results):
     """How well each pixel was classified; None stands for "no ground truth of that kind".
 
     Attributes:
         images: how many images were evaluated.
         mIoU: 0..1, the mean over the classes with ground truth.
-        pixel_accuracy: 0..1, the share of the labelled pixels whose class was found.
+        pixel_accuracy: 0..1, the share of the labelled pixels whose class was predicted.
         per_class: a dict for each class, all things first: `id` (None of these), `name`, `IoU`, `accuracy` (the share
-            of its pixels that were found) and `pixels` of the ground truth.
-        left_out: a sentence for each image that could not be evaluated.
+            of its pixels that were predicted as such) and `pixels` of the ground truth.
+        skipped: a sentence for each image that could not be evaluated.
     """
 
     images: int
     mIoU: float | None
     pixel_accuracy: float | None
     per_class: list[dict]
-    left_out: list[str] = dataclasses.field(default_factory=list)
-
-    def to_json(self):
-        """All of it as a plain dict for `json.dump`."""
-        return dataclasses.asdict(self)
+    skipped: list[str] = dataclasses.field(default_factory=list)
 
     def table(self):
-        """The figures as a rich renderable: over all classes, per class, and what was left out."""
-        table = Table(title=f"{self.images} images, classes of pixels")
-        for heading, justify in (("class", "left"), ("IoU", "right"), ("accuracy", "right")):
-            table.add_column(heading, justify=justify)
+        """The metrics as a rich renderable: over all classes, per class, and what was skipped."""
+        table = _table(f"{self.images} images, classes of pixels", "class", "IoU", "accuracy")
         table.add_row("mean IoU, all pixels' accuracy", _text(self.mIoU), _text(self.pixel_accuracy), end_section=True)
         for row in self.per_class:
             table.add_row(Text(row["name"]), _text(row["IoU"]), _text(row["accuracy"]))
-        return Group(table, *left_out_lines(self.left_out))
-
-
-SHOWN = 10
-
-
-def left_out_lines(sentences):
-    """The first of the sentences, and how many more there are, as rich texts."""
-    lines = [Text(sentence) for sentence in sentences[:SHOWN]]
-    if len(sentences) > SHOWN:
-        lines.append(Text(f"... and {len(sentences) - SHOWN} more, all of them in the json."))
-    return lines
-
-
-HEADINGS = {"bbox": "box", "segm": "mask", "keypoints": "keypoints"}
-# Keypoints have no figures of small ones and count AR with up to 20 detections only; boxes and masks have no AR50.
-ROWS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "AR", "AR50", "AR75", "ARs", "ARm", "ARl")
+        return Group(table, *self._skipped_lines())
 
 
 @dataclasses.dataclass
-class CocoResults:
-    """The figures of one evaluation; None stands for "no ground truth of that kind".
+class CocoResults(_Results):
+    """The metrics of one evaluation; None stands for "no ground truth of that kind".
 
     Attributes:
         images: how many images were evaluated.
-        bbox: the 12 `protocol.FIGURES` for boxes, 0..1; None if the model or the ground truth has no instances.
+        bbox: the 12 `average_precision.METRICS` for boxes, 0..1; None if the model or ground truth has no instances.
         segm: the same for masks; None if the detections or the ground truth have no masks.
-        keypoints: the 10 `protocol.KEYPOINT_FIGURES`; None if the detections or the ground truth have no keypoints.
+        keypoints: the 10 `KEYPOINT_METRICS`; None if the detections or the ground truth have no keypoints.
         per_class: a dict for each category: `id`, `name`, `bbox_AP`, `bbox_AP50` and the same with `segm` and
             `keypoints`.
-        left_out: a sentence for each image, annotation, mask or set of keypoints that could not be evaluated.
-        notes: sentences about what the figures rest on, such as sigmas that nobody measured.
+        skipped: a sentence for each image, annotation, mask or set of keypoints that could not be evaluated.
+        notes: sentences about what the metrics rest on, such as sigmas that nobody measured.
         panoptic: the `PanopticResults` of a model with a semantic head; None without one, or without segments in the
             ground truth.
         semantic: its `SemanticResults`; None without one, or without classes of pixels in the ground truth.
@@ -140,44 +116,41 @@ class CocoResults:
     segm: dict[str, float | None] | None
     keypoints: dict[str, float | None] | None
     per_class: list[dict]
-    left_out: list[str]
+    skipped: list[str]
     notes: list[str] = dataclasses.field(default_factory=list)
     panoptic: PanopticResults | None = None
     semantic: SemanticResults | None = None
 
-    def to_json(self):
-        """All of it as a plain dict for `json.dump`."""
-        return dataclasses.asdict(self)
-
     def table(self):
-        """The figures as a rich renderable: over all classes, per class, notes, and what was left out."""
+        """The metrics as a rich renderable: over all classes, per class, notes, and what was skipped."""
         kinds = ["bbox", "segm"] + ["keypoints"] * (self.keypoints is not None)
-        tables = [self._whole(kinds), self._classes(kinds)] if self.bbox else []
-        tables += [one.table() for one in (self.panoptic, self.semantic) if one]
-        notes = [*map(Text, self.notes), *left_out_lines(self.left_out)]
-        return Group(*tables, *notes)
+        tables = [self._mean_table(kinds), self._class_table(kinds)] if self.bbox else []
+        tables += [results.table() for results in (self.panoptic, self.semantic) if results]
+        return Group(*tables, *map(Text, self.notes), *self._skipped_lines())
 
-    def _whole(self, kinds):
-        table = Table(title=f"{self.images} images")
-        table.add_column("")
-        for kind in kinds:
-            table.add_column(HEADINGS[kind], justify="right")
+    def _mean_table(self, kinds):
+        table = _table(f"{self.images} images", "", *(KIND_HEADINGS[kind] for kind in kinds))
         columns = [getattr(self, kind) or dict.fromkeys(self.bbox) for kind in kinds]
-        for name in ROWS:
+        for name in TABLE_ROWS:
             if any(name in column for column in columns):
                 table.add_row(name, *(_text(column[name]) if name in column else "" for column in columns))
         return table
 
-    def _classes(self, kinds):
-        table = Table(title="Per class")
-        table.add_column("class")
-        for kind in kinds:
-            for figure in ("AP", "AP50"):
-                table.add_column(f"{HEADINGS[kind]} {figure}", justify="right")
+    def _class_table(self, kinds):
+        columns = [(kind, metric) for kind in kinds for metric in ("AP", "AP50")]
+        table = _table("Per class", "class", *(f"{KIND_HEADINGS[kind]} {metric}" for kind, metric in columns))
         for row in self.per_class:
-            figures = (_text(row[f"{kind}_{figure}"]) for kind in kinds for figure in ("AP", "AP50"))
-            table.add_row(Text(row["name"]), *figures)
+            table.add_row(Text(row["name"]), *(_text(row[f"{kind}_{metric}"]) for kind, metric in columns))
         return table
+
+
+def _table(title, first_heading, *headings):
+    """A table whose first column holds names, and the others numbers."""
+    table = Table(title=title)
+    table.add_column(first_heading)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
 
 
 def _text(value):

@@ -1,6 +1,6 @@
 """What a model gives back for an image, in that image's own pixels, and how it is drawn.
 
-- `detections`: `Detections`, boxes, masks, keypoints and classes of pixels; `EncodedMaskDetections` for exported models.
+- `detections`: `Detections`, and `EncodedMaskDetections` of exported models: boxes, masks, keypoints, pixel classes.
 - `segments`: `Panoptic` and its `Segment`s, things and stuff as one map.
 - `draw`: `draw_detections`, `draw_ground_truth`, `side_by_side` and `save_png`.
 - `draw_panoptic`: `draw_panoptic`, and `stuff_colour` of a class.

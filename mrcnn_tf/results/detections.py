@@ -1,4 +1,4 @@
-"""What the model found in one image, in that image's own pixels."""
+"""The detections of one image, in that image's own pixels: boxes, masks, keypoints and classes of pixels."""
 
 import collections
 import functools
@@ -8,20 +8,21 @@ import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.datasets.run_lengths import decode_strings
+from mrcnn_tf.datasets.run_lengths import as_text, decode_strings
 from mrcnn_tf.ops.masks import paste_masks, paste_window
 from mrcnn_tf.ops.panoptic_maps import semantic_map
 from mrcnn_tf.results import draw
 from mrcnn_tf.results.segments import Panoptic
 
 NAMED_IN_REPR = 5
+ENCODED_MASK_SIDE = 112  # cells along each side of a box by which a picture shows an encoded mask
 
 # Of one image: logits [h, w, S + 1] of all things and S classes of stuff; the (h, w) of the network's image that they
 # are of; the S `Category`s; and the `PanopticConfig` by which instances and stuff are fused, None where they aren't.
-SemanticLogits = collections.namedtuple("Semantics", "logits size stuff fusion")
-# The same with the map itself, uint8 [H, W]; and what an exported model made of it, an `ops.panoptic.Fused` of numpy
-# arrays, or None: then it is fused here.
-SemanticMap = collections.namedtuple("MapSemantics", "labels fused stuff fusion")
+SemanticLogits = collections.namedtuple("SemanticLogits", "logits size stuff fusion")
+# The same with the class of each pixel, uint8 [H, W]; and what an exported model fused, an `ops.panoptic_maps.Fused` of
+# numpy arrays, or None: then it is fused here.
+SemanticMap = collections.namedtuple("SemanticMap", "labels fused stuff fusion")
 
 
 class Detections:
@@ -33,18 +34,18 @@ class Detections:
         classes: [D] int32, 1..K, the model's numbering.
         category_ids: [D] int64, the dataset's ids of those classes.
         category_names: D strings.
-        categories: the D `Category`s themselves, which know the names and the skeleton of their keypoints.
+        categories: the D `Category`s themselves, with the names and the skeleton of their keypoints.
         mask_probabilities: [D, M, M] float32, the mask of the predicted class inside its box; None without a mask head.
         masks: [D, H, W] bool, made of `mask_probabilities` when first asked for; None without a mask head.
         keypoints: [D, P, 3] float32, (x, y, score) in pixels of the original image, P being the most keypoints of any
-            class; zeros in the places that the detection's own class lacks. The score is what `conventions.
+            class; zeros beyond the keypoints of the detection's own class. The score is what `conventions.
             keypoint_score` says. None without a keypoint head.
         keypoint_offset: pixels that `keypoints` lie right of and below the dataset's own (`conventions.
             keypoint_offset`): 0.5 where a whole number stands for the centre of its pixel.
         image_size: (H, W) of the original image.
         mask_rule: how mask probabilities become pixels, "torchvision" or "detectron2" (`conventions.mask_paste`).
         semantic: [H, W] uint8, the class of each pixel: 0 of any thing, 1..S of stuff. Made when first asked for, of
-            logits that are held until then, 12 MB of 54 classes at 800 x 1088. None without a semantic head.
+            logits that are held until then, 12 MB with 54 classes at 800 x 1088. None without a semantic head.
         panoptic: things and stuff as one map of segments, a `Panoptic`, made when first asked for. None without a
             semantic head, or with boxes and no masks.
     """
@@ -63,7 +64,8 @@ class Detections:
         semantics=None,
     ):
         """Takes what the attributes describe, but as `categories` the model's K `Category`s, in its classes' order, and
-        as `semantics` what `semantic` and `panoptic` are made of, a `Semantics` or `MapSemantics`.
+        as `semantics` what `semantic` and `panoptic` are made of, a `SemanticLogits` or
+        `SemanticMap`.
 
         Raises:
             ValueError: arrays of different lengths, a class outside 1..K, or keypoints that aren't [D, P, 3] or fewer
@@ -125,15 +127,15 @@ class Detections:
 
     @functools.cached_property
     def panoptic(self):
-        given = self.semantics
-        if given is None or given.fusion is None:
+        semantics = self.semantics
+        if semantics is None or semantics.fusion is None:
             return None
-        if isinstance(given, SemanticMap) and given.fused:
-            return Panoptic.from_fused(*given.fused[:3], self, given.stuff)
-        return Panoptic.fuse(self, self.semantic, given.stuff, given.fusion)
+        if isinstance(semantics, SemanticMap) and semantics.fused:
+            return Panoptic.from_fused(*semantics.fused[:3], self, semantics.stuff)
+        return Panoptic.fuse(self, self.semantic, semantics.stuff, semantics.fusion)
 
     def to_coco(self, image_id):
-        """The detections in COCO's result format, ready for `json.dump` and for pycocotools.
+        """List the detections in COCO's result format, ready for `json.dump` and for pycocotools.
 
         Masks are encoded from their windows, so no whole-image mask is held.
 
@@ -157,28 +159,28 @@ class Detections:
                 window = paste_window(
                     self.mask_probabilities[index], self.boxes[index], *self.image_size, self.mask_rule
                 )
-                result["segmentation"] = _encode(window, *self.image_size)
-            own = len(self.categories[index].keypoints)
-            if self.keypoints is not None and own:
-                shift = np.array([self.keypoint_offset, self.keypoint_offset, 0], np.float32)
-                result["keypoints"] = (self.keypoints[index, :own] - shift).ravel().tolist()
+                result["segmentation"] = _encode_window(window, *self.image_size)
+            count = len(self.categories[index].keypoints)
+            if self.keypoints is not None and count:
+                offset = np.array([self.keypoint_offset, self.keypoint_offset, 0], np.float32)
+                result["keypoints"] = (self.keypoints[index, :count] - offset).ravel().tolist()
             results.append(result)
         return results
 
     def draw(self, image, min_score=0.0, min_side=draw.MIN_SIDE):
-        """The image with its detections drawn on it; see `visualize.draw_detections`."""
+        """Draw the detections on their image; see `results.draw.draw_detections`."""
         return draw.draw_detections(image, self, min_score, min_side)
 
 
 @functools.cache
 def _semantic_function(classes):
-    """`ops.semantic.semantic_map`, traced once for images of all sizes."""
+    """`ops.panoptic_maps.semantic_map`, traced once for images of all sizes."""
     sizes = tf.TensorSpec([2], tf.int32)
     signature = [tf.TensorSpec([None, None, classes], tf.float32), sizes, sizes]
     return tf.function(semantic_map, input_signature=signature, autograph=False)
 
 
-def _encode(window, height, width):
+def _encode_window(window, height, width):
     """The COCO RLE of a `MaskWindow` in a [height, width] image.
 
     RLE runs go down the columns, so each set run within a column of the window is a run of the image, unless it
@@ -188,25 +190,18 @@ def _encode(window, height, width):
     # One unset pixel before all and one below each column: no run goes on past its column.
     pixels = np.zeros(columns * (rows + 1) + 1, bool)
     pixels[1:].reshape(columns, rows + 1)[:, :rows] = window.pixels.T
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1])  # starts and ends by turns
-    bounds = (changes // (rows + 1) + window.left) * height + changes % (rows + 1) + window.top
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1])  # starts and ends of set runs by turns
+    bounds = (edges // (rows + 1) + window.left) * height + edges % (rows + 1) + window.top
     joined = np.flatnonzero(bounds[1:] == bounds[:-1])  # an end where the next run starts
     bounds = np.delete(bounds, np.concatenate([joined, joined + 1]))
     counts = np.diff(bounds, prepend=0, append=height * width).tolist()
     if counts[-1] == 0:
         counts.pop()
-    rle = coco_mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width)
-    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
-
-
-# Detections whose masks come as COCO's compressed run lengths instead of probabilities.
-#
-
-SIDE = 112  # of the square that shows a mask inside its box in a picture
+    return as_text(coco_mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width))
 
 
 class EncodedMaskDetections(Detections):
-    """`Detections` with `mask_counts`, D COCO strings as bytes, in the place of `mask_probabilities`, which are None.
+    """`Detections` whose masks are COCO's compressed run lengths, `mask_counts`, D bytes, not `mask_probabilities`.
 
     `masks` and `to_coco` are exactly what was encoded; a picture shows them as far as 112 x 112 cells of a box can.
     """
@@ -220,9 +215,9 @@ class EncodedMaskDetections(Detections):
         super().__init__(**kwargs)
         self.mask_counts = [bytes(counts) for counts in mask_counts]
         runs, numbers = decode_strings(self.mask_counts)
-        self._runs = np.split(runs, np.cumsum(numbers)[:-1])[: len(numbers)]
         pixels = self.image_size[0] * self.image_size[1]
-        fit = all(len(own) and own.min() >= 0 and own.sum() == pixels for own in self._runs)
+        mask_runs = np.split(runs, np.cumsum(numbers)[:-1])[: len(numbers)]
+        fit = all(len(lengths) and lengths.min() >= 0 and lengths.sum() == pixels for lengths in mask_runs)
         if len(self.mask_counts) != len(self) or not fit:
             raise ValueError(f"the masks must be run lengths of {len(self)} images of {self.image_size} pixels")
 
@@ -242,29 +237,29 @@ class EncodedMaskDetections(Detections):
 
     def draw(self, image, **kwargs):
         """As `Detections.draw`."""
-        shown = Detections(
+        detections = Detections(
             self.boxes,
             self.scores,
             np.arange(1, len(self) + 1),
             self.image_size,
             self.categories,
-            mask_probabilities=self._in_boxes(),
+            mask_probabilities=self._masks_in_boxes(),
             mask_rule="detectron2",
             keypoints=self.keypoints,
         )
-        return shown.draw(image, **kwargs)
+        return detections.draw(image, **kwargs)
 
     def mask(self, index):
         """One of `masks`, [H, W] bool."""
-        runs = self._runs[index]  # down the columns, outside and inside by turns
-        return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(self.image_size[::-1]).T
+        return coco_mask.decode({"size": list(self.image_size), "counts": self.mask_counts[index]}).astype(bool)
 
-    def _in_boxes(self):
-        """[D, SIDE, SIDE] float32: the share of each cell of a box that its mask covers."""
+    def _masks_in_boxes(self):
+        """float32 [D, S, S], S cells along each side of a box: the share of each cell that the mask covers."""
+        side = ENCODED_MASK_SIDE
         limits = np.array([*self.image_size[::-1], *self.image_size[::-1]], np.float32)
-        squares = np.zeros((len(self), SIDE, SIDE), np.float32)
+        squares = np.zeros((len(self), side, side), np.float32)
         for index, (square, box) in enumerate(zip(squares, np.clip(self.boxes, 0, limits), strict=True)):
             if box[2] > box[0] and box[3] > box[1]:
-                mask = Image.fromarray(self.mask(index).astype(np.uint8) * 255)
-                square[:] = np.asarray(mask.resize((SIDE, SIDE), Image.Resampling.BOX, tuple(box.tolist()))) / 255
+                mask = Image.fromarray(self.mask(index) * np.uint8(255))
+                square[:] = np.asarray(mask.resize((side, side), Image.Resampling.BOX, tuple(box.tolist()))) / 255
         return squares

@@ -1,7 +1,7 @@
 """Pictures of panoptic segments: each in its colour on the photo, lines where they meet, names well inside them.
 
-Things have the colours of `visualize`, each its own. Stuff has a duller one, which a class keeps in all pictures. What
-belongs to no segment stays as it is in the photo.
+Things have the colours of `draw.instance_colour`, each its own. Stuff has a duller one, which a class keeps in all
+pictures. What belongs to no segment stays as it is in the photo.
 """
 
 import colorsys
@@ -10,18 +10,8 @@ import re
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.results.draw import (
-    MIN_SIDE,
-    Instance,
-    check_image,
-    draw_tag,
-    enlarge,
-    font_size,
-    instance_colour,
-    tag_size,
-)
-from mrcnn_tf.results.draw_text import font_for
+from mrcnn_tf.results.draw import LINES_PER_SIDE, MIN_SIDE, check_image, enlarge, instance_colour
+from mrcnn_tf.results.draw_text import draw_tag, place_tag, tag_font, tag_size
 
 OPACITY = 0.5
 # Powers of the root of x^4 = x + 1: its multiples fill a cube evenly, so that the colours of any few ids differ.
@@ -49,58 +39,46 @@ NATURAL = {
 
 
 def draw_panoptic(image, panoptic, min_side=MIN_SIDE):
-    """The image with its segments and, where there is room, their names, those of things with scores.
+    """Draw segments and, where there is room, their names, those of things with scores.
 
     Args:
         image: uint8 RGB [H, W, 3], the one that the segments belong to.
         panoptic: a `Panoptic`.
-        min_side: an image whose longer side is shorter than this many pixels is enlarged to it; 0 never enlarges.
+        min_side: as for `draw.draw_detections`.
 
     Returns:
-        uint8 RGB [H', W', 3]: H' = H and W' = W unless the image was enlarged.
+        uint8 RGB [H', W', 3], enlarged as by `draw.draw_detections`.
 
     Raises:
         UserError: the image is not uint8 [H, W, 3] or is not as large as the segment map.
     """
-    check_image(image)
-    if image.shape[:2] != panoptic.segment_map.shape:
-        raise UserError(
-            f"The picture is of size {image.shape[:2]} but the segments belong to one of {panoptic.segment_map.shape}: "
-            "draw them on the image that was given to detect()."
-        )
-    canvas, scale = enlarge(image, min_side)
-    numbers = _numbers(panoptic)
+    check_image(image, panoptic.segment_map.shape, "segments")
+    picture, scale = enlarge(image, min_side)
+    numbers = _number_segments(panoptic)
     if scale > 1:
-        numbers = _enlarged(numbers, len(panoptic), canvas.size)
-    colours = _colours(panoptic.segments)
-    picture = _filled(canvas, numbers, colours)
-    _draw_lines(picture, numbers, max(1.5, max(canvas.size) / 750))
+        numbers = _enlarge_numbers(numbers, len(panoptic), picture.size)
+    colours = _segment_colours(panoptic.segments)
+    picture = _blend_fills(picture, numbers, colours)
+    _draw_borders(picture, numbers, max(1.5, max(picture.size) / LINES_PER_SIDE))
     _write_names(picture, numbers, panoptic.segments, colours)
     return np.asarray(picture)
 
 
-def _numbers(panoptic):
-    """uint16 [H, W]: 0 in void, n in the n-th segment."""
-    ids = [segment.id for segment in panoptic.segments]
-    table = np.zeros(max([panoptic.segment_map.max(initial=0), *ids]) + 1, np.uint16)
-    table[ids] = np.arange(1, len(ids) + 1)
-    return table[panoptic.segment_map]
+def stuff_colour(category):
+    """RGB of a class of stuff, the same in every picture: by a word of its name that nature has a colour for, else by
+    its id."""
+    hue, lightness, saturation = category.id * SPREAD % 1
+    natural = [NATURAL[word] for word in re.split(r"[\W_\d]+", category.name.lower()) if word in NATURAL]
+    if natural:  # several classes may have one word: they differ in lightness
+        hue, natural_lightness, natural_saturation = natural[0]
+        colour = colorsys.hls_to_rgb(hue, natural_lightness + 0.12 * (lightness - 0.5), natural_saturation)
+    else:
+        colour = colorsys.hls_to_rgb(hue, 0.36 + 0.36 * lightness, 0.25 + 0.4 * saturation)
+    return tuple(round(255 * channel) for channel in colour)
 
 
-def _enlarged(numbers, count, size):
-    """Those of a picture of `size` = (width, height), with smooth outlines instead of large pixels."""
-    smooth = ImageFilter.GaussianBlur(0.4 * size[0] / numbers.shape[1])  # a segment of a single pixel outlasts it
-    result, best = np.zeros((2, *size[::-1]), np.uint16)
-    for number in range(count + 1):
-        mask = Image.fromarray((numbers == number) * np.uint8(255)).resize(size, Image.Resampling.BICUBIC)
-        share = np.asarray(mask.filter(smooth))
-        result[share > best] = number
-        np.maximum(best, share, out=best)
-    return result
-
-
-def _colours(segments):
-    """RGB of each."""
+def _segment_colours(segments):
+    """RGB of each segment."""
     things = 0
     colours = []
     for segment in segments:
@@ -109,75 +87,71 @@ def _colours(segments):
     return colours
 
 
-def stuff_colour(category):
-    """RGB of a class of stuff, the same in every picture: by a word of its name that nature has a colour for, else by
-    its id."""
-    hue, lightness, saturation = category.id * SPREAD % 1
-    known = [NATURAL[word] for word in re.split(r"[\W_\d]+", category.name.lower()) if word in NATURAL]
-    if known:  # several classes may have one word: they differ in lightness
-        hue, light, colourful = known[0]
-        colour = colorsys.hls_to_rgb(hue, light + 0.12 * (lightness - 0.5), colourful)
-    else:
-        colour = colorsys.hls_to_rgb(hue, 0.36 + 0.36 * lightness, 0.25 + 0.4 * saturation)
-    return tuple(round(255 * part) for part in colour)
+def _number_segments(panoptic):
+    """uint16 [H, W]: 0 in void, n in the n-th segment."""
+    ids = [segment.id for segment in panoptic.segments]
+    table = np.zeros(max([panoptic.segment_map.max(initial=0), *ids]) + 1, np.uint16)
+    table[ids] = np.arange(1, len(ids) + 1)
+    return table[panoptic.segment_map]
 
 
-def _filled(canvas, numbers, colours):
-    paint = np.array([(0, 0, 0), *colours], np.uint8)[numbers]
+def _enlarge_numbers(numbers, count, size):
+    """Segment numbers of a picture of `size` = (width, height), with smooth outlines instead of large pixels."""
+    smooth = ImageFilter.GaussianBlur(0.4 * size[0] / numbers.shape[1])  # a segment of a single pixel outlasts it
+    enlarged, best_share = np.zeros((2, *size[::-1]), np.uint16)
+    for number in range(count + 1):
+        mask = Image.fromarray((numbers == number) * np.uint8(255)).resize(size, Image.Resampling.BICUBIC)
+        share = np.asarray(mask.filter(smooth))
+        enlarged[share > best_share] = number
+        np.maximum(best_share, share, out=best_share)
+    return enlarged
+
+
+def _blend_fills(picture, numbers, colours):
+    fills = np.array([(0, 0, 0), *colours], np.uint8)[numbers]
     opacity = (numbers > 0) * np.uint8(round(255 * OPACITY))
-    return Image.composite(Image.fromarray(paint), canvas, Image.fromarray(opacity))
+    return Image.composite(Image.fromarray(fills), picture, Image.fromarray(opacity))
 
 
-def _draw_lines(picture, numbers, line):
-    """Draws white lines between segments, and a dark rim along them for fills that are as bright."""
-    for paint, width, opacity in (("black", 2.6 * line, 0.45), ("white", 1.2 * line, 0.9)):
-        band = _band(numbers, max(1, round(width))) * np.uint8(round(255 * opacity))
-        picture.paste(paint, mask=Image.fromarray(band).filter(ImageFilter.GaussianBlur(0.5 * line)))
+def _draw_borders(picture, numbers, line):
+    """Draw white lines between segments, and a dark rim along them for fills that are as bright."""
+    for colour, width, opacity in (("black", 2.6 * line, 0.45), ("white", 1.2 * line, 0.9)):
+        band = _border_band(numbers, max(1, round(width))) * np.uint8(round(255 * opacity))
+        picture.paste(colour, mask=Image.fromarray(band).filter(ImageFilter.GaussianBlur(0.5 * line)))
 
 
-def _band(numbers, width):
-    """bool [H, W]: a band of `width` pixels along the borders of all segments."""
-    height, length = numbers.shape
-    before = width // 2
-    padded = np.pad(numbers, (before, width - before), "edge")
-    rows, columns = padded[before : before + height], padded[:, before : before + length]
-    return (rows[:, :length] != rows[:, width:]) | (columns[:height] != columns[width:])
+def _border_band(numbers, band):
+    """bool [H, W]: a band of so many pixels along the borders of all segments."""
+    height, width = numbers.shape
+    before = band // 2
+    padded = np.pad(numbers, (before, band - before), "edge")
+    rows, columns = padded[before : before + height], padded[:, before : before + width]
+    return (rows[:, :width] != rows[:, band:]) | (columns[:height] != columns[band:])
 
 
 def _write_names(picture, numbers, segments, colours):
-    """Writes the name of each segment that is larger than its tag, large ones first."""
+    """Write the name of each segment that is larger than its tag, large ones first."""
     areas = np.bincount(numbers.ravel(), minlength=len(segments) + 1)[1:]
     labels = [_label(segment) for segment in segments]
-    font = font_for(labels, font_size(picture.size, len(segments)))
-    cells = _Cells(numbers)
+    font = tag_font(labels, picture.size)
+    grid = SegmentGrid(numbers)
     pen = ImageDraw.Draw(picture, "RGBA")
     tags = np.zeros((0, 4))
-    for row in np.argsort(-areas, kind="stable"):
-        size = tag_size(labels[row], font)
-        if areas[row] < size[0] * size[1]:
+    for index in np.argsort(-areas, kind="stable"):
+        size = tag_size(labels[index], font)
+        if areas[index] < size[0] * size[1]:
             continue
-        tag = _place_tag(cells.places(row + 1), size, picture.size, tags)
+        tag = place_tag(grid.roomy_places(index + 1) - np.array(size) / 2, size, picture.size, tags)
         tags = np.concatenate([tags, tag[None]])
-        draw_tag(pen, Instance(tag, labels[row], colours[row]), tag, font)
+        draw_tag(pen, labels[index], tag, colours[index], font)
 
 
 def _label(segment):
     return segment.category.name if segment.score is None else f"{segment.category.name} {segment.score:.2f}"
 
 
-def _place_tag(places, size, picture_size, tags):
-    """A rectangle [4] around the first of the places [P, 2] where it hides the least of other tags [T, 4]."""
-    limits = np.maximum(np.array(picture_size) - size, 0)
-    corners = np.clip(places - np.array(size) / 2, 0, limits).round()
-    candidates = np.concatenate([corners, corners + size], axis=1)
-    low = np.maximum(candidates[:, None, :2], tags[None, :, :2])
-    high = np.minimum(candidates[:, None, 2:], tags[None, :, 2:])
-    hidden = np.prod(np.maximum(high - low, 0), axis=2).sum(axis=1)
-    return candidates[hidden.argmin()]
-
-
-class _Cells:
-    """A coarse grid over a map of segments, and how deep inside its segment each cell lies."""
+class SegmentGrid:
+    """A coarse grid over a map of segment numbers [H, W], and how deep inside its segment each cell lies."""
 
     def __init__(self, numbers):
         height, width = numbers.shape
@@ -185,32 +159,32 @@ class _Cells:
         columns = min(width, max(1, round(rows * width / height / CELL_WIDTH)))
         self.y, self.x = (np.arange(rows) + 0.5) * height / rows, (np.arange(columns) + 0.5) * width / columns
         self.numbers = numbers[np.ix_(self.y.astype(int), self.x.astype(int))]
-        self.depths = _depths(self.numbers)
+        self.depths = segment_depths(self.numbers)
 
-    def places(self, number):
+    def roomy_places(self, number):
         """[P, 2] = (x, y): the middles of a segment's cells that lie deep inside it, the deepest first, of equally deep
         ones the most central."""
-        own = self.depths * (self.numbers == number)
-        row, column = np.nonzero(own >= max(1, ROOMY * own.max()))
-        places, depths = np.stack([self.x[column], self.y[row]], axis=1), own[row, column]
+        depths = self.depths * (self.numbers == number)
+        row, column = np.nonzero(depths >= max(1, ROOMY * depths.max()))
+        places, depths = np.stack([self.x[column], self.y[row]], axis=1), depths[row, column]
         middle = places[depths == depths.max()].mean(axis=0)
         return places[np.lexsort((np.abs(places - middle).sum(axis=1), -depths))]
 
 
-def _depths(numbers):
+def segment_depths(numbers):
     """int [R, C]: the side, in cells from the middle one, of the largest square of one number around each cell."""
-    inside = _all_around(np.ones(numbers.shape, bool))
+    inside = _is_surrounded(np.ones(numbers.shape, bool))
     for shift in (-1, 1):
         for axis in (0, 1):
             inside &= np.roll(numbers, shift, axis) == numbers
     depths = np.ones(numbers.shape, int)
     while inside.any():
         depths += inside
-        inside = _all_around(inside)
+        inside = _is_surrounded(inside)
     return depths
 
 
-def _all_around(inside):
+def _is_surrounded(inside):
     """bool [R, C]: whether a cell and its eight neighbours are inside; beyond the grid nothing is."""
     padded = np.pad(inside, 1)
     rows = padded[:-2] & padded[1:-1] & padded[2:]

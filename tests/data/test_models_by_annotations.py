@@ -95,7 +95,7 @@ def test_a_step_an_evaluation_and_pictures(arrows, annotated, head):
     losses = {name for name in epoch if name.startswith("loss")}
     assert losses == LOSSES | set(["loss_keypoint"] * with_keypoints)
     assert all(np.isfinite(value) for value in epoch.values())
-    assert results.images == 2 and results.left_out == [] and results.bbox is not None and results.segm is None
+    assert results.images == 2 and results.skipped == [] and results.bbox is not None and results.segm is None
     assert (results.keypoints is not None) == with_keypoints
 
     annotated = annotated[-2:]  # by the demo, after training's own

@@ -308,7 +308,8 @@ def test_random_scenes_with_crowds_against_hotcoco(scenes, tmp_path):
     for row in results.per_class:
         expected = theirs["per_class"][row["id"]]
         assert [row[name] for name in COUNTS] == [expected[name] for name in COUNTS]
-        assert [row[name] for name in PANOPTIC_METRICS] == pytest.approx([expected[n.lower()] for n in PANOPTIC_METRICS], rel=1e-12)
+        metrics = [expected[name.lower()] for name in PANOPTIC_METRICS]
+        assert [row[name] for name in PANOPTIC_METRICS] == pytest.approx(metrics, rel=1e-12)
     for title, ours in (("All", results.all), ("Things", results.things), ("Stuff", results.stuff)):
         expected = [theirs[title][name] for name in ("pq", "sq", "rq", "n")]
         assert [ours[name] for name in (*PANOPTIC_METRICS, "n")] == pytest.approx(expected, rel=1e-12)

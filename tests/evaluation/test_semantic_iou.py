@@ -82,7 +82,7 @@ def test_other_sizes_and_classes_are_refused():
 def test_the_table_has_a_row_for_each_class():
     console = Console(file=io.StringIO(), width=80)
     results = results_of(("0011", "0111"))
-    results.left_out = ["Image 7 is left out."]
+    results.skipped = ["Image 7 is left out."]
     console.print(results.table())
     text = console.file.getvalue()
     assert all(word in text for word in ("things", "sky", "sea", "0.500", "0.667", "–", "Image 7 is left out."))

@@ -21,7 +21,7 @@ function figuresSection({ findings }) {
     ]),
     make("details", { class: "options", open: true }, make("summary", {}, "All figures"), plain(["", ...kinds.map((one) => KINDS[one])], rows, "COCO's figures")),
     ...r.notes.map((note) => make("p", { class: "small" }, note)),
-    r.left_out.length ? leftOut(r.left_out, "Left out of the evaluation") : null,
+    r.skipped.length ? leftOut(r.skipped, "Left out of the evaluation") : null,
     make("p", { class: "soft small" }, `Below, a detection is right if it has an object's class and overlaps its ${kind === "segm" ? "mask" : "box"} with an IoU of at least 0.5.`));
 }
 

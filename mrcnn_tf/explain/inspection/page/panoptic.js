@@ -23,7 +23,7 @@ function panopticSection(data) {
     make("p", { class: "soft small" }, "Segments class by class. Choose a heading to sort."),
     sortable(columns, p.per_class, "Panoptic quality of each class"),
     ...(data.findings ? [] : notes).map((note) => make("p", { class: "small" }, note)),
-    p.left_out.length ? leftOut(p.left_out, "Left out of the panoptic evaluation") : null);
+    p.skipped.length ? leftOut(p.skipped, "Left out of the panoptic evaluation") : null);
 }
 
 function semanticSection(data) {
@@ -37,7 +37,7 @@ function semanticSection(data) {
     tiles([[figure(s.mIoU), "mean IoU"], [figure(s.pixel_accuracy), "accuracy of all pixels"]]),
     sortable(columns, s.per_class, "IoU of each class"),
     ...(data.findings || panoptic ? [] : notes).map((note) => make("p", { class: "small" }, note)),
-    s.left_out.length ? leftOut(s.left_out, "Left out of the evaluation of pixels") : null);
+    s.skipped.length ? leftOut(s.skipped, "Left out of the evaluation of pixels") : null);
 }
 
 function pixelTiles(data) {

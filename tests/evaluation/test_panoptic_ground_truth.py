@@ -9,8 +9,7 @@ from PIL import Image
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.panoptic_ground_truth import check_categories
-from mrcnn_tf.evaluation.panoptic_ground_truth import read_panoptic_ground_truth
+from mrcnn_tf.evaluation.panoptic_ground_truth import check_categories, read_panoptic_ground_truth
 from mrcnn_tf.evaluation.panoptic_metrics import PanopticQuality
 
 LARGE = 256**3 - 1
@@ -39,20 +38,20 @@ def test_maps_and_segments_are_read_as_written(written):
     assert segment_map.dtype == np.int32
     read = [[segment[key] for key in ("id", "category_id", "iscrowd")] for segment in truth.segments(5)]
     assert read == [[300, 92, 0], [7, 3, 1], [LARGE, 200, 0]]
-    assert list(truth.places) == [5] and (truth.things, truth.stuff, truth.left_out) == (THINGS, STUFF, [])
+    assert list(truth.annotation_indices) == [5] and (truth.things, truth.stuff, truth.skipped) == (THINGS, STUFF, [])
 
 
 def test_truth_against_itself_scores_one(tmp_path):
     made = {image_id: scene(np.random.default_rng(image_id))[:2] for image_id in (11, 4)}
     truth = read_panoptic_ground_truth(*write_maps(tmp_path, "truth", made))
-    assert list(truth.places) == [11, 4]
+    assert list(truth.annotation_indices) == [11, 4]
     quality = PanopticQuality(truth.things, truth.stuff)
-    for image_id in truth.places:
+    for image_id in truth.annotation_indices:
         found = [segment for segment in truth.segments(image_id) if not segment["iscrowd"]]
         found_map = truth.segment_map(image_id)
         found_map[~np.isin(found_map, [segment["id"] for segment in found])] = 0
         quality.add(image_id, truth.segment_map(image_id), truth.segments(image_id), found_map, found)
-    results = quality.results(truth.left_out)
+    results = quality.results(truth.skipped)
     assert (results.images, results.all) == (2, {"PQ": 1.0, "SQ": 1.0, "RQ": 1.0, "n": 5})
 
 
@@ -66,8 +65,8 @@ def test_alpha_does_not_count(written):
 def test_an_image_without_annotation_is_left_out(written):
     images = [{"id": 5, "height": 2, "width": 3}, {"id": 6, "height": 9, "width": 9}]
     truth = read_panoptic_ground_truth(*written(images=images))
-    assert list(truth.places) == [5]
-    assert len(truth.left_out) == 1 and "truth.json: image 6 is left out" in truth.left_out[0]
+    assert list(truth.annotation_indices) == [5]
+    assert len(truth.skipped) == 1 and "truth.json: image 6 is left out" in truth.skipped[0]
 
 
 def changed(index, **keys):

@@ -1,17 +1,19 @@
-"""Evaluation of a model, with a stand-in that knows the answers and, but for one test, a stand-in for the reader."""
+"""Evaluation of a model and during training, with stand-ins for the model and, but for one test, for the reader."""
 
 import json
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.config.settings import ResizeConfig
+from mrcnn_tf.config.settings import DataConfig, ResizeConfig
 from mrcnn_tf.evaluation import evaluate_model
+from mrcnn_tf.evaluation.average_precision import KEYPOINT_METRICS, METRICS
+from mrcnn_tf.evaluation.results import CocoResults
 from mrcnn_tf.results.detections import Detections
 
 SIZES = {7: (40, 60), 1000001: (50, 30), 12: (64, 64)}  # image id: (height, width)
@@ -69,7 +71,7 @@ def test_a_model_that_knows_the_answers_scores_one(monkeypatch, data_config):
     read(monkeypatch, [7, 1000001], [12])
     outcome, results = evaluate_model.evaluate(Oracle(), data_config, progress=False)
     assert (outcome.images, outcome.bbox["AP"], outcome.segm["AP"]) == (3, pytest.approx(1.0), pytest.approx(1.0))
-    assert outcome.left_out == []
+    assert outcome.skipped == []
     assert [(r["image_id"], r["category_id"], r["segmentation"]["size"]) for r in results] == [
         (7, 5, [40, 60]),
         (1000001, 5, [50, 30]),
@@ -88,7 +90,7 @@ def test_an_image_that_was_not_read_is_named_and_not_held_against_the_model(monk
     outcome, _ = evaluate_model.evaluate(Oracle(), data_config, progress=False)
     assert outcome.images == 2
     assert outcome.bbox["AP"] == pytest.approx(1.0)
-    assert len(outcome.left_out) == 1 and "image 1000001" in outcome.left_out[0]
+    assert len(outcome.skipped) == 1 and "image 1000001" in outcome.skipped[0]
 
 
 def test_nothing_read_is_an_error(monkeypatch, data_config):
@@ -130,7 +132,7 @@ def test_ground_truth_survives_the_reader_and_the_way_back():
     )
     outcome, results = evaluate_model.evaluate(Copyist(), config, progress=False)
     assert outcome.images == len(json.loads((folder / "val.json").read_text())["images"])
-    assert outcome.left_out == []
+    assert outcome.skipped == []
     assert outcome.bbox["AP"] > 0.99
     assert outcome.segm["AP"] > 0.95
 
@@ -164,7 +166,7 @@ def test_keypoints_are_scored_with_the_sigmas_of_the_data(monkeypatch, plates):
     outcome, results = evaluate_model.evaluate(Joiner(), plates, progress=False)
     # exp(-16 / (2 * area * 0.1^2)) is 0.51 for 40 x 30 pixels and 0.46 for 26 x 40: one of the two at one threshold.
     assert outcome.keypoints["AR"] == pytest.approx(0.05)
-    assert outcome.left_out == [] and "sigma of 0.05" in outcome.notes[0]
+    assert outcome.skipped == [] and "sigma of 0.05" in outcome.notes[0]
     assert results[0]["keypoints"] == [5, 5, 1, 45, 5, 1]
     plates.keypoint_sigmas = {"plate": [1.0, 1.0]}
     outcome, _ = evaluate_model.evaluate(Joiner(), plates, progress=False)
@@ -192,3 +194,83 @@ def test_classes_without_objects_are_left_out(monkeypatch, data_config):
     data_config.categories = [Category(5, "plate"), Category(12, "N/A")]
     results, detections = evaluate_model.evaluate(Doubtful(), data_config, progress=False)
     assert [row["name"] for row in results.per_class] == ["plate"] and detections == []
+
+
+# CocoAP within model.fit: other callbacks find its metrics.
+
+
+def fit(callbacks, epochs):
+    model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model.fit(np.ones((4, 1)), np.ones((4, 1)), epochs=epochs, callbacks=callbacks, verbose=0).history
+
+
+@pytest.fixture
+def precisions(monkeypatch):
+    """Evaluations give these mask APs, one after the other; box AP is half of it, small ones have no ground truth.
+
+    Keypoints' AP, where asked for, is four fifths of it.
+    """
+
+    def give(*values, with_keypoints=False):
+        remaining = list(values)
+
+        def evaluate(model, data_config, progress):
+            assert isinstance(model, keras.Model) and data_config.annotations == "val.json"
+            segm = dict.fromkeys(METRICS, remaining.pop(0)) | {"APs": None}
+            bbox = {name: value and value / 2 for name, value in segm.items()}
+            keypoints = dict.fromkeys(KEYPOINT_METRICS, segm["AP"] * 0.8) if with_keypoints else None
+            return CocoResults(1, bbox, segm, keypoints, [], []), []
+
+        monkeypatch.setattr(evaluate_model, "evaluate", evaluate)
+        return remaining
+
+    return give
+
+
+def coco_ap(**keys):
+    return evaluate_model.CocoAP(DataConfig(annotations="val.json"), **keys)
+
+
+def test_figures_join_the_logs(precisions, capsys):
+    precisions(0.25, 0.5)
+    evaluation = coco_ap()
+    history = fit([evaluation], epochs=2)
+    assert history["val_segm_AP"] == [0.25, 0.5]
+    assert history["val_bbox_AP50"] == [0.125, 0.25]
+    assert "val_segm_APs" not in history
+    assert evaluation.results.segm["AP"] == 0.5
+    lines = capsys.readouterr().out.split("\n")
+    assert "Epoch 2: val_bbox_AP: 0.250, val_bbox_AP50: 0.250, val_segm_AP: 0.500, val_segm_AP50: 0.500" in lines
+
+
+def test_figures_of_keypoints_join_them(precisions, capsys):
+    precisions(0.25, with_keypoints=True)
+    history = fit([coco_ap()], epochs=1)
+    assert history["val_keypoints_AP"] == history["val_keypoints_AP75"] == [0.2]
+    assert "val_keypoints_AR" not in history
+    assert "val_keypoints_AP: 0.200, val_keypoints_AP50: 0.200" in capsys.readouterr().out
+
+
+def test_the_best_epoch_is_saved(precisions, tmp_path):
+    precisions(0.2, 0.6, 0.4)
+    path = str(tmp_path / "epoch{epoch}.keras")
+    saver = keras.callbacks.ModelCheckpoint(path, monitor="val_segm_AP", mode="max", save_best_only=True)
+    fit([coco_ap(verbose=0), saver], epochs=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch1.keras", "epoch2.keras"]
+
+
+def test_training_stops_when_the_figures_stop_rising(precisions):
+    left = precisions(0.3, 0.2, 0.1, 0.9)
+    stopper = keras.callbacks.EarlyStopping("val_bbox_AP", mode="max", patience=2)
+    history = fit([coco_ap(verbose=0), stopper], epochs=4)
+    assert len(history["loss"]) == 3
+    assert left == [0.9]
+
+
+def test_evaluates_each_nth_epoch_and_the_last(precisions, capsys):
+    left = precisions(0.1, 0.2, 0.3)
+    history = fit([coco_ap(every_epochs=2, prefix="test_", verbose=0)], epochs=5)
+    assert history["test_segm_AP"] == [0.1, 0.2, 0.3]
+    assert left == []
+    assert capsys.readouterr().out == ""

@@ -1,119 +1,16 @@
-"""The Panoptic object: its segments, COCO's format, and its picture."""
-
-import io
-import json
+"""Pictures of panoptic segments: fills, borders between them, colours of stuff, and names well inside."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.settings import PanopticConfig
-from mrcnn_tf.datasets.label_maps import colour_numbers
-from mrcnn_tf.results import draw
-from mrcnn_tf.results import draw_panoptic
-from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.segments import Panoptic
-from mrcnn_tf.results.segments import Segment
+from mrcnn_tf.results import draw, draw_panoptic
+from mrcnn_tf.results.draw_text import place_tag
+from mrcnn_tf.results.segments import Panoptic, Segment
 from mrcnn_tf.weights.architecture import COCO_STUFF
 
-THINGS = [Category(3, "cat"), Category(90, "tooth brush")]
-STUFF = [Category(101, "sky"), Category(102, "grass"), Category(200, "Straße")]
-SETTINGS = PanopticConfig(score_threshold=0.5, overlap=0.5, stuff_area=10)
-
-
-def scene():
-    """12 x 16 pixels: a cat in front of a brush, sky above grass, the rest of no class; a second cat scores too
-    little."""
-    boxes = [[1, 1, 4, 2], [4, 2, 10, 6], [2, 3, 8, 6]]
-    found = Detections(boxes, [0.4, 0.7, 0.9], [1, 2, 1], (12, 16), THINGS, np.ones([3, 4, 4]), mask_rule="detectron2")
-    semantic = np.zeros([12, 16], np.uint8)
-    semantic[:5], semantic[5:9, 3:] = 1, 2
-    semantic[11, :9] = 3
-    return found, semantic
-
-
-def test_segments_are_things_by_score_and_then_stuff():
-    panoptic = Panoptic.fuse(*scene(), STUFF, SETTINGS)
-    expected = np.zeros([12, 16], int)
-    expected[:5], expected[5:9, 3:] = 3, 4
-    expected[2:6, 4:10], expected[3:6, 2:8] = 2, 1
-    np.testing.assert_array_equal(panoptic.segment_map, expected)
-    assert panoptic.segment_map.dtype == np.int32
-    assert panoptic.segments == [
-        Segment(1, THINGS[0], True, float(np.float32(0.9)), 18, [2, 3, 6, 3], 2),
-        Segment(2, THINGS[1], True, float(np.float32(0.7)), 12, [4, 2, 6, 4], 1),
-        Segment(3, STUFF[0], False, None, 80 - 6 - 8 - 8, [0, 0, 16, 5]),
-        Segment(4, STUFF[1], False, None, 52 - 5 - 2, [3, 5, 13, 4]),
-    ]
-    assert len(panoptic) == 4
-    assert repr(panoptic) == "<Panoptic: 4 segments in 12 x 16 pixels: cat, tooth brush, sky, grass>"
-
-
-def test_settings_count():
-    found, semantic = scene()
-    panoptic = Panoptic.fuse(found, semantic, STUFF, PanopticConfig(0.3, 0.2, 9))
-    assert [segment.category.name for segment in panoptic.segments] == ["cat", "cat", "sky", "grass", "Straße"]
-    assert [segment.instance for segment in panoptic.segments] == [2, 0, None, None, None]
-
-
-def test_nothing_found_is_void():
-    none = Detections([], [], [], (12, 16), THINGS, np.zeros([0, 4, 4]))
-    panoptic = Panoptic.fuse(none, np.zeros([12, 16], np.uint8), STUFF, SETTINGS)
-    assert panoptic.segments == [] and panoptic.segment_map.shape == (12, 16) and not panoptic.segment_map.any()
-    assert repr(panoptic) == "<Panoptic: 0 segments in 12 x 16 pixels>"
-    assert panoptic.to_coco(1, "a.png")["segments_info"] == []
-
-
-def test_areas_and_boxes_are_those_of_the_pixels():
-    generator = np.random.default_rng(0)
-    segment_map = np.kron(generator.integers(0, 21, [6, 9]), np.ones([7, 5], int))
-    segment_map[:21][:, ::3] = 0
-    numbers = np.unique(segment_map[segment_map > 0])
-    segment_map = np.searchsorted(numbers, segment_map) + (segment_map > 0)
-    none = Detections([], [], [], segment_map.shape, THINGS)
-    classes = np.concatenate([np.ones(len(numbers), int), np.zeros(5, int)])  # as long as a server's tables
-    panoptic = Panoptic.from_fused(segment_map, -np.ones(len(classes), int), classes, none, STUFF)
-    assert len(panoptic) == len(numbers) > 10
-    for segment in panoptic.segments:
-        y, x = np.nonzero(segment_map == segment.id)
-        assert segment.area == len(y)
-        assert segment.bbox == [x.min(), y.min(), x.max() - x.min() + 1, y.max() - y.min() + 1]
-
-
-def test_coco_record_and_png_say_the_same():
-    panoptic = Panoptic.fuse(*scene(), STUFF, SETTINGS)
-    record = json.loads(json.dumps(panoptic.to_coco(np.int64(42), "42.png")))
-    assert record["image_id"] == 42 and record["file_name"] == "42.png"
-    assert [segment["category_id"] for segment in record["segments_info"]] == [3, 90, 101, 102]
-    assert record["segments_info"][1] == {
-        "id": 2,
-        "category_id": 90,
-        "area": 12,
-        "bbox": [4, 2, 6, 4],
-        "iscrowd": 0,
-    }
-    with Image.open(io.BytesIO(panoptic.png())) as image:
-        assert (image.format, image.mode) == ("PNG", "RGB")
-        ids = colour_numbers(np.asarray(image))
-    np.testing.assert_array_equal(ids, panoptic.segment_map)
-    assert {segment["id"]: segment["area"] for segment in record["segments_info"]} == {
-        number: int((ids == number).sum()) for number in range(1, 5)
-    }
-
-
-def test_a_png_holds_ids_of_three_bytes():
-    segment_map = [[0, 255, 256], [65535, 65536, 256**3 - 1]]
-    panoptic = Panoptic(segment_map, [])
-    np.testing.assert_array_equal(colour_numbers(np.asarray(Image.open(io.BytesIO(panoptic.png())))), segment_map)
-
-
-def test_maps_of_another_shape_and_ids_used_twice_are_refused():
-    with pytest.raises(ValueError, match=r"\[2, 3, 1\]"):
-        Panoptic(np.zeros([2, 3, 1]), [])
-    with pytest.raises(ValueError, match="id"):
-        Panoptic(np.zeros([2, 3]), [stuff_segment(1), stuff_segment(1)])
+STUFF = [Category(101, "sky"), Category(102, "grass")]
 
 
 def stuff_segment(number, category=STUFF[0]):
@@ -192,8 +89,8 @@ def letter_u():
 @pytest.mark.parametrize("segment_map", [ring(), letter_u(), ring().T, np.ones([600, 900], int)])
 def test_names_lie_well_inside_their_segments(segment_map):
     size = 120, 24
-    places = draw_panoptic._Cells(segment_map).places(1)
-    tag = draw_panoptic._place_tag(places, size, segment_map.shape[::-1], np.zeros([0, 4])).astype(int)
+    places = draw_panoptic.SegmentGrid(segment_map).roomy_places(1)
+    tag = place_tag(places - np.array(size) / 2, size, segment_map.shape[::-1], np.zeros([0, 4])).astype(int)
     np.testing.assert_array_equal(tag[2:] - tag[:2], size)
     assert segment_map[tag[1] : tag[3], tag[0] : tag[2]].all()
 
@@ -201,18 +98,10 @@ def test_names_lie_well_inside_their_segments(segment_map):
 def test_a_place_is_as_deep_as_the_segment_allows():
     numbers = np.zeros([160, 64], int)
     numbers[20:31, 10:41] = 1  # cells, one for each pixel
-    depths = draw_panoptic._depths(numbers)
+    depths = draw_panoptic.segment_depths(numbers)
     y, x = np.mgrid[20:31, 10:41]
     expected = 1 + np.minimum(np.minimum(y - 20, 30 - y), np.minimum(x - 10, 40 - x))
     np.testing.assert_array_equal(depths[20:31, 10:41], expected)
-
-
-def test_a_name_avoids_another_one():
-    places = np.array([[100.0, 100.0], [300.0, 100.0]])
-    taken = draw_panoptic._place_tag(places, (60, 20), (400, 200), np.zeros([0, 4]))
-    np.testing.assert_array_equal(taken, [70, 90, 130, 110])
-    other = draw_panoptic._place_tag(places, (60, 20), (400, 200), taken[None])
-    np.testing.assert_array_equal(other, [270, 90, 330, 110])
 
 
 def changed_by_names(segment_map, names):
@@ -245,7 +134,7 @@ def test_small_pictures_are_enlarged_so_that_text_can_be_read(size):
 
 def test_an_enlarged_map_keeps_every_pixel():
     numbers = np.random.default_rng(2).integers(0, 5, [9, 12]).astype(np.uint16)
-    large = draw_panoptic._enlarged(numbers, 4, (12 * 9, 9 * 9))
+    large = draw_panoptic._enlarge_numbers(numbers, 4, (12 * 9, 9 * 9))
     np.testing.assert_array_equal(large[4::9, 4::9], numbers)
 
 

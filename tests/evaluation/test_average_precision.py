@@ -12,9 +12,7 @@ from rich.console import Console
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.average_precision import METRICS
-from mrcnn_tf.evaluation.average_precision import evaluate_detections
-from mrcnn_tf.evaluation.average_precision import write_results
+from mrcnn_tf.evaluation.average_precision import METRICS, evaluate_detections
 
 SIZE = 100  # of every image, both sides
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 90, "name": "brush"}]
@@ -175,7 +173,7 @@ def test_a_box_dataset_has_no_mask_figures(annotate):
     box = {"image_id": 1, "category_id": 3, "bbox": [10, 10, 40, 40]}
     outcome = evaluate_detections([found([10, 10, 40, 40])], annotate([box]))
     assert (outcome.bbox["AP"], outcome.segm) == (pytest.approx(1.0), None)
-    assert outcome.left_out == []
+    assert outcome.skipped == []
 
 
 def test_a_missing_box_is_that_of_the_mask(annotate):
@@ -210,10 +208,10 @@ def test_the_size_of_a_detected_mask_is_its_own_area(annotate):
 def test_what_cannot_be_evaluated_is_named(annotate, keys, reason):
     path = annotate([truth([10, 10, 40, 40]), truth([60, 60, 30, 30]) | keys])
     outcome = evaluate_detections([found([10, 10, 40, 40])], path)
-    assert len(outcome.left_out) == 1
+    assert len(outcome.skipped) == 1
     with pytest.raises(AssertionError, match=reason):
-        raise AssertionError(outcome.left_out[0])
-    assert "annotation 1" in outcome.left_out[0]
+        raise AssertionError(outcome.skipped[0])
+    assert "annotation 1" in outcome.skipped[0]
     if outcome.segm:
         assert outcome.segm["AP"] == pytest.approx(1.0)
 
@@ -306,11 +304,3 @@ def test_table_and_json_tell_zero_from_unknown(annotate):
     rows = {line.split("│")[1].strip(): line for line in screen.getvalue().splitlines() if line.startswith("│")}
     assert "0.400" in rows["AP"] and "0.000" in rows["AP75"] and "–" in rows["APs"]
     assert "0.400" in rows["cat"] and "–" in rows["brush"]
-
-
-def test_results_are_written_whole(tmp_path):
-    path = tmp_path / "out" / "detections.json"
-    results = [found([10, 10, 40, 40])]
-    write_results(results, path)
-    assert json.loads(path.read_text()) == results
-    assert [p.name for p in path.parent.iterdir()] == ["detections.json"]

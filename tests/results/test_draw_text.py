@@ -1,4 +1,4 @@
-"""Labels in scripts that the usual font lacks; the fonts are drawn here, whatever is installed."""
+"""Labels in scripts that the default font lacks, by fonts drawn here, whatever is installed; and where tags go."""
 
 import warnings
 
@@ -44,11 +44,11 @@ def installed(monkeypatch):
     """A function that sets which fonts the machine has."""
 
     def install(*paths):
-        draw_text._file_of.cache_clear()
-        monkeypatch.setattr(draw_text, "_installed", lambda: list(paths))
+        draw_text._find_font.cache_clear()
+        monkeypatch.setattr(draw_text, "_installed_fonts", lambda: list(paths))
 
     yield install
-    draw_text._file_of.cache_clear()
+    draw_text._find_font.cache_clear()
 
 
 def test_the_usual_font_where_it_is_enough(installed, capsys):
@@ -106,3 +106,11 @@ def test_figures_are_labelled_with_it(installed, tmp_path):
             drawn.append(np.asarray(figure.render(board)).astype(int))
         assert any("missing from font" in str(one.message) for one in caught) == (not paths)
     assert drawn[0].shape != drawn[1].shape or (drawn[0] != drawn[1]).any()
+
+
+def test_a_tag_avoids_another_one():
+    corners = np.array([[70.0, 90.0], [270.0, 90.0]])
+    taken = draw_text.place_tag(corners, (60, 20), (400, 200), np.zeros([0, 4]))
+    np.testing.assert_array_equal(taken, [70, 90, 130, 110])
+    other = draw_text.place_tag(corners, (60, 20), (400, 200), taken[None])
+    np.testing.assert_array_equal(other, [270, 90, 330, 110])

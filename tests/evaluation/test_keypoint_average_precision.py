@@ -11,11 +11,8 @@ from rich.console import Console
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.average_precision import KEYPOINT_METRICS
-from mrcnn_tf.evaluation.average_precision import evaluate_detections
-from mrcnn_tf.evaluation.average_precision import run_keypoint_protocol
-from mrcnn_tf.evaluation.instance_ground_truth import COCO_SIGMAS
-from mrcnn_tf.evaluation.instance_ground_truth import read_instance_ground_truth
+from mrcnn_tf.evaluation.average_precision import KEYPOINT_METRICS, evaluate_detections, run_keypoint_protocol
+from mrcnn_tf.evaluation.instance_ground_truth import COCO_SIGMAS, read_instance_ground_truth
 
 PERSON = {"id": 1, "name": "person", "keypoints": list(COCO_SIGMAS)}
 ARROW = {"id": 4, "name": "arrow", "keypoints": ["tip", "tail"]}
@@ -105,7 +102,7 @@ def test_figures_are_those_of_pycocotools(annotate, capsys):
     assert all(0.02 < value < 0.98 for value in outcome.keypoints.values())
     assert outcome.per_class[0]["keypoints_AP"] == pytest.approx(outcome.keypoints["AP"])
     assert outcome.per_class[0]["keypoints_AP50"] == pytest.approx(outcome.keypoints["AP50"])
-    assert outcome.notes == outcome.left_out == []
+    assert outcome.notes == outcome.skipped == []
 
 
 @pytest.mark.parametrize("sigmas", [[0.05, 0.05], [0.02, 0.3]])
@@ -231,11 +228,11 @@ def test_wrong_keypoints_are_named_and_their_instance_is_ignored(annotate, keypo
     path = annotate([truth(VISIBLE) | {"keypoints": keypoints, "num_keypoints": 2}, good])
     results = [found(AT, score=0.99), found([[120, 120], [140, 120]], score=0.5, bbox=[110, 110, 40, 40])]
     outcome = evaluate_detections(results, path)
-    assert len(outcome.left_out) == 1
+    assert len(outcome.skipped) == 1
     assert (
-        f"{path}: annotation 1: its keypoints" in outcome.left_out[0] or "annotation 1: the vis" in outcome.left_out[0]
+        f"{path}: annotation 1: its keypoints" in outcome.skipped[0] or "annotation 1: the vis" in outcome.skipped[0]
     )
-    assert reason in outcome.left_out[0]
+    assert reason in outcome.skipped[0]
     assert (outcome.keypoints["AP"], outcome.bbox["AP"]) == pytest.approx((1.0, 1.0))
     assert evaluate_detections(results[1:], path).keypoints["AP"] == pytest.approx(1.0), "none to be found there either"
 
@@ -246,7 +243,7 @@ def test_an_unlabelled_instance_is_neither_right_nor_wrong(annotate, keys):
     path = annotate([truth(VISIBLE) | keys, good])
     outcome = evaluate_detections([found(AT, score=0.99), found([[120, 120], [140, 120]], score=0.5)], path)
     assert outcome.keypoints["AP"] == pytest.approx(1.0)
-    assert outcome.left_out == []
+    assert outcome.skipped == []
 
 
 def test_without_keypoints_there_are_no_figures(annotate):
@@ -259,16 +256,16 @@ def test_without_keypoints_there_are_no_figures(annotate):
         assert outcome.bbox["AP"] == pytest.approx(1.0)
         assert outcome.keypoints is None
         assert outcome.per_class[0]["keypoints_AP"] is None
-        assert outcome.notes == outcome.left_out == []
+        assert outcome.notes == outcome.skipped == []
         assert "keypoints" not in shown(outcome)
 
 
 def test_the_model_may_name_the_keypoints(annotate):
     path = annotate([truth(VISIBLE)], [{"id": 4, "name": "arrow"}])
     outcome = evaluate_detections([found(AT)], path)
-    assert outcome.keypoints is None and "its category names no keypoints" in outcome.left_out[0]
+    assert outcome.keypoints is None and "its category names no keypoints" in outcome.skipped[0]
     outcome = evaluate_detections([found(AT)], path, categories=[Category(4, "arrow", ["tip", "tail"])])
-    assert outcome.keypoints["AP"] == pytest.approx(1.0) and outcome.left_out == []
+    assert outcome.keypoints["AP"] == pytest.approx(1.0) and outcome.skipped == []
 
 
 def test_other_keypoints_than_the_model_has_are_refused(annotate):

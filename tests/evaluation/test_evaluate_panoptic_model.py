@@ -9,24 +9,21 @@ import tensorflow as tf
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.settings import BoxHeadConfig
-from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.config.settings import MaskHeadConfig
-from mrcnn_tf.config.settings import ModelConfig
-from mrcnn_tf.config.settings import ResizeConfig
-from mrcnn_tf.config.settings import SemanticHeadConfig
+from mrcnn_tf.config.settings import (
+    BoxHeadConfig,
+    DataConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    ResizeConfig,
+    SemanticHeadConfig,
+)
 from mrcnn_tf.datasets.panoptic_shapes import make_panoptic_shapes
 from mrcnn_tf.evaluation import evaluate_model
-from mrcnn_tf.evaluation.evaluate_model import CocoAP
-from mrcnn_tf.evaluation.evaluate_model import EvaluatedImages
-from mrcnn_tf.evaluation.evaluate_model import evaluate
-from mrcnn_tf.evaluation.evaluate_model import main_metric
+from mrcnn_tf.evaluation.evaluate_model import CocoAP, EvaluatedImages, evaluate, main_metric
 from mrcnn_tf.evaluation.ground_truth import read_ground_truth
 from mrcnn_tf.evaluation.panoptic_ground_truth import read_panoptic_ground_truth
-from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.detections import SemanticMap
-from mrcnn_tf.results.segments import Panoptic
-from mrcnn_tf.results.segments import Segment
+from mrcnn_tf.results.detections import Detections, SemanticMap
+from mrcnn_tf.results.segments import Panoptic, Segment
 
 IMAGES, SIDE = 4, 64
 
@@ -134,13 +131,15 @@ def test_the_truth_itself_scores_one_and_comes_back_in_cocos_format(made, known,
     assert (results.images, results.panoptic.images, results.semantic.images) == (IMAGES,) * 3
     assert results.panoptic.all["PQ"] == results.panoptic.things["PQ"] == results.panoptic.stuff["PQ"] == 1
     assert results.semantic.mIoU == results.semantic.pixel_accuracy == 1
-    assert results.bbox["AP"] > 0.99 and results.notes == results.left_out == []
+    assert results.bbox["AP"] > 0.99 and results.notes == results.skipped == []
     folder = tmp_path / "out"
+    written = ["detections.json", "panoptic", "panoptic.json", "results.json"]
+    assert sorted(path.name for path in folder.iterdir()) == written
     assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(results.to_json()))
     assert json.loads((folder / "detections.json").read_text()) == json.loads(json.dumps(detections))
     again = read_panoptic_ground_truth(folder / "panoptic.json", folder / "panoptic")
-    assert (again.things, again.stuff, again.left_out) == (known.things, known.stuff, [])
-    for image_id in known.places:
+    assert (again.things, again.stuff, again.skipped) == (known.things, known.stuff, [])
+    for image_id in known.annotation_indices:
         np.testing.assert_array_equal(again.segment_map(image_id), known.segment_map(image_id))
     assert (folder / "panoptic" / "000000000001.png").is_file()
 
@@ -206,7 +205,7 @@ def test_images_that_only_one_of_the_jsons_has_are_named(no_pictures, made, know
     less = dataclasses.replace(config("annotations", "panoptic"), panoptic=str(tmp_path / "less.json"))
     results, _ = evaluate(Knowing(made, known), less, progress=False)
     assert (results.images, results.panoptic.images, results.panoptic.all["PQ"]) == (IMAGES, IMAGES - 2, 1)
-    unlisted, without = sorted(results.panoptic.left_out, key=lambda sentence: "annotation" in sentence)
+    unlisted, without = sorted(results.panoptic.skipped, key=lambda sentence: "annotation" in sentence)
     assert "image 4 is left out: it isn't in there" in unlisted
     assert "image 3 is left out: it has no annotation" in without
 
@@ -240,17 +239,18 @@ def test_hosts_that_share_the_images_end_up_with_all_of_them(made, known, config
     model, sent = Knowing(made, known, {2: thing_of(known, 2)["id"]}), []
     truth = read_ground_truth(config("panoptic"), known.things, True, True)
     whole, first, second = (EvaluatedImages(truth) for _ in range(3))
-    for image_id in known.places:
+    for image_id in known.annotation_indices:
         whole.add(image_id, model._found(image_id))
         (first if image_id < 3 else second).add(image_id, model._found(image_id))
-    monkeypatch.setattr(evaluate_model, "from_all_workers", lambda strategy, data: sent.append(data) or [data])
+    monkeypatch.setattr(evaluate_model, "gather_from_workers", lambda strategy, data: sent.append(data) or [data])
     first.merge(None)
-    monkeypatch.setattr(evaluate_model, "from_all_workers", lambda strategy, data: [sent.pop(0), data])
+    monkeypatch.setattr(evaluate_model, "gather_from_workers", lambda strategy, data: [sent.pop(0), data])
     second.merge(None)
     assert not sent
     assert second.panoptic_results() == whole.panoptic_results()
     assert second.semantic_results() == whole.semantic_results()
-    assert second.things() == whole.things() and second.image_ids() == whole.image_ids()
+    assert second.annotations_from_segments() == whole.annotations_from_segments()
+    assert second.image_ids() == whole.image_ids()
     assert sorted(second.detections(), key=str) == sorted(whole.detections(), key=str)
 
 
