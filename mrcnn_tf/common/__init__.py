@@ -4,6 +4,6 @@
 - `files`: `atomic_write`, `cache_folder`, `sha256`, and `refuse_archive` where a folder or json is wanted.
 - `json_stream`: `stream_arrays` reads a large json's arrays without holding the file.
 - `categories`: `Category`, how lists of them are read, and their keypoints' channels.
-- `problems`: `Problem` and `report_problems`; `CONSOLE` and `show_progress` for what is said on stderr.
+- `problems`: `Problem` and `report_problems`; `CONSOLE`, `print_line` and `show_progress` for what is said on stderr.
 - `environment`: the version, and `check_environment` at import.
 """

@@ -41,19 +41,20 @@ def report_problems(problems, path, source):
         return
     counts = collections.Counter(problem.kind for problem in problems)
     examples = {problem.kind: problem.message for problem in reversed(problems)}
-    _print(f"{source}: {len(problems)} records are not used as they stand")
+    print_line(f"{source}: {len(problems)} records are not used as they stand")
     for kind, count in counts.most_common():
-        _print(f"  {count} x {kind}, e.g. {examples[kind]}")
+        print_line(f"  {count} x {kind}, e.g. {examples[kind]}")
     document = {"counts": counts, "problems": [dataclasses.asdict(problem) for problem in problems]}
     try:
         with atomic_write(path) as file:
             file.write_text(json.dumps(document, indent=1), encoding="utf-8")
-        _print(f"  all of them: {path}")
+        print_line(f"  all of them: {path}")
     except OSError as error:
-        _print(f"  the full list can't be written to {path} ({error.strerror})")
+        print_line(f"  the full list can't be written to {path} ({error.strerror})")
 
 
-def _print(line):
+def print_line(line):
+    """Print a line on stderr as it is: without markup, and wrapped by the terminal alone."""
     CONSOLE.print(line, markup=False, soft_wrap=True)
 
 

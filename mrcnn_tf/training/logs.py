@@ -1,29 +1,24 @@
-"""What a run tells of itself on the way: losses, learning rate, speed and figures of evaluations by step."""
+"""Records of a run by step: losses, learning rate, speed and the metrics of evaluations; and their log file."""
 
-import io
 import json
 import math
-import os
 import pathlib
-import socket
 import time
 
 import keras
-import tensorflow as tf
-from PIL import Image
 
 from mrcnn_tf.common.files import atomic_write
-from mrcnn_tf.common.problems import CONSOLE
+from mrcnn_tf.common.problems import print_line
 from mrcnn_tf.model.trainable import ImagesPerSecond, InputWait
 
 
-class Measure(keras.callbacks.Callback):
+class LogMetrics(keras.callbacks.Callback):
     """Makes a record every `log_steps` steps and after each epoch, and hands it to the writers.
 
     A record has `step`, `epoch` (from 1), `time` (seconds since 1970) and, over the steps since the record before, the
     mean of each loss, `images_per_second` and `input_wait` (the share of the time that went into waiting for batches);
     `learning_rate` is that of the next step. The one after an epoch has besides what other callbacks put into the
-    epoch's logs, such as CocoAP's figures, so they must come before this one; it has no losses if the step before it
+    epoch's logs, such as CocoAP's metrics, so they must come before this one; it has no losses if the step before it
     was recorded.
 
     Only the first of several hosts needs it: on a writer's OSError it warns once and training goes on.
@@ -33,7 +28,7 @@ class Measure(keras.callbacks.Callback):
         log_steps: steps between records.
         step: how many steps the run has behind it.
         state: the `state` of the run that goes on, from the checkpoint of that step. The sums behind the losses have
-            to be restored, too, after Keras has cleared them (see `snapshot.RestoreLosses`).
+            to be restored, too, after Keras has cleared them (see `RestoreLosses`).
 
     Attributes:
         state: what a checkpoint has to keep for the next records to come out as without an interruption, as json.
@@ -45,7 +40,7 @@ class Measure(keras.callbacks.Callback):
         self.writers, self.log_steps, self.step = list(writers), log_steps, step
         self.state = dict(state or {})  # {name: (sum, weight) since the epoch's begin, at the last record}
         self.last = {}
-        self._epoch, self._pending, self._failed = 0, 0, set()
+        self._epoch, self._steps_since_record, self._failed = 0, 0, set()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch + 1
@@ -55,48 +50,46 @@ class Measure(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        self._pending += 1
+        self._steps_since_record += 1
         if self.step % self.log_steps == 0:
             self._record({})
 
     def on_epoch_end(self, epoch, logs=None):
-        known = _trackers(self.model)
-        figures = {name: float(value) for name, value in (logs or {}).items() if name not in known}
-        if figures or self._pending:
-            self._record(figures)
+        tracked = _trackers(self.model)
+        metrics = {name: float(value) for name, value in (logs or {}).items() if name not in tracked}
+        if metrics or self._steps_since_record:
+            self._record(metrics)
         self.state = {}  # Keras clears the sums before the next epoch
 
-    def _record(self, figures):
+    def _record(self, metrics):
         record = {"step": self.step, "epoch": self._epoch, "time": round(time.time(), 3)}
-        if self._pending:
+        if self._steps_since_record:
             rate = float(f"{float(self.model.optimizer.learning_rate):.7g}")  # 0.005 and not 0.004999999888
-            record |= self._since_last() | {"learning_rate": rate}
-        self._pending, self.last = 0, record | figures
+            record |= self._means_since_last() | {"learning_rate": rate}
+        self._steps_since_record, self.last = 0, record | metrics
         for writer in self.writers:
             try:
                 writer.write(self.last)
             except OSError as error:
                 self._warn(writer, error)
 
-    def _since_last(self):
+    def _means_since_last(self):
         """Means since the last record, as differences of the sums since the epoch's begin."""
         means = {}
         for name, tracker in _trackers(self.model).items():
             total, weight = _sums(tracker)
-            before = self.state.get(name, (0.0, 0.0))
-            if weight > before[1]:
-                means[name] = (total - before[0]) / (weight - before[1])
+            last_total, last_weight = self.state.get(name, (0.0, 0.0))
+            if weight > last_weight:
+                means[name] = (total - last_total) / (weight - last_weight)
             self.state[name] = (total, weight)
         return means
 
     def _warn(self, writer, error):
         if type(writer) not in self._failed:
             self._failed.add(type(writer))
-            CONSOLE.print(
+            print_line(
                 f"Warning: {error.filename or 'The log'} couldn't be written ({error.strerror or error}), and training "
-                "goes on without those lines: free some space or allow writing there.",
-                markup=False,
-                soft_wrap=True,
+                "goes on without those lines: free some space or allow writing there."
             )
 
 
@@ -113,11 +106,8 @@ def _sums(metric):
     return float(metric.count.value.numpy()), float(metric.now.value.numpy() - metric.start.value.numpy())
 
 
-# The run's records as lines of json.
-#
-
 class LogFile:
-    """Appends a line of json for each record to a file, complete on the disk's side of this process when it returns.
+    """A file with a line of json for each record, each handed to the system before `write` returns.
 
     Args:
         path: such as log.jsonl.
@@ -129,10 +119,10 @@ class LogFile:
         self.path = pathlib.Path(path)
         self._torn = False
         if self.path.exists():
-            _cut(self.path, step)
+            _drop_steps_after(self.path, step)
 
     def write(self, record):
-        """Appends one record, a dictionary of numbers; one that isn't finite becomes null."""
+        """Append a record, a dictionary of numbers; those that aren't finite become null."""
         finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = "\n" * self._torn + json.dumps(finite) + "\n"
@@ -143,11 +133,11 @@ class LogFile:
 
 
 def read_log(path):
-    """The records of a log file, without a line that a killed run left unfinished."""
+    """Read the records of a log file, without a line that a killed run left unfinished."""
     return [record for _, record in _records(path)]
 
 
-def _cut(path, step):
+def _drop_steps_after(path, step):
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for line, record in _records(path):
             if record["step"] <= step:
@@ -155,7 +145,7 @@ def _cut(path, step):
 
 
 def _records(path):
-    """(line, record) of each whole line."""
+    """(line, record) of each complete line."""
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
@@ -164,74 +154,3 @@ def _records(path):
                 continue
             if isinstance(record, dict) and "step" in record:
                 yield line, record
-
-
-# Event files for TensorBoard, which is needed to look at them, not to write them.
-#
-# They are TFRecords of `Event` messages, written here without `tf.summary.scalar`: that lies in the package
-# tensorboard, which comes with TensorFlow 2.20 but not with 2.21.
-#
-
-JPEG_QUALITY = 85
-
-
-class EventFile:
-    """A file of events in `folder`, made with the first one and flushed after each call; an OSError is no space.
-
-    Losses and speed become curves under `training`, figures of evaluations under `evaluation`.
-
-    Args:
-        folder: TensorBoard shows all event files of it as one run.
-        step: how many steps the run has behind it; what older files have of later ones is hidden.
-    """
-
-    def __init__(self, folder, step=0):
-        self.folder, self.step = pathlib.Path(folder), step
-        self._file, self._started = None, False
-
-    def write(self, record):
-        """Adds the values of a record of `Measure` as points of curves."""
-        named = {_tag(name): value for name, value in record.items() if name not in ("step", "time")}
-        values = [tf.compat.v1.Summary.Value(tag=tag, simple_value=value) for tag, value in named.items()]
-        self._add(step=record["step"], summary=tf.compat.v1.Summary(value=values))
-
-    def write_pictures(self, pictures, step):
-        """Adds pictures, {name: uint8 RGB [H, W, 3]}, which TensorBoard shows with a slider over the steps."""
-        values = []
-        for name, picture in pictures.items():
-            file = io.BytesIO()
-            Image.fromarray(picture).save(file, format="JPEG", quality=JPEG_QUALITY)
-            image = tf.compat.v1.Summary.Image(
-                height=picture.shape[0], width=picture.shape[1], colorspace=3, encoded_image_string=file.getvalue()
-            )
-            values.append(tf.compat.v1.Summary.Value(tag=name, image=image))
-        self._add(step=step, summary=tf.compat.v1.Summary(value=values))
-
-    def _add(self, **fields):
-        try:
-            self._file = self._file or self._open()
-            _append(self._file, **fields)
-        except tf.errors.OpError as error:  # no space, for one; what follows a torn event couldn't be read
-            self._file = None
-            raise OSError(None, error.message, str(self.folder)) from error
-
-    def _open(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads the files of a folder in the order of their names.
-        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
-        file = tf.io.TFRecordWriter(str(self.folder / name))
-        _append(file, file_version="brain.Event:2")
-        if not self._started:
-            start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-            _append(file, step=self.step + 1, session_log=start)  # hides what was written from this step on
-            self._started = True
-        return file
-
-
-def _append(file, **fields):
-    file.write(tf.compat.v1.Event(wall_time=time.time(), **fields).SerializeToString())
-    file.flush()
-
-
-def _tag(name):
-    return f"evaluation/{name.removeprefix('val_')}" if name.startswith("val_") else f"training/{name}"

@@ -1,6 +1,6 @@
-"""SGD as the R-CNN papers use it."""
+"""SGD as the R-CNN papers use it, its learning rate over the steps, and running averages of the weights."""
 
-import bisect
+import contextlib
 import fnmatch
 import math
 
@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from mrcnn_tf.config.settings import Config
 
-# The learning rate over the steps: linear warm-up, then falling in steps (section 3.1 of the paper).
-#
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """`peak`, reached linearly from `warmup_factor * peak` over `warmup_steps`, times `decay_factor` at each decay
+    """Linear warm-up, then a learning rate that falls in steps (section 3.1 of the paper).
+
+    It is `peak`, reached linearly from `warmup_factor * peak` over `warmup_steps`, times `decay_factor` at each decay
     step.
 
     Args:
@@ -36,12 +36,6 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
         warmup = self.warmup_factor + (1.0 - self.warmup_factor) * progress
         decays = tf.add_n([tf.zeros([])] + [tf.cast(step >= bound, tf.float32) for bound in self.decay_steps])
         return self.peak * warmup * tf.pow(tf.constant(self.decay_factor, tf.float32), decays)
-
-    def at(self, step):
-        """The rate of one step as a plain number, for plans and plots."""
-        progress = min(step / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
-        warmup = self.warmup_factor + (1.0 - self.warmup_factor) * progress
-        return self.peak * warmup * self.decay_factor ** bisect.bisect_right(self.decay_steps, step)
 
     def get_config(self):
         return {
@@ -68,7 +62,7 @@ class SGD(keras.optimizers.Optimizer):
         learning_rate: a number or schedule.
         momentum: 0.9 in the paper.
         weight_decay: 1e-4 in the paper; not applied to normalisation weights.
-        average: decay of a running average of the weights, kept in `averages`; None for none. See `training.averages`.
+        average: decay of a running average of the weights, kept in `averages`; None for none. See `averaged_weights`.
         rate_factors: {pattern of weight paths, such as "backbone/*": factor of their learning rate}; where several
             match, they multiply.
         **kwargs: of keras.optimizers.Optimizer, such as global_clipnorm.
@@ -89,24 +83,24 @@ class SGD(keras.optimizers.Optimizer):
         self.averages = self.add_optimizer_variables(variables, "average") if self.average is not None else []
         for average, variable in zip(self.averages, variables, strict=bool(self.averages)):
             average.assign(variable)
-        self._factors = [_factor(self.rate_factors, variable.path) for variable in variables]
+        self._variable_factors = [_rate_factor(self.rate_factors, variable.path) for variable in variables]
 
     def update_step(self, gradient, variable, learning_rate):
-        """Updates one tf.Variable in place."""
-        place = self._get_variable_index(variable)
-        velocity = self.velocities[place].value
+        """Update a tf.Variable in place."""
+        index = self._get_variable_index(variable)
+        velocity = self.velocities[index].value
         gradient = tf.convert_to_tensor(gradient)  # from IndexedSlices too
         if self.decay and variable.name.split("/")[-1].split(":")[0] not in UNDECAYED:
             gradient += self.decay * tf.convert_to_tensor(variable)
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,
             accum=velocity.handle,
-            lr=tf.cast(learning_rate * self._factors[place], variable.dtype),
+            lr=tf.cast(learning_rate * self._variable_factors[index], variable.dtype),
             grad=tf.cast(gradient, variable.dtype),
             momentum=tf.cast(self.momentum, variable.dtype),
         )
         if self.averages:
-            average = self.averages[place].value
+            average = self.averages[index].value
             average.assign_sub((1.0 - self.average) * (average - variable))
 
     def get_config(self):
@@ -118,9 +112,29 @@ class SGD(keras.optimizers.Optimizer):
         }
 
 
-def _factor(factors, path):
+def _rate_factor(factors, path):
     """The product of the factors whose pattern the path of a weight matches, as a shell would match a file's name."""
     return math.prod(factor for pattern, factor in factors.items() if fnmatch.fnmatchcase(path, pattern))
+
+
+@contextlib.contextmanager
+def averaged_weights(model):
+    """Give the model the running averages of its trained weights (`train.ema`) within the block.
+
+    Averages over the last steps generalise better than the weights of any step (Polyak and Juditsky 1992), so they are
+    evaluated and saved; training itself goes on from the weights. Nothing happens where the optimizer keeps none.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    averages = getattr(optimizer, "averages", [])
+    weights = model.trainable_weights if averages else []
+    trained = [weight.numpy() for weight in weights]
+    for weight, average in zip(weights, averages, strict=True):
+        weight.assign(average.numpy())
+    try:
+        yield
+    finally:
+        for weight, value in zip(weights, trained, strict=True):
+            weight.assign(value)
 
 
 def make_optimizer(config: Config) -> SGD:

@@ -1,4 +1,4 @@
-"""How much memory training takes, before it is taken."""
+"""What a run is going to do, said in a few lines at the start: steps, weights, memory, and when it will be done."""
 
 import itertools
 import math
@@ -8,13 +8,111 @@ import time
 
 import keras
 
+FIRST_TIMED_STEP, LAST_TIMED_STEP = 3, 10  # those before compile and fill buffers
 # Bytes held for each byte that trained convolutions put out: what norms and activations make of it counts, too. And
 # those that a step takes besides. Both are fitted, see `activation_bytes`.
-HELD = 1.46
-WORKSPACE = 0.39e9
+ACTIVATION_FACTOR = 1.46
+WORKSPACE_BYTES = 0.39e9
 # The same of the logits that the semantic loss interpolates to the image's pixels, with 200 to 600 classes.
-LABELS_HELD = 1.1
-LEVELS = range(2, 7)  # P2 to P6
+SEMANTIC_LOGITS_FACTOR = 1.1
+PYRAMID_LEVELS = range(2, 7)  # P2 to P6
+
+
+def plan_lines(model, config, images, replicas=1, step=0):
+    """Describe a run in a few lines, for a reader who doesn't know the config by heart.
+
+    Args:
+        model: compiled.
+        config: the whole `Config`.
+        images: in the training data; None if unknown.
+        replicas: devices that train together.
+        step: how many steps the run has behind it.
+    """
+    train = config.train
+    seen = train.steps * train.images_per_batch
+    passes = f" of {images} images, {_short(seen / images)} times through them" if images else ""
+    resumed = f" (it goes on after step {step})" if step else ""
+    shares = _shares(train.images_per_batch, replicas, train.accumulate)
+    return [
+        f"Training: {train.steps} steps{passes}{resumed}; {train.images_per_batch} images a step{shares}.",
+        _model_line(model),
+        _memory_line(model, config, train.images_per_batch // (replicas * train.accumulate)),
+    ]
+
+
+def _shares(images, replicas, accumulate):
+    parts = [f"{replicas} devices"] * (replicas > 1) + [f"{accumulate} parts one after another"] * (accumulate > 1)
+    return f" = {' x '.join([*parts, f'{images // (replicas * accumulate)} images'])}" if parts else ""
+
+
+def _model_line(model):
+    count, trained = (
+        sum(math.prod(variable.shape) for variable in variables) / 1e6
+        for variables in (model.weights, model.trainable_variables)
+    )
+    dtype = model.compute_dtype
+    mixed = "" if dtype == "float32" else " with weights in float32"
+    return f"Model: {count:.1f} million weights, {trained:.1f} of them trained; computed in {dtype}{mixed}."
+
+
+def _memory_line(model, config, images):
+    height, width = config.data.train.pad_to or (config.model.resize.min_size, config.model.resize.max_size)
+    state, activations = state_bytes(model), activation_bytes(model, height, width, images)
+    if activations is None:
+        return f"Memory of a device: {_gigabytes(state)} for weights, gradients and momentum, and what the images take."
+    return (
+        f"Memory of a device: about {_gigabytes(state + activations)}, {_gigabytes(state)} of it for weights, "
+        f"gradients and momentum, the rest for {images} images of up to {width}x{height} pixels."
+    )
+
+
+def _gigabytes(size):
+    return f"{size / 1e9:.1f} GB"
+
+
+def _short(number):
+    return f"{number:.1f}" if number < 10 else f"{number:.0f}"
+
+
+def format_duration(seconds):
+    """A time such as "2 d 3 h", "3 h 20 min", "4 min" or "50 s"."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    minutes = round(seconds / 60)
+    hours, days = minutes // 60, minutes // 1440
+    if days:
+        return f"{days} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
+class TimeLeft(keras.callbacks.Callback):
+    """Prints once, after the first steps, how long the rest will take: by the median of the third to the tenth step.
+
+    Args:
+        steps: of the whole run.
+        step: how many it has behind it.
+        print_line: a function of the line.
+    """
+
+    def __init__(self, steps, step=0, print_line=print):
+        super().__init__()
+        self.steps, self.step, self.print_line = steps, step, print_line
+        self._end_times = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if len(self._end_times) < LAST_TIMED_STEP:
+            self._end_times.append(time.perf_counter())
+            if len(self._end_times) == LAST_TIMED_STEP and self.step < self.steps:
+                self.print_line(self._line())
+
+    def _line(self):
+        times = [after - before for before, after in itertools.pairwise(self._end_times)][FIRST_TIMED_STEP - 2 :]
+        seconds, left = statistics.median(times), self.steps - self.step
+        return (
+            f"\nStep {self.step}: {seconds:.2f} s a step; the other {left} will take about "
+            f"{format_duration(seconds * left)}, evaluation not counted."
+        )
 
 
 def state_bytes(model):
@@ -45,17 +143,21 @@ def activation_bytes(model, height, width, images):
     """
     if model.config.backbone.application:
         return None
-    elements = sum(_elements(model, variable, height * width) for variable in model.trainable_variables)
+    elements = sum(_conv_outputs(model, variable, height * width) for variable in model.trainable_variables)
     size = 4 if model.compute_dtype == "float32" else 2
-    held = HELD * size * (elements + _roi_elements(model)) + LABELS_HELD * 4 * _logits(model) * height * width
-    return round(WORKSPACE + images * held)
+    semantic_classes = model.semantic_head.num_classes if model.semantic_head else 0
+    held = (
+        ACTIVATION_FACTOR * size * (elements + _roi_features(model))
+        + SEMANTIC_LOGITS_FACTOR * 4 * semantic_classes * height * width
+    )
+    return round(WORKSPACE_BYTES + images * held)
 
 
 def _bytes(variable):
     return math.prod(variable.shape) * (8 if variable.dtype.endswith("64") else 4)
 
 
-def _elements(model, variable, pixels):
+def _conv_outputs(model, variable, pixels):
     """Outputs, per image, of the convolution that a variable is the kernel of."""
     path = variable.path.removeprefix(f"{model.name}/")
     if len(variable.shape) != 4:
@@ -64,6 +166,7 @@ def _elements(model, variable, pixels):
 
 
 def _positions(model, path, pixels):
+    """Cells, per image, of the map that a convolution puts out."""
     config, part = model.config, path.split("/")[0]
     if part == "res5":
         return config.rois.batch_per_image * (config.box_head.pool_size // 2) ** 2
@@ -75,7 +178,7 @@ def _positions(model, path, pixels):
         side = getattr(config, part).pool_size * (2 if "deconv" in path or "predictor" in path else 1)
         return model.roi_sampler.most_positives * side**2
     if part == "rpn":
-        strides = [2**level for level in LEVELS] if model.fpn else model.backbone.strides[-1:]
+        strides = [2**level for level in PYRAMID_LEVELS] if model.fpn else model.backbone.strides[-1:]
         return sum(pixels / stride**2 for stride in strides)
     level = int((re.search(r"(?:res|lateral|output)(\d)", path) or [0, "1"])[1])  # the stem has a stride of 2
     return pixels / 4**level
@@ -83,20 +186,15 @@ def _positions(model, path, pixels):
 
 def _semantic_positions(path, pixels):
     """A level's convolutions run on ever finer maps, from its own down to that of stride 4; the classifier on two."""
-    found = re.search(r"p(\d)_conv(\d)", path)
-    if not found:
+    match = re.search(r"p(\d)_conv(\d)", path)
+    if not match:
         return pixels / 4**2 + pixels / 4**3
-    level, number = map(int, found.groups())
+    level, number = map(int, match.groups())
     return pixels / 4 ** (level - number + 1)
 
 
-def _logits(model):
-    """Of each pixel of an image, which the semantic loss interpolates."""
-    return model.semantic_head.num_classes if model.semantic_head else 0
-
-
-def _roi_elements(model):
-    """What is cut out of the maps for an image's RoIs."""
+def _roi_features(model):
+    """Elements of the features of an image's RoIs."""
     config, rois = model.config, model.roi_sampler
     if rois is None:
         return 0
@@ -105,106 +203,3 @@ def _roi_elements(model):
         if head and model.fpn:
             count += rois.most_positives * head.pool_size**2
     return count * model.channels
-
-
-# What a run is going to do, said in a few lines at the start, and when it will be done.
-#
-
-FIRST, LAST = 3, 10  # the steps that are timed; those before compile and fill buffers
-
-
-def plan_lines(model, config, images, replicas=1, step=0):
-    """A few lines for a reader who doesn't know the config by heart.
-
-    Args:
-        model: compiled.
-        config: the whole `Config`.
-        images: in the training data; None if unknown.
-        replicas: devices that train together.
-        step: how many steps the run has behind it.
-    """
-    train = config.train
-    seen = train.steps * train.images_per_batch
-    rounds = f" of {images} images, {_short(seen / images)} times through them" if images else ""
-    begin = f" (it goes on after step {step})" if step else ""
-    shared = _shares(train.images_per_batch, replicas, train.accumulate)
-    return [
-        f"Training: {train.steps} steps{rounds}{begin}; {train.images_per_batch} images a step{shared}.",
-        _model_line(model),
-        _memory_line(model, config, train.images_per_batch // (replicas * train.accumulate)),
-    ]
-
-
-def _shares(images, replicas, accumulate):
-    parts = [f"{replicas} devices"] * (replicas > 1) + [f"{accumulate} parts one after another"] * (accumulate > 1)
-    return f" = {' x '.join([*parts, f'{images // (replicas * accumulate)} images'])}" if parts else ""
-
-
-def _model_line(model):
-    count, trained = (
-        sum(math.prod(variable.shape) for variable in variables) / 1e6
-        for variables in (model.weights, model.trainable_variables)
-    )
-    numbers = model.compute_dtype
-    mixed = "" if numbers == "float32" else " with weights in float32"
-    return f"Model: {count:.1f} million weights, {trained:.1f} of them trained; computed in {numbers}{mixed}."
-
-
-def _memory_line(model, config, images):
-    height, width = config.data.train.pad_to or (config.model.resize.min_size, config.model.resize.max_size)
-    state, layers = state_bytes(model), activation_bytes(model, height, width, images)
-    if layers is None:
-        return f"Memory of a device: {_gigabytes(state)} for weights, gradients and momentum, and what the images take."
-    return (
-        f"Memory of a device: about {_gigabytes(state + layers)}, {_gigabytes(state)} of it for weights, gradients and "
-        f"momentum, the rest for {images} images of up to {width}x{height} pixels."
-    )
-
-
-def _gigabytes(size):
-    return f"{size / 1e9:.1f} GB"
-
-
-def _short(number):
-    return f"{number:.1f}" if number < 10 else f"{number:.0f}"
-
-
-def duration(seconds):
-    """Such as "2 d 3 h", "3 h 20 min", "4 min" or "50 s"."""
-    if seconds < 100:
-        return f"{max(seconds, 1):.0f} s"
-    minutes = round(seconds / 60)
-    hours, days = minutes // 60, minutes // 1440
-    if days:
-        return f"{days} d {hours % 24} h"
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
-
-
-class TimeLeft(keras.callbacks.Callback):
-    """Says once, after the first steps, how long the rest will take: by the median of the third to the tenth step.
-
-    Args:
-        steps: of the whole run.
-        step: how many it has behind it.
-        say: a function of the line.
-    """
-
-    def __init__(self, steps, step=0, say=print):
-        super().__init__()
-        self.steps, self.step, self.say = steps, step, say
-        self._ends = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        if len(self._ends) < LAST:
-            self._ends.append(time.perf_counter())
-            if len(self._ends) == LAST and self.step < self.steps:
-                self.say(self._line())
-
-    def _line(self):
-        times = [after - before for before, after in itertools.pairwise(self._ends)][FIRST - 2 :]
-        seconds, left = statistics.median(times), self.steps - self.step
-        return (
-            f"\nStep {self.step}: {seconds:.2f} s a step; the other {left} will take about {duration(seconds * left)}, "
-            "evaluation not counted."
-        )

@@ -1,4 +1,4 @@
-"""Everything that a model in training holds, as arrays, and back."""
+"""Everything that a model in training holds, as arrays, and back; and whether it may go on with another config."""
 
 import collections
 import json
@@ -10,9 +10,15 @@ import tensorflow as tf
 from mrcnn_tf.common.environment import __version__
 from mrcnn_tf.common.errors import UserError
 
+# Settings that decide when something is written or when to stop, not what is computed.
+HARMLESS_SETTINGS = {"train.log_steps", "train.checkpoint_steps", "train.keep_checkpoints", "train.patience"}
+MAX_DIFFERENCES = 4  # in a message; the others are counted
+MAX_VALUE_LENGTH = 60  # characters
+UNSET = object()
+
 
 def snapshot(model, spare=None):
-    """Copies of a compiled model's state: {name: numpy array}.
+    """Copy a compiled model's state: {name: numpy array}.
 
     That is weights, optimizer (with loss scale and averages), seeds of random layers, and the sums behind the losses of
     the epoch; not the clocks. Names follow from what a variable is for, so they are the same in another process. Under
@@ -23,19 +29,19 @@ def snapshot(model, spare=None):
         spare: an earlier snapshot of it that may be overwritten, several times faster than to have new memory.
     """
     spare = spare or {}
-    return {name: _copied(variable, spare.get(name)) for name, variable in _variables(model).items()}
+    return {name: _copy(variable, spare.get(name)) for name, variable in _variables(model).items()}
 
 
-def _copied(variable, room):
+def _copy(variable, spare):
     value = np.asarray(tf.convert_to_tensor(variable.value))  # on a processor, a view of the variable itself
-    if room is None or room.shape != value.shape or room.dtype != value.dtype:
+    if spare is None or spare.shape != value.shape or spare.dtype != value.dtype:
         return value.copy()
-    np.copyto(room, value)
-    return room
+    np.copyto(spare, value)
+    return spare
 
 
 def restore(model, arrays, source="The checkpoint"):
-    """Sets the state of a compiled model to that of `snapshot`.
+    """Set the state of a compiled model to that of `snapshot`.
 
     Args:
         model: of the same config.
@@ -46,9 +52,9 @@ def restore(model, arrays, source="The checkpoint"):
         UserError: names, shapes or dtypes differ; the model is as before.
     """
     variables = _variables(model)
-    problem = _first_difference(variables, arrays)
-    if problem:
-        raise UserError(f"{source} {problem}: resume with the config that it was made with, or train in a new folder.")
+    fault = _first_mismatch(variables, arrays)
+    if fault:
+        raise UserError(f"{source} {fault}: resume with the config that it was made with, or train in a new folder.")
     for name, variable in variables.items():
         variable.assign(arrays[name])
 
@@ -70,7 +76,7 @@ class RestoreLosses(keras.callbacks.Callback):
         self.arrays = None
 
 
-def _first_difference(variables, arrays):
+def _first_mismatch(variables, arrays):
     for name, variable in variables.items():
         if name not in arrays:
             return f"has no {name}, which the model has"
@@ -92,13 +98,13 @@ def _variables(model):
     if not optimizer.built:
         with model.distribute_strategy.scope():
             optimizer.build(model.trainable_variables)
-    named = [(f"model/{_below(model, variable)}", variable) for variable in model.weights]
+    named = [(f"model/{variable.path.removeprefix(f'{model.name}/')}", variable) for variable in model.weights]
     for index, variable in enumerate(optimizer.variables):
         slot = variable.path.split("/", 1)[1].removeprefix(f"{model.name}_")
         named.append((f"optimizer/{index:04d}_{slot}", variable))
     named += _loss_variables(model)
-    known = {id(variable) for _, variable in named}
-    others = [variable for variable in model.non_trainable_variables if id(variable) not in known]
+    ids = {id(variable) for _, variable in named}
+    others = [variable for variable in model.non_trainable_variables if id(variable) not in ids]
     named += [(f"state/{index:04d}_{variable.name}", variable) for index, variable in enumerate(others)]
     repeated = [name for name, count in collections.Counter(name for name, _ in named).items() if count > 1]
     if repeated:
@@ -114,48 +120,22 @@ def _loss_variables(model):
     ]
 
 
-def _below(model, variable):
-    """The variable's path inside the model."""
-    return variable.path.removeprefix(f"{model.name}/")
-
-
-# Whether a checkpoint belongs to the run that is to go on from it.
-#
-
-# They decide when something is written or when to stop, not what is computed.
-HARMLESS = {"train.log_steps", "train.checkpoint_steps", "train.keep_checkpoints", "train.patience"}
-SHOWN = 4  # differences in a sentence
-LONGEST = 60  # characters of a value
-UNSET = object()
-
-
-def code_version():
+def library_versions():
     """The versions that a checkpoint names: {"mrcnn_tf", "tensorflow", "keras"}."""
     return {"mrcnn_tf": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
 
 
-def version_note(facts):
-    """A sentence on what else than now a checkpoint was made with; None if nothing."""
-    now, then = code_version(), facts.get("version") or {}
-    changed = [f"{name} {then.get(name, '?')} (now {now[name]})" for name in now if then.get(name) != now[name]]
-    if not changed:
+def describe_version_change(facts):
+    """A sentence on the other versions that a checkpoint was made with; None if they are the same."""
+    now, then = library_versions(), facts.get("version") or {}
+    others = [f"{name} {then.get(name, '?')} (now {now[name]})" for name in now if then.get(name) != now[name]]
+    if not others:
         return None
-    return f"The checkpoint was made with {', '.join(changed)}: the run goes on, though not to the last bit as before."
+    return f"The checkpoint was made with {', '.join(others)}: the run goes on, though not to the last bit as before."
 
 
-def config_differences(old, new):
-    """A line such as "train.learning_rate: 0.02 -> 0.01" for each setting that differs between two configs.
-
-    Settings that can't change what is computed are left out (`HARMLESS`).
-
-    Args:
-        old, new: configs as nested dictionaries, from dataclasses.asdict or json.
-    """
-    return list(_differences(_plain(old), _plain(new), ""))
-
-
-def check_same_run(facts, config, force=False):
-    """Refuses to go on with another config than the checkpoint's.
+def check_same_config(facts, config, force=False):
+    """Refuse to go on with another config than the checkpoint's.
 
     Args:
         facts: of the checkpoint; its "config" is compared.
@@ -170,37 +150,44 @@ def check_same_run(facts, config, force=False):
     """
     differences = config_differences(facts.get("config") or {}, config)
     if differences and not force:
-        shown = "; ".join(differences[:SHOWN])
-        more = f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+        listed = "; ".join(differences[:MAX_DIFFERENCES])
+        more = f"; and {len(differences) - MAX_DIFFERENCES} more" if len(differences) > MAX_DIFFERENCES else ""
         raise UserError(
-            f"The config differs from that of the run in this folder ({shown}{more}): set it back, train in another "
+            f"The config differs from that of the run in this folder ({listed}{more}): set it back, train in another "
             "folder, or go on with the new one by --force."
         )
     return differences
 
 
-def _plain(config):
-    """As it comes back from json: tuples are lists, keys are strings."""
-    return json.loads(json.dumps(config))
+def config_differences(old, new):
+    """A line such as "train.learning_rate: 0.02 -> 0.01" for each setting that differs between two configs.
+
+    Settings that can't change what is computed are left out (`HARMLESS_SETTINGS`).
+
+    Args:
+        old, new: configs as nested dictionaries, from dataclasses.asdict or json.
+    """
+    old, new = (json.loads(json.dumps(config)) for config in (old, new))  # tuples become lists, keys strings
+    return list(_differences(old, new, ""))
 
 
 def _differences(old, new, path):
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
             yield from _differences(old.get(key, UNSET), new.get(key, UNSET), f"{path}.{key}" if path else key)
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and _sections(old + new):
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and _are_sections(old + new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _differences(before, after, f"{path}[{index}]")
-    elif old != new and path not in HARMLESS:
-        yield f"{path}: {_shown(old)} -> {_shown(new)}"
+    elif old != new and path not in HARMLESS_SETTINGS:
+        yield f"{path}: {_short_json(old)} -> {_short_json(new)}"
 
 
-def _sections(values):
+def _are_sections(values):
     return all(isinstance(value, dict) for value in values)
 
 
-def _shown(value):
+def _short_json(value):
     if value is UNSET:
         return "(not set)"
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 3] + "..."

@@ -5,10 +5,7 @@ import sys
 
 import numpy as np
 
-if __name__ == "__main__":
-    sys.argv[0] = "mrcnn-tf"  # by which `import mrcnn_tf` leaves TensorFlow out: there are many of these processes
-
-from mrcnn_tf.training.checkpoint import Checkpoints  # noqa: E402
+from mrcnn_tf.training.checkpoints import Checkpoints
 
 MEGABYTES = 6
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tiny import tiny_config
 
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
-from mrcnn_tf.training.checkpoint import write_checkpoint
+from mrcnn_tf.training.checkpoints import write_checkpoint
 from mrcnn_tf.training.optimizer import SGD
 from mrcnn_tf.training.snapshot import restore, snapshot
 

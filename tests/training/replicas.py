@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tiny import tiny_batch, tiny_config
 
-from mrcnn_tf.benchmark.replicas import logical_strategy
+from benchmarks.training_cost import logical_strategy
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import SemanticHeadConfig
 from mrcnn_tf.model.mask_rcnn import MaskRCNN

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import time
 
-from mrcnn_tf.training.checkpoint import read_checkpoint
+from mrcnn_tf.training.checkpoints import read_checkpoint
 
-START = "import sys; sys.argv[0] = 'mrcnn-tf'; from mrcnn_tf.cli import main; main()"
+START = "from mrcnn_tf.cli import main; main()"
 CONFIG = """
 model:
   backbone: {depth: 18, norm: gn, freeze_at: 0}

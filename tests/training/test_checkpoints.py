@@ -16,8 +16,8 @@ import pytest
 from crashing_writer import arrays_of
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.training import checkpoint
-from mrcnn_tf.training.checkpoint import Checkpoints, read_checkpoint, read_facts, write_checkpoint
+from mrcnn_tf.training import checkpoints as checkpoints_module
+from mrcnn_tf.training.checkpoints import Checkpoints, read_checkpoint, read_facts, write_checkpoint
 
 ARRAYS = {
     "model/kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -66,7 +66,7 @@ def test_arrays_that_do_not_lie_in_order_are_written_in_order(tmp_path):
 
 
 def test_large_arrays_are_written_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "CHUNK", 7)
+    monkeypatch.setattr(checkpoints_module, "CHUNK_BYTES", 7)
     write_checkpoint(tmp_path / "a.npz", ARRAYS, {})
     np.testing.assert_array_equal(read_checkpoint(tmp_path / "a.npz")[0]["model/kernel"], ARRAYS["model/kernel"])
 
@@ -126,7 +126,7 @@ def test_the_latest_and_the_best_stay(tmp_path):
     assert checkpoints.best().name == "step-00000020.npz"
     again = Checkpoints(tmp_path, 2)
     assert again.best().name == "step-00000020.npz"
-    assert again.load(again.best())[1]["step"] == 20
+    assert read_checkpoint(again.best())[1]["step"] == 20
 
 
 def test_a_better_one_takes_the_place_of_the_best(tmp_path):
@@ -179,7 +179,7 @@ def test_saving_does_not_wait_for_the_disk(tmp_path, monkeypatch):
         time.sleep(0.3)
         disk.append(checkpoints.latest())
 
-    monkeypatch.setattr(checkpoint.os, "fsync", slow)
+    monkeypatch.setattr(checkpoints_module.os, "fsync", slow)
     checkpoints.save({"a": np.zeros(3)}, {"step": 1})
     assert not disk
     assert list(checkpoints.reclaim()) == ["a"]
@@ -203,7 +203,7 @@ def test_a_full_disk_leaves_the_older_ones_and_training_goes_on(tmp_path, monkey
     saved(tmp_path, [10, 20])
     with monkeypatch.context() as patch:
         patch.setattr(FileOnFullDisk, "room", room)
-        patch.setattr(checkpoint, "open", FileOnFullDisk, raising=False)
+        patch.setattr(checkpoints_module, "open", FileOnFullDisk, raising=False)
         checkpoints = Checkpoints(tmp_path)
         checkpoints.save({"a": np.zeros([100_000], np.float32)}, {"step": 30})
         with pytest.raises(UserError, match=r"step-00000030.*No space left on device.*free some space"):
@@ -247,7 +247,7 @@ def test_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
         interrupted += bool(list(tmp_path.glob(".step-*")))
         checkpoints = Checkpoints(tmp_path)
         assert not list(tmp_path.glob(".*"))
-        arrays, facts = checkpoints.load(checkpoints.latest())
+        arrays, facts = read_checkpoint(checkpoints.latest())
         assert facts["step"] > step
         step, expected = facts["step"], arrays_of(facts["step"])
         assert list(arrays) == list(expected)

@@ -12,9 +12,8 @@ import pytest
 from mrcnn_tf.training.callbacks import Interrupted, StopAfterStep
 
 SCRIPT = """
-import sys, time
-sys.argv[0] = "mrcnn-tf"  # by which `import mrcnn_tf` imports no more than it needs
-from mrcnn_tf.training.interrupt import StopAfterStep
+import time
+from mrcnn_tf.training.callbacks import StopAfterStep
 with StopAfterStep().signals():
     print("ready", flush=True)
     time.sleep(60)

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.model.trainable import ImagesPerSecond, InputWait
-from mrcnn_tf.training.callbacks import EarlyStopping, History, out_of_patience
-from mrcnn_tf.training.logs import EventFile, LogFile, Measure, read_log
+from mrcnn_tf.training.callbacks import EarlyStopping, SaveHistory, should_stop_early
+from mrcnn_tf.training.logs import LogFile, LogMetrics, read_log
+from mrcnn_tf.training.tensorboard import EventFile
 
 STEPS = 7  # of an epoch
 CLOCKS = ("time", "images_per_second", "input_wait")
@@ -84,7 +85,7 @@ def without_clocks(records):
 
 def test_records_average_over_the_steps_since_the_one_before():
     listener = Listener()
-    rehearsal = Rehearsal([Measure([listener], log_steps=3)])
+    rehearsal = Rehearsal([LogMetrics([listener], log_steps=3)])
     rehearsal.epoch(0)
     rehearsal.epoch(1)
     assert [(record["step"], record["epoch"]) for record in listener.records] == [
@@ -100,7 +101,7 @@ def test_records_average_over_the_steps_since_the_one_before():
 
 def test_an_epoch_that_ends_with_a_record_has_its_figures_besides():
     listener = Listener()
-    Rehearsal([Measure([listener], log_steps=STEPS)]).epoch(0)
+    Rehearsal([LogMetrics([listener], log_steps=STEPS)]).epoch(0)
     assert [sorted(record) for record in listener.records] == [
         ["epoch", "images_per_second", "input_wait", "learning_rate", "loss", "step", "time"],
         ["epoch", "step", "time", "val_segm_AP"],
@@ -110,12 +111,12 @@ def test_an_epoch_that_ends_with_a_record_has_its_figures_besides():
 @pytest.mark.parametrize("stopped", [STEPS + 1, STEPS + 3, STEPS + 5])
 def test_a_run_that_was_cut_has_the_same_records(stopped):
     whole = Listener()
-    rehearsal = Rehearsal([Measure([whole], log_steps=3)])
+    rehearsal = Rehearsal([LogMetrics([whole], log_steps=3)])
     for epoch in range(3):
         rehearsal.epoch(epoch)
 
     cut = Listener()
-    measure = Measure([cut], log_steps=3)
+    measure = LogMetrics([cut], log_steps=3)
     rehearsal = Rehearsal([measure])
     rehearsal.epoch(0)
     rehearsal.begin(1)
@@ -128,7 +129,7 @@ def test_a_run_that_was_cut_has_the_same_records(stopped):
             for variable, value in zip(rehearsal.loss.variables, sums, strict=True):
                 variable.assign(value)
 
-    rehearsal = Rehearsal([Restored(), Measure([cut], log_steps=3, step=stopped, state=state)], step=stopped)
+    rehearsal = Rehearsal([Restored(), LogMetrics([cut], log_steps=3, step=stopped, state=state)], step=stopped)
     rehearsal.begin(1)
     rehearsal.callbacks.pop(0)
     rehearsal.steps(2 * STEPS - stopped)
@@ -141,17 +142,17 @@ def test_a_run_that_was_cut_has_the_same_records(stopped):
 
 
 def test_a_run_that_was_cut_at_the_last_step_of_an_epoch_begins_the_next_at_nothing():
-    first, second = Measure([], log_steps=3), Listener()
+    first, second = LogMetrics([], log_steps=3), Listener()
     rehearsal = Rehearsal([first])
     rehearsal.begin(0)
     rehearsal.steps(STEPS)  # and no end
-    Rehearsal([Measure([second], log_steps=3, step=STEPS, state=first.state)], step=STEPS).epoch(1)
+    Rehearsal([LogMetrics([second], log_steps=3, step=STEPS, state=first.state)], step=STEPS).epoch(1)
     assert second.records[0]["loss"] == np.mean([loss_of(8), loss_of(9)])
 
 
 def test_a_writer_that_fails_is_named_once(capsys):
     listener = Listener()
-    Rehearsal([Measure([Broken(), listener], log_steps=1)]).epoch(0)
+    Rehearsal([LogMetrics([Broken(), listener], log_steps=1)]).epoch(0)
     assert len(listener.records) == STEPS + 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "log.jsonl" in said and "No space left on device" in said
@@ -183,19 +184,19 @@ def test_a_line_after_one_that_failed_stands_alone(tmp_path, monkeypatch):
 
 
 def test_history_goes_on_from_the_epochs_before(tmp_path):
-    history = History(tmp_path / "history.json", [{"epoch": 1, "loss": 2.0}])
+    history = SaveHistory(tmp_path / "history.json", [{"epoch": 1, "loss": 2.0}])
     history.on_epoch_end(1, {"loss": np.float32(0.5), "val_segm_AP": 0.25})
     assert json.loads((tmp_path / "history.json").read_text()) == [
         {"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 0.5, "val_segm_AP": 0.25},
     ]  # fmt: skip
-    quiet = History(None)
+    quiet = SaveHistory(None)
     quiet.on_epoch_end(0, {"loss": 1.0})
     assert quiet.epochs == [{"epoch": 1, "loss": 1.0}]
 
 
 def test_a_history_that_cannot_be_written_stops_nothing(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    History(tmp_path / "file" / "history.json").on_epoch_end(0, {})
+    SaveHistory(tmp_path / "file" / "history.json").on_epoch_end(0, {})
     assert "history.json couldn't be written" in capsys.readouterr().err
 
 
@@ -214,15 +215,15 @@ def test_a_history_that_cannot_be_written_stops_nothing(tmp_path, capsys):
 )
 def test_patience_counts_evaluations_since_the_best(values, patience, stops):
     history = [{"epoch": index} | ({} if value is None else {"AP": value}) for index, value in enumerate(values)]
-    assert out_of_patience(history, "AP", patience) is stops
+    assert should_stop_early(history, "AP", patience) is stops
 
 
 def test_early_stopping_knows_the_epochs_of_an_earlier_process():
-    history = History(None, [{"epoch": 1, "val_segm_AP": 0.5}, {"epoch": 2, "val_segm_AP": 0.4}])
+    history = SaveHistory(None, [{"epoch": 1, "val_segm_AP": 0.5}, {"epoch": 2, "val_segm_AP": 0.4}])
     stopping = EarlyStopping(history, "val_segm_AP", 2)
     rehearsal = Rehearsal([history, stopping])
     rehearsal.end(2, val_segm_AP=0.3)
-    assert rehearsal.model.stop_training and stopping.stopped
+    assert rehearsal.model.stop_training
 
 
 def events_of(folder):

@@ -6,8 +6,8 @@ import numpy as np
 from tiny import CATEGORIES, tiny_batch
 
 from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.training import pictures
-from mrcnn_tf.training.pictures import Predictions, prediction_pictures
+from mrcnn_tf.training import tensorboard
+from mrcnn_tf.training.tensorboard import ShowPredictions, draw_predictions
 
 
 class Finds:
@@ -30,7 +30,7 @@ class Finds:
 def test_detections_are_drawn_where_they_are_in_the_resized_image():
     """A batch's images are half as large as their originals, and are drawn twelve times as large."""
     batch = tiny_batch()
-    with_box, without = (prediction_pictures(Finds(score), [batch])["predictions/100"] for score in (0.9, 0.1))
+    with_box, without = (draw_predictions(Finds(score), [batch])["predictions/100"] for score in (0.9, 0.1))
     scale = without.shape[1] / (768 + 768 + 9)
     changed = (np.abs(with_box.astype(int) - without) > 60).any(axis=2)
     rows, columns = np.nonzero(changed)
@@ -42,9 +42,9 @@ def test_detections_are_drawn_where_they_are_in_the_resized_image():
 
 
 def test_only_the_first_images_are_drawn_and_none_twice():
-    drawn = prediction_pictures(Finds(0.9), [tiny_batch(), tiny_batch(seed=1)], count=4)
+    drawn = draw_predictions(Finds(0.9), [tiny_batch(), tiny_batch(seed=1)], count=4)
     assert list(drawn) == ["predictions/100", "predictions/101"]
-    assert list(prediction_pictures(Finds(0.9), [tiny_batch()], count=1)) == ["predictions/100"]
+    assert list(draw_predictions(Finds(0.9), [tiny_batch()], count=1)) == ["predictions/100"]
     assert all(picture.dtype == np.uint8 and max(picture.shape) <= 1200 for picture in drawn.values())
 
 
@@ -55,10 +55,10 @@ def test_they_are_drawn_after_evaluations_and_read_once(monkeypatch):
         reads.append(config)
         return types.SimpleNamespace(take=lambda number: [tiny_batch()][:number])
 
-    monkeypatch.setattr(pictures, "coco_dataset", coco_dataset)
+    monkeypatch.setattr(tensorboard, "coco_dataset", coco_dataset)
     events = types.SimpleNamespace(write_pictures=lambda drawn, step: written.append((sorted(drawn), step)))
     config = types.SimpleNamespace(images_per_batch=2)
-    callback = Predictions(events, config, types.SimpleNamespace(step=30), count=1)
+    callback = ShowPredictions(events, config, types.SimpleNamespace(step=30), count=1)
     callback.set_model(Finds(0.9))
     callback.on_epoch_end(0, {"loss": 1.0})
     assert not written
@@ -71,7 +71,7 @@ def test_a_full_disk_stops_nothing(capsys):
     def fail(drawn, step):
         raise OSError(None, "No space left on device", "tensorboard")
 
-    callback = Predictions(types.SimpleNamespace(write_pictures=fail), None, types.SimpleNamespace(step=1), count=1)
+    callback = ShowPredictions(types.SimpleNamespace(write_pictures=fail), None, types.SimpleNamespace(step=1), count=1)
     callback.set_model(Finds(0.9))
     callback._batches = [tiny_batch()]
     callback.on_epoch_end(0, {"val_bbox_AP": 0.1})

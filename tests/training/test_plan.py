@@ -11,12 +11,12 @@ from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.training import plan
 from mrcnn_tf.training.optimizer import SGD
 from mrcnn_tf.training.plan import (
-    HELD,
-    LABELS_HELD,
-    WORKSPACE,
+    ACTIVATION_FACTOR,
+    SEMANTIC_LOGITS_FACTOR,
+    WORKSPACE_BYTES,
     TimeLeft,
     activation_bytes,
-    duration,
+    format_duration,
     plan_lines,
     state_bytes,
 )
@@ -58,7 +58,7 @@ def test_activations_of_an_image_by_hand(model):
     rois = 32 * (16 * 7 * 7 + 4 * 14 * 14)
     masks = 2 * 16 * 4 * 14 * 14 + 16 * 4 * 28 * 28
     elements = stem + blocks + pyramid + proposals + rois + masks
-    found = (activation_bytes(model, 128, 64, 3) - WORKSPACE) / (HELD * 4 * 3)
+    found = (activation_bytes(model, 128, 64, 3) - WORKSPACE_BYTES) / (ACTIVATION_FACTOR * 4 * 3)
     assert found == pytest.approx(elements, rel=0.02)
 
 
@@ -70,10 +70,10 @@ def test_activations_of_a_semantic_head_by_hand(model):
     levels = [(16,), (64,), (256, 64), (1024, 256, 64)]  # cells of P2 to P5 and of what each is enlarged to
     head = 64 * sum(pixels / cell for level in levels for cell in level) + 3 * (pixels / 16 + pixels / 64)
     both = activation_bytes(MaskRCNN(config), 128, 64, 2)
-    expected = 2 * 4 * (HELD * head + LABELS_HELD * 3 * pixels)
+    expected = 2 * 4 * (ACTIVATION_FACTOR * head + SEMANTIC_LOGITS_FACTOR * 3 * pixels)
     assert both - activation_bytes(model, 128, 64, 2) == pytest.approx(expected, rel=1e-3)
     config.box_head = config.mask_head = None
-    assert 2 * WORKSPACE > activation_bytes(MaskRCNN(config), 128, 64, 2) > WORKSPACE + expected
+    assert 2 * WORKSPACE_BYTES > activation_bytes(MaskRCNN(config), 128, 64, 2) > WORKSPACE_BYTES + expected
 
 
 def test_frozen_stages_hold_nothing(model):
@@ -98,13 +98,13 @@ def test_the_plan_is_in_plain_words(model):
     [(0.2, "1 s"), (99, "99 s"), (240, "4 min"), (3600 * 3 + 1200, "3 h 20 min"), (86400 * 2 + 3600 * 3.2, "2 d 3 h")],
 )
 def test_durations(seconds, text):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_time_left_is_the_median_of_the_third_to_the_tenth_step(monkeypatch):
     clock, said = [0.0], []
     monkeypatch.setattr(plan.time, "perf_counter", lambda: clock[0])
-    left = TimeLeft(1000, step=100, say=said.append)
+    left = TimeLeft(1000, step=100, print_line=said.append)
     for took in [60.0, 9.0, 2.0, 2.0, 2.0, 8.0, 2.0, 2.0, 2.0, 2.0, 50.0]:
         clock[0] += took
         left.on_train_batch_end(0)
@@ -114,7 +114,7 @@ def test_time_left_is_the_median_of_the_third_to_the_tenth_step(monkeypatch):
 def test_a_run_of_a_few_steps_says_nothing():
     for steps, lines in ((2, 0), (10, 0), (12, 1)):
         said = []
-        left = TimeLeft(steps, say=said.append)
+        left = TimeLeft(steps, print_line=said.append)
         for _ in range(steps):
             left.on_train_batch_end(0)
         assert len(said) == lines

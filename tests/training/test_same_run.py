@@ -7,7 +7,7 @@ import pytest
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import Config
-from mrcnn_tf.training.snapshot import check_same_run, code_version, config_differences, version_note
+from mrcnn_tf.training.snapshot import check_same_config, config_differences, describe_version_change, library_versions
 
 
 def tree(**train):
@@ -43,19 +43,19 @@ def test_settings_of_one_side_show():
 
 @pytest.mark.parametrize("name", ["log_steps", "checkpoint_steps", "keep_checkpoints", "patience"])
 def test_settings_that_change_no_result_may_change(name):
-    assert check_same_run({"config": tree()}, tree(**{name: 3})) == []
+    assert check_same_config({"config": tree()}, tree(**{name: 3})) == []
 
 
 def test_another_config_needs_force():
     facts = {"config": tree()}
     new = tree(learning_rate=0.01, momentum=0.8, weight_decay=0.0, steps=5, seed=9)
     with pytest.raises(UserError, match=r"learning_rate: 0.02 -> 0.01.*and 1 more.*--force"):
-        check_same_run(facts, new)
-    assert len(check_same_run(facts, new, force=True)) == 5
-    assert check_same_run(facts, tree()) == []
+        check_same_config(facts, new)
+    assert len(check_same_config(facts, new, force=True)) == 5
+    assert check_same_config(facts, tree()) == []
 
 
 def test_another_version_is_a_note():
-    assert version_note({"version": code_version()}) is None
-    assert "keras 3.0 (now" in version_note({"version": code_version() | {"keras": "3.0"}})
-    assert "mrcnn_tf ? (now" in version_note({})
+    assert describe_version_change({"version": library_versions()}) is None
+    assert "keras 3.0 (now" in describe_version_change({"version": library_versions() | {"keras": "3.0"}})
+    assert "mrcnn_tf ? (now" in describe_version_change({})

@@ -13,7 +13,7 @@ from tiny import tiny_batch, tiny_config
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
-from mrcnn_tf.training.checkpoint import read_checkpoint, write_checkpoint
+from mrcnn_tf.training.checkpoints import read_checkpoint, write_checkpoint
 from mrcnn_tf.training.optimizer import SGD
 from mrcnn_tf.training.snapshot import RestoreLosses, restore, snapshot
 
