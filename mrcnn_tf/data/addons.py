@@ -15,8 +15,8 @@ import types
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.data.affine import compose, moved, rotation, shift, warped_labels
-from mrcnn_tf.data.framing import ADDONS, stream
+from mrcnn_tf.data.affine import compose_maps, rotation_matrix, transform_objects, translation_matrix, warp_labels
+from mrcnn_tf.data.geometric import RandomStream, stream_seed
 
 PACKAGE, KERAS_ENGINE = "tensorflow_addons", "keras.src.engine"
 REMEDY = "run pip install 'mrcnn-tf[addons]' (Python < 3.12) or leave data.train.augment.addons empty"
@@ -25,15 +25,15 @@ SHARPNESS = (0.2, 3.0)  # 0 is smoothed by the 3 x 3 pixels around, 1 the image 
 BLUR = 5, 1.0  # pixels of the filter's side, and its standard deviation in pixels
 HUE = 0.1  # turns of the colour circle, to either side
 SATURATION, VALUE = 0.3, 0.3  # factors are drawn from 1 - x to 1 + x
-HOLE = (0.1, 0.3)  # sides of what cutout makes black, of the image's shorter side
-ANGLE = 15.0  # degrees, to either side
-SLOPE = 0.2  # of a shear, to either side
-WAY = 0.15  # of each side of the image, to either side
+CUTOUT_SIDE = (0.1, 0.3)  # sides of what cutout makes black, of the image's shorter side
+ROTATION = 15.0  # degrees, to either side
+SHEAR = 0.2  # of a shear, to either side
+TRANSLATION = 0.15  # of each side of the image, to either side
 
 
 def check_addons(names):
     """Raises UserError if one of the augmentations isn't known or tensorflow-addons can't be loaded."""
-    known = [*COLOURS, *MOVES]
+    known = [*COLOUR_OPERATIONS, *GEOMETRIC_OPERATIONS]
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(
@@ -43,8 +43,8 @@ def check_addons(names):
         image_operations()
 
 
-def with_addons(sample, config, seed):
-    """The sample after each of `config.augment.addons`, which happens with its probability.
+def apply_addons(sample, config, seed):
+    """Applies each of `config.augment.addons` with its probability.
 
     Args:
         sample: a `Sample` at its final size, its image float32.
@@ -59,27 +59,27 @@ def with_addons(sample, config, seed):
     """
     check_addons(config.augment.addons)
     masks = config.masks is not False
-    for number, name in enumerate([*MOVES, *COLOURS]):
+    for number, name in enumerate([*GEOMETRIC_OPERATIONS, *COLOUR_OPERATIONS]):
         probability = config.augment.addons.get(name, 0)
         if probability > 0:
-            draws = tf.random.stateless_uniform([4], stream(stream(seed, ADDONS), number))
+            draws = tf.random.stateless_uniform([4], stream_seed(stream_seed(seed, RandomStream.ADDONS), number))
             sample = tf.cond(
                 draws[0] < probability,
-                functools.partial(_applied, name, sample, draws[1:], masks),
+                functools.partial(_apply, name, sample, draws[1:], masks),
                 lambda unchanged=sample: unchanged,
             )
     return sample
 
 
-def _applied(name, sample, draws, masks):
+def _apply(name, sample, draws, masks):
     shape = sample.image.shape
-    if name in COLOURS:
-        image = tf.clip_by_value(COLOURS[name](sample.image, draws), 0.0, 255.0)
+    if name in COLOUR_OPERATIONS:
+        image = tf.clip_by_value(COLOUR_OPERATIONS[name](sample.image, draws), 0.0, 255.0)
         return sample._replace(image=tf.ensure_shape(image, shape))
-    image, matrix = MOVES[name](sample.image, 2.0 * draws - 1.0)
-    semantic = warped_labels(sample.semantic, matrix, tf.shape(image)[:2])
-    seen = sample._replace(image=tf.ensure_shape(image, shape), semantic=semantic)
-    return moved(seen, matrix, name == "translate", masks)
+    image, matrix = GEOMETRIC_OPERATIONS[name](sample.image, 2.0 * draws - 1.0)
+    semantic = warp_labels(sample.semantic, matrix, tf.shape(image)[:2])
+    sample = sample._replace(image=tf.ensure_shape(image, shape), semantic=semantic)
+    return transform_objects(sample, matrix, name == "translate", masks)
 
 
 @functools.cache
@@ -91,14 +91,14 @@ def image_operations():
     """
     with contextlib.suppress(KeyError):
         return sys.modules[f"{PACKAGE}.image"]
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None:
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None:
         raise UserError(
             f"Setting 'data.train.augment.addons' needs tensorflow-addons, which isn't installed: {REMEDY}."
         )
     before = dict(sys.modules)
     package, engine = types.ModuleType(PACKAGE), types.ModuleType(KERAS_ENGINE)
-    package.__path__, engine.__path__ = list(found.submodule_search_locations), []
+    package.__path__, engine.__path__ = list(spec.submodule_search_locations), []
     engine.keras_tensor = types.ModuleType(f"{KERAS_ENGINE}.keras_tensor")
     engine.keras_tensor.KerasTensor = object  # which only annotations name
     stand_ins = {PACKAGE: package, KERAS_ENGINE: engine, engine.keras_tensor.__name__: engine.keras_tensor}
@@ -118,8 +118,8 @@ def image_operations():
     return operations
 
 
-def _between(draw, least, most):
-    return least + (most - least) * draw
+def _scale_draw(draw, low, high):
+    return low + (high - low) * draw
 
 
 def _equalize(image, draws):
@@ -127,7 +127,7 @@ def _equalize(image, draws):
 
 
 def _sharpness(image, draws):
-    return image_operations().sharpness(image, _between(draws[0], *SHARPNESS))
+    return image_operations().sharpness(image, _scale_draw(draws[0], *SHARPNESS))
 
 
 def _gaussian_filter2d(image, draws):
@@ -137,57 +137,61 @@ def _gaussian_filter2d(image, draws):
 
 
 def _hsv(image, draws):
-    hue = _between(draws[0], -HUE, HUE) * (2 * math.pi)
-    saturation, value = _between(draws[1], 1 - SATURATION, 1 + SATURATION), _between(draws[2], 1 - VALUE, 1 + VALUE)
+    hue = _scale_draw(draws[0], -HUE, HUE) * (2 * math.pi)
+    saturation = _scale_draw(draws[1], 1 - SATURATION, 1 + SATURATION)
+    value = _scale_draw(draws[2], 1 - VALUE, 1 + VALUE)
     return image_operations().adjust_hsv_in_yiq(image, hue, saturation, value)
 
 
 def _cutout(image, draws):
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
-    half = tf.cast(_between(draws[0], *HOLE) * tf.reduce_min(sides) / 2.0, tf.int32)  # the whole side must be even
+    side = _scale_draw(draws[0], *CUTOUT_SIDE) * tf.reduce_min(sides)
+    half = tf.cast(side / 2.0, tf.int32)  # the library asks for an even side
     centre = tf.cast(draws[1:] * sides, tf.int32)
     return image_operations().cutout(image[None], tf.stack([2 * half] * 2), centre[None])[0]
 
 
 def _rotate(image, draws):
-    angle = draws[0] * ANGLE
-    turned = image_operations().rotate(image, angle * (math.pi / 180), interpolation="bilinear")
-    return turned, rotation(angle, tf.shape(image)[:2])
+    angle = draws[0] * ROTATION
+    rotated = image_operations().rotate(image, angle * (math.pi / 180), interpolation="bilinear")
+    return rotated, rotation_matrix(angle, tf.shape(image)[:2])
 
 
 def _shear_x(image, draws):
-    slope = draws[0] * SLOPE
-    return _sheared(image_operations().shear_x, image, slope), _shear_map([[1.0, -slope, 0.0], [0.0, 1.0, 0.0]])
+    slope = draws[0] * SHEAR
+    return _shear(image_operations().shear_x, image, slope), _shear_matrix([[1.0, -slope, 0.0], [0.0, 1.0, 0.0]])
 
 
 def _shear_y(image, draws):
-    slope = draws[0] * SLOPE
-    return _sheared(image_operations().shear_y, image, slope), _shear_map([[1.0, 0.0, 0.0], [-slope, 1.0, 0.0]])
+    slope = draws[0] * SHEAR
+    return _shear(image_operations().shear_y, image, slope), _shear_matrix([[1.0, 0.0, 0.0], [-slope, 1.0, 0.0]])
 
 
-def _sheared(function, image, slope):
-    return _converted(function)(image, slope, tf.zeros([3]))
+def _shear(function, image, slope):
+    return _as_tf_function(function)(image, slope, tf.zeros([3]))
 
 
 @functools.cache
-def _converted(function):
+def _as_tf_function(function):
     # Unlike the others the shears branch on tensors without being a tf.function themselves.
     return tf.function(function)
 
 
-def _shear_map(matrix):
+def _shear_matrix(matrix):
     # The library counts from the middle of the first pixel.
-    return compose(shift(0.5, 0.5), compose(tf.convert_to_tensor(matrix), shift(-0.5, -0.5)))
+    matrix = compose_maps(tf.convert_to_tensor(matrix), translation_matrix(-0.5, -0.5))
+    return compose_maps(translation_matrix(0.5, 0.5), matrix)
 
 
 def _translate(image, draws):
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    way = draws[:2] * WAY * tf.stack([width, height])
-    return image_operations().translate(image, way, interpolation="bilinear"), shift(way[0], way[1])
+    offset = draws[:2] * TRANSLATION * tf.stack([width, height])
+    image = image_operations().translate(image, offset, interpolation="bilinear")
+    return image, translation_matrix(offset[0], offset[1])
 
 
 # Names in the config -> what changes colours only, as function(image, draws [3] from 0 to 1) -> image.
-COLOURS = {
+COLOUR_OPERATIONS = {
     "equalize": _equalize,
     "sharpness": _sharpness,
     "gaussian_filter2d": _gaussian_filter2d,
@@ -195,4 +199,4 @@ COLOURS = {
     "cutout": _cutout,
 }
 # And what moves the image, as function(image, draws [3] from -1 to 1) -> (image, map).
-MOVES = {"rotate": _rotate, "shear_x": _shear_x, "shear_y": _shear_y, "translate": _translate}
+GEOMETRIC_OPERATIONS = {"rotate": _rotate, "shear_x": _shear_x, "shear_y": _shear_y, "translate": _translate}

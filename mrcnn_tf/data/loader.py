@@ -1,17 +1,25 @@
-"""One image of a `CocoIndex` and its objects, from the file's bytes on: a `Sample`, made in the graph."""
+"""One image of a `CocoIndex` and its objects, from the file's bytes on: a `Sample`, made in the graph.
 
+Also which file an error from the midst of a run is about: TensorFlow's decoders don't name it.
+"""
+
+import concurrent.futures
 import dataclasses
+import itertools
 import os
 
 import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.common.categories import max_keypoints
-from mrcnn_tf.data.affine import Sample, no_labels
-from mrcnn_tf.data.map_reader import label_classes, label_table, read_segments, segment_crops
-from mrcnn_tf.data.rasterize import Shapes, crop_masks
-from mrcnn_tf.data.tfrecord_file import bitmap_crops, read_record
-from mrcnn_tf.datasets.label_maps import label_fault, segment_fault, semantic_classes
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.problems import CONSOLE
+from mrcnn_tf.data.affine import Sample, empty_labels
+from mrcnn_tf.data.map_reader import make_label_table, read_label_classes, read_segments
+from mrcnn_tf.data.rasterize import Segmentations, crop_masks, crop_png_masks, crop_segments
+from mrcnn_tf.data.tfrecord_reader import read_record
+from mrcnn_tf.datasets.image_files import WORKERS
+from mrcnn_tf.datasets.map_files import find_label_fault, find_segment_fault, semantic_classes
 from mrcnn_tf.ops.image_bytes import apply_orientation, decode_image
 
 REMEDY = "put it back as it was"
@@ -33,19 +41,19 @@ class SampleLoader:
 
     def __init__(self, index, config):
         self.mask_size = 0 if config.masks is False else config.mask_size
-        self.most_keypoints = max_keypoints(index.categories)
-        self._offset = config.keypoint_offset or 0.0
+        self.max_keypoints = max_keypoints(index.categories)
+        self._keypoint_shift = config.keypoint_offset or 0.0
         self.has_labels = bool((index.map_files != b"").any()) and config.semantic is not False
-        has_segments, outlined = index.segment_ids.size > 0, index.points.size + index.runs.size > 0
-        self._masks_are_segments = has_segments and not outlined and self.mask_size > 0
+        has_segments, has_outlines = index.segment_ids.size > 0, index.points.size + index.runs.size > 0
+        self._masks_are_segments = has_segments and not has_outlines and self.mask_size > 0
         self._reads_segments = has_segments and (self.has_labels or self._masks_are_segments)
         self._label_classes = {}
         if self.has_labels and not has_segments:
             self._label_classes = semantic_classes(index.categories, config.stuff)
-        from_record = index.record_offsets >= 0
-        self._kinds = (bool((~from_record).any()), bool(from_record.any()))
+        is_record = index.record_offsets >= 0
+        self._has_files, self._has_records = bool((~is_record).any()), bool(is_record.any())
         with tf.device("CPU"):
-            self._label_table = tf.constant(label_table(self._label_classes))
+            self._label_table = tf.constant(make_label_table(self._label_classes))
             for field in dataclasses.fields(index):
                 value = getattr(index, field.name)
                 if isinstance(value, np.ndarray):
@@ -53,75 +61,74 @@ class SampleLoader:
 
     def load(self, number):
         """The `Sample` of image `number`, int64 scalar; its image is uint8."""
-        rows = self._instances(number)
-        boxes = self._boxes[rows]
+        instances = self._instances(number)
+        boxes = self._boxes[instances]
         segments = self._read_segments(number) if self._reads_segments else None
-        data, masks = self._data_and_masks(number, boxes, segments)
+        data, masks = self._read_data_and_masks(number, boxes, segments)
         return Sample(
             image=apply_orientation(decode_image(data), self._orientations[number]),
             boxes=boxes,
-            classes=self._classes[rows],
-            crowd=self._crowd[rows],
-            areas=self._areas[rows],
+            classes=self._classes[instances],
+            crowd=self._crowd[instances],
+            areas=self._areas[instances],
             masks=masks,
             keypoints=self._keypoints_of(number),
-            semantic=self._labels(number, segments),
+            semantic=self._read_labels(number, segments),
         )
 
     def image_id(self, number):
         """int64 scalar."""
         return self._image_ids[number]
 
-    def fault(self, number):
+    def find_fault(self, number):
         """What keeps an image or its map from being read, "what: remedy" with the file's name; None if nothing does."""
         offset, file = int(self._record_offsets[number]), self._image_files[number]
         if offset < 0:
-            found = _fault(f"The image file {_shown(file)}", lambda: decode_image(tf.io.read_file(file)))
+            fault = _find_fault(f"The image file {_as_text(file)}", lambda: decode_image(tf.io.read_file(file)))
         else:
-            found = _fault(f"The record at byte {offset} of {_shown(file)}", lambda: self.load(number))
-        return found or self._map_fault(number)
+            fault = _find_fault(f"The record at byte {offset} of {_as_text(file)}", lambda: self.load(number))
+        return fault or self._find_map_fault(number)
 
-    def _map_fault(self, number):
+    def _find_map_fault(self, number):
         if not (self._reads_segments or self.has_labels):
             return None
         file = self._map_files[number]
         path, size = os.fsdecode(file.numpy()), self._size(number).numpy().tolist()
-        found = _fault(f"The map {_shown(file)}", lambda: tf.io.decode_png(tf.io.read_file(file)))
-        if found or not self._reads_segments:
-            return found or label_fault(path, size, self._label_classes)
-        return segment_fault(path, size, self._segment_ids[self._segments(number)].numpy())
+        fault = _find_fault(f"The map {_as_text(file)}", lambda: tf.io.decode_png(tf.io.read_file(file)))
+        if fault or not self._reads_segments:
+            return fault or find_label_fault(path, size, self._label_classes)
+        return find_segment_fault(path, size, self._segment_ids[self._segments(number)].numpy())
 
-    def _data_and_masks(self, number, boxes, segments):
+    def _read_data_and_masks(self, number, boxes, segments):
         """An image file's bytes, and [N, S, S] uint8 mask crops; without masks nothing is drawn, and S is 0."""
-        files, records = self._kinds
-        if not records:
-            return self._from_file(number, boxes, segments)
-        if not files:
-            return self._from_record(number, boxes)
+        if not self._has_records:
+            return self._read_file(number, boxes, segments)
+        if not self._has_files:
+            return self._read_record(number, boxes)
         return tf.cond(
             self._record_offsets[number] >= 0,
-            lambda: self._from_record(number, boxes),
-            lambda: self._from_file(number, boxes, None),
+            lambda: self._read_record(number, boxes),
+            lambda: self._read_file(number, boxes, None),
         )
 
-    def _from_file(self, number, boxes, segments):
+    def _read_file(self, number, boxes, segments):
         data = tf.io.read_file(self._image_files[number])
         if not self.mask_size:
             return data, self._no_masks(boxes)
         if self._masks_are_segments:
             pixels, ids = segments
-            own = tf.cast(self._annotation_ids[self._instances(number)], tf.int32)
-            wanted = tf.argmax(own[:, None] == ids, axis=1, output_type=tf.int32)
-            return data, segment_crops(pixels, wanted, boxes, self.mask_size)
+            instance_ids = tf.cast(self._annotation_ids[self._instances(number)], tf.int32)
+            values = tf.argmax(instance_ids[:, None] == ids, axis=1, output_type=tf.int32)
+            return data, crop_segments(pixels, values, boxes, self.mask_size)
         height, width = self._heights[number], self._widths[number]
-        return data, crop_masks(self._shapes(number), boxes, height, width, self.mask_size)
+        return data, crop_masks(self._segmentations(number), boxes, height, width, self.mask_size)
 
-    def _from_record(self, number, boxes):
+    def _read_record(self, number, boxes):
         data, pngs = read_record(self._image_files[number], self._record_offsets[number])
         if not self.mask_size:
             return data, self._no_masks(boxes)
         pngs = tf.gather(pngs, self._annotation_ids[self._instances(number)])
-        return data, bitmap_crops(pngs, boxes, self.mask_size)
+        return data, crop_png_masks(pngs, boxes, self.mask_size)
 
     def _no_masks(self, boxes):
         return tf.zeros([tf.shape(boxes)[0], 0, 0], tf.uint8)
@@ -132,32 +139,32 @@ class SampleLoader:
         table = self._segment_ids[self._segments(number)]
         return read_segments(tf.io.read_file(file), table, self._size(number), file)
 
-    def _labels(self, number, segments):
+    def _read_labels(self, number, segments):
         """[H, W] uint8 semantic labels; none for a dataset that is used without."""
         if not self.has_labels:
-            return no_labels()
+            return empty_labels()
         if self._reads_segments:
             pixels, ids = segments
-            rows = self._segments(number)
-            classes = tf.gather(self._segment_classes[rows], tf.searchsorted(self._segment_ids[rows], ids))
+            table = self._segments(number)
+            classes = tf.gather(self._segment_classes[table], tf.searchsorted(self._segment_ids[table], ids))
             return tf.gather(classes, pixels)
         file = self._map_files[number]
-        return label_classes(tf.io.read_file(file), self._label_table, self._size(number), file)
+        return read_label_classes(tf.io.read_file(file), self._label_table, self._size(number), file)
 
     def _keypoints_of(self, number):
         """[N, P, 3]; the config's offset is added to x and y of those that are labelled."""
-        first, last = self._range(number)
+        first, last = self._instance_range(number)
         bounds = self._keypoint_offsets[first : last + 1]
         values = self._keypoints[bounds[0] : bounds[-1]]
-        values += tf.where(values[:, 2:] > 0, [[self._offset, self._offset, 0.0]], 0.0)
+        values += tf.where(values[:, 2:] > 0, [[self._keypoint_shift, self._keypoint_shift, 0.0]], 0.0)
         ragged = tf.RaggedTensor.from_row_lengths(values, bounds[1:] - bounds[:-1])
-        return ragged.to_tensor(shape=[None, self.most_keypoints, 3])
+        return ragged.to_tensor(shape=[None, self.max_keypoints, 3])
 
-    def _range(self, number):
+    def _instance_range(self, number):
         return self._instance_offsets[number], self._instance_offsets[number + 1]
 
     def _instances(self, number):
-        return slice(*self._range(number))
+        return slice(*self._instance_range(number))
 
     def _segments(self, number):
         return slice(self._segment_offsets[number], self._segment_offsets[number + 1])
@@ -165,29 +172,27 @@ class SampleLoader:
     def _size(self, number):
         return tf.stack([self._heights[number], self._widths[number]])
 
-    def _shapes(self, number):
-        first, last = self._range(number)
+    def _segmentations(self, number):
+        first, last = self._instance_range(number)
         ring_bounds = self._ring_offsets[first : last + 1]
-        ring_first, ring_last = ring_bounds[0], ring_bounds[-1]
-        point_bounds = self._point_offsets[ring_first : ring_last + 1]
+        point_bounds = self._point_offsets[ring_bounds[0] : ring_bounds[-1] + 1]
         run_bounds = self._run_offsets[first : last + 1]
-        ring_counts = ring_bounds[1:] - ring_bounds[:-1]
         instances = tf.range(tf.cast(last - first, tf.int32))
-        return Shapes(
+        return Segmentations(
             points=self._points[point_bounds[0] : point_bounds[-1]],
             ring_sizes=tf.cast(point_bounds[1:] - point_bounds[:-1], tf.int32),
-            ring_instances=tf.repeat(instances, ring_counts),
+            ring_instances=tf.repeat(instances, ring_bounds[1:] - ring_bounds[:-1]),
             runs=self._runs[run_bounds[0] : run_bounds[-1]],
             run_counts=tf.cast(run_bounds[1:] - run_bounds[:-1], tf.int32),
         )
 
 
-def _shown(file):
+def _as_text(file):
     """A path, string scalar, for people."""
     return file.numpy().decode("utf-8", "backslashreplace")
 
 
-def _fault(name, read):
+def _find_fault(name, read):
     """What keeps `read` from working, about a file or record called `name`; None if nothing does."""
     try:
         with tf.device("CPU"):
@@ -196,4 +201,38 @@ def _fault(name, read):
         return f"{name} isn't there any more: {REMEDY}"
     except tf.errors.OpError:
         return f"{name} can't be read any more, as it is cut off, damaged or out of reach: {REMEDY}"
+    return None
+
+
+def is_input_error(error):
+    """Whether a tf.errors.OpError comes from reading or decoding the data, and not from the model's step."""
+    unrelated = (tf.errors.ResourceExhaustedError, tf.errors.CancelledError)
+    return "GetNext" in str(error) and not isinstance(error, unrelated)
+
+
+def explain_input_error(error, loader, likely, others):
+    """The UserError to raise for an error that `is_input_error`; it names the file or the record.
+
+    Args:
+        error: tf.errors.OpError.
+        loader: SampleLoader.
+        likely: the numbers of the images that were being loaded, looked at first.
+        others: numbers of the images to look at if nothing is wrong with those.
+    """
+    fault = next(filter(None, map(loader.find_fault, likely)), None)
+    if fault is None:
+        CONSOLE.print(f"Looking for the file that can't be read among {len(others)} images")
+        fault = _find_first_fault(loader, iter(others))
+    if fault is None:
+        reason = str(error).strip().splitlines()[0]
+        return UserError(f"The data couldn't be read ({reason}), though now it can: go on with --resume.")
+    return UserError(f"{fault} and go on with --resume.")
+
+
+def _find_first_fault(loader, numbers):
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        while block := list(itertools.islice(numbers, 64 * WORKERS)):
+            fault = next(filter(None, pool.map(loader.find_fault, block)), None)
+            if fault:
+                return fault
     return None

@@ -1,8 +1,6 @@
 """A `DataConfig` -> batches: a tf.data.Dataset in which everything from the files' bytes on is in the graph."""
 
-import concurrent.futures
 import dataclasses
-import itertools
 import math
 
 import numpy as np
@@ -12,156 +10,17 @@ from mrcnn_tf.common.categories import IGNORED
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import CONSOLE
 from mrcnn_tf.config.settings import ResizeConfig
-from mrcnn_tf.data import framing
 from mrcnn_tf.data.affine import has_labels
-from mrcnn_tf.data.augment import augmented, check_augment
-from mrcnn_tf.data.framing import resized
-from mrcnn_tf.data.keypoints import images_to_train_on, mirror_table
-from mrcnn_tf.data.loader import SampleLoader
-from mrcnn_tf.data.order import WHOLE, Order
-from mrcnn_tf.data.sources import load_sources, pools
-from mrcnn_tf.datasets.image_files import WORKERS
+from mrcnn_tf.data.augment import augment_sample, check_augment_settings
+from mrcnn_tf.data.geometric import RandomStream, mirror_permutations, resize_sample, stream_seed
+from mrcnn_tf.data.loader import SampleLoader, explain_input_error, is_input_error
+from mrcnn_tf.data.order import WHOLE_STEP, Order, make_pools, select_training_images
+from mrcnn_tf.data.sources import load_sources
 from mrcnn_tf.ops.resize import resized_size
 
-# Samples -> elements of fixed shapes -> batches, whose images are padded to a common size that suits the backbone.
-#
-
 STRIDE = 32  # of the backbone's coarsest map; image sides are padded to multiples of it
-
-
-def element(sample, original_size, image_id, config):
-    """A batch's contents for one image, as `pipeline.coco_dataset` describes them.
-
-    Args:
-        sample: `Sample`, its image [h, w, 3] float32 as the network is to see it.
-        original_size: int32 [2].
-        image_id: int64 scalar.
-        config: settings.DataConfig; of more than its `max_instances` objects the largest are kept, crowds last.
-    """
-    size = tf.shape(sample.image)[:2]
-    chosen = _largest(sample.areas, sample.crowd, config.max_instances)
-
-    def rows(values):
-        return _pad_rows(tf.gather(values, chosen), config.max_instances)
-
-    parts = {
-        "image": _on_canvas(sample.image, size, config.pad_to, 0),
-        "image_size": size,
-        "original_size": original_size,
-        "boxes": rows(sample.boxes),
-        "classes": rows(sample.classes),
-        "crowd": rows(sample.crowd),
-        "image_id": image_id,
-    }
-    if sample.masks.shape[1] != 0:
-        parts["masks"] = rows(sample.masks)
-    if sample.keypoints.shape[1] != 0:
-        parts["keypoints"] = rows(sample.keypoints)
-    if has_labels(sample):
-        parts["semantic"] = _on_canvas(sample.semantic, size, config.pad_to, IGNORED)
-    return parts
-
-
-def batched(elements, size, drop_remainder):
-    """A dataset of batches of `size` elements; each image is padded to the largest of its batch."""
-    specs = elements.element_spec
-    shapes = {name: spec.shape for name, spec in specs.items()}
-    fills = {name: tf.zeros([], spec.dtype) for name, spec in specs.items()}
-    if "semantic" in fills:
-        fills["semantic"] += IGNORED
-    return elements.padded_batch(size, padded_shapes=shapes, padding_values=fills, drop_remainder=drop_remainder)
-
-
-def check_fit(sources, rows, config, training):
-    """Raises UserError unless the images `rows` of `sources` fit into `config.pad_to`, if there is one."""
-    # Also without `pad_to`: an unknown rule is to be named here and not from within the traced function.
-    index, resize = sources.index, config.resize or ResizeConfig()
-    for min_size in config.augment.min_sizes if training and config.augment.min_sizes else [resize.min_size]:
-        sizes = resized_size(index.heights[rows], index.widths[rows], min_size, resize.max_size, resize.rule)
-        heights, widths = (side.numpy() for side in sizes)
-        if config.pad_to is None:
-            continue
-        if len(config.pad_to) != 2 or any(side <= 0 or side % STRIDE for side in config.pad_to):
-            raise UserError(f"data.*.pad_to is {list(config.pad_to)}: give [height, width] in multiples of {STRIDE}.")
-        over = (heights > config.pad_to[0]) | (widths > config.pad_to[1])
-        if training and config.augment.quarter_turns:
-            over |= (widths > config.pad_to[0]) | (heights > config.pad_to[1])
-        if over.any():
-            row = np.flatnonzero(over)[0]
-            raise UserError(
-                f"Image {index.image_ids[rows[row]]} of {sources.name} becomes {widths[row]} x {heights[row]} pixels, "
-                f"which doesn't fit into data.*.pad_to {list(config.pad_to)} (height, width): "
-                "raise it or lower resize.max_size."
-            )
-
-
-def _largest(areas, crowd, number):
-    """The places of the `number` largest objects in their own order; crowds come after all others."""
-    rank = tf.where(crowd, areas - tf.reduce_max(areas) - 1.0, areas)
-    chosen = tf.math.top_k(rank, tf.minimum(tf.size(rank), number)).indices
-    return tf.sort(chosen)
-
-
-def _on_canvas(pixels, size, pad_to, fill):
-    """[h, w, ...] of `size`, padded at the right and the bottom to the canvas of a batch of its own."""
-    target = tf.constant(pad_to) if pad_to is not None else -(-size // STRIDE) * STRIDE
-    extra = target - size
-    rest = pixels.shape[2:]
-    pixels = tf.pad(pixels, [[0, extra[0]], [0, extra[1]], *([0, 0] for _ in rest)], constant_values=fill)
-    pixels.set_shape([*(pad_to or (None, None)), *rest])
-    return pixels
-
-
-def _pad_rows(values, number):
-    shape = values.shape[1:]
-    values = tf.pad(values, [[0, number - tf.shape(values)[0]]] + [[0, 0]] * len(shape))
-    values.set_shape([number, *shape])
-    return values
-
-
-# Which file a TensorFlow error from the midst of a run is about: a decoder's error doesn't name it.
-#
-
-def from_input(error):
-    """Whether a tf.errors.OpError comes from reading or decoding the data, and not from the model's step."""
-    foreign = (tf.errors.ResourceExhaustedError, tf.errors.CancelledError)
-    return "GetNext" in str(error) and not isinstance(error, foreign)
-
-
-def explained(error, loader, likely, others):
-    """The user's sentence for an error `from_input`.
-
-    Args:
-        error: tf.errors.OpError.
-        loader: loader.SampleLoader.
-        likely: the numbers of the images that were being loaded, looked at first.
-        others: numbers of the images to look at if nothing is wrong with those.
-
-    Returns:
-        UserError; it names the file or the record.
-    """
-    fault = next(filter(None, map(loader.fault, likely)), None)
-    if fault is None:
-        CONSOLE.print(f"Looking for the file that can't be read among {len(others)} images")
-        fault = _first_fault(loader, iter(others))
-    if fault is None:
-        reason = str(error).strip().splitlines()[0]
-        return UserError(f"The data couldn't be read ({reason}), though now it can: go on with --resume.")
-    return UserError(f"{fault} and go on with --resume.")
-
-
-def _first_fault(loader, numbers):
-    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-        while some := list(itertools.islice(numbers, 64 * WORKERS)):
-            fault = next(filter(None, pool.map(loader.fault, some)), None)
-            if fault:
-                return fault
-    return None
-
-
 BATCHES_AHEAD = 2
 STEPS_AHEAD = 8  # how far an iterator's error may be from the step that was counted last
-PARTNER = 0  # the stream of draws for copy-paste's other image; the others in draws.py are 1 and up
 
 
 def coco_dataset(config, training):
@@ -192,7 +51,7 @@ def coco_dataset(config, training):
     `config.pad_to` fixes its size), what doesn't fill a batch waits for another pass, and `config.augment` is applied.
     A set that is smaller than a batch fills it by repetition. Images with fewer labelled keypoints than
     `config.min_keypoints`, not counting crowds, are left out. Of sources with weights a pass is a mixture in that
-    proportion, see `sources.pools`.
+    proportion, see `order.make_pools`.
     Without training every image comes once, in the file's order.
 
     Args:
@@ -207,20 +66,21 @@ def coco_dataset(config, training):
         return TrainingData(config).one_pass()
     sources = load_sources(config)
     count = sources.index.image_ids.size
-    check_fit(sources, np.arange(count), config, training)
+    check_images_fit(sources, np.arange(count), config, training)
     loader, resize = SampleLoader(sources.index, config), config.resize or ResizeConfig()
 
     # AutoGraph has nothing to convert here and would take most of the time until the first batch.
     @tf.autograph.experimental.do_not_convert
     def load(number):
         sample = loader.load(number)
-        original = tf.shape(sample.image)[:2]
-        size = tf.stack(resized_size(original[0], original[1], resize.min_size, resize.max_size, resize.rule))
-        return element(resized(sample, size, config), original, loader.image_id(number), config)
+        original_size = tf.shape(sample.image)[:2]
+        height, width = original_size[0], original_size[1]
+        size = tf.stack(resized_size(height, width, resize.min_size, resize.max_size, resize.rule))
+        return make_element(resize_sample(sample, size, config), original_size, loader.image_id(number), config)
 
     batch = config.images_per_batch or 1
     elements = tf.data.Dataset.range(count).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batches = batched(elements, batch, drop_remainder=False)
+    batches = make_batches(elements, batch, drop_remainder=False)
     return batches.apply(tf.data.experimental.assert_cardinality(math.ceil(count / batch))).prefetch(BATCHES_AHEAD)
 
 
@@ -237,12 +97,16 @@ class TrainingData:
     Raises:
         UserError: see `load_sources`; also if there's nothing to train on, for a keypoint head not one labelled
             keypoint, images don't fit into `config.pad_to`, an image is to be mirrored and a keypoint's other side is
-            missing, `config.min_keypoints` of a dataset used without keypoints, or see `check_augment`.
+            missing, `config.min_keypoints` of a dataset used without keypoints, or see `check_augment_settings`.
     """
 
     def __init__(self, config):
-        _check_wanted(config)
-        check_augment(config)
+        if config.min_keypoints and config.keypoints is False:
+            raise UserError(
+                f"data.train.min_keypoints is {config.min_keypoints}, but the data is used without keypoints: set it "
+                "to 0 or add a keypoint head (model.keypoint_head={}, data.train.keypoints=true)."
+            )
+        check_augment_settings(config)
         sources = load_sources(config)
         index, batch = sources.index, config.images_per_batch or 1
         self._config, self._loader = config, SampleLoader(index, config)
@@ -253,26 +117,27 @@ class TrainingData:
             )
         if not (index.classes.size or self._loader.has_labels):
             raise UserError(f"No annotation of {sources.name} can be used: training needs at least one instance.")
-        rows = images_to_train_on(index, dataclasses.replace(config, annotations=sources.name))
-        check_fit(sources, rows, config, training=True)
-        if rows.size < batch:
+        images = select_training_images(index, dataclasses.replace(config, annotations=sources.name))
+        check_images_fit(sources, images, config, training=True)
+        if images.size < batch:
             CONSOLE.print(
-                f"{sources.name} has {rows.size} usable images, fewer than the {batch} of a batch: they are repeated.",
+                f"{sources.name} has {images.size} usable images, fewer than the {batch} of a batch: "
+                "they are repeated.",
                 markup=False,
             )
         # One size for all leaves nothing to keep apart.
         portrait = (index.heights > index.widths) & (config.pad_to is None)
-        self._order = Order(pools(sources, rows, batch), portrait, batch, config.seed)
+        self._order = Order(make_pools(sources, images, batch), portrait, batch, config.seed)
         with tf.device("CPU"):
-            self._rows = tf.constant(rows)
-            self._mirrors = tf.constant(mirror_table(index.categories, config.augment))
-        self.images, self.steps_per_pass = rows.size, self._order.steps_per_pass
+            self._images = tf.constant(images)
+            self._permutations = tf.constant(mirror_permutations(index.categories, config.augment))
+        self.images, self.steps_per_pass = images.size, self._order.steps_per_pass
 
-    def stream(self, first_step=0, share=WHOLE):
+    def stream(self, first_step=0, share=WHOLE_STEP):
         """The endless tf.data.Dataset of a training run's batches, `coco_dataset` says of what.
 
-        Every batch follows from the config and its place alone: two streams of one config are equal to the bit, and one
-        that starts at a later step gives the other's tail, without loading what lies before.
+        Every batch follows from the config and its position alone: two streams of one config are equal to the bit, and
+        one that starts at a later step gives the other's tail, without loading what lies before.
 
         Args:
             first_step: the step to start at.
@@ -297,41 +162,126 @@ class TrainingData:
             UserError with a sentence that names the file or record which can't be read any more; None if the error
             isn't about reading.
         """
-        if not from_input(error):
+        if not is_input_error(error):
             return None
-        places = self._order.stream(step, WHOLE).take(STEPS_AHEAD * self._order.batch)
-        likely = [number for number, _ in places]
+        drawn = self._order.stream(step, WHOLE_STEP).take(STEPS_AHEAD * self._order.batch)
+        likely = [number for number, _ in drawn]
         if self._config.augment.copy_paste:
-            likely += [self._partner(seed) for _, seed in places]
-        return explained(error, self._loader, likely, self._rows)
+            likely += [self._draw_partner(seed) for _, seed in drawn]
+        return explain_input_error(error, self._loader, likely, self._images)
 
     def one_pass(self):
         """A finite dataset of `steps_per_pass` batches, another order in each iteration."""
         batches = self._batches(self._order.one_pass(), self._order.batch)
         return batches.apply(tf.data.experimental.assert_cardinality(self.steps_per_pass)).prefetch(BATCHES_AHEAD)
 
-    def _batches(self, places, size):
+    def _batches(self, drawn, size):
         """Batches of the images and seeds that `order.Order` gives."""
-        elements = places.map(self._element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return batched(elements, size, drop_remainder=True)
+        elements = drawn.map(self._load_element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return make_batches(elements, size, drop_remainder=True)
 
     # AutoGraph has nothing to convert here and would take most of the time until the first batch.
     @tf.autograph.experimental.do_not_convert
-    def _element(self, number, seed):
+    def _load_element(self, number, seed):
         config = self._config
-        other = (lambda: self._loader.load(self._partner(seed))) if config.augment.copy_paste else None
+        load_partner = (lambda: self._loader.load(self._draw_partner(seed))) if config.augment.copy_paste else None
         sample = self._loader.load(number)
-        sample, original = augmented(sample, other, self._mirrors, config, seed)
-        return element(sample, original, self._loader.image_id(number), config)
+        sample, original_size = augment_sample(sample, load_partner, self._permutations, config, seed)
+        return make_element(sample, original_size, self._loader.image_id(number), config)
 
-    def _partner(self, seed):
+    def _draw_partner(self, seed):
         """The number of another image, whose objects may be pasted in."""
-        return self._rows[tf.random.stateless_uniform([], framing.stream(seed, PARTNER), 0, self.images, tf.int64)]
+        seed = stream_seed(seed, RandomStream.PARTNER)
+        return self._images[tf.random.stateless_uniform([], seed, 0, self.images, tf.int64)]
 
 
-def _check_wanted(config):
-    if config.min_keypoints and config.keypoints is False:
-        raise UserError(
-            f"data.train.min_keypoints is {config.min_keypoints}, but the data is used without keypoints: set it to 0 "
-            "or add a keypoint head (model.keypoint_head={}, data.train.keypoints=true)."
-        )
+def make_element(sample, original_size, image_id, config):
+    """Makes the element of one image, of fixed shapes, as `coco_dataset` describes them.
+
+    Args:
+        sample: `Sample`, its image [h, w, 3] float32 as the network is to see it.
+        original_size: int32 [2].
+        image_id: int64 scalar.
+        config: settings.DataConfig; of more than its `max_instances` objects the largest are kept, crowds last.
+    """
+    size = tf.shape(sample.image)[:2]
+    largest = _find_largest(sample.areas, sample.crowd, config.max_instances)
+
+    def pad_objects(values):
+        return _pad_objects(tf.gather(values, largest), config.max_instances)
+
+    element = {
+        "image": _pad_image(sample.image, size, config.pad_to, 0),
+        "image_size": size,
+        "original_size": original_size,
+        "boxes": pad_objects(sample.boxes),
+        "classes": pad_objects(sample.classes),
+        "crowd": pad_objects(sample.crowd),
+        "image_id": image_id,
+    }
+    if sample.masks.shape[1] != 0:
+        element["masks"] = pad_objects(sample.masks)
+    if sample.keypoints.shape[1] != 0:
+        element["keypoints"] = pad_objects(sample.keypoints)
+    if has_labels(sample):
+        element["semantic"] = _pad_image(sample.semantic, size, config.pad_to, IGNORED)
+    return element
+
+
+def make_batches(elements, size, drop_remainder):
+    """Makes batches of `size` elements; each image is padded to the largest of its batch."""
+    specs = elements.element_spec
+    shapes = {name: spec.shape for name, spec in specs.items()}
+    fills = {name: tf.zeros([], spec.dtype) for name, spec in specs.items()}
+    if "semantic" in fills:
+        fills["semantic"] += IGNORED
+    return elements.padded_batch(size, padded_shapes=shapes, padding_values=fills, drop_remainder=drop_remainder)
+
+
+def check_images_fit(sources, images, config, training):
+    """Raises UserError unless the `images` (their numbers) of `sources` fit into `config.pad_to`, if there is one."""
+    # Also without `pad_to`: an unknown rule is to be named here and not from within the traced function.
+    index, resize = sources.index, config.resize or ResizeConfig()
+    original_heights, original_widths = index.heights[images], index.widths[images]
+    for min_size in config.augment.min_sizes if training and config.augment.min_sizes else [resize.min_size]:
+        sizes = resized_size(original_heights, original_widths, min_size, resize.max_size, resize.rule)
+        heights, widths = (side.numpy() for side in sizes)
+        if config.pad_to is None:
+            continue
+        if len(config.pad_to) != 2 or any(side <= 0 or side % STRIDE for side in config.pad_to):
+            raise UserError(f"data.*.pad_to is {list(config.pad_to)}: give [height, width] in multiples of {STRIDE}.")
+        over = (heights > config.pad_to[0]) | (widths > config.pad_to[1])
+        if training and config.augment.quarter_turns:
+            over |= (widths > config.pad_to[0]) | (heights > config.pad_to[1])
+        if over.any():
+            first = np.flatnonzero(over)[0]
+            size = f"{widths[first]} x {heights[first]}"
+            raise UserError(
+                f"Image {index.image_ids[images[first]]} of {sources.name} becomes {size} pixels, "
+                f"which doesn't fit into data.*.pad_to {list(config.pad_to)} (height, width): "
+                "raise it or lower resize.max_size."
+            )
+
+
+def _find_largest(areas, crowd, count):
+    """The indices of the `count` largest objects in their own order; crowds come after all others."""
+    rank = tf.where(crowd, areas - tf.reduce_max(areas) - 1.0, areas)
+    largest = tf.math.top_k(rank, tf.minimum(tf.size(rank), count)).indices
+    return tf.sort(largest)
+
+
+def _pad_image(pixels, size, pad_to, fill):
+    """[h, w, ...] of `size`, padded at the right and the bottom to `pad_to`, or else to multiples of STRIDE."""
+    padded_size = tf.constant(pad_to) if pad_to is not None else -(-size // STRIDE) * STRIDE
+    extra = padded_size - size
+    channels = pixels.shape[2:]
+    pixels = tf.pad(pixels, [[0, extra[0]], [0, extra[1]], *([0, 0] for _ in channels)], constant_values=fill)
+    pixels.set_shape([*(pad_to or (None, None)), *channels])
+    return pixels
+
+
+def _pad_objects(values, count):
+    shape = values.shape[1:]
+    values = tf.pad(values, [[0, count - tf.shape(values)[0]]] + [[0, 0]] * len(shape))
+    values.set_shape([count, *shape])
+    return values

@@ -6,8 +6,7 @@ import numpy as np
 
 from mrcnn_tf.common.categories import read_categories
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.data.order import Pool
-from mrcnn_tf.data.tfrecord_index import load_record_index
+from mrcnn_tf.data.tfrecord_reader import load_record_index
 from mrcnn_tf.datasets.coco_index import CocoIndex
 from mrcnn_tf.datasets.read_coco import load_index, source_name
 
@@ -45,58 +44,23 @@ def load_sources(config):
         Sources.
 
     Raises:
-        UserError: see `coco.load_index` and `tfrecord_index.load_record_index`; also if sources give one class
+        UserError: see `read_coco.load_index` and `tfrecord_reader.load_record_index`; also if sources give one class
             different names, or weights aren't positive or given for some sources only.
     """
-    parts = _configs(config)
-    weights = _weights(config)
+    configs = _source_configs(config)
+    weights = _normalised_weights(config)
     indexes, categories = [], config.categories
-    for part in parts:
-        index = _load(dataclasses.replace(part, categories=categories))
+    for source in configs:
+        index = _load(dataclasses.replace(source, categories=categories))
         indexes.append(index)
-        if len(parts) > 1 and part.annotations:
-            _check_names(part.annotations, categories, source_name(parts[0]))
+        if len(configs) > 1 and source.annotations:
+            _check_names(source.annotations, categories, source_name(configs[0]))
         categories = categories or index.categories
     counts = [index.image_ids.size for index in indexes]
-    return Sources(list(map(source_name, parts)), concatenated(indexes), [0, *np.cumsum(counts).tolist()], weights)
+    return Sources(list(map(source_name, configs)), join_indexes(indexes), [0, *np.cumsum(counts).tolist()], weights)
 
 
-def pools(sources, rows, batch):
-    """What each pass of a training order draws.
-
-    Without weights, every image of `rows` once. With weights, as many images as `rows` has, rounded down to whole
-    batches and divided among the sources by largest remainder.
-
-    Args:
-        sources: Sources.
-        rows: [N] int64, the numbers of the images to train on, rising.
-        batch: images of a step.
-
-    Returns:
-        list of order.Pool.
-
-    Raises:
-        UserError: a source has a weight and no image to train on, or one so small that it gets no image.
-    """
-    if sources.weights is None:
-        return [Pool(rows, rows.size)]
-    total = max(rows.size // batch, 1) * batch
-    bounds = np.searchsorted(rows, sources.starts)
-    draws = _apportion(total, np.array(sources.weights))
-    for place, name in enumerate(sources.names):
-        if bounds[place] == bounds[place + 1]:
-            raise UserError(
-                f"No image of {name} can be trained on, but it has a weight: remove it from data.*.sources."
-            )
-        if not draws[place]:
-            raise UserError(
-                f"The weight of {name} is {sources.weights[place]:.2g} of all, which gives it none of a pass's {total} "
-                "images: raise it in data.*.sources."
-            )
-    return [Pool(rows[first:end], int(count)) for first, end, count in zip(bounds, bounds[1:], draws, strict=False)]
-
-
-def concatenated(indexes):
+def join_indexes(indexes):
     """One CocoIndex of several with the same categories: images in the order given, their instances' classes as is."""
     joined = {}
     for field in dataclasses.fields(CocoIndex):
@@ -106,19 +70,19 @@ def concatenated(indexes):
         elif field.name == "problems":
             joined[field.name] = sum(values, [])
         elif field.name.endswith("_offsets") and field.name != "record_offsets":
-            joined[field.name] = _chained(values)
+            joined[field.name] = _chain_offsets(values)
         else:
             joined[field.name] = np.concatenate(values)
     return CocoIndex(**joined)
 
 
-def _chained(offsets):
+def _chain_offsets(offsets):
     """Offsets into arrays that are joined, each list going on where the one before ended."""
-    shifts = np.cumsum([0] + [one[-1] for one in offsets])
-    return np.concatenate([offsets[0][:1]] + [one[1:] + shift for one, shift in zip(offsets, shifts, strict=False)])
+    starts = np.cumsum([0] + [own[-1] for own in offsets])
+    return np.concatenate([offsets[0][:1]] + [own[1:] + start for own, start in zip(offsets, starts, strict=False)])
 
 
-def _configs(config):
+def _source_configs(config):
     """A DataConfig for each source."""
     if not config.sources:
         return [config]
@@ -133,8 +97,10 @@ def _configs(config):
             "sources."
         )
     return [
-        dataclasses.replace(config, sources=[], annotations=one.annotations, images=one.images, records=one.records)
-        for one in config.sources
+        dataclasses.replace(
+            config, sources=[], annotations=source.annotations, images=source.images, records=source.records
+        )
+        for source in config.sources
     ]
 
 
@@ -147,8 +113,8 @@ def _load(config):
     return load_record_index(config.records, config)
 
 
-def _weights(config):
-    """Each source's share; None if none has a weight."""
+def _normalised_weights(config):
+    """Each source's share of all; None if none has a weight."""
     weights = [source.weight for source in config.sources]
     if all(weight is None for weight in weights):
         return None
@@ -171,12 +137,3 @@ def _check_names(annotations, categories, first):
                 f"Category {category.id} is {category.name!r} in {annotations} and {name!r} in {first} or the config: "
                 "give a class the same id and name in all data.*.sources."
             )
-
-
-def _apportion(total, weights):
-    """`total` divided in proportion to `weights` [N], which add up to 1: whole numbers by largest remainder."""
-    quotas = total * weights
-    whole = np.floor(quotas).astype(np.int64)
-    largest = np.argsort(whole - quotas, kind="stable")
-    whole[largest[: total - whole.sum()]] += 1
-    return whole

@@ -23,17 +23,15 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write, sha256
 from mrcnn_tf.common.problems import CONSOLE
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.data.tfrecord_example import ImageJob, example_features, several_features, start_worker
+from mrcnn_tf.data.tfrecord_example import ImageJob, make_features, make_features_of, start_worker
 from mrcnn_tf.datasets.image_files import file_sizes
-from mrcnn_tf.datasets.panoptic import is_panoptic
+from mrcnn_tf.datasets.panoptic_json import is_panoptic
 from mrcnn_tf.datasets.read_coco import load_index
 
-# The manifest beside TFRecords: the categories, and the inputs, by which a stopped conversion knows how to go on.
-#
-
-_NUMBERS = "[0-9]" * 5 + "-of-" + "[0-9]" * 5
-
 FORMAT = 1  # of the records; raise it when anything in them changes
+IMAGES_PER_SHARD = 1000
+IMAGES_PER_TASK = 8  # that a worker takes at a time: each handover costs two switches of processes
+TASKS_AHEAD = 3  # that wait for each worker; bounds the memory that results take
 
 # What has to agree for shards to belong together, and how to say that it doesn't.
 _IDENTITY = {
@@ -43,86 +41,7 @@ _IDENTITY = {
     "image_bytes": "image files have changed",
     "shards": "their number of shards is another",
 }
-
-
-def describe(index, config, shards):
-    """The manifest of records.
-
-    Args:
-        index: CocoIndex.
-        config: settings.DataConfig that it was made from.
-        shards: number of files.
-
-    Returns:
-        dict for json.
-    """
-    files = {os.fsdecode(path) for path in index.image_files.tolist()}
-    return {
-        "format": FORMAT,
-        "json": os.path.realpath(config.annotations),
-        "json_bytes": os.path.getsize(config.annotations),
-        "json_sha256": sha256(config.annotations),
-        "image_folder": os.path.realpath(config.images),
-        "images": index.image_ids.size,
-        "image_bytes": sum(file_sizes(files)),
-        "objects": index.classes.size,
-        "shards": shards,
-        "categories": [dataclasses.asdict(category) for category in index.categories],
-    }
-
-
-def begin(folder, name, manifest, force):
-    """Makes a folder ready for the records of `manifest`: whole shards of the same stay, others are removed by `force`.
-
-    Args:
-        folder: pathlib.Path.
-        name: of the records.
-        manifest: see `describe`.
-        force: bool.
-
-    Raises:
-        UserError: the folder holds records of that name that were made from something else, or another NAME.json, or
-            can't be written to.
-    """
-    path = folder / f"{name}.json"
-    found = _read(path) if path.exists() else {}
-    shards = sorted(folder.glob(f"{glob.escape(name)}-{_NUMBERS}.tfrecord"))
-    difference = _difference(found, manifest) if found or shards else None
-    if difference and not force:
-        raise UserError(
-            f"{folder} holds records called {name!r} of another conversion ({difference}): give --force to replace "
-            "them, or another --out or --name."
-        )
-    try:
-        stopped = folder.glob(f".{glob.escape(name)}-{_NUMBERS}.*.tfrecord")
-        for file in [*(shards if difference else []), *stopped]:
-            file.unlink(missing_ok=True)
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{folder} can't be written to ({error.strerror}): give another --out.") from error
-
-
-def _read(path):
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["json_sha256"]:
-            return found
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{path} is there and isn't a manifest of records: give another --name or --out.")
-
-
-def _difference(found, manifest):
-    """What keeps records of the manifest `found` from being those of `manifest`, as words; None for nothing."""
-    if not found:
-        return "they have no manifest"
-    return next((words for key, words in _IDENTITY.items() if found.get(key) != manifest[key]), None)
-
-
-IMAGES_PER_SHARD = 1000
-AT_ONCE = 8  # images that a worker takes at a time: each handover costs two switches of processes
-AHEAD = 3  # such handovers that wait for each worker; bounds the memory that results take
+_SHARD_NUMBERS = "[0-9]" * 5 + "-of-" + "[0-9]" * 5  # a glob pattern
 
 
 @dataclasses.dataclass
@@ -179,14 +98,14 @@ def write_records(annotations, images, out, name="train", shards=None, processes
     count = shards or math.ceil(index.image_ids.size / IMAGES_PER_SHARD)
     out = pathlib.Path(out)
     files = [out / f"{name}-{shard:05d}-of-{count:05d}.tfrecord" for shard in range(count)]
-    begin(out, name, describe(index, config, count), force)
-    todo = [shard for shard, file in enumerate(files) if not file.exists()]
-    rows = [range(shard, index.image_ids.size, count) for shard in todo]
-    jobs = (_job(index, row, str(images)) for row in itertools.chain(*rows))
-    with _bar(sum(map(len, rows)), name, progress) as advance, _mapped(jobs, processes) as features:
-        for shard, members in zip(todo, rows, strict=True):
-            _write_shard(files[shard], itertools.islice(features, len(members)), advance)
-    return WrittenRecords(files, len(todo), index.image_ids.size, index.classes.size, index.problems)
+    prepare_folder(out, name, make_manifest(index, config, count), force)
+    missing = [shard for shard, file in enumerate(files) if not file.exists()]
+    images_of = [range(shard, index.image_ids.size, count) for shard in missing]
+    jobs = (_make_job(index, number, str(images)) for number in itertools.chain(*images_of))
+    with _progress_bar(sum(map(len, images_of)), name, progress) as advance, _in_processes(jobs, processes) as features:
+        for shard, numbers in zip(missing, images_of, strict=True):
+            _write_shard(files[shard], itertools.islice(features, len(numbers)), advance)
+    return WrittenRecords(files, len(missing), index.image_ids.size, index.classes.size, index.problems)
 
 
 def _refuse_panoptic(path):
@@ -198,7 +117,7 @@ def _refuse_panoptic(path):
 
 
 @contextlib.contextmanager
-def _bar(total, name, shown):
+def _progress_bar(total, name, shown):
     """Gives a function that counts one image as done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=CONSOLE, transient=CONSOLE.is_terminal, disable=not shown) as bar:
@@ -207,15 +126,15 @@ def _bar(total, name, shown):
 
 
 @contextlib.contextmanager
-def _mapped(jobs, processes):
+def _in_processes(jobs, processes):
     """Gives an iterator over the features of jobs in their order, computed by that many processes."""
     if processes == 1:
-        yield map(example_features, jobs)
+        yield map(make_features, jobs)
         return
     context = multiprocessing.get_context("spawn")  # forking isn't safe where TensorFlow's threads run
     pool = concurrent.futures.ProcessPoolExecutor(processes, context, start_worker)
     try:
-        yield _in_order(pool, jobs, AHEAD * processes)
+        yield _in_order(pool, jobs, TASKS_AHEAD * processes)
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError(
             "A worker process died, perhaps for want of memory: run the same command again with fewer --processes, "
@@ -227,8 +146,8 @@ def _mapped(jobs, processes):
 
 def _in_order(pool, jobs, ahead):
     waiting = collections.deque()
-    while some := list(itertools.islice(jobs, AT_ONCE)):
-        waiting.append(pool.submit(several_features, some))
+    while task := list(itertools.islice(jobs, IMAGES_PER_TASK)):
+        waiting.append(pool.submit(make_features_of, task))
         if len(waiting) > ahead:
             yield from waiting.popleft().result()
     while waiting:
@@ -239,7 +158,7 @@ def _write_shard(file, features, advance):
     try:
         with atomic_write(file) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
             for image in features:
-                writer.write(_example(image).SerializeToString(deterministic=True))
+                writer.write(_make_example(image).SerializeToString(deterministic=True))
                 advance()
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "message", error)
@@ -248,29 +167,29 @@ def _write_shard(file, features, advance):
         ) from error
 
 
-def _example(features):
-    made = {}
+def _make_example(features):
+    feature = {}
     for name, values in features.items():
         if isinstance(values, list):
-            made[name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+            feature[name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
         elif values.dtype.kind == "f":
-            made[name] = tf.train.Feature(float_list=tf.train.FloatList(value=values))
+            feature[name] = tf.train.Feature(float_list=tf.train.FloatList(value=values))
         else:
-            made[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-    return tf.train.Example(features=tf.train.Features(feature=made))
+            feature[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    return tf.train.Example(features=tf.train.Features(feature=feature))
 
 
-def _job(index, row, folder):
-    """The ImageJob of an index' image."""
-    first, last = index.instance_offsets[row : row + 2]
-    path = os.fsdecode(index.image_files[row])
+def _make_job(index, image, folder):
+    """The ImageJob of an index' image, given its number."""
+    first, last = index.instance_offsets[image : image + 2]
+    path = os.fsdecode(index.image_files[image])
     return ImageJob(
         path=path,
         name=os.path.relpath(path, folder),
-        image_id=int(index.image_ids[row]),
-        height=int(index.heights[row]),
-        width=int(index.widths[row]),
-        orientation=int(index.orientations[row]),
+        image_id=int(index.image_ids[image]),
+        height=int(index.heights[image]),
+        width=int(index.widths[image]),
+        orientation=int(index.orientations[image]),
         boxes=index.boxes[first:last],
         labels=index.category_ids[first:last],
         texts=[index.categories[number - 1].name for number in index.classes[first:last].tolist()],
@@ -290,7 +209,85 @@ def _rings(index, number):
 def _keypoints(index, first, last):
     """[M, P, 3]; objects of categories with fewer fill the beginning of theirs."""
     keypoints = np.zeros([last - first, max_keypoints(index.categories), 3], np.float32)
-    for place, number in enumerate(range(first, last)):
+    for row, number in enumerate(range(first, last)):
         own = index.keypoints[slice(*index.keypoint_offsets[number : number + 2])]
-        keypoints[place, : len(own)] = own
+        keypoints[row, : len(own)] = own
     return keypoints
+
+
+# The manifest beside TFRecords: the categories, and the inputs, by which a stopped conversion knows how to go on.
+
+
+def make_manifest(index, config, shards):
+    """Makes the manifest of records.
+
+    Args:
+        index: CocoIndex.
+        config: settings.DataConfig that it was made from.
+        shards: number of files.
+
+    Returns:
+        dict for json.
+    """
+    files = {os.fsdecode(path) for path in index.image_files.tolist()}
+    return {
+        "format": FORMAT,
+        "json": os.path.realpath(config.annotations),
+        "json_bytes": os.path.getsize(config.annotations),
+        "json_sha256": sha256(config.annotations),
+        "image_folder": os.path.realpath(config.images),
+        "images": index.image_ids.size,
+        "image_bytes": sum(file_sizes(files)),
+        "objects": index.classes.size,
+        "shards": shards,
+        "categories": [dataclasses.asdict(category) for category in index.categories],
+    }
+
+
+def prepare_folder(folder, name, manifest, force):
+    """Makes a folder ready for records: finished shards of the same manifest stay, others are removed by `force`.
+
+    Args:
+        folder: pathlib.Path.
+        name: of the records.
+        manifest: see `make_manifest`.
+        force: bool.
+
+    Raises:
+        UserError: the folder holds records of that name that were made from something else, or another NAME.json, or
+            can't be written to.
+    """
+    path = folder / f"{name}.json"
+    present = _read_manifest(path) if path.exists() else {}
+    shards = sorted(folder.glob(f"{glob.escape(name)}-{_SHARD_NUMBERS}.tfrecord"))
+    difference = _difference(present, manifest) if present or shards else None
+    if difference and not force:
+        raise UserError(
+            f"{folder} holds records called {name!r} of another conversion ({difference}): give --force to replace "
+            "them, or another --out or --name."
+        )
+    try:
+        stopped = folder.glob(f".{glob.escape(name)}-{_SHARD_NUMBERS}.*.tfrecord")
+        for file in [*(shards if difference else []), *stopped]:
+            file.unlink(missing_ok=True)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder} can't be written to ({error.strerror}): give another --out.") from error
+
+
+def _read_manifest(path):
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["json_sha256"]:
+            return manifest
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path} is there and isn't a manifest of records: give another --name or --out.")
+
+
+def _difference(present, manifest):
+    """What keeps records of the manifest `present` from being those of `manifest`, as words; None for nothing."""
+    if not present:
+        return "they have no manifest"
+    return next((words for key, words in _IDENTITY.items() if present.get(key) != manifest[key]), None)

@@ -1,10 +1,11 @@
-"""Collects annotation records into flat arrays, one record at a time, turning away those that aren't well formed.
+"""Collects annotation records into flat arrays, one record at a time, rejecting those that aren't well formed.
 
 What can be told from one record alone is checked here; what needs the images or the other records comes later
-(`checks.py`), on all of them at once.
+(`annotation_checks.py`), on all of them at once.
 """
 
 import array
+import dataclasses
 import math
 
 import numpy as np
@@ -12,14 +13,14 @@ import numpy as np
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
 
-STRINGS_AT_ONCE = 20000  # compressed masks decoded together; bounds the memory that this takes
+MASKS_AT_ONCE = 20000  # compressed masks decoded together; bounds the memory that this takes
 NO_KEYPOINTS, BAD_KEYPOINTS = -1, -2  # in place of their number: there are none, they aren't numbers
 
 _BAD_SEGMENTATION = "give it polygons as lists [x1, y1, x2, y2, ...] of at least 3 points or an RLE"
 
 
 class Annotations:
-    """Annotation records as columns, in the order of the file.
+    """Annotation records as columns, in the order of the file. A record's row is its index there.
 
     Args:
         file: the json.
@@ -51,35 +52,35 @@ class Annotations:
         self.run_starts, self.run_counts, self.runs = array.array("q"), array.array("q"), array.array("q")
         self.keypoint_numbers, self.keypoint_counts = array.array("q"), array.array("q")
         self.keypoints = array.array("f")
-        self._strings, self._string_rows = [], []
+        self._compressed, self._compressed_rows = [], []
 
     def add(self, record):
         """Takes one element of "annotations"."""
         if not isinstance(record, dict):
-            self._turn_away("annotation_fields", None, "isn't a json object", "remove it")
+            self._reject("annotation_fields", None, "isn't a json object", "remove it")
             return
-        name = record.get("id")
-        keys = (name, record.get("image_id"), record.get("category_id"))
-        if not all(type(key) is int and abs(key) < 2**63 for key in keys):
+        record_id = record.get("id")
+        ids = (record_id, record.get("image_id"), record.get("category_id"))
+        if not all(type(number) is int and abs(number) < 2**63 for number in ids):
             what, remedy = "lacks a whole number as id, image_id or category_id", "add it"
             if "segments_info" in record:
                 what, remedy = "is one of COCO's panoptic format", "name the file as data.*.panoptic"
-            self._turn_away("annotation_fields", name, what, remedy)
+            self._reject("annotation_fields", record_id, what, remedy)
             return
         try:
             box = array.array("d", record.get("bbox") or ())
             area = float(record.get("area", math.nan))
         except (TypeError, ValueError):
-            self._turn_away("bad_box", name, "has a bbox or area that isn't numbers", "give [x, y, width, height]")
+            self._reject("bad_box", record_id, "has a bbox or area that isn't numbers", "give [x, y, width, height]")
             return
         if len(box) not in (0, 4):
-            self._turn_away("bad_box", name, f"has a bbox of {len(box)} numbers", "give [x, y, width, height]")
+            self._reject("bad_box", record_id, f"has a bbox of {len(box)} numbers", "give [x, y, width, height]")
             return
-        if not self._add_segmentation(name, record.get("segmentation"), bool(box)):
+        if not self._add_segmentation(record_id, record.get("segmentation"), bool(box)):
             return
-        self.ids.append(keys[0])
-        self.image_ids.append(keys[1])
-        self.category_ids.append(keys[2])
+        self.ids.append(record_id)
+        self.image_ids.append(ids[1])
+        self.category_ids.append(ids[2])
         self.crowd.append(bool(record.get("iscrowd", 0)))
         self.box_given.append(len(box) == 4)
         self.boxes.extend(box if box else (math.nan,) * 4)
@@ -88,47 +89,47 @@ class Annotations:
 
     def finish(self):
         """Decodes what is still waiting; call it once after the last record."""
-        runs, counts = run_lengths.decode_strings(self._strings)
+        runs, counts = run_lengths.decode_strings(self._compressed)
         starts = np.cumsum(counts) - counts + len(self.runs)
         self.runs.frombytes(runs.tobytes())
-        for row, start, count in zip(self._string_rows, starts.tolist(), counts.tolist(), strict=True):
+        for row, start, count in zip(self._compressed_rows, starts.tolist(), counts.tolist(), strict=True):
             self.run_starts[row], self.run_counts[row] = start, count
-        self._strings, self._string_rows = [], []
+        self._compressed, self._compressed_rows = [], []
 
-    def whereabouts(self, row):
-        """How to name a record in a Problem: its record and file, and the beginning of a sentence."""
+    def locate(self, row):
+        """How to name a record in a Problem: its `record` and `file`, and the beginning of a sentence."""
         return int(self.ids[row]), self.file, f"Annotation {self.ids[row]} in {self.file}"
 
-    def _add_segmentation(self, name, segmentation, box_given):
+    def _add_segmentation(self, record_id, segmentation, box_given):
         if not self._masks and box_given:
             self._add_rings([])
             return True
-        if not segmentation and not self._masks:
-            what = "has neither a bbox nor a segmentation to take it from"
-            self._turn_away("bad_box", name, what, "give [x, y, width, height]")
-            return False
         if not segmentation:
-            self._turn_away("empty_segmentation", name, "has no segmentation", _BAD_SEGMENTATION)
+            if not self._masks:
+                what = "has neither a bbox nor a segmentation to take it from"
+                self._reject("bad_box", record_id, what, "give [x, y, width, height]")
+                return False
+            self._reject("empty_segmentation", record_id, "has no segmentation", _BAD_SEGMENTATION)
             return False
         if isinstance(segmentation, list):
-            return self._add_polygons(name, segmentation)
-        return self._add_rle(name, segmentation)
+            return self._add_polygons(record_id, segmentation)
+        return self._add_rle(record_id, segmentation)
 
-    def _add_polygons(self, name, polygons):
+    def _add_polygons(self, record_id, polygons):
         rings = []
         for polygon in polygons:
             try:
                 ring = array.array("f", polygon)
             except TypeError:
-                self._turn_away("bad_polygon", name, "has a polygon that isn't a list of numbers", _BAD_SEGMENTATION)
+                self._reject("bad_polygon", record_id, "has a polygon that isn't a list of numbers", _BAD_SEGMENTATION)
                 return False
             if len(ring) % 2 or len(ring) < 6:
                 problem = f"has a polygon of {len(ring)} numbers, which was left out"
-                self._note("bad_polygon", name, problem, "give at least 3 points as x1, y1, x2, y2, ...")
+                self._report("bad_polygon", record_id, problem, "give at least 3 points as x1, y1, x2, y2, ...")
             else:
                 rings.append(ring)
         if not rings:
-            self._turn_away("empty_segmentation", name, "has no polygon of 3 points or more", _BAD_SEGMENTATION)
+            self._reject("empty_segmentation", record_id, "has no polygon of 3 points or more", _BAD_SEGMENTATION)
             return False
         self._add_rings(rings)
         return True
@@ -142,7 +143,7 @@ class Annotations:
         self.run_starts.append(len(self.runs))
         self.run_counts.append(0)
 
-    def _add_rle(self, name, segmentation):
+    def _add_rle(self, record_id, segmentation):
         try:
             counts = segmentation["counts"]
             height, width = segmentation["size"]
@@ -153,15 +154,15 @@ class Annotations:
                 runs = array.array("q", counts)
         except (TypeError, KeyError, ValueError, OverflowError):
             del self.rle_sizes[2 * len(self.run_counts) :]
-            self._turn_away("bad_rle", name, "has an RLE without size [height, width] and counts", _BAD_SEGMENTATION)
+            self._reject("bad_rle", record_id, "has an RLE without size [height, width] and counts", _BAD_SEGMENTATION)
             return False
         self.ring_counts.append(0)
         self.run_starts.append(len(self.runs))
         if isinstance(counts, str):
-            self._strings.append(text)
-            self._string_rows.append(len(self.run_counts))
+            self._compressed.append(text)
+            self._compressed_rows.append(len(self.run_counts))
             self.run_counts.append(0)
-            if len(self._strings) == STRINGS_AT_ONCE:
+            if len(self._compressed) == MASKS_AT_ONCE:
                 self.finish()
         else:
             self.runs.extend(runs)
@@ -169,7 +170,7 @@ class Annotations:
         return True
 
     def _add_keypoints(self, keypoints):
-        # What is wrong with them is said in checks, as only the categories tell whether they are wanted at all.
+        # What is wrong with them is said by `Checker`, as only the categories tell whether they are wanted at all.
         try:
             values = array.array("f", keypoints or ())
             number = len(values) or NO_KEYPOINTS
@@ -181,8 +182,30 @@ class Annotations:
         self.keypoint_counts.append(len(kept))
         self.keypoints.extend(kept)
 
-    def _turn_away(self, kind, name, what, remedy):
-        self._note(kind, name, f"{what} and was skipped", remedy)
+    def _reject(self, kind, record_id, what, remedy):
+        self._report(kind, record_id, f"{what} and was skipped", remedy)
 
-    def _note(self, kind, name, what, remedy):
-        self.problems.append(Problem(kind, name, self.file, f"Annotation {name} in {self.file} {what}: {remedy}."))
+    def _report(self, kind, record_id, what, remedy):
+        message = f"Annotation {record_id} in {self.file} {what}: {remedy}."
+        self.problems.append(Problem(kind, record_id, self.file, message))
+
+
+class BoxColumns:
+    """The columns of N objects that have a box and neither polygons, runs nor keypoints, as far as all have the same.
+
+    A subclass sets the others and `locate`, see `Annotations`.
+    """
+
+    def __init__(self, count):
+        self.ids = np.arange(count)
+        self.box_given = np.ones(count, bool)
+        self.ring_counts = self.run_starts = self.run_counts = np.zeros(count, np.int64)
+        self.rle_sizes = np.full([count, 2], -1)
+        self.ring_sizes, self.points, self.runs = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64)
+        self.keypoint_numbers = np.full(count, NO_KEYPOINTS)
+        self.keypoint_counts, self.keypoints = np.zeros(count, np.int64), np.zeros(0, np.float32)
+
+
+def without_keypoints(categories):
+    """The `Category`s without keypoints, for a dataset that is used without."""
+    return [dataclasses.replace(category, keypoints=[], skeleton=[]) for category in categories]

@@ -21,7 +21,7 @@ class CocoIndex:
     """The usable records of a COCO json, I images and T instances.
 
     An image's instances are neighbours, and so are their rings, points and runs: `*_offsets[i]` to `*_offsets[i + 1]`
-    is the range that belongs to the i-th owner. Images keep the file's order.
+    is the range that belongs to the i-th image, instance or ring. Images keep the file's order.
 
     Attributes:
         image_ids: [I] int64.
@@ -30,12 +30,12 @@ class CocoIndex:
         heights, widths: [I] int32 pixels, after `orientations`; the frame of all coordinates.
         orientations: [I] int32, the EXIF orientation to apply; 1 where the json describes the file as it is stored.
         instance_offsets: [I + 1] int64 into the instances.
-        classes: [T] int32, 1 to K, the place of the category in `categories`.
+        classes: [T] int32, 1 to K; class k is the k-th of `categories`.
         category_ids: [T] int64, as in the json.
         boxes: [T, 4] float32 pixels, the annotation's bbox as corners, clipped to the image.
         areas: [T] float32 square pixels, as in the json (the box's where it has none).
         crowd: [T] bool.
-        annotation_ids: [T] int64; of an object in a record its place there, from 0.
+        annotation_ids: [T] int64; of an object in a TFRecord its index there, from 0.
         ring_offsets: [T + 1] int64 into the rings, the polygons of instances. For a dataset without masks there are
             only those rings and runs that a missing bbox was made of.
         point_offsets: [rings + 1] int64 into the points.
@@ -51,7 +51,7 @@ class CocoIndex:
             the first 0. An image with a label map, or without any, has an empty range.
         segment_ids: [segments] int32. An instance whose mask is such a segment has its id as `annotation_ids`.
         segment_classes: [segments] uint8, 0 for things, 1 to S for stuff, 255 for what is ignored.
-        categories: list of Category; class k is the k-th. For a dataset without keypoints they name none.
+        categories: list of Category. For a dataset without keypoints they name none.
         problems: list of Problem, all records that aren't used as they stand.
     """
 
@@ -83,12 +83,12 @@ class CocoIndex:
     problems: list[Problem]
 
 
-def cache_path(config, listed):
+def cache_path(config, image_names):
     """Where the index of a `DataConfig` is kept: named by all of the config and the jsons' files that it depends on.
 
     Args:
         config: settings.DataConfig.
-        listed: what else it was made from, which json can write.
+        image_names: of a folder without a json.
     """
     jsons = [path for path in (config.annotations, config.panoptic) if path]
     states = [(os.path.realpath(path), os.stat(path)) for path in jsons]
@@ -98,40 +98,40 @@ def cache_path(config, listed):
         [dataclasses.asdict(category) for category in config.categories],
         [dataclasses.asdict(category) for category in config.stuff],
         [config.masks is not False, config.keypoints is not False, config.semantic is not False],
-        listed,
+        image_names,
     ]
     name = jsons[0] if jsons else os.path.normpath(config.semantic_maps)
-    return cache_file(os.path.splitext(os.path.basename(name))[0], key)
+    return cached_index_path(os.path.splitext(os.path.basename(name))[0], key)
 
 
-def cache_file(stem, key):
+def cached_index_path(stem, key):
     """Where an index is kept that depends on all of `key`, a list that json can write."""
     digest = hashlib.sha256(json.dumps([FORMAT, *key]).encode()).hexdigest()[:24]
     return os.path.join(cache_folder(), f"{stem}-{digest}.npz")
 
 
-def kept_index(path, compile_index):
-    """The index at `path` if the files it was made from still have their sizes, else a new one, which is kept there.
+def load_or_compile_index(path, compile_index):
+    """Loads the index at `path` if the files it was made from still have their sizes, else makes and keeps a new one.
 
     Args:
-        path: see `cache_file`.
+        path: see `cached_index_path`.
         compile_index: function without arguments that gives the CocoIndex and what it was made from, {path: bytes}.
 
     Returns:
         CocoIndex.
     """
-    found = read_index(path)
-    if found and file_sizes(found[1]) == list(found[1].values()):
-        return found[0]
-    index, seen = compile_index()
+    cached = read_index(path)
+    if cached and file_sizes(cached[1]) == list(cached[1].values()):
+        return cached[0]
+    index, sizes = compile_index()
     try:
-        save_index(path, index, seen)
+        save_index(path, index, sizes)
     except OSError as error:
         CONSOLE.print(f"The index can't be kept in {path} ({error.strerror}): set MRCNN_TF_CACHE.", markup=False)
     return index
 
 
-def report_index(index, path, source, max_instances):
+def report_index_problems(index, path, source, max_instances):
     """Reports an index' problems beside its file at `path`, those images included that a batch has no room for.
 
     Args:
@@ -144,14 +144,14 @@ def report_index(index, path, source, max_instances):
         UserError: it has no image.
     """
     counts = np.diff(index.instance_offsets)
-    index.problems = index.problems + crowded_images(index.image_ids, counts, source, max_instances)
+    index.problems = index.problems + find_overfull_images(index.image_ids, counts, source, max_instances)
     report_problems(index.problems, os.path.splitext(path)[0] + ".problems.json", source)
     if not index.image_ids.size:
         reason = index.problems[0].message if index.problems else "its list of images is empty."
         raise UserError(f"No image of {source} can be used, the first because: {reason}")
 
 
-def crowded_images(image_ids, counts, source, max_instances):
+def find_overfull_images(image_ids, counts, source, max_instances):
     """A Problem for each image with more instances than a batch has room for.
 
     Args:
@@ -162,26 +162,26 @@ def crowded_images(image_ids, counts, source, max_instances):
     """
     problems = []
     for row in np.flatnonzero(counts > max_instances).tolist():
-        name = int(image_ids[row])
+        image = int(image_ids[row])
         message = (
-            f"Image {name} in {source} has {counts[row]} instances, of which the {max_instances} largest are used: "
+            f"Image {image} in {source} has {counts[row]} instances, of which the {max_instances} largest are used: "
             "raise data.*.max_instances."
         )
-        problems.append(Problem("too_many_instances", name, source, message))
+        problems.append(Problem("too_many_instances", image, source, message))
     return problems
 
 
-def save_index(path, index, seen):
-    """Writes the index and the image files it was made from, `seen`: {path: bytes}.
+def save_index(path, index, sizes):
+    """Writes the index and the `sizes` of the image files it was made from, {path: bytes}.
 
     Raises:
         OSError: the folder can't be written to.
     """
     arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
     for name in ("categories", "problems"):
-        arrays[name] = _text([dataclasses.asdict(record) for record in arrays[name]])
-    arrays["seen_files"] = np.array([os.fsencode(name) for name in seen], np.bytes_)
-    arrays["seen_sizes"] = np.array(list(seen.values()), np.int64)
+        arrays[name] = _as_json_array([dataclasses.asdict(record) for record in arrays[name]])
+    arrays["seen_files"] = np.array([os.fsencode(name) for name in sizes], np.bytes_)
+    arrays["seen_sizes"] = np.array(list(sizes.values()), np.int64)
     with atomic_write(path) as file:
         np.savez(file, **arrays)
 
@@ -191,13 +191,13 @@ def read_index(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        seen = dict(zip(map(os.fsdecode, arrays.pop("seen_files")), arrays.pop("seen_sizes").tolist(), strict=True))
+        sizes = dict(zip(map(os.fsdecode, arrays.pop("seen_files")), arrays.pop("seen_sizes").tolist(), strict=True))
         arrays["categories"] = [Category(**record) for record in json.loads(arrays["categories"].tobytes())]
         arrays["problems"] = [Problem(**record) for record in json.loads(arrays["problems"].tobytes())]
-        return CocoIndex(**arrays), seen
+        return CocoIndex(**arrays), sizes
     except Exception:  # a damaged or foreign file is no reason to stop: it's made again
         return None
 
 
-def _text(value):
+def _as_json_array(value):
     return np.frombuffer(json.dumps(value).encode(), np.uint8)

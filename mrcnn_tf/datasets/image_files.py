@@ -1,4 +1,4 @@
-"""What image files say about themselves, read once per dataset."""
+"""Image files: their headers, read once per dataset, the frame that EXIF gives them, and pixels for prediction."""
 
 import concurrent.futures
 import dataclasses
@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mrcnn_tf.common.errors import UserError
 
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF")  # what TensorFlow decodes; an MPO is a phone's JPEG with more behind it
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")  # where no json names the files
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")  # where no json names the files
 WORKERS = 16
 FULL_CHECK_BYTES = 32 << 20  # decoding this much takes seconds; larger sets are only checked at both ends of each file
 
@@ -23,17 +23,17 @@ _ORIENTATION = 0x0112
 
 @dataclasses.dataclass
 class ImageFile:
-    """A file's header. `problem` is None or a (kind, what is wrong, remedy)."""
+    """An image file's header."""
 
     size: int = -1  # bytes; -1 where there is none
     width: int = 0  # pixels as stored
     height: int = 0
     orientation: int = 1  # EXIF, 1 to 8
-    suspect: bool = False  # doesn't end as its format should
+    is_suspect: bool = False  # doesn't end as its format should
     format: str = ""  # Pillow's name, such as JPEG
     mode: str = ""  # Pillow's name of its channels, such as RGB, L or CMYK
-    deep: bool = False  # more than 8 bits to a channel
-    problem: tuple[str, str, str] | None = None
+    has_16_bits: bool = False  # to a channel, rather than 8 or fewer
+    problem: tuple[str, str, str] | None = None  # a kind to count by, what is wrong, remedy
 
 
 def inspect_files(paths, on_progress, decode=None):
@@ -53,13 +53,13 @@ def inspect_files(paths, on_progress, decode=None):
         for header in pool.map(_read_header, paths, chunksize=64):
             headers.append(header)
             on_progress(1)
-        everything = sum(header.size for header in headers) <= FULL_CHECK_BYTES
+        is_small = sum(header.size for header in headers) <= FULL_CHECK_BYTES
         doubtful = [
             (path, header)
             for path, header in zip(paths, headers, strict=True)
-            if header.problem is None and (everything or header.suspect)
+            if header.problem is None and (is_small or header.is_suspect)
         ]
-        list(pool.map(lambda pair: _decode_once(decode or _decode_file, *pair), doubtful))
+        list(pool.map(lambda pair: _try_decoding(decode or _decode_file, *pair), doubtful))
     return headers
 
 
@@ -67,8 +67,8 @@ def inspect_bytes(data):
     """The header of an image file given as bytes, as an ImageFile; decoded where its end is doubtful."""
     header = ImageFile(size=len(data))
     _parse_header(io.BytesIO(data), header)
-    if header.problem is None and header.suspect:
-        _decode_once(_decode_bytes, data, header)
+    if header.problem is None and header.is_suspect:
+        _try_decoding(_decode_bytes, data, header)
     return header
 
 
@@ -82,9 +82,9 @@ def image_frame(header, height, width):
         header: ImageFile without a problem.
         height, width: pixels as described.
     """
-    seen, stored = visible_size(header), (header.height, header.width)
-    if (height, width) == seen:
-        return *seen, header.orientation
+    visible, stored = visible_size(header), (header.height, header.width)
+    if (height, width) == visible:
+        return *visible, header.orientation
     return (*stored, 1) if (height, width) == stored else None
 
 
@@ -96,11 +96,8 @@ def visible_size(header):
 
 def list_images(folder):
     """The image files in a folder and those within it, as paths relative to it, sorted."""
-    found = []
-    for place, _, names in os.walk(folder):
-        files = (os.path.relpath(os.path.join(place, name), folder) for name in names)
-        found += [file for file in files if file.lower().endswith(SUFFIXES)]
-    return sorted(found)
+    files = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sorted(os.path.relpath(file, folder) for file in files if file.lower().endswith(IMAGE_SUFFIXES))
 
 
 def file_sizes(paths):
@@ -130,13 +127,14 @@ def _read_header(path):
 
 
 def _parse_header(file, header):
-    """Fills in what an open image file says about itself."""
+    """Fills in the header of an open image file."""
     try:
         with Image.open(file) as image:
             header.width, header.height = image.size
             header.format, header.mode = image.format, image.mode
             # Pillow reads colours of 16 bits as RGB; only how it unpacks them tells.
-            header.deep = image.mode[0] in "IF" or any(";16" in tile[3] for tile in image.tile if type(tile[3]) is str)
+            unpacked_16_bits = any(";16" in tile[3] for tile in image.tile if type(tile[3]) is str)
+            header.has_16_bits = image.mode[0] in "IF" or unpacked_16_bits
             if image.format not in FORMATS:
                 problem = f"is {image.format}, which TensorFlow doesn't decode"
                 header.problem = ("image_format", problem, "convert it to JPEG or PNG")
@@ -147,15 +145,13 @@ def _parse_header(file, header):
             ending = _ENDINGS.get(image.format)
             if ending:
                 file.seek(-len(ending), os.SEEK_END)
-                header.suspect = file.read() != ending
-            else:
-                header.suspect = True
+            header.is_suspect = not ending or file.read() != ending
     except Exception as error:  # Pillow raises whatever its format plugins run into
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        header.problem = ("unreadable_image", f"isn't a readable image ({reason})", "replace the file")
+        problem = f"isn't a readable image ({first_line(error)})"
+        header.problem = ("unreadable_image", problem, "replace the file")
 
 
-def _decode_once(decode, source, header):
+def _try_decoding(decode, source, header):
     try:
         decode(source)
     except OSError:
@@ -178,8 +174,7 @@ def _decode_bytes(data):
         raise OSError(error.message) from None
 
 
-# Image files to arrays, for prediction.
-#
+# Pixels, for prediction.
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
@@ -188,8 +183,8 @@ class UnreadableImage(UserError):
     """A file that isn't an image; the others of its batch aren't concerned."""
 
 
-def checked_pixels(image, position):
-    """An image as an array, the `position`th of a list.
+def check_pixels(image, position):
+    """The image as an array, the `position`-th of a list.
 
     Raises:
         UserError: it isn't uint8 [H, W, 3].
@@ -208,7 +203,7 @@ def find_images(patterns):
     Raises:
         UserError: a pattern that matches nothing.
     """
-    found = []
+    images = []
     for pattern in map(str, patterns):
         path = pathlib.Path(pattern)
         if path.is_dir():
@@ -219,8 +214,8 @@ def find_images(patterns):
             matches = sorted(pathlib.Path(match) for match in glob.glob(pattern, recursive=True))
         if not matches:
             raise UserError(f"'{pattern}' names no image: give files, folders or a quoted glob pattern.")
-        found += matches
-    return list(dict.fromkeys(found))
+        images += matches
+    return list(dict.fromkeys(images))
 
 
 def read_image(path):
@@ -233,7 +228,7 @@ def read_image(path):
         with Image.open(path) as image:
             return rgb_pixels(ImageOps.exif_transpose(image))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UnreadableImage(f"{path} isn't a readable image ({reason}): replace it or leave it out.") from error
 
 
@@ -242,3 +237,8 @@ def rgb_pixels(image):
     if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits a pixel: keep the high byte
         return np.repeat((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     return np.asarray(image.convert("RGB"))
+
+
+def first_line(error):
+    """An exception's message, its first line alone, or the name of its class if it has none."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -14,107 +14,12 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
 from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.common.problems import CONSOLE, Problem
-from mrcnn_tf.datasets import label_maps
+from mrcnn_tf.datasets import map_files
 from mrcnn_tf.datasets.annotation_checks import Checker
-from mrcnn_tf.datasets.annotation_records import Annotations
-from mrcnn_tf.datasets.coco_index import CocoIndex, cache_path, kept_index, report_index
+from mrcnn_tf.datasets.annotation_records import Annotations, without_keypoints
+from mrcnn_tf.datasets.coco_index import CocoIndex, cache_path, load_or_compile_index, report_index_problems
 from mrcnn_tf.datasets.image_files import image_frame, inspect_files, list_images, visible_size
-from mrcnn_tf.datasets.label_maps import label_columns
-from mrcnn_tf.datasets.panoptic import MapSegments, SegmentObjects, read_panoptic
-
-# What a dataset's maps add to its `CocoIndex`: a file and a table for each image, and a panoptic json's instances.
-#
-
-@dataclasses.dataclass
-class MapIndex:
-    """The part of an index that comes from maps.
-
-    Attributes:
-        kept: [I] bool, the images whose map can be used.
-        columns: the map columns of a CocoIndex for these, as a dict.
-        things: SegmentObjects, the segments that are instances; None of label maps.
-        sizes: {path: bytes} of the maps.
-        problems: list of Problem.
-    """
-
-    kept: np.ndarray
-    columns: dict[str, np.ndarray]
-    things: SegmentObjects | None
-    sizes: dict[str, int]
-    problems: list[Problem]
-
-
-def needed_maps(config):
-    """A DataConfig without the maps that nobody has a use for."""
-    if config.semantic is not False:
-        return config
-    if config.annotations:
-        config = dataclasses.replace(config, panoptic="", panoptic_maps="")
-    return dataclasses.replace(config, semantic_maps="")
-
-
-def check_map_paths(config):
-    """Raises UserError unless the maps of a DataConfig are of one kind and there."""
-    refuse_archive(config.panoptic, "the json in it as data.*.panoptic")
-    refuse_archive(config.panoptic_maps, "the folder of PNGs in it as data.*.panoptic_maps")
-    refuse_archive(config.semantic_maps, "the folder of PNGs in it as data.*.semantic_maps")
-    if config.panoptic and config.semantic_maps:
-        raise UserError(
-            f"The data has both {config.panoptic} and {config.semantic_maps}: name one of them as the source of the "
-            "classes of pixels."
-        )
-    if config.panoptic and not os.path.isfile(config.panoptic):
-        raise UserError(f"There is no file {config.panoptic!r}: set data.*.panoptic to a COCO panoptic json.")
-    if config.panoptic and not os.path.isdir(config.panoptic_maps):
-        where = f"set data.*.panoptic_maps to the PNGs of {config.panoptic}"
-        raise UserError(f"There is no folder {config.panoptic_maps!r}: {where}.")
-    if config.semantic_maps and not os.path.isdir(config.semantic_maps):
-        raise UserError(f"There is no folder {config.semantic_maps!r}: set data.*.semantic_maps to one of label PNGs.")
-    if config.semantic_maps and not config.stuff:
-        raise UserError(
-            f"Nothing names the classes of the label maps in {config.semantic_maps}: list them in model.stuff, each "
-            "with the value of its pixels as id, and a name."
-        )
-
-
-def index_maps(config, panoptic, fields, categories, source, bar):
-    """Finds and checks the maps of a dataset's usable images.
-
-    Args:
-        config: settings.DataConfig; `images`, `panoptic_maps`, `semantic_maps` and `stuff` are read.
-        panoptic: panoptic_json.PanopticJson; None for label maps.
-        fields: the image arrays of a CocoIndex, as a dict.
-        categories: list of Category, the things.
-        source: the json or folder that lists the images.
-        bar: function of a name and a number of files that gives a function to call with how many are done.
-
-    Returns:
-        MapIndex.
-
-    Raises:
-        UserError: see `semantic_classes` and `check_labels`; also if a map can't be read, or there is no stuff and
-            `config.semantic` is True.
-    """
-    if panoptic is None:
-        classes = label_maps.semantic_classes(categories, config.stuff)
-        paths = label_maps.label_map_paths(config.semantic_maps, config.images, fields["image_files"])
-        maps = label_maps.usable_maps(paths, fields, source, False, bar("maps", len(paths)))
-        if label_maps.are_few(maps):
-            label_maps.check_labels(maps, classes)
-        return MapIndex(maps.kept, label_maps.label_columns(maps.files), None, maps.sizes, maps.problems)
-    if config.semantic and not (config.stuff or panoptic.stuff):
-        raise UserError(
-            f"{config.panoptic} has no category with isthing 0, and a semantic head needs some stuff: add such "
-            "categories, or train without it (model.semantic_head=null)."
-        )
-    classes = label_maps.semantic_classes(categories, config.stuff or panoptic.stuff)
-    paths, annotations = label_maps.segment_map_paths(panoptic, config.panoptic_maps, fields["image_ids"])
-    maps = label_maps.usable_maps(paths, fields, source, True, bar("maps", len(paths)))
-    segments = MapSegments(panoptic, maps, annotations[maps.kept], bar)
-    problems = panoptic.problems + label_maps.strangers(panoptic) + maps.problems
-    problems = problems + segments.problems + segments.ignored_stuff(classes)
-    return MapIndex(maps.kept, segments.columns(classes), segments.things(classes), maps.sizes, problems)
-
+from mrcnn_tf.datasets.panoptic_json import MapSegments, read_panoptic
 
 SECTIONS = ("images", "annotations", "categories")
 
@@ -142,14 +47,14 @@ def load_index(config):
 
     Raises:
         UserError: a json or folder is missing, a json isn't COCO's, its keypoints aren't those of `config.categories`,
-            no image is usable, or see `map_index.index_maps`.
+            no image is usable, or see `_index_maps`.
     """
-    config = needed_maps(config)
+    config = _drop_unused_maps(config)
     _check_paths(config)
-    listed = [] if config.annotations or config.panoptic else list_images(config.images)
-    path = cache_path(config, listed)
-    index = kept_index(path, lambda: _compile(config, listed))
-    report_index(index, path, source_name(config), config.max_instances)
+    image_names = [] if config.annotations or config.panoptic else list_images(config.images)
+    path = cache_path(config, image_names)
+    index = load_or_compile_index(path, lambda: _compile(config, image_names))
+    report_index_problems(index, path, source_name(config), config.max_instances)
     return index
 
 
@@ -161,7 +66,7 @@ def source_name(config):
 def _check_paths(config):
     refuse_archive(config.annotations, "the json in it as data.*.annotations")
     refuse_archive(config.images, "the folder of images in it as data.*.images")
-    check_map_paths(config)
+    _check_map_paths(config)
     maps_alone = not config.annotations and (config.panoptic or config.semantic_maps)
     if not maps_alone and not os.path.isfile(config.annotations):
         raise UserError(f"There is no file {config.annotations!r}: set data.*.annotations to a COCO json.")
@@ -170,7 +75,7 @@ def _check_paths(config):
         raise UserError(f"There is no folder {config.images!r}: {where}.")
 
 
-class _Bars:
+class _ProgressBars:
     """Progress of reading and checking, on stderr."""
 
     def __enter__(self):
@@ -194,58 +99,57 @@ class _Bars:
         return lambda number: self._progress.advance(task, number)
 
 
-def _compile(config, listed):
-    """(CocoIndex, {file: bytes}) from the jsons and folders; `listed` are the images of a folder without a json."""
-    named = dataclasses.replace(config, annotations=source_name(config))
-    with _Bars() as bars:
-        images, objects, categories, panoptic = _read(config, listed, bars)
+def _compile(config, image_names):
+    """(CocoIndex, {file: bytes}) from the jsons and folders; `image_names` are those of a folder without a json."""
+    source = source_name(config)
+    with _ProgressBars() as bars:
+        images, objects, categories, panoptic = _read(config, image_names, bars)
         files = image_paths(images, config.images)
-        headers = inspect_files(list(files), bars.checking("images", len(files)))
-        headers = dict(zip(files, headers, strict=True))
-        fields, skipped, problems = _usable_images(images, headers, named)
-        seen = {path: header.size for path, header in headers.items()}
-        maps = label_columns([""] * len(fields["image_ids"]))
+        headers = dict(zip(files, inspect_files(list(files), bars.checking("images", len(files))), strict=True))
+        fields, skipped, problems = _check_images(images, headers, dataclasses.replace(config, annotations=source))
+        sizes = {path: header.size for path, header in headers.items()}
+        columns = map_files.map_columns([""] * len(fields["image_ids"]))
         if config.panoptic or config.semantic_maps:
-            found = index_maps(config, panoptic, fields, categories, named.annotations, bars.checking)
-            skipped |= set(fields["image_ids"][~found.kept].tolist())
-            fields = {name: values[found.kept] for name, values in fields.items()}
-            maps, problems, seen = found.columns, problems + found.problems, seen | found.sizes
-            objects = objects or found.things
+            arguments = (config, panoptic, fields, categories, source, bars.checking)
+            maps, columns, things, map_problems = _index_maps(*arguments)
+            skipped |= set(fields["image_ids"][~maps.kept].tolist())
+            fields = {name: values[maps.kept] for name, values in fields.items()}
+            problems, sizes, objects = problems + map_problems, sizes | maps.sizes, objects or things
         sides = (fields[name] for name in ("image_ids", "heights", "widths"))
         checker = Checker(objects, *sides, skipped, categories)
         instances = checker.instances(len(fields["image_ids"]))
     if not isinstance(objects, Annotations):
         instances["annotation_ids"] = objects.segment_ids[instances["annotation_ids"]]
     problems = problems + objects.problems + checker.problems
-    return CocoIndex(**fields, **instances, **maps, categories=list(categories), problems=problems), seen
+    return CocoIndex(**fields, **instances, **columns, categories=list(categories), problems=problems), sizes
 
 
-def _read(config, listed, bars):
+def _read(config, image_names, bars):
     """(image records, Annotations, categories, PanopticJson): None for the second if the last has the instances."""
     panoptic = read_panoptic(config.panoptic, bars.reading(config.panoptic)) if config.panoptic else None
     if config.annotations:
         annotations, images, records = Annotations(config.annotations, config.masks is not False), [], []
-        takers = {"images": images.append, "annotations": annotations.add, "categories": records.append}
+        collect = {"images": images.append, "annotations": annotations.add, "categories": records.append}
         for section, record in stream_arrays(config.annotations, SECTIONS, bars.reading(config.annotations)):
-            takers[section](record)
+            collect[section](record)
         annotations.finish()
-        return images, annotations, _chosen_categories(records, config), panoptic
-    categories = [dataclasses.replace(category, keypoints=[], skeleton=[]) for category in config.categories]
+        return images, annotations, _choose_categories(records, config), panoptic
+    categories = without_keypoints(config.categories)
     if panoptic:
         return panoptic.images, None, categories or panoptic.things, panoptic
-    images = [{"id": number, "file_name": name} for number, name in enumerate(listed, 1)]
+    images = [{"id": number, "file_name": name} for number, name in enumerate(image_names, 1)]
     return images, Annotations(config.semantic_maps, False), categories, None
 
 
-def _chosen_categories(records, config):
+def _choose_categories(records, config):
     """The config's categories, else those of the json's records; without keypoints if the config does without."""
     chosen = config.categories or parse_categories(records, config.annotations)
     if config.keypoints is False:
-        return [dataclasses.replace(category, keypoints=[], skeleton=[]) for category in chosen]
-    known = [record for record in records if isinstance(record, dict)]
+        return without_keypoints(chosen)
+    records = [record for record in records if isinstance(record, dict)]
     for category in chosen:
         # Without names in the json the annotations may still follow the config's; without names here nobody asks.
-        names = next((one.get("keypoints") for one in known if one.get("id") == category.id), None)
+        names = next((record.get("keypoints") for record in records if record.get("id") == category.id), None)
         if names and category.keypoints and names != category.keypoints:
             raise UserError(
                 f"Category {category.name!r} has the keypoints {names} in {config.annotations} and "
@@ -260,11 +164,11 @@ def image_paths(images, folder):
     return dict.fromkeys(os.path.join(folder, name) for name in names if isinstance(name, str))
 
 
-def _usable_images(images, headers, config):
+def _check_images(images, headers, config):
     """(the image arrays of a CocoIndex as a dict, ids of images that can't be used, problems)."""
     rows, problems, seen, skipped = [], [], set(), set()
     for record in images:
-        row, problem = image_row(record, headers, config, seen)
+        row, problem = check_image_record(record, headers, config, seen)
         if problem:
             problems.append(problem)
             if problem.kind != "duplicate_image" and type(problem.record) is int:
@@ -285,7 +189,7 @@ def _usable_images(images, headers, config):
     return fields, skipped, problems
 
 
-def image_row(record, headers, config, seen):
+def check_image_record(record, headers, config, seen):
     """((id, path, height, width, orientation), None), or (None, Problem)."""
 
     def problem(kind, what, remedy, file=config.annotations):
@@ -310,3 +214,81 @@ def image_row(record, headers, config, seen):
         return (record["id"], path, *frame), None
     what = f"is {described[1]} x {described[0]} there and {width} x {height} in the file"
     return problem("image_size", what, "correct width and height, or the file", path)
+
+
+# What a dataset's maps add to its index: a file and a table for each image, and a panoptic json's instances.
+
+
+def _drop_unused_maps(config):
+    """A DataConfig without the maps that nobody has a use for."""
+    if config.semantic is not False:
+        return config
+    if config.annotations:
+        config = dataclasses.replace(config, panoptic="", panoptic_maps="")
+    return dataclasses.replace(config, semantic_maps="")
+
+
+def _check_map_paths(config):
+    """Raises UserError unless the maps of a DataConfig are of one kind and there."""
+    refuse_archive(config.panoptic, "the json in it as data.*.panoptic")
+    refuse_archive(config.panoptic_maps, "the folder of PNGs in it as data.*.panoptic_maps")
+    refuse_archive(config.semantic_maps, "the folder of PNGs in it as data.*.semantic_maps")
+    if config.panoptic and config.semantic_maps:
+        raise UserError(
+            f"The data has both {config.panoptic} and {config.semantic_maps}: name one of them as the source of the "
+            "classes of pixels."
+        )
+    if config.panoptic and not os.path.isfile(config.panoptic):
+        raise UserError(f"There is no file {config.panoptic!r}: set data.*.panoptic to a COCO panoptic json.")
+    if config.panoptic and not os.path.isdir(config.panoptic_maps):
+        where = f"set data.*.panoptic_maps to the PNGs of {config.panoptic}"
+        raise UserError(f"There is no folder {config.panoptic_maps!r}: {where}.")
+    if config.semantic_maps and not os.path.isdir(config.semantic_maps):
+        raise UserError(f"There is no folder {config.semantic_maps!r}: set data.*.semantic_maps to one of label PNGs.")
+    if config.semantic_maps and not config.stuff:
+        raise UserError(
+            f"Nothing names the classes of the label maps in {config.semantic_maps}: list them in model.stuff, each "
+            "with the value of its pixels as id, and a name."
+        )
+
+
+def _index_maps(config, panoptic, fields, categories, source, start_progress):
+    """Finds and checks the maps of a dataset's I usable images.
+
+    Args:
+        config: settings.DataConfig; `images`, `panoptic_maps`, `semantic_maps` and `stuff` are read.
+        panoptic: panoptic_json.PanopticJson; None for label maps.
+        fields: the image arrays of a CocoIndex, as a dict.
+        categories: list of Category, the things.
+        source: the json or folder that lists the images.
+        start_progress: function of a name and a number of files that gives a function to call with how many are done.
+
+    Returns:
+        maps: map_files.ImageMaps; those kept are the images whose map can be used.
+        columns: the map columns of a CocoIndex for these, as a dict.
+        things: SegmentObjects, the segments that are instances; None of label maps.
+        problems: list of Problem.
+
+    Raises:
+        UserError: see `semantic_classes` and `check_label_values`; also if a map can't be read, or there is no stuff
+            and `config.semantic` is True.
+    """
+    if panoptic is None:
+        classes = map_files.semantic_classes(categories, config.stuff)
+        paths = map_files.label_map_paths(config.semantic_maps, config.images, fields["image_files"])
+        maps = map_files.check_maps(paths, fields, source, False, start_progress("maps", len(paths)))
+        if maps.is_small:
+            map_files.check_label_values(maps, classes)
+        return maps, map_files.map_columns(maps.files), None, maps.problems
+    if config.semantic and not (config.stuff or panoptic.stuff):
+        raise UserError(
+            f"{config.panoptic} has no category with isthing 0, and a semantic head needs some stuff: add such "
+            "categories, or train without it (model.semantic_head=null)."
+        )
+    classes = map_files.semantic_classes(categories, config.stuff or panoptic.stuff)
+    paths, annotations = map_files.segment_map_paths(panoptic, config.panoptic_maps, fields["image_ids"])
+    maps = map_files.check_maps(paths, fields, source, True, start_progress("maps", len(paths)))
+    segments = MapSegments(panoptic, maps, annotations[maps.kept], start_progress)
+    problems = panoptic.problems + map_files.find_orphan_annotations(panoptic) + maps.problems
+    problems = problems + segments.problems + segments.ignored_stuff(classes)
+    return maps, segments.columns(classes), segments.things(classes), problems

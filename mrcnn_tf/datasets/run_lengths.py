@@ -1,4 +1,4 @@
-"""COCO's run lengths: compressed strings to runs, and what runs say about a mask. Numpy, once per dataset.
+"""COCO's run lengths (RLE): from strings and polygons, what they say about a mask, and back. Numpy, once per dataset.
 
 Runs go down the columns of the image, one column after another, outside and inside by turns, beginning outside.
 """
@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 
 
 def decode_strings(strings):
-    """The runs of many compressed masks at once.
+    """Decodes the runs of many compressed masks at once.
 
     COCO writes each number in groups of five bits, the least first, as characters from 48 on; bit 5 says that a group
     follows, and the sign is bit 4 of the last group. From the fourth number of a mask on, it is the difference to the
@@ -54,8 +54,8 @@ def _undo_differences(values, counts):
     return result
 
 
-def blocks(counts, limit):
-    """Consecutive masks whose runs are few enough to be worked on together.
+def split_into_blocks(counts, limit):
+    """Splits masks into blocks of consecutive ones whose runs are few enough to be worked on together.
 
     Args:
         counts: [N] int64, runs of each mask.
@@ -72,33 +72,34 @@ def blocks(counts, limit):
         first = last
 
 
-def inside_area(runs, counts):
+def areas_of_runs(runs, counts):
     """[N] int64: pixels inside each mask."""
     nth = np.arange(runs.size) - np.repeat(np.cumsum(counts) - counts, counts)
     mask = np.repeat(np.arange(counts.size), counts)
     return np.bincount(mask, runs * (nth % 2), minlength=counts.size).astype(np.int64)
 
 
-def bounding_box(runs, height):
+def box_of_runs(runs, height):
     """(x1, y1, x2, y2) in whole pixels around one mask's pixels, given its runs; zeros for an empty mask."""
-    ends = np.cumsum(runs)
-    starts, ends = ends[:-1:2], ends[1::2]
-    starts, ends = starts[: ends.size][ends > starts[: ends.size]], ends[ends > starts[: ends.size]]
+    bounds = np.cumsum(runs)
+    ends = bounds[1::2]
+    starts = bounds[:-1:2][: ends.size]
+    starts, ends = starts[ends > starts], ends[ends > starts]
     if not ends.size:
         return 0.0, 0.0, 0.0, 0.0
     left, right = starts // height, (ends - 1) // height
     # A run that goes on in the next column touches the bottom of one and the top of the other.
-    several = left < right
-    top = np.where(several, 0, starts % height).min()
-    bottom = np.where(several, height - 1, (ends - 1) % height).max()
+    spans_columns = left < right
+    top = np.where(spans_columns, 0, starts % height).min()
+    bottom = np.where(spans_columns, height - 1, (ends - 1) % height).max()
     return float(left.min()), float(top), float(right.max() + 1), float(bottom + 1)
 
 
-# COCO's two forms of a mask, polygons and run lengths, to pixels and back, by pycocotools' rules.
-#
+# Segmentations, COCO's two forms of a mask: polygons and run lengths, by pycocotools' rules.
+
 
 def encode_labels(labels):
-    """A run-length mask of each value of a map, all in one pass.
+    """Encodes a run-length mask of each value of a map, all in one pass.
 
     Args:
         labels: integers [H, W]; 0 is background.
@@ -112,12 +113,12 @@ def encode_labels(labels):
     lengths = np.diff(np.r_[starts, flat.size])
     values = flat[starts]
     order = np.argsort(values, kind="stable")
-    found, first = np.unique(values[order], return_index=True)
+    distinct, first = np.unique(values[order], return_index=True)
     masks = {}
-    for value, rows in zip(found.tolist(), np.split(order, first[1:]), strict=True):
+    for value, stretches in zip(distinct.tolist(), np.split(order, first[1:]), strict=True):
         if value == 0:
             continue
-        inside = np.stack([starts[rows], starts[rows] + lengths[rows]], axis=1).ravel()
+        inside = np.stack([starts[stretches], starts[stretches] + lengths[stretches]], axis=1).ravel()
         edges = np.r_[0, inside, flat.size] if inside[-1] < flat.size else np.r_[0, inside]
         counts = np.diff(edges).tolist()
         masks[value] = as_text(coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width))
@@ -154,16 +155,16 @@ def as_pixels(segmentation, height, width):
     return coco_mask.decode(as_rle(segmentation, height, width)).astype(bool)
 
 
-def joined(parts, height, width):
+def merge_segmentations(segmentations, height, width):
     """One run-length mask of several segmentations."""
-    return as_text(coco_mask.merge([as_rle(part, height, width) for part in parts]))
+    return as_text(coco_mask.merge([as_rle(segmentation, height, width) for segmentation in segmentations]))
 
 
-def area(segmentation, height, width):
+def mask_area(segmentation, height, width):
     """Pixels inside, int; raises as `as_rle`."""
     return int(coco_mask.area(as_rle(segmentation, height, width)))
 
 
-def box_of_runs(rle):
+def box_of_rle(rle):
     """[x, y, width, height] around the pixels of a run-length mask, list of float."""
     return coco_mask.toBbox(rle).tolist()

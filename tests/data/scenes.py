@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.data.affine import Sample
-from mrcnn_tf.data.rasterize import Shapes, crop_masks
+from mrcnn_tf.data.rasterize import Segmentations, crop_masks
 
 CROP = 112
 EDGE = 0.01  # pixels; a place so near to the next pixel may be rounded to it
@@ -54,7 +54,7 @@ def crops(full, boxes, side):
         flat = np.concatenate([[0], mask.T.ravel().astype(int)])
         changes = np.flatnonzero(np.diff(flat))
         runs.append(np.diff(np.concatenate([[0], changes, [flat.size - 1]])))
-    shapes = Shapes(
+    shapes = Segmentations(
         points=tf.zeros([0, 2]),
         ring_sizes=tf.zeros([0], tf.int32),
         ring_instances=tf.zeros([0], tf.int32),

@@ -13,8 +13,8 @@ from scenes import check_keypoints, check_objects, map_of, scene
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
 from mrcnn_tf.data import addons
-from mrcnn_tf.data.affine import OBJECTS, Sample
-from mrcnn_tf.data.augment import augmented, check_augment
+from mrcnn_tf.data.affine import OBJECT_FIELDS, Sample
+from mrcnn_tf.data.augment import augment_sample, check_augment_settings
 
 MIRRORS = tf.zeros([5, 3], tf.int32) + tf.range(3)
 
@@ -32,7 +32,7 @@ def config(**probabilities):
 
 
 def run(sample, settings_, number):
-    return augmented(sample, None, MIRRORS, settings_, tf.constant([number, 8], tf.int64))[0]
+    return augment_sample(sample, None, MIRRORS, settings_, tf.constant([number, 8], tf.int64))[0]
 
 
 def photograph(seed=0):
@@ -42,7 +42,7 @@ def photograph(seed=0):
     return sample._replace(image=tf.image.resize(noise, [90, 120])[0])
 
 
-@pytest.mark.parametrize("name", list(addons.MOVES))
+@pytest.mark.parametrize("name", list(addons.GEOMETRIC_OPERATIONS))
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_objects_go_where_the_image_goes(installed, name, seed):
@@ -61,7 +61,7 @@ def test_objects_go_where_the_image_goes(installed, name, seed):
         check_objects(result, sample, full, back)
 
 
-@pytest.mark.parametrize("name", list(addons.MOVES))
+@pytest.mark.parametrize("name", list(addons.GEOMETRIC_OPERATIONS))
 def test_each_move_goes_both_ways(installed, name):
     sample, _ = scene(1)
     changes = [map_of(run(sample, config(**{name: 1.0}), number).image.numpy()) - np.eye(2, 3) for number in range(8)]
@@ -85,7 +85,7 @@ def test_every_move_at_once_keeps_keypoints_on_their_pixels(installed):
                 assert image[int(point[1]), int(point[0]), 0] == pytest.approx(50 * place, rel=0.05)
 
 
-@pytest.mark.parametrize("name", list(addons.COLOURS))
+@pytest.mark.parametrize("name", list(addons.COLOUR_OPERATIONS))
 def test_colours_change_and_objects_stay(installed, name):
     sample = photograph()
     results = [run(sample, config(**{name: 1.0}), number) for number in (1, 1, 2)]
@@ -96,21 +96,21 @@ def test_colours_change_and_objects_stay(installed, name):
     np.testing.assert_array_equal(image, results[1].image)
     if name not in ("equalize", "gaussian_filter2d"):
         assert np.abs(image - results[2].image.numpy()).max() > 0.5
-    for name in ("semantic", *OBJECTS):
+    for name in ("semantic", *OBJECT_FIELDS):
         if name != "areas":
             np.testing.assert_array_equal(getattr(sample, name), getattr(results[0], name))
 
 
 def test_what_they_do_by_their_definitions(installed):
     pixels = np.floor(photograph(2).image.numpy())
-    cut = addons.COLOURS["cutout"](tf.constant(pixels), tf.constant([0.5, 0.5, 0.5])).numpy()
+    cut = addons.COLOUR_OPERATIONS["cutout"](tf.constant(pixels), tf.constant([0.5, 0.5, 0.5])).numpy()
     black = (cut == 0).all(-1)
     assert black.sum() == 18**2 and (cut[~black] == pixels[~black]).all()
-    blurred = addons.COLOURS["gaussian_filter2d"](tf.constant(pixels), None).numpy()
+    blurred = addons.COLOUR_OPERATIONS["gaussian_filter2d"](tf.constant(pixels), None).numpy()
     weights = np.exp(-(np.arange(-2, 3) ** 2) / 2)
     weights = np.outer(weights, weights) / weights.sum() ** 2
     np.testing.assert_allclose(blurred[40, 50], np.einsum("ij,ijc", weights, pixels[38:43, 48:53]), rtol=1e-4)
-    equal = addons.COLOURS["equalize"](tf.constant(pixels), None).numpy()
+    equal = addons.COLOUR_OPERATIONS["equalize"](tf.constant(pixels), None).numpy()
     histogram = np.histogram(equal[..., 0], 4, (0, 255))[0]
     assert histogram.min() > 0.2 * pixels[..., 0].size and np.ptp(equal) > np.ptp(pixels)
 
@@ -120,14 +120,14 @@ def test_all_of_them_in_a_dataset_of_unknown_shapes(installed):
     shapes = ([None, None, 3], [None, 4], [None], [None], [None], [None, None, None], [None, None, 3], [None, None])
     specs = tuple(tf.TensorSpec(shape, part.dtype) for shape, part in zip(shapes, samples[0], strict=True))
     dataset = tf.data.Dataset.from_generator(lambda: map(tuple, samples * 3), output_signature=specs)
-    settings_ = config(**dict.fromkeys([*addons.COLOURS, *addons.MOVES], 0.5))
+    settings_ = config(**dict.fromkeys([*addons.COLOUR_OPERATIONS, *addons.GEOMETRIC_OPERATIONS], 0.5))
 
     @tf.autograph.experimental.do_not_convert
     def load(number, parts):
-        return augmented(Sample(*parts), None, MIRRORS, settings_, tf.stack([number, 7]))[0]
+        return augment_sample(Sample(*parts), None, MIRRORS, settings_, tf.stack([number, 7]))[0]
 
     for result in dataset.enumerate().map(load):
-        assert {getattr(result, name).shape[0] for name in OBJECTS} == {result.boxes.shape[0]}
+        assert {getattr(result, name).shape[0] for name in OBJECT_FIELDS} == {result.boxes.shape[0]}
         assert result.semantic.shape == result.image.shape[:2] and result.semantic.dtype == tf.uint8
         assert result.image.shape[0] == 90 and result.image.shape[2] == 3
         assert all(np.isfinite(part).all() for part in result)
@@ -145,15 +145,15 @@ def test_nothing_of_the_library_is_left_behind(installed):
 
 def test_an_unknown_name_lists_those_there_are():
     with pytest.raises(UserError, match="'mixup'.*equalize.*translate"):
-        check_augment(config(mixup=0.5))
+        check_augment_settings(config(mixup=0.5))
 
 
 def test_without_the_library_a_sentence_says_what_to_do(monkeypatch):
     monkeypatch.setattr(addons.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(addons, "image_operations", addons.image_operations.__wrapped__)
     with pytest.raises(UserError, match=r"addons.*pip install 'mrcnn-tf\[addons\]'.*3.12"):
-        check_augment(config(equalize=0.5))
-    check_augment(config())
+        check_augment_settings(config(equalize=0.5))
+    check_augment_settings(config())
 
 
 def test_a_library_that_does_not_load_is_named_with_its_reason(monkeypatch, tmp_path):

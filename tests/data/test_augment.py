@@ -12,8 +12,8 @@ from scenes import scene
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
-from mrcnn_tf.data.affine import OBJECTS, Sample, no_labels
-from mrcnn_tf.data.augment import augmented, check_augment
+from mrcnn_tf.data.affine import OBJECT_FIELDS, Sample, empty_labels
+from mrcnn_tf.data.augment import augment_sample, check_augment_settings
 from mrcnn_tf.ops.resize import resize_image
 
 MIRRORS = tf.zeros([120, 3], tf.int32) + tf.range(3)
@@ -62,7 +62,7 @@ def test_flips_and_sizes_move_crops_and_pixels_exactly(rule, seed):
     sample = sample._replace(image=tf.cast(sample.image, tf.uint8))
     settings_ = config(EACH["flips"] | EACH["min_sizes"])
     settings_.resize.rule = rule
-    result, original = augmented(sample, None, MIRRORS, settings_, seeded(seed))
+    result, original = augment_sample(sample, None, MIRRORS, settings_, seeded(seed))
     found = 0
     for turns in range(4):
         for flip in (False, True):
@@ -81,8 +81,8 @@ def test_flips_and_sizes_move_crops_and_pixels_exactly(rule, seed):
 
 def test_what_is_off_is_not_in_the_graph():
     def operations(augment):
-        sample = scene(1)[0]._replace(semantic=no_labels())
-        graph = tf.function(lambda seed: augmented(sample, None, MIRRORS, config(augment), seed), autograph=False)
+        sample = scene(1)[0]._replace(semantic=empty_labels())
+        graph = tf.function(lambda seed: augment_sample(sample, None, MIRRORS, config(augment), seed), autograph=False)
         return [op.type for op in graph.get_concrete_function(seeded(1)).graph.get_operations()]
 
     none = operations({})
@@ -94,7 +94,7 @@ def test_what_is_off_is_not_in_the_graph():
 def test_the_seed_decides_all(name):
     sample, other = scene(1)[0], scene(2, mark=55.0, first_class=101)[0]
     settings_ = config(EACH[name])
-    results = [augmented(sample, lambda: other, MIRRORS, settings_, seeded(number))[0] for number in (3, 3, 4, 5, 6)]
+    results = [augment_sample(sample, lambda: other, MIRRORS, settings_, seeded(number))[0] for number in (3, 3, 4, 5, 6)]
     assert_same(results[0], results[1])
     assert len({one.image.numpy().tobytes() for one in results[1:]}) > 1
 
@@ -103,7 +103,7 @@ def test_other_draws_stay_when_one_more_is_switched_on():
     sample, _ = scene(1)
     for number in range(6):
         plain, *others = (
-            augmented(sample, None, MIRRORS, config({"min_sizes": [70, 90, 110]} | extra), seeded(number))[0]
+            augment_sample(sample, None, MIRRORS, config({"min_sizes": [70, 90, 110]} | extra), seeded(number))[0]
             for extra in ({}, {"brightness": 0.5}, {"horizontal_flip": 0.5}, {"scale_jitter": [1.0, 1.0]})
         )
         assert {one.image.shape for one in others} == {plain.image.shape}
@@ -125,7 +125,7 @@ def test_in_a_dataset_of_unknown_shapes(form, name):
     mirrors = MIRRORS[:, :0] if form == "no keypoints" else MIRRORS
     settings_ = config(EACH[name], masks=form != "no masks")
     if form == "no labels":
-        samples = [sample._replace(semantic=no_labels()) for sample in samples]
+        samples = [sample._replace(semantic=empty_labels()) for sample in samples]
     labels = [0, 0] if form == "no labels" else [None, None]
     shapes = ([None, None, 3], [None, 4], [None], [None], [None], [None, None, None], [None, None, 3], labels)
     specs = [tf.TensorSpec(shape, part.dtype) for shape, part in zip(shapes, samples[0], strict=True)]
@@ -133,13 +133,13 @@ def test_in_a_dataset_of_unknown_shapes(form, name):
 
     @tf.autograph.experimental.do_not_convert
     def load(number, parts):
-        return augmented(Sample(*parts), lambda: samples[0], mirrors, settings_, tf.stack([number, 7]))
+        return augment_sample(Sample(*parts), lambda: samples[0], mirrors, settings_, tf.stack([number, 7]))
 
     for result, original in dataset.enumerate().map(load):
         count = result.boxes.shape[0]
-        assert {getattr(result, name).shape[0] for name in OBJECTS} == {count} and original.shape == (2,)
+        assert {getattr(result, name).shape[0] for name in OBJECT_FIELDS} == {count} and original.shape == (2,)
         assert result.image.dtype == tf.float32 and result.image.shape[2] == 3
-        for name in OBJECTS:
+        for name in OBJECT_FIELDS:
             part, before = getattr(result, name), getattr(samples[0], name)
             assert part.dtype == before.dtype and part.shape[1:] == before.shape[1:] and np.isfinite(part).all()
         assert result.semantic.dtype == tf.uint8
@@ -167,9 +167,9 @@ def test_in_a_dataset_of_unknown_shapes(form, name):
 )
 def test_what_makes_no_sense_is_refused(augment, words):
     with pytest.raises(UserError, match=words):
-        check_augment(config(augment))
+        check_augment_settings(config(augment))
 
 
 def test_pasting_without_masks_is_refused_before_anything_runs():
     with pytest.raises(UserError, match="copy_paste.*without masks"):
-        check_augment(dataclasses.replace(config({"copy_paste": 0.1}), masks=False))
+        check_augment_settings(dataclasses.replace(config({"copy_paste": 0.1}), masks=False))

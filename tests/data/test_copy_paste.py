@@ -11,9 +11,8 @@ from scenes import check_box, check_keypoints, check_labels, check_mask, in_pixe
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
-from mrcnn_tf.data.affine import OBJECTS
-from mrcnn_tf.data.augment import augmented
-from mrcnn_tf.data.copy_paste import covered, drawn
+from mrcnn_tf.data.affine import OBJECT_FIELDS
+from mrcnn_tf.data.augment import augment_sample, cover_objects, draw_masks
 
 MIRRORS = tf.zeros([120, 3], tf.int32) + tf.range(3)
 BELOW, ABOVE = 255.0, 55.0  # marks of the two images
@@ -25,11 +24,11 @@ def config(**augment):
 
 
 def run(below, above, settings_, number):
-    return augmented(below, lambda: above, MIRRORS, settings_, tf.constant([number, 6], tf.int64))[0]
+    return augment_sample(below, lambda: above, MIRRORS, settings_, tf.constant([number, 6], tf.int64))[0]
 
 
 def part(sample, places):
-    return sample._replace(**{name: tf.gather(getattr(sample, name), np.int64(places)) for name in OBJECTS})
+    return sample._replace(**{name: tf.gather(getattr(sample, name), np.int64(places)) for name in OBJECT_FIELDS})
 
 
 @settings(max_examples=6, deadline=None)
@@ -84,7 +83,7 @@ def size_of(samples):
 def test_pasted_keypoints_exchange_sides_when_mirrored():
     above, _ = scene(2, first_class=101)
     plain, mirrored = (
-        augmented(
+        augment_sample(
             scene(1)[0],
             lambda: above,
             tf.zeros([120, 3], tf.int32) + [0, 2, 1],
@@ -122,23 +121,23 @@ def test_by_hand():
     )
     opacity = np.zeros([40, 60], np.uint8)
     opacity[:, :20] = 255
-    rest = covered(sample, tf.constant(opacity))
+    rest = cover_objects(sample, tf.constant(opacity))
     np.testing.assert_allclose(rest.boxes, [[20, 10, 50, 30]], atol=0.5)
     np.testing.assert_allclose(rest.areas, [600], rtol=0.02)
     assert rest.keypoints.numpy()[0, :, 2].tolist() == [1, 2, 0]
     assert (rest.masks.numpy() > 127).all()
     opacity[:, :49] = 255
-    assert covered(sample, tf.constant(opacity)).boxes.shape == (0, 4)
+    assert cover_objects(sample, tf.constant(opacity)).boxes.shape == (0, 4)
 
 
 def test_the_canvas_holds_every_mask_where_it_lies():
     sample, full = scene(9, side=112)
-    canvas = drawn(sample.masks, sample.boxes, tf.constant([90, 120])).numpy()
+    canvas = draw_masks(sample.masks, sample.boxes, tf.constant([90, 120])).numpy()
     union = full.any(0)
     assert ((canvas > 127) & union).sum() / ((canvas > 127) | union).sum() > 0.99
-    beside = drawn(sample.masks[:1], tf.constant([[-1e-5, 89.9, 20, 90.001]]), tf.constant([90, 120])).numpy()
+    beside = draw_masks(sample.masks[:1], tf.constant([[-1e-5, 89.9, 20, 90.001]]), tf.constant([90, 120])).numpy()
     assert beside.shape == (90, 120) and not beside[:89].any()
-    nothing = drawn(sample.masks[:0], sample.boxes[:0], tf.constant([90, 120])).numpy()
+    nothing = draw_masks(sample.masks[:0], sample.boxes[:0], tf.constant([90, 120])).numpy()
     assert nothing.shape == (90, 120) and not nothing.any()
 
 
@@ -146,7 +145,7 @@ def pasted_classes(settings_, above, runs):
     """The classes of what was pasted, one array for each run."""
     below = scene(1)[0]
     once = tf.function(
-        lambda seed: augmented(below, lambda: above, MIRRORS, settings_, seed)[0].classes, autograph=False
+        lambda seed: augment_sample(below, lambda: above, MIRRORS, settings_, seed)[0].classes, autograph=False
     )
     classes = [once(tf.constant([number, 6], tf.int64)).numpy() for number in range(runs)]
     return [one[one > 100] for one in classes]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scenes import check_objects, map_of, scene
 
 from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
-from mrcnn_tf.data.affine import OBJECTS
-from mrcnn_tf.data.augment import augmented
+from mrcnn_tf.data.affine import OBJECT_FIELDS
+from mrcnn_tf.data.augment import augment_sample
 
 NO_MIRRORS = tf.zeros([5, 3], tf.int32) + tf.range(3)
 STILL = {"horizontal_flip": 0.0}
@@ -20,7 +20,7 @@ def config(resize=(150, 260), **augment):
 
 
 def run(sample, settings_, number):
-    return augmented(sample, None, NO_MIRRORS, settings_, tf.constant([number, 5], tf.int64))
+    return augment_sample(sample, None, NO_MIRRORS, settings_, tf.constant([number, 5], tf.int64))
 
 
 SEEDS = settings(max_examples=8, deadline=None)
@@ -151,4 +151,4 @@ def test_an_object_outside_the_crop_goes_and_takes_nothing_else_with_it():
     corner = sample._replace(boxes=tf.constant([[0.0, 0, 3, 3], [1, 1, 119, 89], [117, 87, 120, 90], [0, 87, 3, 90]]))
     result, _ = run(corner, config(crop=1.0, crop_least=0.3), 11)
     assert 2 in result.classes.numpy() and len(result.classes) < 4
-    assert {getattr(result, name).shape[0] for name in OBJECTS} == {len(result.classes)}
+    assert {getattr(result, name).shape[0] for name in OBJECT_FIELDS} == {len(result.classes)}

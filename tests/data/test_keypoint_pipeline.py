@@ -7,7 +7,7 @@ from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, ResizeConfig
-from mrcnn_tf.data.keypoints import images_to_train_on, labelled_keypoints
+from mrcnn_tf.data.order import count_labelled_keypoints, select_training_images
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.datasets.read_coco import load_index
 
@@ -111,9 +111,9 @@ def test_images_with_too_few_keypoints_are_left_out_of_training(faces):
     ]
     config = faces.config(min_keypoints=2, augment=STILL, masks=False)
     index = load_index(config)
-    assert labelled_keypoints(index).tolist() == [2, 3, 0, 0, 2]
+    assert count_labelled_keypoints(index).tolist() == [2, 3, 0, 0, 2]
     for least, rows in {0: [0, 1, 2, 3, 4], 1: [0, 1, 4], 2: [0, 1, 4], 3: [1]}.items():
-        assert images_to_train_on(index, faces.config(min_keypoints=least)).tolist() == rows
+        assert select_training_images(index, faces.config(min_keypoints=least)).tolist() == rows
     dataset = coco_dataset(config, training=True)
     assert len(dataset) == 3 and seen(dataset) == [1, 2, 5]
     assert len(coco_dataset(config, training=False)) == 5

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.data import map_reader
-from mrcnn_tf.datasets import label_maps
+from mrcnn_tf.datasets import map_files
 
 HEIGHT, WIDTH = 21, 34
 
@@ -56,8 +56,8 @@ def chunk(name, content):
 
 def check(path, pixels):
     """Asserts that both readers give the pixels."""
-    np.testing.assert_array_equal(label_maps.read_label_map(path), pixels)
-    read = tf.function(map_reader.decode_values, input_signature=[tf.TensorSpec([], tf.string)])
+    np.testing.assert_array_equal(map_files.read_label_map(path), pixels)
+    read = tf.function(map_reader.decode_png_values, input_signature=[tf.TensorSpec([], tf.string)])
     np.testing.assert_array_equal(read(path.read_bytes()), pixels)
 
 
@@ -105,13 +105,13 @@ def ids_in_graph(path, table, size=(HEIGHT, WIDTH)):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_a_segments_id_is_its_colour(tmp_path, mode):
     ids, table = segments(tmp_path / "a.png", mode)
-    np.testing.assert_array_equal(label_maps.read_segment_map(tmp_path / "a.png"), ids)
+    np.testing.assert_array_equal(map_files.read_segment_map(tmp_path / "a.png"), ids)
     np.testing.assert_array_equal(ids_in_graph(tmp_path / "a.png", table), ids)
 
 
 def test_values_are_counted():
     pixels = values(4)
-    found, counts = label_maps.values_of(pixels)
+    found, counts = map_files.count_values(pixels)
     np.testing.assert_array_equal(found, np.unique(pixels))
     np.testing.assert_array_equal(counts, np.bincount(pixels.ravel()))
 
@@ -119,7 +119,7 @@ def test_values_are_counted():
 def test_segments_that_do_not_agree_with_the_json(tmp_path):
     path = tmp_path / "a.png"
     ids, table = segments(path)
-    assert label_maps.segment_fault(path, (HEIGHT, WIDTH), table) is None
+    assert map_files.find_segment_fault(path, (HEIGHT, WIDTH), table) is None
     cases = [
         (table[[0, 1, 3, 4]], (HEIGHT, WIDTH), r"colour \(0, 1, 0\), segment 256, .*: list it in segments_info", "256"),
         (table[:2], (HEIGHT, WIDTH), r"segment 256, and 2 others .*: list it in segments_info", "256 70000 16777215"),
@@ -128,7 +128,7 @@ def test_segments_that_do_not_agree_with_the_json(tmp_path):
     ]
     for listed, size, words, shown in cases:
         listed = np.sort(listed)
-        assert re.search(words, label_maps.segment_fault(path, size, listed))
+        assert re.search(words, map_files.find_segment_fault(path, size, listed))
         with pytest.raises(tf.errors.InvalidArgumentError, match=str(path)) as raised:
             ids_in_graph(path, listed, size)
         assert all(word in str(raised.value) for word in shown.split())
@@ -142,16 +142,16 @@ def test_labels_of_no_category(tmp_path):
     size = HEIGHT, WIDTH
 
     def classes(known):
-        table = tf.constant(map_reader.label_table(known))
-        read = tf.function(lambda data: map_reader.label_classes(data, table, tf.constant(size), str(path)))
+        table = tf.constant(map_reader.make_label_table(known))
+        read = tf.function(lambda data: map_reader.read_label_classes(data, table, tf.constant(size), str(path)))
         return read(path.read_bytes()).numpy()
 
     known = {1: 0, 2: 7, 3: 1, 9: 254}
     expected = np.select([pixels == 1, pixels == 2, pixels == 3, pixels == 9], [0, 7, 1, 254], 255)
     np.testing.assert_array_equal(classes(known), expected)
     np.testing.assert_array_equal(classes(known | {0: 2, 255: 3})[0, :2], [2, 3])  # unless a category has that id
-    assert label_maps.label_fault(path, size, known) is None
-    fault = label_maps.label_fault(path, size, {1: 0, 3: 1})
+    assert map_files.find_label_fault(path, size, known) is None
+    fault = map_files.find_label_fault(path, size, {1: 0, 3: 1})
     assert f"{path} has pixels of the value 2, 9, which is the id of no category: add the class" in fault
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"no category has as its id.*\[9 2\]") as raised:
         classes({1: 0, 3: 1})
@@ -168,15 +168,15 @@ def test_what_is_no_map(tmp_path):
     data[len(data) // 2] ^= 1
     (tmp_path / "spoilt.png").write_bytes(data)
     cases = [
-        (label_maps.read_segment_map, "spoilt.png", "spoilt.png can't be read .*: replace the file"),
-        (label_maps.read_segment_map, "grey.png", "grey.png is a PNG of mode L: save it as a PNG of 8 bit RGB"),
-        (label_maps.read_label_map, "rgb.png", "rgb.png is a PNG of mode RGB: save it as a PNG of 8 or 16 bit grey"),
-        (label_maps.read_label_map, "a.jpg", "a.jpg is a JPEG of mode L: save it as"),
-        (label_maps.read_segment_map, "cut.png", "cut.png can't be read .*: replace the file"),
-        (label_maps.read_segment_map, "absent.png", "There is no map .*absent.png: put it into the folder"),
+        (map_files.read_segment_map, "spoilt.png", "spoilt.png can't be read .*: replace the file"),
+        (map_files.read_segment_map, "grey.png", "grey.png is a PNG of mode L: save it as a PNG of 8 bit RGB"),
+        (map_files.read_label_map, "rgb.png", "rgb.png is a PNG of mode RGB: save it as a PNG of 8 or 16 bit grey"),
+        (map_files.read_label_map, "a.jpg", "a.jpg is a JPEG of mode L: save it as"),
+        (map_files.read_segment_map, "cut.png", "cut.png can't be read .*: replace the file"),
+        (map_files.read_segment_map, "absent.png", "There is no map .*absent.png: put it into the folder"),
     ]
     for read, name, words in cases:
         with pytest.raises(UserError, match=words):
             read(tmp_path / name)
-        fault = label_maps.segment_fault if read is label_maps.read_segment_map else label_maps.label_fault
+        fault = map_files.find_segment_fault if read is map_files.read_segment_map else map_files.find_label_fault
         assert re.search(words, fault(tmp_path / name, (HEIGHT, WIDTH), [0]))

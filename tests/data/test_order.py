@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.data.order import WHOLE, Order, Pool, Share
+from mrcnn_tf.data.order import WHOLE_STEP, Order, Pool, Share
 
 
 def order(count=12, batch=4, seed=3, portrait=None, pools=None):
@@ -12,7 +12,7 @@ def order(count=12, batch=4, seed=3, portrait=None, pools=None):
     return Order(pools, np.zeros(count, bool) if portrait is None else portrait, batch, seed)
 
 
-def steps(one, first, number, share=WHOLE):
+def steps(one, first, number, share=WHOLE_STEP):
     """The images [number, n] and seeds [number, n, 2] of a worker's next `number` steps."""
     size = one.batch // share.workers
     elements = list(one.stream(first, share).take(number * size).as_numpy_iterator())
@@ -86,14 +86,14 @@ def test_a_pool_is_drawn_in_whole_permutations_across_passes():
     assert one.steps_per_pass == 4
     passes = steps(one, 0, 35 * 4)[0].reshape(35, 12)
     for pool in pools:
-        drawn = np.sum([(passes == row).sum(axis=1) for row in pool.rows], axis=0)
+        drawn = np.sum([(passes == row).sum(axis=1) for row in pool.images], axis=0)
         assert (drawn == pool.draws).all()
-        seen = np.zeros(pool.rows.size, int)
+        seen = np.zeros(pool.images.size, int)
         for images in passes:
-            seen += np.bincount(images, minlength=12)[pool.rows]
+            seen += np.bincount(images, minlength=12)[pool.images]
             assert seen.max() - seen.min() <= 1  # nothing comes again before all others have come
-        assert seen.min() == seen.max() == 35 * pool.draws // pool.rows.size
-    middle = one.stream(7, WHOLE).take(9).as_numpy_iterator()
+        assert seen.min() == seen.max() == 35 * pool.draws // pool.images.size
+    middle = one.stream(7, WHOLE_STEP).take(9).as_numpy_iterator()
     assert [int(image) for image, _ in middle] == passes.reshape(-1)[21:30].tolist()
 
 

@@ -13,7 +13,7 @@ from scenes import pasted
 from mrcnn_tf.common.categories import Category, read_panoptic_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig, SourceConfig
-from mrcnn_tf.data.affine import OBJECTS
+from mrcnn_tf.data.affine import OBJECT_FIELDS
 from mrcnn_tf.data.loader import SampleLoader
 from mrcnn_tf.data.pipeline import TrainingData, coco_dataset
 from mrcnn_tf.datasets import read_coco
@@ -90,7 +90,7 @@ def test_things_are_the_instances_of_the_matching_json(made):
     for panoptic, *others in zip(*several, strict=True):
         assert panoptic.boxes.shape[0] > 0
         for other in others:
-            for name in OBJECTS:
+            for name in OBJECT_FIELDS:
                 np.testing.assert_array_equal(getattr(panoptic, name), getattr(other, name))
         assert others[0].semantic.shape == (0, 0)
         for other in others[1:]:

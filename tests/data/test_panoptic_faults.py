@@ -32,7 +32,7 @@ def cats(tmp_path):
 @pytest.fixture
 def large(monkeypatch):
     """As if the maps were too many to look at all of their pixels at once."""
-    monkeypatch.setattr("mrcnn_tf.datasets.label_maps.FULL_CHECK_BYTES", 0)
+    monkeypatch.setattr("mrcnn_tf.datasets.map_files.FULL_CHECK_BYTES", 0)
 
 
 def save(cats, kind, pixels, name="9.png"):
@@ -178,7 +178,7 @@ def test_segments_that_the_json_lacks_are_ignored(cats):
     loader = SampleLoader(index, settings)
     np.testing.assert_array_equal(loader.load(0).semantic, labels_of(cats.ids[8]))
     np.testing.assert_array_equal(loader.load(1).semantic, np.where(ids != cats.ids[9], 255, labels_of(cats.ids[9])))
-    assert loader.fault(0) is None and loader.fault(1) is None
+    assert loader.find_fault(0) is None and loader.find_fault(1) is None
 
 
 def test_a_map_with_red_and_blue_exchanged(cats):
@@ -296,8 +296,8 @@ def test_paths_that_lead_nowhere(cats, changes, words, monkeypatch):
 
 
 def test_a_large_set_reads_no_pixels_before_it_must(cats, large, monkeypatch):
-    monkeypatch.setattr("mrcnn_tf.datasets.panoptic.read_segment_map", None)
-    monkeypatch.setattr("mrcnn_tf.datasets.label_maps.read_label_map", None)
+    monkeypatch.setattr("mrcnn_tf.datasets.panoptic_json.read_segment_map", None)
+    monkeypatch.setattr("mrcnn_tf.datasets.map_files.read_label_map", None)
     assert load_index(cats.config()).image_ids.size == load_index(cats.label_config()).image_ids.size == 2
 
 

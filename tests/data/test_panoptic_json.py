@@ -8,7 +8,7 @@ from PIL import Image
 
 from mrcnn_tf.common.categories import read_panoptic_categories
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.panoptic import NO_CATEGORY, read_panoptic
+from mrcnn_tf.datasets.panoptic_json import NO_CATEGORY, read_panoptic
 
 CATEGORIES = [
     {"id": 90, "name": "sky", "isthing": 0, "supercategory": "outdoors"},

@@ -6,8 +6,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.label_maps import read_label_map, read_segment_map
-from mrcnn_tf.datasets.panoptic_shapes import FIRST_STUFF, STONES, STUFF, landscape, make_panoptic_shapes
+from mrcnn_tf.datasets.map_files import read_label_map, read_segment_map
+from mrcnn_tf.datasets.panoptic_shapes import FIRST_STUFF, STONES, STUFF, draw_landscape, make_panoptic_shapes
 from mrcnn_tf.datasets.shapes import Look
 
 SIZE = 96
@@ -62,10 +62,10 @@ def test_stuff_is_told_by_its_looks():
     """A pixel's surroundings name its kind: the nearest of the kinds' mean colours is right far more often than not."""
     colours, kinds = [], []
     for seed in range(60):
-        ground = landscape(np.random.default_rng(seed), SIZE)
-        assert ground.picture.shape == (SIZE, SIZE, 3) and set(np.unique(ground.regions)) <= set(range(STONES + 1))
-        blocks = ground.picture.reshape(SIZE // 8, 8, SIZE // 8, 8, 3).mean((1, 3)).reshape(-1, 3)
-        regions = ground.regions.reshape(SIZE // 8, 8, SIZE // 8, 8).transpose(0, 2, 1, 3).reshape(len(blocks), -1)
+        regions, picture = draw_landscape(np.random.default_rng(seed), SIZE)
+        assert picture.shape == (SIZE, SIZE, 3) and set(np.unique(regions)) <= set(range(STONES + 1))
+        blocks = picture.reshape(SIZE // 8, 8, SIZE // 8, 8, 3).mean((1, 3)).reshape(-1, 3)
+        regions = regions.reshape(SIZE // 8, 8, SIZE // 8, 8).transpose(0, 2, 1, 3).reshape(len(blocks), -1)
         pure = (regions == regions[:, :1]).all(1)
         colours.append(blocks[pure])
         kinds.append(regions[pure, 0])

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.config.settings import AugmentConfig
-from mrcnn_tf.data.augment import recoloured
+from mrcnn_tf.data.augment import adjust_colours
 
 LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -16,7 +16,7 @@ def image(seed=0, low=60, high=190):
 
 def changed(pixels, number, **augment):
     seed = tf.constant([number, 3], tf.int64)
-    return recoloured(tf.constant(pixels), AugmentConfig(**augment), seed).numpy().astype(np.float64)
+    return adjust_colours(tf.constant(pixels), AugmentConfig(**augment), seed).numpy().astype(np.float64)
 
 
 def slope(values, result):

@@ -6,14 +6,19 @@ import tensorflow as tf
 from made_up import NUCLEI, runs_of
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.data.rasterize import Shapes, crop_masks, draw, full_grids
+from mrcnn_tf.data.rasterize import Grids, Segmentations, crop_masks, rasterize
 from mrcnn_tf.ops.masks import mask_targets
+
+
+def full_grids(count):
+    """Grids that are the pixels of the image."""
+    return Grids(tf.zeros([count, 2]), tf.ones([count, 2]))
 
 
 def polygon_shapes(instances):
     """Shapes of instances given as lists of [n, 2] rings."""
     rings = [ring for instance in instances for ring in instance]
-    return Shapes(
+    return Segmentations(
         points=tf.constant(np.concatenate(rings), tf.float32),
         ring_sizes=tf.constant([len(ring) for ring in rings]),
         ring_instances=tf.repeat(tf.range(len(instances)), [len(instance) for instance in instances]),
@@ -24,7 +29,7 @@ def polygon_shapes(instances):
 
 def run_shapes(masks):
     runs = [runs_of(mask) for mask in masks]
-    return Shapes(
+    return Segmentations(
         points=tf.zeros([0, 2]),
         ring_sizes=tf.zeros([0], tf.int32),
         ring_instances=tf.zeros([0], tf.int32),
@@ -62,7 +67,7 @@ def test_a_square_by_hand():
     square = np.array([[1, 2], [3, 2], [3, 5], [1, 5]])
     expected = np.zeros((6, 5), bool)
     expected[2:5, 1:3] = True
-    np.testing.assert_array_equal(draw(polygon_shapes([[square]]), full_grids(1), 6, 5, 6, 5)[0], expected)
+    np.testing.assert_array_equal(rasterize(polygon_shapes([[square]]), full_grids(1), 6, 5, 6, 5)[0], expected)
 
 
 @pytest.mark.parametrize("radius", [2, 5, 30, 120])
@@ -71,7 +76,7 @@ def test_polygons_are_pycocotools_pixels(radius, decimals):
     rng = np.random.default_rng(radius * 10 + decimals)
     height, width = 150, 170
     instances = [[random_ring(rng, height, width, radius, decimals)] for _ in range(25)]
-    drawn = draw(polygon_shapes(instances), full_grids(25), height, width, height, width).numpy()
+    drawn = rasterize(polygon_shapes(instances), full_grids(25), height, width, height, width).numpy()
     overlap = intersection_over_union(drawn, reference(instances, height, width))
     # Vertices of more digits than float32 holds may round to another fifth of a pixel.
     assert overlap.mean() > 0.999 if decimals > 2 else overlap.min() == 1.0
@@ -81,7 +86,7 @@ def test_polygons_of_one_instance_are_united_and_each_keeps_its_holes():
     rng = np.random.default_rng(3)
     star = np.array([[20, 2], [32, 38], [2, 14], [38, 14], [8, 38]])  # crosses itself: even-odd leaves a hole
     instances = [[random_ring(rng, 50, 60, 15, 1) for _ in range(number)] for number in (1, 3, 2)] + [[star, star + 9]]
-    drawn = draw(polygon_shapes(instances), full_grids(4), 50, 60, 50, 60).numpy()
+    drawn = rasterize(polygon_shapes(instances), full_grids(4), 50, 60, 50, 60).numpy()
     np.testing.assert_array_equal(drawn, reference(instances, 50, 60))
     assert not drawn[3, 20, 20]  # the hole of the first star, outside the second
 
@@ -89,7 +94,7 @@ def test_polygons_of_one_instance_are_united_and_each_keeps_its_holes():
 def test_polygons_that_leave_the_image():
     rng = np.random.default_rng(5)
     instances = [[random_ring(rng, 200, 200, 50, 2) - 70.0] for _ in range(40)]
-    drawn = draw(polygon_shapes(instances), full_grids(40), 60, 60, 60, 60).numpy()
+    drawn = rasterize(polygon_shapes(instances), full_grids(40), 60, 60, 60, 60).numpy()
     assert intersection_over_union(drawn, reference(instances, 60, 60)).mean() > 0.995
 
 
@@ -97,7 +102,7 @@ def test_runs_are_exact():
     rng = np.random.default_rng(0)
     masks = [rng.random((31, 23)) < share for share in (0.0, 0.1, 0.5, 0.9, 1.0)]
     masks.append(np.pad(np.ones((31, 1), bool), ((0, 0), (4, 18))))  # a run that ends at the foot of its column
-    drawn = draw(run_shapes(masks), full_grids(6), 31, 23, 31, 23).numpy()
+    drawn = rasterize(run_shapes(masks), full_grids(6), 31, 23, 31, 23).numpy()
     np.testing.assert_array_equal(drawn, np.stack(masks))
 
 
@@ -106,14 +111,14 @@ def test_runs_and_polygons_side_by_side():
     ring = random_ring(rng, 40, 50, 15, 1)
     mask = reference([[ring]], 40, 50)[0]
     runs = runs_of(mask)
-    shapes = Shapes(
+    shapes = Segmentations(
         points=tf.constant(ring, tf.float32),
         ring_sizes=tf.constant([len(ring)]),
         ring_instances=tf.constant([1]),
         runs=tf.constant(np.r_[runs, runs], tf.int32),
         run_counts=tf.constant([len(runs), 0, len(runs)]),
     )
-    drawn = draw(shapes, full_grids(3), 40, 50, 40, 50).numpy()
+    drawn = rasterize(shapes, full_grids(3), 40, 50, 40, 50).numpy()
     np.testing.assert_array_equal(drawn, np.stack([mask] * 3))
     box = extents([[ring]] * 3)
     crops = crop_masks(shapes, box, 40, 50, 28).numpy()
@@ -128,7 +133,7 @@ def test_an_instance_cut_off_by_the_image_doesnt_fade_at_its_edge():
 
 
 def test_no_instances():
-    shapes = Shapes(tf.zeros([0, 2]), *(tf.zeros([0], tf.int32) for _ in range(4)))
+    shapes = Segmentations(tf.zeros([0, 2]), *(tf.zeros([0], tf.int32) for _ in range(4)))
     assert crop_masks(shapes, tf.zeros([0, 4]), 9, 7, 28).shape == (0, 28, 28)
 
 

@@ -18,7 +18,7 @@ def test_decodes_what_pycocotools_encodes(specifications):
     expected = [runs_of(mask) for mask in masks]
     np.testing.assert_array_equal(counts, [len(one) for one in expected])
     np.testing.assert_array_equal(runs, np.concatenate(expected))
-    np.testing.assert_array_equal(run_lengths.inside_area(runs, counts), [mask.sum() for mask in masks])
+    np.testing.assert_array_equal(run_lengths.areas_of_runs(runs, counts), [mask.sum() for mask in masks])
 
 
 def test_large_numbers_take_several_groups():
@@ -43,4 +43,4 @@ def test_empty_and_cut_off_strings_dont_disturb_their_neighbours():
 def test_bounding_box_is_pycocotools(height, width, seed):
     mask = np.asfortranarray(np.random.default_rng(seed).random((height, width)) < 0.1).astype(np.uint8)
     x, y, w, h = coco_mask.toBbox(coco_mask.encode(mask))
-    assert run_lengths.bounding_box(runs_of(mask), height) == (x, y, x + w, y + h)
+    assert run_lengths.box_of_runs(runs_of(mask), height) == (x, y, x + w, y + h)

@@ -8,7 +8,17 @@ from pycocotools import mask as coco_mask
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.datasets.read_coco import load_index
-from mrcnn_tf.datasets.shapes import KINDS, Look, area, clip, compose, contains, coverage, make_shapes, paint
+from mrcnn_tf.datasets.shapes import (
+    SHAPE_KINDS,
+    Look,
+    clip_polygon,
+    contains_point,
+    make_shapes,
+    paint_scene,
+    pixel_coverage,
+    place_shapes,
+    polygon_area,
+)
 
 SIZE = 96
 
@@ -21,7 +31,7 @@ def made(tmp_path_factory):
 
 
 def _scene(seed):
-    return compose(np.random.default_rng(seed), SIZE, Look((4, 6), (1 / 6, 1 / 2)))
+    return place_shapes(np.random.default_rng(seed), SIZE, Look((4, 6), (1 / 6, 1 / 2)))
 
 
 def _rastered(ring, size):
@@ -49,17 +59,17 @@ def test_polygon_area_and_raster_are_those_of_the_shape_drawn():
             drawn = shape.coverage > 0.5
             rastered = _rastered(shape.ring, SIZE)
             assert (drawn & rastered).sum() / (drawn | rastered).sum() > 0.75  # a pixel of a thin stroke is a lot
-            np.testing.assert_allclose(shape.coverage.sum(), area(shape.ring), rtol=0.03)
+            np.testing.assert_allclose(shape.coverage.sum(), polygon_area(shape.ring), rtol=0.03)
 
 
 def test_the_picture_shows_the_shapes_where_the_truth_has_them():
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        scene = compose(rng, SIZE, Look((1, 1), (0.42, 0.5)))
+        scene = place_shapes(rng, SIZE, Look((1, 1), (0.42, 0.5)))
         state = rng.bit_generator.state
-        picture = paint(rng, scene, SIZE).astype(float)
+        picture = paint_scene(rng, scene, SIZE).astype(float)
         rng.bit_generator.state = state
-        ground = paint(rng, [], SIZE).astype(float)
+        ground = paint_scene(rng, [], SIZE).astype(float)
         changed = np.abs(picture - ground).sum(axis=2)
         mask = scene[0].coverage
         assert np.median(changed[mask == 1]) > 3 * np.median(changed[mask == 0])
@@ -74,19 +84,19 @@ def _along(outline):
 def test_clip_agrees_with_counting_samples():
     rng, cut = np.random.default_rng(0), 0
     for trial in range(300):
-        kind = KINDS[trial % len(KINDS)]
+        kind = SHAPE_KINDS[trial % len(SHAPE_KINDS)]
         angle = rng.uniform(0, 2 * np.pi)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         outline = kind.draw(30, 4, rng.uniform())[0] @ turn.T + rng.uniform(-4, 24, 2)
-        ring = clip(outline, 20)
-        mask = coverage(outline, 20)  # which looks at the image's own samples alone
-        assert (area(ring) if len(ring) else 0) == pytest.approx(mask.sum(), abs=1.2)
+        ring = clip_polygon(outline, 20)
+        mask = pixel_coverage(outline, 20)  # which looks at the image's own samples alone
+        assert (polygon_area(ring) if len(ring) else 0) == pytest.approx(mask.sum(), abs=1.2)
         # What is left reaches as far as the sides do within the image, and as its corners inside the shape.
-        corners = [corner for corner in ((0, 0), (0, 20), (20, 0), (20, 20)) if contains(outline, corner)]
+        corners = [corner for corner in ((0, 0), (0, 20), (20, 0), (20, 20)) if contains_point(outline, corner)]
         points = _along(outline)
         points = np.concatenate([points[((points >= 0) & (points <= 20)).all(axis=1)], np.reshape(corners, (-1, 2))])
         if len(points):
-            cut += mask.sum() < 0.9 * area(outline)
+            cut += mask.sum() < 0.9 * polygon_area(outline)
             np.testing.assert_allclose(ring.min(axis=0), points.min(axis=0), atol=0.7)
             np.testing.assert_allclose(ring.max(axis=0), points.max(axis=0), atol=0.7)
     assert cut > 100
@@ -95,10 +105,10 @@ def test_clip_agrees_with_counting_samples():
 def test_clip_of_a_notched_shape_leaves_no_trace_of_what_is_outside():
     # A U whose bottom lies outside: two pieces, and nothing of the corner beyond them.
     outline = np.array([[2, 3], [4, 3], [4, -2], [6, -2], [6, 3], [8, 3], [8, -4], [2, -4]], float)
-    ring = clip(outline, 10)
-    assert area(ring) == pytest.approx(12)
+    ring = clip_polygon(outline, 10)
+    assert polygon_area(ring) == pytest.approx(12)
     np.testing.assert_allclose([*ring.min(axis=0), *ring.max(axis=0)], [2, 0, 8, 3])
-    assert len(clip(outline + [0, -20], 10)) == 0
+    assert len(clip_polygon(outline + [0, -20], 10)) == 0
 
 
 def test_truth_is_sound(made):
@@ -111,7 +121,7 @@ def test_truth_is_sound(made):
     for record in data["annotations"]:
         ring = np.reshape(record["segmentation"][0], (-1, 2))
         assert ring.min() >= 0 and ring.max() <= SIZE
-        assert record["area"] == pytest.approx(area(ring), abs=1e-3)
+        assert record["area"] == pytest.approx(polygon_area(ring), abs=1e-3)
         np.testing.assert_allclose(record["bbox"], [*ring.min(axis=0), *np.ptp(ring, axis=0)], atol=0.011)
         names = categories[record["category_id"]].get("keypoints", [])
         points = np.reshape(record.get("keypoints", []), (-1, 3))
@@ -121,7 +131,7 @@ def test_truth_is_sound(made):
         for x, y, visible in points[points[:, 2] > 0]:
             assert visible in (1, 2) and min(x, y) >= 0 and max(x, y) <= SIZE - 1
             place = np.array([x, y]) + 0.5  # from pixel numbers to where polygons have their zero
-            assert contains(ring, place) or np.linalg.norm(_along(ring) - place, axis=1).min() < 0.6
+            assert contains_point(ring, place) or np.linalg.norm(_along(ring) - place, axis=1).min() < 0.6
         np.testing.assert_array_equal(points[points[:, 2] == 0], 0)
     assert seen == {0, 1, 2}
     assert np.asarray(Image.open(images / "000001.png")).shape == (SIZE, SIZE, 3)
@@ -150,8 +160,8 @@ def test_left_and_right_are_those_of_someone_who_looks_along_the_arrow():
 
 def test_contains():
     square = np.array([[0, 0], [4, 0], [4, 4], [2, 1], [0, 4]], float)
-    assert contains(square, (0.5, 2)) and contains(square, (3.5, 2))
-    assert not contains(square, (2, 2)) and not contains(square, (5, 2)) and not contains(square, (-1, 2))
+    assert contains_point(square, (0.5, 2)) and contains_point(square, (3.5, 2))
+    assert not contains_point(square, (2, 2)) and not contains_point(square, (5, 2)) and not contains_point(square, (-1, 2))
 
 
 def test_a_picture_depends_on_seed_and_number_alone(tmp_path, made):

@@ -8,8 +8,9 @@ from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, SourceConfig
 from mrcnn_tf.data.loader import SampleLoader
+from mrcnn_tf.data.order import make_pools
 from mrcnn_tf.data.pipeline import TrainingData, coco_dataset
-from mrcnn_tf.data.sources import load_sources, pools
+from mrcnn_tf.data.sources import load_sources
 from mrcnn_tf.datasets.read_coco import load_index
 
 STILL = AugmentConfig(horizontal_flip=0.0)
@@ -121,16 +122,16 @@ def test_without_weights_each_image_comes_once(others):
     for batch in data.one_pass():
         seen += zip(batch["image_id"].numpy(), batch["original_size"][:, 0].numpy(), strict=True)
     assert len(set(seen)) == 9
-    assert pools(load_sources(several(others)), np.array([0, 5]), 2)[0].draws == 2
+    assert make_pools(load_sources(several(others)), np.array([0, 5]), 2)[0].draws == 2
 
 
 def test_images_that_arent_trained_on_belong_to_no_pool(others):
     sources = load_sources(several(others, (1, 1, 1)))
-    drawn = pools(sources, np.array([1, 3, 4, 7, 8]), 2)
-    assert [pool.rows.tolist() for pool in drawn] == [[1, 3], [4], [7, 8]]
+    drawn = make_pools(sources, np.array([1, 3, 4, 7, 8]), 2)
+    assert [pool.images.tolist() for pool in drawn] == [[1, 3], [4], [7, 8]]
     assert [pool.draws for pool in drawn] == [2, 1, 1]  # of 4, the largest multiple of 2
     with pytest.raises(UserError, match="No image of .*b/a.json can be trained on, but it has a weight: remove it"):
-        pools(sources, np.array([1, 3, 7]), 1)
+        make_pools(sources, np.array([1, 3, 7]), 1)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,9 @@ from recorded import varied
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.data import tfrecord_index
+from mrcnn_tf.data import tfrecord_reader
 from mrcnn_tf.data.loader import SampleLoader
-from mrcnn_tf.data.tfrecord_file import read_record
-from mrcnn_tf.data.tfrecord_index import load_record_index
+from mrcnn_tf.data.tfrecord_reader import load_record_index, read_record
 from mrcnn_tf.data.tfrecord_writer import write_records
 from mrcnn_tf.datasets.read_coco import load_index
 
@@ -195,7 +194,7 @@ def test_a_change_is_seen_and_otherwise_the_index_is_kept(written, monkeypatch):
     config, pattern = written
     first = load_record_index(pattern, config)
     with monkeypatch.context() as patch:
-        patch.setattr(tfrecord_index, "scan", None)
+        patch.setattr(tfrecord_reader, "scan", None)
         again = load_record_index(pattern, config)
     np.testing.assert_array_equal(again.record_offsets, first.record_offsets)
     path = shard(pattern, 0)

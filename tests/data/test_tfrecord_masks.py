@@ -6,8 +6,7 @@ import tensorflow as tf
 from made_up import runs_of
 from PIL import Image
 
-from mrcnn_tf.data.rasterize import Shapes, crop_masks
-from mrcnn_tf.data.tfrecord_file import bitmap_crops
+from mrcnn_tf.data.rasterize import Segmentations, crop_masks, crop_png_masks
 
 
 def png(mask, value=1):
@@ -49,7 +48,7 @@ def test_a_png_gives_the_bits_of_the_same_runs(size, whole):
 
     @tf.function(reduce_retracing=True)
     def both(pngs, shapes, boxes, height, width):
-        return bitmap_crops(pngs, boxes, size), crop_masks(Shapes(*shapes), boxes, height, width, size)
+        return crop_png_masks(pngs, boxes, size), crop_masks(Segmentations(*shapes), boxes, height, width, size)
 
     for _ in range(6):
         height, width = rng.integers(20, 400, 2).tolist()
@@ -67,9 +66,9 @@ def test_whatever_isnt_zero_is_inside_and_palettes_of_one_bit_are_read():
     bits = io.BytesIO()
     Image.fromarray(mask).save(bits, "PNG")
     boxes = tf.constant([[7.0, 5.0, 15.0, 8.0]] * 3)
-    crops = bitmap_crops(tf.constant([png(mask), png(mask, 255), bits.getvalue()]), boxes, 28).numpy()
+    crops = crop_png_masks(tf.constant([png(mask), png(mask, 255), bits.getvalue()]), boxes, 28).numpy()
     np.testing.assert_array_equal(crops, np.full((3, 28, 28), 255))
 
 
 def test_no_masks_at_all():
-    assert bitmap_crops(tf.zeros([0], tf.string), tf.zeros([0, 4]), 28).shape == (0, 28, 28)
+    assert crop_png_masks(tf.zeros([0], tf.string), tf.zeros([0, 4]), 28).shape == (0, 28, 28)

@@ -132,7 +132,7 @@ class Killed(BaseException):
 
 def test_a_stopped_conversion_goes_on_with_the_first_unfinished_shard(dataset, monkeypatch, tmp_path):
     whole = write_records(*dataset[:2], tmp_path / "whole", shards=4)
-    example, calls = tfrecord_writer.example_features, []
+    example, calls = tfrecord_writer.make_features, []
 
     def dying(job):
         calls.append(job.name)
@@ -140,10 +140,10 @@ def test_a_stopped_conversion_goes_on_with_the_first_unfinished_shard(dataset, m
             raise Killed
         return example(job)
 
-    monkeypatch.setattr(tfrecord_writer, "example_features", dying)
+    monkeypatch.setattr(tfrecord_writer, "make_features", dying)
     with pytest.raises(Killed):
         write_records(*dataset, shards=4)
-    monkeypatch.setattr(tfrecord_writer, "example_features", example)
+    monkeypatch.setattr(tfrecord_writer, "make_features", example)
     done = sorted(dataset[2].glob("*.tfrecord"))
     assert [file.name for file in done] == [f"train-0000{n}-of-00004.tfrecord" for n in (0, 1)]
     times = [file.stat().st_mtime_ns for file in done]
@@ -182,13 +182,13 @@ def test_another_json_of_the_manifests_name_is_never_replaced(dataset):
 
 
 def test_an_image_that_disappears_costs_nothing_that_is_finished(dataset, monkeypatch):
-    example = tfrecord_writer.example_features
+    example = tfrecord_writer.make_features
 
     def removing(job):
         (pathlib.Path(dataset[1]) / "18.jpg").unlink(missing_ok=True)
         return example(job)
 
-    monkeypatch.setattr(tfrecord_writer, "example_features", removing)
+    monkeypatch.setattr(tfrecord_writer, "make_features", removing)
     with pytest.raises(UserError, match="18.jpg can't be read any more .*finished shards are kept"):
         write_records(*dataset, shards=4)
     assert len(list(dataset[2].glob("train-*.tfrecord"))) == 3

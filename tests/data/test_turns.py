@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrcnn_tf.config.settings import AugmentConfig
-from mrcnn_tf.data.affine import Sample, no_labels
-from mrcnn_tf.data.framing import flip_horizontal, flip_vertical, quarter_turn, turned
+from mrcnn_tf.data.affine import Sample, empty_labels
+from mrcnn_tf.data.geometric import flip_and_turn, flip_horizontal, flip_vertical, quarter_turn
 
 
 def sample(seed=0):
@@ -55,7 +55,7 @@ def turn(image, boxes, masks, keypoints, semantic, mirrored, config, seed):
     """`turned` for objects of three classes, whose mirrored keypoints are `mirrored` [3, 4]."""
     classes = tf.constant([1, 2, 3])
     table = tf.concat([mirrored[:1] * 0, mirrored], axis=0)
-    result = turned(Sample(image, boxes, classes, None, None, masks, keypoints, semantic), table, config, seed)
+    result = flip_and_turn(Sample(image, boxes, classes, None, None, masks, keypoints, semantic), table, config, seed)
     assert result.classes is classes
     return result.image, result.boxes, result.masks, result.keypoints, result.semantic
 
@@ -113,7 +113,7 @@ def test_nothing_allowed_changes_nothing():
 
 def test_an_image_without_objects():
     image = sample()[0]
-    nothing = (tf.zeros([0, 4]), tf.zeros([0, 4, 4], tf.uint8), tf.zeros([0, 4, 3]), no_labels())
+    nothing = (tf.zeros([0, 4]), tf.zeros([0, 4, 4], tf.uint8), tf.zeros([0, 4, 3]), empty_labels())
     moved = quarter_turn(image, *nothing)
     assert [part.shape for part in moved] == [(30, 20, 5), (0, 4), (0, 4, 4), (0, 4, 3), (0, 0)]
 
@@ -128,9 +128,9 @@ def test_unlabelled_keypoints_stay_zero(move):
 def test_a_keypoint_by_hand():
     keypoints = tf.constant([[[3.0, 4.5, 2.0]]])
     rest = (tf.zeros([20, 30, 3]), tf.zeros([1, 4]), tf.zeros([1, 4, 4], tf.uint8))
-    assert flip_horizontal(*rest, keypoints, no_labels())[3].numpy().tolist() == [[[27.0, 4.5, 2.0]]]
-    assert flip_vertical(*rest, keypoints, no_labels())[3].numpy().tolist() == [[[3.0, 15.5, 2.0]]]
-    assert quarter_turn(*rest, keypoints, no_labels())[3].numpy().tolist() == [[[4.5, 27.0, 2.0]]]
+    assert flip_horizontal(*rest, keypoints, empty_labels())[3].numpy().tolist() == [[[27.0, 4.5, 2.0]]]
+    assert flip_vertical(*rest, keypoints, empty_labels())[3].numpy().tolist() == [[[3.0, 15.5, 2.0]]]
+    assert quarter_turn(*rest, keypoints, empty_labels())[3].numpy().tolist() == [[[4.5, 27.0, 2.0]]]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_without_keypoints_masks_and_labels_the_rest_moves_alike(side):
     image, boxes, masks, keypoints, semantic = sample()
     config, seed = AugmentConfig(1.0, 0.5, True), tf.constant([1, 2], tf.int64)
     expected = turn(image, boxes, masks, keypoints, semantic, SIDES, config, seed)
-    nothing, sides = (tf.zeros([3, 0, 3]), no_labels()), tf.zeros([3, 0], tf.int32)
+    nothing, sides = (tf.zeros([3, 0, 3]), empty_labels()), tf.zeros([3, 0], tf.int32)
     moved = turn(image, boxes, masks[:, :side, :side], *nothing, sides, config, seed)
     assert_equal(moved[:2], expected[:2])
     assert moved[2].shape == (3, side, side) and moved[3].shape == (3, 0, 3) and moved[4].shape == (0, 0)

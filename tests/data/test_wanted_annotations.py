@@ -9,7 +9,7 @@ from made_up import FACE, SQUARE, annotation
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, ResizeConfig
-from mrcnn_tf.data.keypoints import images_to_train_on
+from mrcnn_tf.data.order import select_training_images
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.datasets import read_coco
 from mrcnn_tf.datasets.read_coco import load_index
@@ -115,7 +115,7 @@ def test_images_without_keypoints_are_not_chosen_by_their_number(faces):
     with pytest.raises(UserError, match=sentence):
         coco_dataset(config, training=True)
     config.min_keypoints = 0
-    assert images_to_train_on(load_index(config), config).tolist() == [0]
+    assert select_training_images(load_index(config), config).tolist() == [0]
 
 
 def test_each_choice_has_its_own_cached_index(faces, monkeypatch):
@@ -165,5 +165,5 @@ def test_others_need_no_labelled_keypoints(faces):
     faces.add_image(1)
     faces.annotations = [annotation(1, keypoints=[0] * 9)]
     for config in (faces.config(keypoints=False), faces.config(categories=[Category(7, "face")])):
-        assert images_to_train_on(load_index(config), config).tolist() == [0]
+        assert select_training_images(load_index(config), config).tolist() == [0]
     assert len(coco_dataset(faces.config(keypoints=True), training=False)) == 1
