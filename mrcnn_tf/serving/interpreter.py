@@ -1,4 +1,11 @@
-"""The LiteRT interpreter with a file of ours in it. Imports no TensorFlow: a measured process holds nothing else."""
+"""The LiteRT interpreter with a file of ours in it, and the metadata that the file carries.
+
+Imports no TensorFlow, so that a process whose memory is measured holds nothing else.
+
+The metadata are a zip archive behind the flatbuffer, as TFLite's own metadata keeps its files. The flatbuffer's reader
+stops before the archive and a zip's reader starts at its end, so both read one file: `unzip model.tflite` gives
+labels.txt and mrcnn_tf.json.
+"""
 
 import io
 import json
@@ -8,31 +15,29 @@ import zlib
 
 from mrcnn_tf.common.errors import UserError
 
-# The facts that travel inside a .tflite file: a zip archive at its end, as TFLite's own metadata keeps its files.
-#
-# The flatbuffer's reader stops before the archive and a zip's reader starts at its end, so both read one file: `unzip
-# model.tflite` gives labels.txt and mrcnn_tf.json.
-#
-
-LABELS, FACTS = "labels.txt", "mrcnn_tf.json"
+CLASS_NAMES_FILE, DOCUMENT_FILE = "labels.txt", "mrcnn_tf.json"  # in the archive
 IDENTIFIER = b"TFL3"  # bytes 4 to 7 of every TFLite flatbuffer
-EXPORT = "mrcnn-tf export tflite"
+EXPORT_COMMAND = "mrcnn-tf export tflite"
+SIGNATURE = "serving_default"
+INPUTS = {"image", "image_size"}
+SPLIT_PARTS = ("backbone", "heads")
 
 
-def append_metadata(flatbuffer, document, labels):
-    """The content of a .tflite file: the converter's flatbuffer and behind it the facts. The same bytes each time.
+def append_metadata(flatbuffer, document, class_names):
+    """The content of a .tflite file: the converter's flatbuffer and behind it the archive. The same bytes each time.
 
     Args:
         flatbuffer: bytes.
-        document: the content of mrcnn_tf.json, a dictionary of plain JSON (see `export.assets.labels_document`).
-        labels: the content of labels.txt, line n the name of class n.
+        document: the content of mrcnn_tf.json, a dictionary of plain JSON (`export_labels.labels_document`).
+        class_names: the content of labels.txt (`export_labels.labels_text`).
 
     Returns:
         bytes.
     """
     file = io.BytesIO(flatbuffer)
+    texts = {CLASS_NAMES_FILE: class_names, DOCUMENT_FILE: json.dumps(document, indent=1, ensure_ascii=False) + "\n"}
     with zipfile.ZipFile(file, "a") as archive:
-        for name, text in ((LABELS, labels), (FACTS, json.dumps(document, indent=1, ensure_ascii=False) + "\n")):
+        for name, text in texts.items():
             archive.writestr(zipfile.ZipInfo(name), text)  # without a time of its own, and not compressed
     return file.getvalue()
 
@@ -41,40 +46,35 @@ def read_metadata(path):
     """The dictionary that `with_metadata` stored in a .tflite file.
 
     Raises:
-        UserError: not a TFLite file, one that was cut off, or one that has no such facts.
+        UserError: not a TFLite file, one that was cut off, or one that has no such archive.
     """
     try:
         with open(path, "rb") as file:
             if file.read(8)[4:] != IDENTIFIER:
-                raise UserError(f"{path} isn't a TFLite file: give one that {EXPORT} wrote.")
-            content = _stored(file)
+                raise UserError(f"{path} isn't a TFLite file: give one that {EXPORT_COMMAND} wrote.")
+            content = _read_document(file)
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}): give a file that {EXPORT} wrote.") from error
+        raise UserError(f"{path} can't be read ({error.strerror}): give a file that {EXPORT_COMMAND} wrote.") from error
     try:
         document = json.loads(content or b"null")
     except ValueError:
         document = None
     if not isinstance(document, dict):
         raise UserError(
-            f"{path} doesn't end in the labels that {EXPORT} adds: it was cut off or made by something else, so copy "
-            "or export it anew."
+            f"{path} doesn't end in the labels that {EXPORT_COMMAND} adds: it was cut off or made by something else, "
+            "so copy or export it anew."
         )
     return document
 
 
-def _stored(file):
+def _read_document(file):
     """The bytes of mrcnn_tf.json; None if the file doesn't end in a whole archive with it."""
     try:
         with zipfile.ZipFile(file) as archive:
-            return archive.read(FACTS)
+            return archive.read(DOCUMENT_FILE)
     # RuntimeError: encrypted, or of a kind that zipfile doesn't know. The others are what it makes of random bytes.
     except (zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, ValueError, EOFError):
         return None
-
-
-SIGNATURE = "serving_default"
-INPUTS = {"image", "image_size"}
-PARTS = ("backbone", "heads")
 
 
 class SplitRunner:
@@ -98,16 +98,16 @@ def load_detector(path, part, threads, xnnpack):
     """The function from image and image_size to detections that a file holds, or that it and its other half hold.
 
     Args:
-        path, threads, xnnpack: as in `signature_runner`.
+        path, threads, xnnpack: as in `load_signature`.
         part: which half the file is, "backbone" or "heads"; None for a whole model.
 
     Raises:
-        UserError: as `signature_runner`, and where the other half isn't beside the file.
+        UserError: as `load_signature`, and where the other half isn't beside the file.
     """
     if part is None:
         return load_signature(path, threads, xnnpack)
     name = pathlib.Path(path).name.removesuffix(f".{part}.tflite")
-    files = [pathlib.Path(path).with_name(f"{name}.{half}.tflite") for half in PARTS]
+    files = [pathlib.Path(path).with_name(f"{name}.{half}.tflite") for half in SPLIT_PARTS]
     for file in files:
         if not file.is_file():
             raise UserError(f"{path} is one half of a model: put the other, {file.name}, beside it.")
@@ -139,5 +139,5 @@ def load_signature(path, threads, xnnpack):
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"The TFLite interpreter can't load {path} ({reason}): export or copy it anew.") from error
     if not INPUTS & set(interpreter.get_signature_list().get(SIGNATURE, {}).get("inputs", ())):
-        raise UserError(f"{path} has no signature for detection in an image: give a file that {EXPORT} wrote.")
+        raise UserError(f"{path} has no signature for detection in an image: give a file that {EXPORT_COMMAND} wrote.")
     return interpreter.get_signature_runner(SIGNATURE)

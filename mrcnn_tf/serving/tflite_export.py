@@ -1,4 +1,8 @@
-"""TFLite: a model as one file, or two, of builtin operations, with fixed shapes."""
+"""TFLite: a model as one file, or two, of builtin operations, with fixed shapes.
+
+After the export itself: which operations of the network compute in bytes (`quantize_network`), and the images on which
+an int8 export finds its scales (`make_calibration_inputs`).
+"""
 
 import dataclasses
 import itertools
@@ -12,106 +16,12 @@ import tensorflow as tf
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.datasets.image_files import read_image
-from mrcnn_tf.serving.export_check import BY_QUANTIZATION, Differences, check_detections
+from mrcnn_tf.serving.export_check import TOLERANCES_BY_QUANTIZATION, Differences, check_detections
 from mrcnn_tf.serving.export_labels import labels_document, labels_text
 from mrcnn_tf.serving.export_setup import check_image_files, fixed_input_size, inference_copy
 from mrcnn_tf.serving.interpreter import append_metadata
-from mrcnn_tf.serving.tflite_graph import backbone_graph, check_convertible, heads_graph, save_graph, whole_graph
+from mrcnn_tf.serving.tflite_graph import backbone_graph, check_convertible, detector_graph, heads_graph, save_graph
 from mrcnn_tf.serving.tflite_model import TFLiteModel
-
-# Bytes instead of floats in the convolutions of a TFLite model.
-#
-
-# The network proper, by the scopes of its operations. What turns its outputs into boxes and masks stays float32: one
-# scale for coordinates and scores, or for small and large boxes, would leave few of either.
-TRUNK = r"(^|/|;)(backbone|fpn)(_\d+)?/"
-HEADS = r"(^|/|;)(res5|box_head|mask_head|keypoint_head|head|semantic_head(_\d+)?/p\d_conv\d)(_\d+)?/"
-# The layer that sees the image, of whose dark parts bytes would leave too little, and the layers that mixed precision
-# keeps in float32 too: boxes are ranked by the scores, and moved by the deltas.
-FLOAT = r"(stem|class_logits|box_deltas|objectness_logits|anchor_deltas)(_\d+)?/"
-PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE")
-# Between the products, so that bytes needn't become floats on the way from one to the next. Not group norm's, whose
-# statistics are sums of thousands of squares.
-TRUNK_WITHOUT_NORMS = rf"^(?!.*/norm(_\d+)?/).*{TRUNK}"
-BETWEEN = ("ADD", "MUL", "PAD", "MAX_POOL_2D", "RELU", "RESIZE_NEAREST_NEIGHBOR", "RESHAPE")
-SUBSAMPLED = r"(^|/|;)fpn(_\d+)?/strided_slice"  # P6; elsewhere slices are of sizes
-RECIPE = [
-    *((rf"^(?!.*{FLOAT}).*({TRUNK}|{HEADS})", name) for name in PRODUCTS),
-    *((TRUNK_WITHOUT_NORMS, name) for name in BETWEEN),
-    (SUBSAMPLED, "STRIDED_SLICE"),
-]
-
-
-def quantize_network(model, kind, samples=None):
-    """The bytes of a float32 .tflite with its network quantised.
-
-    Args:
-        model: bytes.
-        kind: "dynamic" (weights only, inputs as they come) or "int8".
-        samples: for int8, inputs by name.
-
-    Raises:
-        UserError: ai-edge-quantizer isn't installed.
-    """
-    try:
-        from ai_edge_quantizer import calibrator, quantizer
-        from ai_edge_quantizer.qtyping import TFLOperationName
-    except ImportError as error:
-        raise UserError("Quantising needs ai-edge-quantizer: pip install 'mrcnn-tf[edge]'.") from error
-    work = quantizer.Quantizer(model)
-    if kind == "dynamic":
-        for scope, name in RECIPE[: len(PRODUCTS)]:
-            work.add_dynamic_config(scope, TFLOperationName(name), num_bits=8)
-        return bytes(work.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
-    for scope, name in RECIPE:
-        work.add_static_config(scope, TFLOperationName(name), activation_num_bits=8, weight_num_bits=8)
-    # The other mode reads all tensors after a run, those inside a loop too, which are gone by then.
-    mode = calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED
-    result = work.calibrate({"serving_default": samples}, mode=mode)
-    return bytes(work.quantize(result, enable_progress_bar=False, enable_progress_report=False).quantized_model)
-
-
-# The images on which an int8 export finds its scales.
-#
-
-MAX_CALIBRATION_IMAGES = 100  # more move the scales little, and each costs a run in float32
-
-
-def make_calibration_inputs(model, images, size):
-    """What the exported graph will be given, of the first hundred images.
-
-    Args:
-        model: a `MaskRCNN`.
-        images: batches of `coco_dataset`, whose images are resized and padded already, or uint8 arrays [H, W, 3].
-        size: (height, width) of the input, pixels.
-
-    Returns:
-        A list of {"image": uint8 [1, H, W, 3], "image_size": int32 [1, 2]}.
-
-    Raises:
-        UserError: there are none, or something else than images.
-    """
-    found = list(itertools.islice(_pixels(images), MAX_CALIBRATION_IMAGES))
-    if not found:
-        raise UserError("There is not one calibration image: give some of those that the model was trained on.")
-    inputs = [model.preprocess.letterbox(tf.constant(image), *size) for image in found]
-    return [
-        {"image": np.round(one["image"]).astype(np.uint8), "image_size": np.asarray(one["image_size"])}
-        for one in inputs
-    ]
-
-
-def _pixels(images):
-    """Each image without its padding."""
-    for item in images:
-        if isinstance(item, dict):
-            for image, (height, width) in zip(np.asarray(item["image"]), np.asarray(item["image_size"]), strict=True):
-                yield np.round(image[:height, :width]).astype(np.uint8)
-        elif getattr(item, "dtype", None) == np.uint8 and np.ndim(item) == 3:
-            yield np.asarray(item)
-        else:
-            raise UserError("Calibration takes a dataset of coco_dataset or uint8 images [height, width, 3].")
-
 
 QUANTIZATIONS = ("float32", "float16", "dynamic", "int8")
 
@@ -164,7 +74,7 @@ def export_tflite(
         max_detections, score_threshold: in place of the model's own.
         split: write NAME.backbone.tflite (image -> maps and the RPN's scores, convolutions only) and NAME.heads.tflite
             (all the rest), for delegates that refuse the rest.
-        check_images: image files on which the export must find what the model finds, or, with bytes, on which the
+        check_images: image files on which the export must detect what the model detects, or, with bytes, on which the
             differences are told; by default three of the demo's.
 
     Returns:
@@ -173,7 +83,7 @@ def export_tflite(
     Raises:
         UserError: another ending or quantisation, a size that the model can't have, no calibration images, an RoI
             layer of run-time shapes, nothing to split, ai-edge-litert or ai-edge-quantizer missing, an unreadable check
-            image, or an export that finds something else than the model.
+            image, or an export that detects something else than the model.
     """
     path = pathlib.Path(path)
     if path.suffix != ".tflite":
@@ -188,35 +98,35 @@ def export_tflite(
         raise UserError("int8 needs images to find its scales on: give calibration images, such as the training's.")
     model = inference_copy(model, "float32", max_detections, score_threshold)
     samples = make_calibration_inputs(model, calibration, size) if quantize == "int8" else None
-    labels = labels_text(model)
-    facts = labels_document(model, {"input_size": list(size), "quantization": quantize})
+    labels = labels_document(model, {"input_size": list(size), "quantization": quantize})
     with tempfile.TemporaryDirectory() as folder, check_image_files(check_images) as paths:
         images, files = [read_image(image) for image in paths], []
-        for part, graph, inputs in _parts(model, size, samples, split):
-            made = _converted(graph, quantize, inputs)
-            name = f"{path.stem}.{part}.tflite" if part else path.name
-            files.append(pathlib.Path(folder, name))
-            files[-1].write_bytes(append_metadata(made, facts | ({"part": part} if part else {}), labels))
+        for part, graph, inputs in _graphs(model, size, samples, split):
+            flatbuffer = _convert(graph, quantize, inputs)
+            document = labels | ({"part": part} if part else {})
+            files.append(pathlib.Path(folder, f"{path.stem}.{part}.tflite" if part else path.name))
+            files[-1].write_bytes(append_metadata(flatbuffer, document, labels_text(model)))
         differences = _compare(model, files[0], images, quantize)
-        return TFLiteReport([_placed(file, path.parent) for file in files], size, quantize, differences)
+        placed = [_place(file, path.parent) for file in files]
+    return TFLiteReport(placed, size, quantize, differences)
 
 
-def _parts(model, size, samples, split):
+def _graphs(model, size, samples, split):
     """(part, `Graph`, its calibration samples) of each file; the part of a whole model is None."""
     if not split:
-        yield None, whole_graph(model, size), samples
+        yield None, detector_graph(model, size), samples
         return
     backbone = backbone_graph(model, size)
     yield "backbone", backbone, samples
     if samples is not None:
+        maps_of_samples = backbone.run_on(samples)
         samples = [
-            maps | {"image_size": sample["image_size"]}
-            for maps, sample in zip(backbone.run_on(samples), samples, strict=True)
+            maps | {"image_size": sample["image_size"]} for maps, sample in zip(maps_of_samples, samples, strict=True)
         ]
     yield "heads", heads_graph(model, backbone), samples
 
 
-def _converted(graph, quantize, samples):
+def _convert(graph, quantize, samples):
     """The bytes of a .tflite of a `Graph`."""
     with tempfile.TemporaryDirectory() as folder:
         save_graph(graph, folder)
@@ -225,23 +135,112 @@ def _converted(graph, quantize, samples):
         if quantize == "float16":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
-        made = converter.convert()
-    return quantize_network(made, quantize, samples) if quantize in ("dynamic", "int8") else made
+        flatbuffer = converter.convert()
+    return quantize_network(flatbuffer, quantize, samples) if quantize in ("dynamic", "int8") else flatbuffer
 
 
 def _compare(model, file, images, quantize):
     """`Differences` of a written model from the Keras model on the same pixels."""
-    runtime, limits = TFLiteModel(file), model.config.detections
+    runtime = TFLiteModel(file)
     reference, exported = [], []
     for sample in make_calibration_inputs(model, images, runtime.input_size):
         batch = sample | {"image": np.float32(sample["image"]), "original_size": sample["image_size"]}
         reference += model.detect_batch(batch)
         exported += runtime.detect_batch(batch)
-    return check_detections(reference, exported, BY_QUANTIZATION[quantize], limits)
+    return check_detections(reference, exported, TOLERANCES_BY_QUANTIZATION[quantize], model.config.detections)
 
 
-def _placed(file, folder):
-    """Moves a finished file to a folder, whole or not at all."""
+def _place(file, folder):
+    """Copies a finished file to a folder, whole or not at all."""
     with atomic_write(folder / file.name) as temporary:
         shutil.copyfile(file, temporary)
     return folder / file.name
+
+
+# What computes in bytes: the network proper, by the scopes of its operations. What turns its outputs into boxes and
+# masks stays float32: one scale for coordinates and scores, or for small and large boxes, would leave few of either.
+TRUNK = r"(^|/|;)(backbone|fpn)(_\d+)?/"
+HEADS = r"(^|/|;)(res5|box_head|mask_head|keypoint_head|head|semantic_head(_\d+)?/p\d_conv\d)(_\d+)?/"
+# The layer that sees the image, of whose dark parts bytes would leave too little, and the layers that mixed precision
+# keeps in float32 too: boxes are ranked by the scores, and moved by the deltas.
+FLOAT_LAYERS = r"(stem|class_logits|box_deltas|objectness_logits|anchor_deltas)(_\d+)?/"
+PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE")
+# Between the products, so that bytes needn't become floats on the way from one to the next. Not group norm's, whose
+# statistics are sums of thousands of squares.
+TRUNK_WITHOUT_NORMS = rf"^(?!.*/norm(_\d+)?/).*{TRUNK}"
+BETWEEN_PRODUCTS = ("ADD", "MUL", "PAD", "MAX_POOL_2D", "RELU", "RESIZE_NEAREST_NEIGHBOR", "RESHAPE")
+SUBSAMPLED = r"(^|/|;)fpn(_\d+)?/strided_slice"  # P6; elsewhere slices are of sizes
+PRODUCT_RECIPE = [(rf"^(?!.*{FLOAT_LAYERS}).*({TRUNK}|{HEADS})", operation) for operation in PRODUCTS]
+INT8_RECIPE = [
+    *PRODUCT_RECIPE,
+    *((TRUNK_WITHOUT_NORMS, operation) for operation in BETWEEN_PRODUCTS),
+    (SUBSAMPLED, "STRIDED_SLICE"),
+]
+
+
+def quantize_network(flatbuffer, kind, samples=None):
+    """The bytes of a .tflite with its network quantised.
+
+    Args:
+        flatbuffer: bytes of a float32 .tflite.
+        kind: "dynamic" (weights only, inputs as they come) or "int8".
+        samples: for int8, inputs by name.
+
+    Raises:
+        UserError: ai-edge-quantizer isn't installed.
+    """
+    try:
+        from ai_edge_quantizer import calibrator, quantizer
+        from ai_edge_quantizer.qtyping import TFLOperationName
+    except ImportError as error:
+        raise UserError("Quantising needs ai-edge-quantizer: pip install 'mrcnn-tf[edge]'.") from error
+    work, calibration = quantizer.Quantizer(flatbuffer), None
+    if kind == "dynamic":
+        for scope, operation in PRODUCT_RECIPE:
+            work.add_dynamic_config(scope, TFLOperationName(operation), num_bits=8)
+    else:
+        for scope, operation in INT8_RECIPE:
+            work.add_static_config(scope, TFLOperationName(operation), activation_num_bits=8, weight_num_bits=8)
+        # The other mode reads all tensors after a run, those inside a loop too, which are gone by then.
+        mode = calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED
+        calibration = work.calibrate({"serving_default": samples}, mode=mode)
+    return bytes(work.quantize(calibration, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+
+
+MAX_CALIBRATION_IMAGES = 100  # more move the scales little, and each costs a run in float32
+
+
+def make_calibration_inputs(model, images, size):
+    """What the exported graph will be given, of the first hundred images.
+
+    Args:
+        model: a `MaskRCNN`.
+        images: batches of `coco_dataset`, whose images are resized and padded already, or uint8 arrays [H, W, 3].
+        size: (height, width) of the input, pixels.
+
+    Returns:
+        A list of {"image": uint8 [1, H, W, 3], "image_size": int32 [1, 2]}.
+
+    Raises:
+        UserError: there are none, or something else than images.
+    """
+    samples = []
+    for image in itertools.islice(_unpadded_images(images), MAX_CALIBRATION_IMAGES):
+        inputs = model.preprocess.letterbox(tf.constant(image), *size)
+        pixels = np.round(inputs["image"]).astype(np.uint8)
+        samples.append({"image": pixels, "image_size": np.asarray(inputs["image_size"])})
+    if not samples:
+        raise UserError("There is not one calibration image: give some of those that the model was trained on.")
+    return samples
+
+
+def _unpadded_images(images):
+    """Each image, uint8 [H, W, 3], without its padding."""
+    for item in images:
+        if isinstance(item, dict):
+            for image, (height, width) in zip(np.asarray(item["image"]), np.asarray(item["image_size"]), strict=True):
+                yield np.round(image[:height, :width]).astype(np.uint8)
+        elif getattr(item, "dtype", None) == np.uint8 and np.ndim(item) == 3:
+            yield np.asarray(item)
+        else:
+            raise UserError("Calibration takes a dataset of coco_dataset or uint8 images [height, width, 3].")

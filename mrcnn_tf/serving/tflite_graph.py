@@ -14,7 +14,7 @@ from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.native.library import static_shapes
 from mrcnn_tf.ops.panoptic_maps import STRIDE
 
-STRIP = 16  # rows of logits that are enlarged at a time: the classes of all pixels at once would take hundreds of MB
+STRIP_HEIGHT = 16  # rows of logits enlarged at a time: the classes of all pixels at once would take hundreds of MB
 
 
 @dataclasses.dataclass
@@ -37,18 +37,18 @@ class Graph:
         return {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in self.inputs.items()}
 
     def run_on(self, samples):
-        """What it gives on each of the samples, dictionaries of numpy arrays."""
+        """The outputs for each of the samples; both are dictionaries of numpy arrays."""
         run = tf.function(self.function, autograph=False)
-        found = [run(**{name: tf.constant(sample[name]) for name in self.inputs}) for sample in samples]
-        return [{name: np.asarray(value) for name, value in outputs.items()} for outputs in found]
+        outputs_of_samples = [run(**{name: tf.constant(sample[name]) for name in self.inputs}) for sample in samples]
+        return [{name: np.asarray(value) for name, value in outputs.items()} for outputs in outputs_of_samples]
 
 
-def whole_graph(model, size):
+def detector_graph(model, size):
     """`Graph` of a whole model on images of `size` = (height, width)."""
 
     def detect(image, image_size):
         inputs = {"image": tf.cast(image, tf.float32), "image_size": image_size, "original_size": image_size}
-        return _given(model(inputs, training=False))
+        return _replace_semantic_logits(model(inputs, training=False))
 
     return Graph(detect, _image_specs(size))
 
@@ -56,7 +56,7 @@ def whole_graph(model, size):
 def backbone_graph(model, size):
     """`Graph` from an image to maps `map0`, `map1`, ... [1, H_l, W_l * C] and the RPN's `logits0`, `deltas0`, ..."""
 
-    def look(image, image_size):
+    def extract(image, image_size):
         inputs = {"image": tf.cast(image, tf.float32), "image_size": image_size}
         features, logits, deltas = model.features_and_scores(inputs, model.compute_padded_size(inputs))
         # Each row of cells in a row: a map that the RPN reads as bytes would itself be given out as bytes.
@@ -64,7 +64,7 @@ def backbone_graph(model, size):
         outputs |= {f"logits{level}": values for level, values in enumerate(logits)}
         return outputs | {f"deltas{level}": values for level, values in enumerate(deltas)}
 
-    return Graph(look, _image_specs(size))
+    return Graph(extract, _image_specs(size))
 
 
 def heads_graph(model, backbone):
@@ -77,7 +77,7 @@ def heads_graph(model, backbone):
         maps, *scores = ([values[f"{kind}{level}"] for level in range(levels)] for kind in ("map", "logits", "deltas"))
         maps = [tf.reshape(m, [1, m.shape[1], -1, model.channels]) for m in maps]
         inputs = {"image_size": image_size, "original_size": image_size}
-        return _given(model.detections_in(maps, *scores, inputs, model.compute_padded_size(inputs)))
+        return _replace_semantic_logits(model.detections_in(maps, *scores, inputs, model.compute_padded_size(inputs)))
 
     return Graph(detect, shapes | {"image_size": backbone.inputs["image_size"]})
 
@@ -95,8 +95,8 @@ def check_convertible(model):
         )
 
 
-def _given(outputs):
-    """What a file gives of the outputs of `MaskRCNN.call`: a map of classes in place of a semantic head's logits."""
+def _replace_semantic_logits(outputs):
+    """The outputs of `MaskRCNN.call` with a map of classes in place of a semantic head's logits."""
     if "semantic_logits" in outputs:
         outputs["semantic"] = letterboxed_map(outputs.pop("semantic_logits"), outputs.pop("semantic_size"))
     return outputs
@@ -105,7 +105,7 @@ def _given(outputs):
 def letterboxed_map(logits, image_size):
     """The class of each pixel of a letterboxed input: uint8 [1, H, W], 255 beyond the picture.
 
-    As `ops.semantic.semantic_map` with the picture's own size, of shapes and steps that are fixed.
+    As `ops.panoptic_maps.semantic_map` with the picture's own size, of shapes and steps that are fixed.
 
     Args:
         logits: float32 [1, h, w, S + 1] at stride 4 of the input.
@@ -113,11 +113,11 @@ def letterboxed_map(logits, image_size):
     """
     height, width = logits.shape[1:3]
     strips = []
-    for top in range(0, height, STRIP):
+    for top in range(0, height, STRIP_HEIGHT):
         # A cell more on either side, where there is one: bilinear interpolation looks at neighbours.
-        first, last = max(top - 1, 0), min(top + STRIP + 1, height)
+        first, last = max(top - 1, 0), min(top + STRIP_HEIGHT + 1, height)
         enlarged = tf.image.resize(logits[:, first:last], [STRIDE * (last - first), STRIDE * width])
-        rows = min(STRIP, height - top) * STRIDE
+        rows = min(STRIP_HEIGHT, height - top) * STRIDE
         begin = STRIDE * (top - first)
         strips.append(tf.argmax(enlarged[:, begin : begin + rows], axis=-1, output_type=tf.int32))
     picture = padding.valid_mask(image_size, STRIDE * height, STRIDE * width)[..., 0]

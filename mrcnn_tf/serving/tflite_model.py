@@ -32,7 +32,7 @@ class TFLiteModel:
         stuff: list of S, likewise; [] without a semantic head.
         input_size: (height, width) of the input, pixels.
         resize: the `ResizeConfig` with which `coco_dataset` gives images that fit, as large as they can be.
-        document: the facts in the file, a dictionary (see `export.assets.labels_document`).
+        document: the metadata in the file, a dictionary (`export_labels.labels_document`).
         box_head, mask_head, keypoint_head, semantic_head: bool, whether it gives boxes, masks, keypoints and a class
             for each pixel.
 
@@ -43,17 +43,16 @@ class TFLiteModel:
     def __init__(self, path, threads=None, xnnpack=True):
         self.document = read_metadata(path)
         try:
-            self._facts = read_labels(self.document)
+            self._labels = read_labels(self.document)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        threads = _cores() if threads is None else threads
+        threads = _core_count() if threads is None else threads
         self._runner = load_detector(path, self.document.get("part"), threads, xnnpack)
-        self.categories, self.stuff = self._facts.categories, self._facts.stuff
+        self.categories, self.stuff = self._labels.categories, self._labels.stuff
         self.input_size = tuple(self._runner.get_input_details()["image"]["shape"][1:3].tolist())
-        # An image that is longer the other way than the input comes too large: `detect_batch` makes it fit.
-        self.resize = dataclasses.replace(
-            self._facts.resize, min_size=min(self.input_size), max_size=max(self.input_size)
-        )
+        # A tall image for a wide input, or the other way round, comes out too large: `detect_batch` makes it fit.
+        sizes = {"min_size": min(self.input_size), "max_size": max(self.input_size)}
+        self.resize = dataclasses.replace(self._labels.resize, **sizes)
         outputs = self._runner.get_output_details()
         self.mask_head, self.keypoint_head = "masks" in outputs, "keypoints" in outputs
         self.box_head, self.semantic_head = "boxes" in outputs, "semantic" in outputs
@@ -67,20 +66,20 @@ class TFLiteModel:
         if not isinstance(images, (list, tuple)):
             return self.detect([images])[0]
         checked = (check_pixels(image, position) for position, image in enumerate(images))
-        return [self._run(self._fitted(image), image.shape[:2]) for image in checked]
+        return [self._run(self._resize_to_fit(image), image.shape[:2]) for image in checked]
 
     def detect_batch(self, batch):
         """A list of `Detections`, one for each image of a batch of `coco_dataset`, whatever its `resize`."""
-        found = []
+        detections = []
         originals = np.asarray(batch["original_size"]).tolist()
-        for image, size, original in zip(batch["image"], batch["image_size"], originals, strict=True):
+        for image, size, original_size in zip(batch["image"], batch["image_size"], originals, strict=True):
             height, width = np.asarray(size).tolist()
             image = np.asarray(image)[:height, :width]
-            too_large = height > self.input_size[0] or width > self.input_size[1]
-            found.append(self._run(self._fitted(image) if too_large else image, original))
-        return found
+            is_too_large = height > self.input_size[0] or width > self.input_size[1]
+            detections.append(self._run(self._resize_to_fit(image) if is_too_large else image, original_size))
+        return detections
 
-    def _fitted(self, image):
+    def _resize_to_fit(self, image):
         """An image [H, W, 3] as large as fits the input, float32 [h, w, 3]."""
         rule = self.resize.rule
         return resize_image(image, fitted_size(*image.shape[:2], *self.input_size, rule), rule).numpy()
@@ -88,9 +87,9 @@ class TFLiteModel:
     def _run(self, image, original_size):
         """`Detections` of an image [h, w, 3] that fits the input, in pixels of the original's size."""
         height, width = image.shape[:2]
-        canvas = np.zeros((1, *self.input_size, 3), np.uint8)
-        canvas[0, :height, :width] = np.rint(image)
-        outputs = self._runner(image=canvas, image_size=np.array([[height, width]], np.int32))
+        padded = np.zeros((1, *self.input_size, 3), np.uint8)
+        padded[0, :height, :width] = np.rint(image)
+        outputs = self._runner(image=padded, image_size=np.array([[height, width]], np.int32))
         outputs = {name: value[0] for name, value in outputs.items()}
         # Each axis has its own ratio (as ops/image_space.py): rounding the resized size breaks the aspect by a little.
         ratio = np.asarray(original_size, np.float32)[::-1] / np.array([width, height], np.float32)
@@ -100,8 +99,8 @@ class TFLiteModel:
             outputs["keypoints"] = outputs["keypoints"] * np.append(ratio, np.float32(1))
         if self.semantic_head:
             outputs["semantic"] = resize_labels(outputs["semantic"][:height, :width], original_size)
-        return make_detections(outputs, self._facts, tuple(original_size))
+        return make_detections(outputs, self._labels, tuple(original_size))
 
 
-def _cores():
+def _core_count():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from serving.export.panoptic_model import panoptic_config
+from serving.panoptic_model import panoptic_config
 from tiny import tiny_batch
 
 import mrcnn_tf

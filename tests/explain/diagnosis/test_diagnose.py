@@ -9,10 +9,13 @@ import keras
 import numpy as np
 import pytest
 from rich.console import Console
+from serving.panoptic_model import panoptic_config
 from tiny import tiny_config
 
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.explain.diagnosis.checks import check_training
 from mrcnn_tf.explain.diagnosis.diagnose import diagnose
+from mrcnn_tf.explain.diagnosis.forward import find_non_finite
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
@@ -56,7 +59,7 @@ def test_with_ground_truth(trained, diagnosis):
     assert "of 2 annotated objects" in diagnosis.sentences[0]
     assert diagnosis.counts.detections == len(diagnosis.stages.detections) == 10
     text = printed(diagnosis.table())
-    assert all(one.fate in text for one in diagnosis.objects) and "36x30" in text
+    assert all(one.status in text for one in diagnosis.objects) and "36x30" in text
     assert str(diagnosis).splitlines() == diagnosis.sentences
     assert not check_training(trained)
 
@@ -106,7 +109,7 @@ def test_a_weight_that_is_not_a_number_is_named():
     weight.assign(values)
     diagnosis = diagnose(model, IMAGE, RECORDS)
     assert "res3_0/conv1/kernel holds NaN" in diagnosis.sentences[1]
-    assert diagnosis.stages.not_finite[0] == "the backbone's C3"
+    assert diagnosis.stages.non_finite[0] == "the backbone's C3"
 
 
 def test_numbers_that_overflow_are_traced_to_their_stage():
@@ -132,3 +135,26 @@ def test_a_new_classifier_on_trained_weights_is_recognised(trained):
     found = check_training(trained)
     bias.assign(values)
     assert len(found) == 1 and "The box head's classifier has its initial bias" in found[0]
+
+
+def test_instances_of_a_panoptic_model_are_diagnosed_and_its_segments_are_there():
+    model = MaskRCNN(panoptic_config(), seed=0)
+    diagnosis = diagnose(model, IMAGE, RECORDS)
+    assert len(diagnosis.objects) == 2 and "of 2 annotated objects" in diagnosis.sentences[0]
+    assert diagnosis.draw(heat=False).size > (500, 300)
+    assert diagnosis.stages.detections.panoptic.segment_map.shape == IMAGE.shape[:2]
+    assert diagnosis.stages.non_finite == []
+
+
+def test_numbers_of_the_semantic_head_that_are_not_finite_are_named():
+    fine = np.ones((1, 2, 2, 3), np.float32)
+    tensors = {"normalized": fine, "backbone_maps": [], "features": [fine], "rpn_logits": [fine], "rpn_deltas": [fine]}
+    tensors |= {"class_logits": fine, "box_deltas": fine, "outputs": {"masks": fine, "semantic_logits": fine * np.nan}}
+    assert find_non_finite(tensors, ["C4"]) == ["the semantic head's logits"]
+
+
+def test_a_semantic_head_by_itself_has_no_diagnosis():
+    model = MaskRCNN(panoptic_config(instances=False), seed=0)
+    message = r"semantic head alone .*model.box_head=null.*mrcnn-tf predict.*mrcnn-tf inspect"
+    with pytest.raises(UserError, match=message):
+        diagnose(model, IMAGE, RECORDS)

@@ -16,7 +16,7 @@ from tiny import tiny_config
 from mrcnn_tf import MaskRCNN
 from mrcnn_tf.datasets.image_files import read_image
 from mrcnn_tf.ops.native.library import load_custom_ops
-from mrcnn_tf.serving.served_graph import ServedGraph
+from mrcnn_tf.serving.served_graph import ServedGraph, prepare_images
 
 WITHOUT_US = """import runpy, sys
 sys.modules["mrcnn_tf"] = None
@@ -250,3 +250,36 @@ def test_a_fixed_canvas_compiled_and_not(model):
     np.testing.assert_allclose(answer["boxes"][:3], found["boxes"], atol=1e-3)
     np.testing.assert_allclose(answer["scores"][:3], found["scores"], atol=1e-5)
     assert_row_failed(answer, 3)
+
+
+def parse_numbers(text):
+    """The numbers in a text, one below the other; fails for what is no number."""
+    return {"numbers": tf.strings.to_number(tf.strings.split(text, ","))[:, None]}
+
+
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+def prepared(texts):
+    return prepare_images(texts, parse_numbers, {"numbers": tf.fill([1, 1], -1.0)})
+
+
+def test_images_that_fail_are_the_default_and_the_order_stays():
+    found = prepared(["1,2,3", "x", "4", "", "5,6"])
+    expected = [[1, 2, 3], [-1, 0, 0], [4, 0, 0], [-1, 0, 0], [5, 6, 0]]
+    np.testing.assert_array_equal(found["numbers"][..., 0], expected)
+    assert found["ok"].numpy().tolist() == [True, False, True, False, True]
+
+
+def test_all_images_may_fail():
+    found = prepared(["x", "y"])
+    assert found["numbers"].numpy().tolist() == [[[-1.0]], [[-1.0]]] and not found["ok"].numpy().any()
+
+
+def test_no_images_are_one_default():
+    found = prepared(tf.constant([], tf.string))
+    assert found["numbers"].shape == (1, 1, 1) and found["ok"].numpy().tolist() == [False]
+
+
+@pytest.mark.parametrize("count", (1, 7, 33))
+def test_any_number_of_images(count):
+    found = prepared([str(number) for number in range(count)])
+    assert found["numbers"].numpy().ravel().tolist() == list(range(count))

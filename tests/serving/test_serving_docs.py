@@ -19,7 +19,7 @@ from served_stand_in import LABELS, save_image
 
 from mrcnn_tf.ops.masks import paste_masks
 
-DOCUMENT = pathlib.Path(__file__).parents[3] / "docs" / "serving.md"
+DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "serving.md"
 RED = 153  # 0.6 of 255, the score of what the stand-in finds
 
 

@@ -1,4 +1,4 @@
-"""Outputs and facts of exported models become detections."""
+"""Outputs of exported models become detections."""
 
 import json
 
@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from served_stand_in import LABELS
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.export_labels import latest_version, read_labels
+from mrcnn_tf.serving.export_labels import read_labels
 from mrcnn_tf.serving.outputs import make_detections
 
 SIZE = (30, 40)
@@ -104,50 +104,3 @@ def test_run_lengths_of_another_image_are_refused(string):
     given = outputs(masks_rle_bytes=np.array([good, string, b""], object))
     with pytest.raises(UserError, match="run lengths"):
         make_detections(given, read_labels(LABELS), SIZE)
-
-
-def test_facts_follow_the_classes_not_the_ids(tmp_path):
-    turned = {**LABELS, "categories": LABELS["categories"][::-1]}
-    (tmp_path / "labels.json").write_text(json.dumps(turned))
-    facts = read_labels(tmp_path / "labels.json")
-    assert [category.name for category in facts.categories] == ["wide", "tall"]
-    assert facts.categories[1].keypoints == ["top", "foot"] and facts.categories[1].skeleton == [[1, 2]]
-    assert (facts.resize.min_size, facts.document) == (64, turned)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"categories": []}, "empty"),
-        ({"categories": [{"class": 2, "id": 1, "name": "a"}]}, "1, 2, 3"),
-        ({"categories": [{"id": 1, "name": "a"}]}, "class"),
-        ({"categories": "abc"}, "labels.json"),
-        ({"resize": {"min_size": 1, "largest": 2}}, "largest"),
-        ({"keypoint_offset": "right"}, "right"),
-        ({"mask_rule": "matterport"}, "matterport"),
-    ],
-)
-def test_facts_that_are_not_ours(tmp_path, changes, words):
-    (tmp_path / "labels.json").write_text(json.dumps({**LABELS, **changes}))
-    with pytest.raises(UserError, match=words):
-        read_labels(tmp_path / "labels.json")
-
-
-def test_facts_that_are_missing_or_no_json(tmp_path):
-    with pytest.raises(UserError, match="labels.json"):
-        read_labels(tmp_path / "labels.json")
-    (tmp_path / "labels.json").write_text("cat\ndog\n")
-    with pytest.raises(UserError, match="assets"):
-        read_labels(tmp_path / "labels.json")
-    with pytest.raises(UserError, match="no SavedModel"):
-        read_labels(tmp_path)
-
-
-def test_the_highest_version_counts(tmp_path):
-    for name in ("2", "10", "1a", "99"):
-        (tmp_path / name / "assets").mkdir(parents=True)
-        if name != "99":  # which is being written
-            (tmp_path / name / "saved_model.pb").touch()
-    assert latest_version(tmp_path).name == "10" == latest_version(tmp_path / "10").name
-    (tmp_path / "10" / "assets" / "labels.json").write_text(json.dumps(LABELS))
-    assert read_labels(tmp_path).document == LABELS

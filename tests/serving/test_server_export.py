@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from serving.export.panoptic_model import panoptic_config
+from serving.panoptic_model import panoptic_config
 from serving_process import serving, stub_command
 
 from mrcnn_tf.datasets.image_files import UnreadableImage, read_image

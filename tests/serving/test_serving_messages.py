@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from serving.runtimes import serving_process
+from serving import serving_process
 
 from mrcnn_tf.serving.export_check import SAVED_MODEL_TOLERANCES, check_detections
 from mrcnn_tf.serving.export_labels import read_labels

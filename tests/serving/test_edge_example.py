@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from serving.runtimes import tflite_stand_in as stand_in
+from serving import tflite_stand_in as stand_in
 
 pytest.importorskip("ai_edge_litert")
 
-EXAMPLE = pathlib.Path(__file__).parents[3] / "docs" / "edge_example.py"
+EXAMPLE = pathlib.Path(__file__).parents[2] / "docs" / "edge_example.py"
 BLOCKED = ("mrcnn_tf", "tensorflow", "keras", "pycocotools", "matplotlib", "cv2")
 LAUNCH = (
     "import runpy, sys\n"

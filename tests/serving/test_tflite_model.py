@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from serving.runtimes import tflite_stand_in as stand_in
+from serving import tflite_stand_in as stand_in
 
 from mrcnn_tf.cli.predict import predict_files
 from mrcnn_tf.common.errors import UserError

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from serving.export.panoptic_model import STUFF, panoptic_config
-from serving.export.plain_process import operations
+from serving.panoptic_model import STUFF, panoptic_config
+from serving.plain_process import operations
 
 from mrcnn_tf import MaskRCNN
 from mrcnn_tf.config.settings import PanopticConfig

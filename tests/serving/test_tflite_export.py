@@ -255,7 +255,7 @@ def test_the_second_half_has_the_semantic_head(exported):
     (maps,), heads = backbone.run_on(samples), tflite_graph.heads_graph(model, backbone)
     assert "semantic" not in maps and heads.traced.structured_outputs["semantic"].shape == (1, *size)
     (halves,) = heads.run_on([maps | samples[0]])
-    (whole,) = tflite_graph.whole_graph(model, size).run_on(samples)
+    (whole,) = tflite_graph.detector_graph(model, size).run_on(samples)
     assert set(halves) == set(whole) and (halves["semantic"] == whole["semantic"]).mean() >= 0.999
 
 
@@ -319,7 +319,7 @@ def test_halves_in_int8_are_calibrated_one_after_the_other(tmp_path, pictures):
     ids=["suffix", "quantisation", "uncalibrated", "empty", "size", "detections", "image"],
 )
 def test_options_that_are_refused(tiny_model, tmp_path, monkeypatch, options, sentence):
-    monkeypatch.setattr(tflite_export, "_converted", lambda *_: pytest.fail("It was refused after minutes only."))
+    monkeypatch.setattr(tflite_export, "_convert", lambda *_: pytest.fail("It was refused after minutes only."))
     options = {"input_size": 64} | options
     path = tmp_path / options.pop("path", "model.tflite")
     with pytest.raises(UserError, match=sentence) as raised:
@@ -349,7 +349,7 @@ def file_of_fpn(exported):
 
 def test_a_wrong_export_is_not_kept(file_of_fpn, tmp_path, pictures, monkeypatch):
     model, size, flatbuffer = file_of_fpn
-    monkeypatch.setattr(tflite_export, "_converted", lambda *_: flatbuffer)
+    monkeypatch.setattr(tflite_export, "_convert", lambda *_: flatbuffer)
     before = model.get_weights()
     changed = MaskRCNN(model.config)
     changed.set_weights([value * 1.05 if value.ndim > 1 else value for value in before])
@@ -362,7 +362,7 @@ def test_a_wrong_export_is_not_kept(file_of_fpn, tmp_path, pictures, monkeypatch
 
 def test_a_missing_quantiser_or_interpreter_is_named(file_of_fpn, tmp_path, monkeypatch):
     model, size, flatbuffer = file_of_fpn
-    monkeypatch.setattr(tflite_export, "_converted", lambda graph, kind, samples: quantize_network(flatbuffer, kind, samples))
+    monkeypatch.setattr(tflite_export, "_convert", lambda _, kind, samples: quantize_network(flatbuffer, kind, samples))
     for missing, sentence in (
         ("ai_edge_quantizer", r"^Quantising needs ai-edge-quantizer: pip install 'mrcnn-tf\[edge\]'\.$"),
         ("ai_edge_litert.interpreter", r"pip install 'mrcnn-tf\[edge\]'\.$"),
