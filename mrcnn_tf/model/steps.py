@@ -12,74 +12,97 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.ops.replicas import gathered, local_replicas
+from mrcnn_tf.common.errors import NonFiniteLoss, UserError
+from mrcnn_tf.ops.replicas import count_local_replicas, gather_over_replicas
 
-# Stopping at the first number that isn't one.
-#
-
-MARK = "Training stopped: "
+GRADIENT, SCALED_GRADIENT = "gradient", "scaled_gradient"  # what is checked beside the losses
+SUBJECTS = {GRADIENT: "the gradient", SCALED_GRADIENT: "the gradient, however small the loss scale,"}
 
 
-def check_finite(values, image_ids):
-    """The scalars `values` (a dictionary by name) unchanged; at run time an error that names those that aren't finite.
+class FiniteCheck:
+    """Stops a training step at the first number that isn't finite, and remembers which it was.
 
-    Whatever is computed from the result runs after the check, so a weight update never sees the bad number.
+    An error of the running graph says in words only where it comes from. So each check first notes in variables what
+    isn't finite, and `error` makes the exception of them afterwards.
 
     Args:
-        values: a dictionary of scalars.
-        image_ids: [B], what they were computed of; None where it can't be said.
-
-    Raises:
-        tf.errors.InvalidArgumentError: from the running graph, its message holding MARK, the names and the image ids
-        [B].
+        loss_names: the names of the losses.
+        strategy: each of its replicas has its own variables, of equal values.
     """
-    names, scalars = list(values), list(values.values())
-    bad = ~tf.math.is_finite(tf.stack([tf.cast(scalar, tf.float32) for scalar in scalars]))
-    named = tf.strings.reduce_join(tf.boolean_mask(tf.constant(names), bad), separator=", ")
-    where = ""
-    if image_ids is not None:
-        where = " for image ids " + tf.strings.reduce_join(tf.strings.as_string(image_ids), separator=", ")
-    message = tf.strings.join([MARK, named, " is not finite", where, "; the weights are those of the step before."])
-    check = tf.debugging.Assert(~tf.reduce_any(bad), [message])
-    with tf.control_dependencies([check]):
-        return {name: tf.identity(scalar) for name, scalar in values.items()}
+
+    def __init__(self, loss_names, strategy):
+        self.names, self.strategy = [*loss_names, *SUBJECTS], strategy
+        with strategy.scope():
+            self.bad = _replica_variable([len(self.names)], tf.bool, tf.VariableAggregation.ONLY_FIRST_REPLICA)
+            self.image_ids = _replica_variable([None], tf.int64, tf.VariableAggregation.ONLY_FIRST_REPLICA)
+
+    def check(self, values, image_ids=None):
+        """The scalars `values` unchanged; the running graph fails where one isn't finite.
+
+        Whatever is computed from the result runs after the check, so a weight update never sees the bad number.
+
+        Args:
+            values: a dictionary of scalars, losses by their names and GRADIENT or SCALED_GRADIENT.
+            image_ids: [B] of the images that they were computed of; None where it can't be said.
+
+        Raises:
+            tf.errors.InvalidArgumentError: from the running graph.
+        """
+        scalars = [tf.cast(values.get(name, 0.0), tf.float32) for name in self.names]
+        bad = ~tf.math.is_finite(tf.stack(scalars))
+        image_ids = tf.zeros([0], tf.int64) if image_ids is None else tf.cast(image_ids, tf.int64)
+        with tf.control_dependencies([self.bad.assign(bad), self.image_ids.assign(image_ids)]):
+            check = tf.debugging.Assert(~tf.reduce_any(bad), ["A loss or the gradient is not finite."])
+        with tf.control_dependencies([check]):
+            return {name: tf.identity(scalar) for name, scalar in values.items()}
+
+    def error(self):
+        """`NonFiniteLoss` if the last check failed, None otherwise; it is told once."""
+        bad, image_ids = (self.strategy.experimental_local_results(v)[0] for v in (self.bad, self.image_ids))
+        names = [SUBJECTS.get(name, name) for name, is_bad in zip(self.names, bad.numpy(), strict=True) if is_bad]
+        if not names:
+            return None
+        images = f" for image ids {', '.join(map(str, image_ids.numpy()))}" if len(image_ids.numpy()) else ""
+        bad.assign(tf.zeros_like(bad))
+        return NonFiniteLoss(
+            f"Training stopped: {', '.join(names)} is not finite{images}; the weights are those of the step before."
+        )
 
 
 def make_step_function(model, step):
     """A function of the data's iterator that runs `step(batch)` on each replica; it returns the first one's result."""
     run = _OnReplicas(model, step)
-    return _repeated(model, lambda iterator: run(next(iterator), spec=_spec(iterator)))
+    return _repeat_step(model, lambda iterator: run(next(iterator), spec=_element_spec(iterator)))
 
 
 def make_train_function(model):
-    """The same for training: `model.loss_gradients(batch)` in `model.accumulate` parts, then `model.update`.
+    """The same for training: `model.loss_gradients(batch)` of `model.accumulate` batches, then `model.update`.
 
     Returns:
-        A function of the iterator that takes as many batches from it as there are parts, and returns the logs.
+        A function of the iterator that takes as many batches from it and returns the logs.
     """
     if model.accumulate == 1:
-        step = _OnReplicas(model, model.train_step)
+        run = _OnReplicas(model, model.train_step)
 
-        def whole(iterator):
+        def step(iterator):
             batch, waited = _timed_next(iterator)
-            return step(batch, *_seconds(time.time(), waited), spec=_spec(iterator))
+            return run(batch, *_seconds(time.time(), waited), spec=_element_spec(iterator))
 
-        return _repeated(model, whole)
+        return _repeat_step(model, step)
 
-    store = _Accumulator(model)
-    clear, add, update = (_OnReplicas(model, part) for part in (store.clear, store.add, store.update))
+    accumulator = _Accumulator(model)
+    clear, add, update = (_OnReplicas(model, part) for part in (accumulator.clear, accumulator.add, accumulator.update))
 
-    def in_parts(iterator):
+    def accumulated_step(iterator):
         clear()
         total = 0.0
         for _ in range(model.accumulate):
             batch, waited = _timed_next(iterator)
             total += waited
-            add(batch, spec=_spec(iterator))
+            add(batch, spec=_element_spec(iterator))
         return update(*_seconds(time.time(), total))
 
-    return _repeated(model, in_parts)
+    return _repeat_step(model, accumulated_step)
 
 
 def make_detect_function(model):
@@ -88,7 +111,7 @@ def make_detect_function(model):
     The replicas of this process divide the images among themselves; other processes have no part in it.
     """
     strategy = model.distribute_strategy
-    replicas = local_replicas(strategy)
+    replicas = count_local_replicas(strategy)
 
     def detect(inputs):
         return model(inputs, training=False)
@@ -97,21 +120,21 @@ def make_detect_function(model):
         traced = tf.function(detect, reduce_retracing=True, autograph=False)
         return lambda inputs: {name: value.numpy() for name, value in traced(inputs).items()}
 
-    traced = tf.function(lambda part: strategy.run(detect, args=(part,)), reduce_retracing=True, autograph=False)
+    traced = tf.function(lambda share: strategy.run(detect, args=(share,)), reduce_retracing=True, autograph=False)
 
-    def function(inputs):
+    def detect_on_replicas(inputs):
         count = len(inputs["image"])
         rows = np.minimum(np.arange(-(-count // replicas) * replicas), count - 1).reshape(replicas, -1)
 
-        def part(context):
-            own = rows[context.replica_id_in_sync_group % replicas]
-            return {name: tf.gather(values, own) for name, values in inputs.items()}
+        def share_of(context):
+            own_rows = rows[context.replica_id_in_sync_group % replicas]
+            return {name: tf.gather(values, own_rows) for name, values in inputs.items()}
 
-        outputs = traced(strategy.experimental_distribute_values_from_function(part))
-        parts = {name: strategy.experimental_local_results(value) for name, value in outputs.items()}
-        return {name: np.concatenate(values)[:count] for name, values in parts.items()}
+        outputs = traced(strategy.experimental_distribute_values_from_function(share_of))
+        outputs = {name: strategy.experimental_local_results(value) for name, value in outputs.items()}
+        return {name: np.concatenate(values)[:count] for name, values in outputs.items()}
 
-    return function
+    return detect_on_replicas
 
 
 def prepare_optimizer(optimizer, strategy):
@@ -120,31 +143,32 @@ def prepare_optimizer(optimizer, strategy):
     Raises:
         UserError: for one that cannot work on several replicas.
     """
-    if strategy.num_replicas_in_sync == 1:
-        return
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if getattr(inner, "gradient_accumulation_steps", None):
+    on_several = strategy.num_replicas_in_sync > 1
+    if on_several and getattr(inner, "gradient_accumulation_steps", None):
         raise UserError(
             "An optimizer's gradient_accumulation_steps doesn't work on several devices: leave it out and "
             "give compile(..., accumulate=N)."
         )
-    if not hasattr(inner, "_all_reduce_sum_gradients"):
+    if hasattr(inner, "_all_reduce_sum_gradients"):
+        # On one device too: of each graph that holds Keras's own sum, TensorFlow keeps the gradient for good.
+        inner._all_reduce_sum_gradients = lambda pairs: pairs
+    elif on_several:
         raise UserError(
             f"Keras {keras.__version__} sums gradients in another way than this package knows: train on one device, or "
             "install a Keras that it was tested with (see the README)."
         )
-    inner._all_reduce_sum_gradients = lambda pairs: pairs
 
 
 class _Accumulator:
-    """Sums of the parts of a step on each replica: gradients, losses, and which images they were of."""
+    """Sums over the batches of a step on each replica: gradients, losses, and the number of images."""
 
     def __init__(self, model):
-        self.model = model
+        self.model, total = model, tf.VariableAggregation.SUM
         with model.distribute_strategy.scope():
-            self.gradients = [_local(weight.shape) for weight in model.trainable_weights]
-            self.losses = {name: _local([]) for name in model.loss_names}
-            self.images = _local([], tf.int32)
+            self.gradients = [_replica_variable(weight.shape, tf.float32, total) for weight in model.trainable_weights]
+            self.losses = {name: _replica_variable([], tf.float32, total) for name in model.loss_names}
+            self.images = _replica_variable([], tf.int32, total)
 
     def clear(self):
         for variable in (*self.gradients, *self.losses.values(), self.images):
@@ -152,7 +176,7 @@ class _Accumulator:
 
     def add(self, batch):
         losses, gradients = self.model.loss_gradients(batch)
-        losses = check_finite(losses, gathered(batch["image_id"]))
+        losses = self.model.finite_check.check(losses, gather_over_replicas(batch["image_id"]))
         for variable, gradient in zip(self.gradients, gradients, strict=True):
             variable.assign_add(gradient)
         for name, value in losses.items():
@@ -160,26 +184,27 @@ class _Accumulator:
         self.images.assign_add(tf.shape(batch["image_id"])[0])
 
     def update(self, now, waited):
-        parts = float(self.model.accumulate)
-        losses = {name: tf.convert_to_tensor(value) / parts for name, value in self.losses.items()}
-        gradients = [tf.convert_to_tensor(value) / parts for value in self.gradients]
+        batches = float(self.model.accumulate)
+        losses = {name: tf.convert_to_tensor(value) / batches for name, value in self.losses.items()}
+        gradients = [tf.convert_to_tensor(value) / batches for value in self.gradients]
         return self.model.update(losses, gradients, tf.convert_to_tensor(self.images), now, waited)
 
 
-def _local(shape, dtype=tf.float32):
-    """A variable of which each replica has its own."""
+def _replica_variable(shape, dtype, aggregation):
+    """A variable of zeros of which each replica has its own; a side of None may change, and is 0 at first."""
     return tf.Variable(
-        tf.zeros(shape, dtype),
+        tf.zeros([side or 0 for side in shape], dtype),
+        shape=shape,
         trainable=False,
         synchronization=tf.VariableSynchronization.ON_READ,
-        aggregation=tf.VariableAggregation.SUM,
+        aggregation=aggregation,
     )
 
 
 class _OnReplicas:
-    """A function that runs on every replica and returns what it gave on the first; all give the same.
+    """Runs a function on every replica and returns the first one's result; all give the same.
 
-    It is traced once for each kind of batch, whatever their sizes. The other arguments are float64 scalars.
+    It is traced once for each structure of a batch, whatever the sizes. The other arguments are float64 scalars.
     """
 
     def __init__(self, model, function):
@@ -189,12 +214,12 @@ class _OnReplicas:
     def __call__(self, *arguments, spec=None):
         if self.model.run_eagerly:
             return self._run(*arguments)
-        kind = tuple(tf.nest.flatten(spec))
-        if kind not in self.traced:
+        structure = tuple(tf.nest.flatten(spec))
+        if structure not in self.traced:
             scalars = [tf.TensorSpec([], tf.float64)] * (len(arguments) - 1)
             signature = [spec, *scalars] if spec is not None else None
-            self.traced[kind] = tf.function(self._run, signature, autograph=False, reduce_retracing=spec is None)
-        return self.traced[kind](*arguments)
+            self.traced[structure] = tf.function(self._run, signature, autograph=False, reduce_retracing=spec is None)
+        return self.traced[structure](*arguments)
 
     def _run(self, *arguments):
         strategy = self.model.distribute_strategy
@@ -213,17 +238,17 @@ def _seconds(*values):
     return [tf.constant(value, tf.float64) for value in values]
 
 
-def _spec(iterator):
-    """Of its elements; None for a Python generator, as `train_on_batch` has one."""
+def _element_spec(iterator):
+    """None for a Python generator, as `train_on_batch` has one."""
     return getattr(iterator, "element_spec", None)
 
 
-def _repeated(model, function):
-    """`function` as often as `steps_per_execution` says."""
+def _repeat_step(model, step):
+    """A function that runs `step` as often as `steps_per_execution` says and returns the last logs."""
 
-    def repeated(iterator):
+    def steps(iterator):
         for _ in range(model.steps_per_execution):
-            logs = function(iterator)
+            logs = step(iterator)
         return logs
 
-    return repeated
+    return steps
