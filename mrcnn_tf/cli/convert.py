@@ -154,7 +154,7 @@ def label_maps(
     If a number stands for a class and not for one object, use --names and --split-parts.
     """
     from mrcnn_tf.datasets.convert.dataset import read_names
-    from mrcnn_tf.datasets.convert.label_maps import read_label_maps
+    from mrcnn_tf.datasets.convert.label_map_folders import read_label_maps
 
     numbers = read_names(names, first=1)
     dataset = read_label_maps(source, images, numbers, class_name, class_divisor, ignore or (), split_parts, ending)
@@ -319,7 +319,7 @@ def coco_to_label_maps(
     as_json: AsJson = False,
 ):
     """A 16-bit PNG for each image, where of objects that overlap the smaller one is on top, and names.json."""
-    from mrcnn_tf.datasets.convert.label_maps import write_label_maps
+    from mrcnn_tf.datasets.convert.label_map_folders import write_label_maps
 
     _convert_coco(source, write_label_maps, out, as_json, class_divisor)
 
@@ -345,7 +345,7 @@ def _convert_coco(source, write, out, as_json, *arguments):
     coco = read_coco(source)
     write(coco, out, *arguments)
     problems = _report_problems(coco.problems, out, coco.source)
-    objects = sum(len(image.instances) for image in coco.images)
+    objects = sum(len(image.annotations) for image in coco.images)
     if as_json:
         figures = {"out": str(out), "images": len(coco.images), "objects": objects, "problems": problems}
         print(json.dumps(figures, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""COCO's json as the formats that are written from it need it: whole, with an image's annotations beside it."""
+"""COCO's json as the formats that are written from it need it, and the new folder that they are written to."""
 
 import contextlib
 import dataclasses
@@ -6,16 +6,18 @@ import os
 import pathlib
 import shutil
 
+import numpy as np
+
 from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
-from mrcnn_tf.datasets.convert.inputs import existing
+from mrcnn_tf.datasets.convert.inputs import existing_path
 
 
 @dataclasses.dataclass
-class Instance:
+class CocoAnnotation:
     """An annotation.
 
     Attributes:
@@ -34,13 +36,13 @@ class Instance:
 
 
 @dataclasses.dataclass
-class Image:
-    """An image and its instances: file_name as in the json, a relative path; width and height in pixels."""
+class CocoImage:
+    """An image and its annotations: file_name as in the json, a relative path; width and height in pixels."""
 
     file_name: str
     width: int
     height: int
-    instances: list[Instance] = dataclasses.field(default_factory=list)
+    annotations: list[CocoAnnotation] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -49,28 +51,32 @@ class CocoJson:
 
     Attributes:
         source: the file.
-        images: list of Image, in the file's order.
+        images: list of CocoImage, in the file's order.
         names: dict category id -> name, by id.
         problems: list of Problem, annotations that can't be used.
     """
 
     source: str
-    images: list[Image]
+    images: list[CocoImage]
     names: dict[int, str]
-    problems: list[Problem]
+    problems: list[Problem] = dataclasses.field(default_factory=list)
 
-    def leave_out(self, kind, message, record=None):
+    def leave_out(self, kind, message, record):
         """Notes something that a format can't hold."""
         self.problems.append(Problem(kind, record, self.source, message))
+
+    def leave_out_annotation(self, kind, number, what):
+        """Notes an annotation that a format can't hold; `what` goes on after its name."""
+        self.leave_out(kind, f"Annotation {number} in {self.source} {what}.", number)
 
     def drop_crowds(self):
         """Leaves crowds out and notes them, for formats that can't tell them from objects."""
         for image in self.images:
-            for instance in image.instances:
-                if instance.crowd:
+            for annotation in image.annotations:
+                if annotation.crowd:
                     what = "is a crowd, which the format can't tell, and was left out"
-                    self.leave_out("crowd", f"Annotation {instance.id} in {self.source} {what}.", instance.id)
-            image.instances = [instance for instance in image.instances if not instance.crowd]
+                    self.leave_out_annotation("crowd", annotation.id, what)
+            image.annotations = [annotation for annotation in image.annotations if not annotation.crowd]
 
 
 def read_coco(path):
@@ -80,59 +86,93 @@ def read_coco(path):
         UserError: the file is missing, packed or isn't COCO's, or an image lacks its size or has a file_name that isn't
             a path below the folder of images.
     """
-    path = existing(path, "a COCO json")
+    path = existing_path(path, "a COCO json")
     if not path.is_file():
         raise UserError(f"{path} is a folder: give the COCO json.")
-    found = {"images": [], "annotations": [], "categories": []}
-    for section, record in stream_arrays(path, tuple(found)):
-        found[section].append(record)
-    names = {category.id: category.name for category in parse_categories(found["categories"], path)}
+    sections = {"images": [], "annotations": [], "categories": []}
+    for section, record in stream_arrays(path, tuple(sections)):
+        sections[section].append(record)
+    names = {category.id: category.name for category in parse_categories(sections["categories"], path)}
     images = {}
-    for record in found["images"]:
-        images[record.get("id") if isinstance(record, dict) else None] = _image(record, path)
-    coco = CocoJson(str(path), list(images.values()), names, [])
-    for record in found["annotations"]:
-        _add(record, images, coco)
+    for record in sections["images"]:
+        images[record.get("id") if isinstance(record, dict) else None] = _parse_image(record, path)
+    coco = CocoJson(str(path), list(images.values()), names)
+    for record in sections["annotations"]:
+        _add_annotation(record, images, coco)
     return coco
 
 
-def _image(record, path):
+def _parse_image(record, path):
     try:
-        image = Image(str(record["file_name"]), int(record["width"]), int(record["height"]))
+        image = CocoImage(str(record["file_name"]), int(record["width"]), int(record["height"]))
     except (TypeError, KeyError, ValueError):
         raise UserError(f"Image {record} in {path} lacks file_name, width or height: add them.") from None
-    place = pathlib.PurePosixPath(image.file_name)
-    if place.is_absolute() or ".." in place.parts or not place.name or "\\" in image.file_name:
+    name = pathlib.PurePosixPath(image.file_name)
+    if name.is_absolute() or ".." in name.parts or not name.name or "\\" in image.file_name:
         raise UserError(f"Image {image.file_name!r} in {path} isn't a path below a folder: correct its file_name.")
     return image
 
 
-def _add(record, images, coco):
-    name = record.get("id") if isinstance(record, dict) else None
-    where = f"Annotation {name} in {coco.source}"
+def _add_annotation(record, images, coco):
+    number = record.get("id") if isinstance(record, dict) else None
     try:
         image, category = images.get(record["image_id"]), record["category_id"]
         if image is None or category not in coco.names:
-            coco.leave_out("unknown", f"{where} has an image or category that isn't listed and was left out.", name)
+            what = "has an image or category that isn't listed and was left out"
+            coco.leave_out_annotation("unknown", number, what)
             return
         segmentation = record.get("segmentation") or None
         if isinstance(segmentation, list):
             segmentation = [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= 6] or None
-        pixels = None if segmentation is None else run_lengths.area(segmentation, image.height, image.width)
-        if pixels == 0:
-            coco.leave_out("empty_mask", f"{where} has a mask without a pixel and was left out.", name)
+        if segmentation is not None and not run_lengths.mask_area(segmentation, image.height, image.width):
+            coco.leave_out_annotation("empty_mask", number, "has a mask without a pixel and was left out")
             return
         box = list(map(float, record.get("bbox") or ()))
         if len(box) != 4:
-            box = run_lengths.box_of_runs(run_lengths.as_rle(segmentation, image.height, image.width))
+            box = run_lengths.box_of_rle(run_lengths.as_rle(segmentation, image.height, image.width))
     except Exception as error:  # pycocotools raises whatever its C code makes of a bad record
-        coco.leave_out("broken_annotation", f"{where} can't be read ({error or error!r}) and was left out.", name)
+        coco.leave_out_annotation("broken_annotation", number, f"can't be read ({error or error!r}) and was left out")
         return
-    image.instances.append(Instance(name, category, segmentation, box, bool(record.get("iscrowd"))))
+    image.annotations.append(CocoAnnotation(number, category, segmentation, box, bool(record.get("iscrowd"))))
 
 
-# A new folder of files, complete or not there at all, and the images that go into it.
-#
+def paint_annotations(coco, image, numbers):
+    """An image's objects as one map, where each pixel can belong to one object only.
+
+    Where objects overlap, the smaller one stays, since it would be hidden otherwise.
+
+    Args:
+        coco: CocoJson; objects without a mask, or of which nothing is left, are noted in it.
+        image: CocoImage.
+        numbers: the number of each of its annotations, from 1.
+
+    Returns:
+        int32 [H, W], the number of the object on each pixel; 0 is background.
+    """
+    labels = np.zeros([image.height, image.width], np.int32)
+    objects = []
+    for annotation, number in zip(image.annotations, numbers, strict=True):
+        if annotation.segmentation is None:
+            note_box_only(coco, annotation)
+        else:
+            area = run_lengths.mask_area(annotation.segmentation, image.height, image.width)
+            objects.append((area, number, annotation))
+    for _, number, annotation in sorted(objects, key=lambda entry: -entry[0]):
+        labels[run_lengths.as_pixels(annotation.segmentation, image.height, image.width)] = number
+    visible = dict(zip(*np.unique(labels, return_counts=True), strict=True))
+    for area, number, annotation in objects:
+        if number not in visible:
+            coco.leave_out_annotation("hidden", annotation.id, "lies wholly under smaller objects and is lost")
+        elif visible[number] < area:
+            what = f"keeps {visible[number]} of its {area} pixels, as smaller objects overlap it"
+            coco.leave_out_annotation("overlapped", annotation.id, what)
+    return labels
+
+
+def note_box_only(coco, annotation):
+    """Notes an annotation that masks can't show."""
+    coco.leave_out_annotation("no_mask", annotation.id, "has only a box, which a picture of pixels can't show")
+
 
 @contextlib.contextmanager
 def new_folder(path):
@@ -156,8 +196,22 @@ def new_folder(path):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def image_path(coco, image, images):
-    """The file of a coco_json.Image in the folder `images`; None, and a note, if it isn't there.
+def output_names(coco, suffix):
+    """(image, its file name with another suffix) of each image.
+
+    Raises:
+        UserError: two images would get the same file, as a.jpg and a.png.
+    """
+    owners = {}
+    for image in coco.images:
+        name = pathlib.PurePosixPath(image.file_name).with_suffix(suffix)
+        if (other := owners.setdefault(name, image)) is not image:
+            raise UserError(f"{image.file_name} and {other.file_name} would both become {name}: rename one of them.")
+    return [(image, str(name)) for name, image in owners.items()]
+
+
+def find_image(coco, image, images):
+    """The file of a CocoImage in the folder `images`; None, and a note, if it isn't there.
 
     Raises:
         UserError: no folder was given, or there is none.
@@ -173,24 +227,18 @@ def image_path(coco, image, images):
     return None
 
 
-def put_image(path, target):
+def copy_image(coco, image, images, target):
+    """Puts an image's file at `target`; whether `find_image` has found it."""
+    path = find_image(coco, image, images)
+    if path is not None:
+        link_or_copy(path, target)
+    return path is not None
+
+
+def link_or_copy(path, target):
     """Makes `target` the same file as `path`, by a hard link where the disk allows it, else a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(os.path.realpath(path), target)
     except OSError:
         shutil.copyfile(path, target)
-
-
-def by_target(coco, suffix):
-    """(image, file name with another suffix) of each image.
-
-    Raises:
-        UserError: two images would get the same file, as a.jpg and a.png.
-    """
-    owners = {}
-    for image in coco.images:
-        target = pathlib.PurePosixPath(image.file_name).with_suffix(suffix)
-        if (other := owners.setdefault(target, image)) is not image:
-            raise UserError(f"{image.file_name} and {other.file_name} would both become {target}: rename one of them.")
-    return [(image, str(target)) for target, image in owners.items()]

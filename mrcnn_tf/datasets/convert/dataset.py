@@ -1,4 +1,4 @@
-"""A dataset on its way to COCO's json: images, objects with their classes, and what had to be left out."""
+"""A dataset on its way to COCO's json: its classes, images and objects, and what had to be left out."""
 
 import dataclasses
 import json
@@ -12,69 +12,10 @@ from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
 
-# An object's outlines, masks or box in COCO's form.
-#
-
 DECIMALS = 3  # of a coordinate in pixels
 FEWEST_NUMBERS = 6  # of a polygon: three points
 
-
-def as_annotation(parts, box, width, height):
-    """What an object's shape makes of its annotation.
-
-    Args:
-        parts: list of polygons [x, y, x, y, ...] and run-length masks, which are joined: polygons stay polygons unless
-            some part is a mask.
-        box: [x, y, width, height], asked for where there are no parts.
-        width, height: of the image, pixels.
-
-    Returns:
-        (dict with segmentation, bbox and area, None), or (None, (kind, what is wrong with it)). The bbox is that of the
-        points or pixels, within the image; the area counts pixels. An object with a box only has an empty segmentation.
-    """
-    try:
-        parts = [np.asarray(part, np.float64) if isinstance(part, list) else part for part in parts]
-        box = None if box is None else np.asarray(box, np.float64)
-    except (TypeError, ValueError):
-        return None, ("bad_coordinate", "has a coordinate that isn't a number and was left out: draw it again")
-    if any(isinstance(part, np.ndarray) and not np.isfinite(part).all() for part in [*parts, box]):
-        return None, ("bad_coordinate", "has a coordinate that isn't finite and was left out: draw it again")
-    parts = [part for part in parts if isinstance(part, dict) or part.size >= FEWEST_NUMBERS]
-    if parts:
-        return _masked(parts, width, height)
-    if box is None:
-        return None, ("too_few_points", "has fewer than 3 points and was left out: outline the object")
-    bbox = _clipped(box[:2], box[:2] + box[2:], width, height)
-    if min(bbox[2:]) <= 0:
-        return None, ("outside", "has a box without a part inside its image and was left out: correct the box")
-    return {"bbox": bbox, "area": round(bbox[2] * bbox[3], DECIMALS), "segmentation": []}, None
-
-
-def _masked(parts, width, height):
-    if any(isinstance(part, dict) for part in parts):
-        parts = [part if isinstance(part, dict) else part.tolist() for part in parts]
-        segmentation = parts[0] if len(parts) == 1 else run_lengths.joined(parts, height, width)
-        bbox = run_lengths.box_of_runs(segmentation)
-    else:
-        segmentation = [part.round(DECIMALS).tolist() for part in parts]
-        points = np.concatenate(parts).reshape(-1, 2)
-        bbox = _clipped(points.min(axis=0), points.max(axis=0), width, height)
-    area = run_lengths.area(segmentation, height, width)
-    if not area:
-        return None, ("outside", "covers no pixel of its image and was left out: remove it or draw it again")
-    return {"bbox": bbox, "area": area, "segmentation": segmentation}, None
-
-
-def _clipped(first, last, width, height):
-    """[x, y, width, height] of what lies in the image between two corners [2]."""
-    first, last = (np.clip(corner, 0, (width, height)) for corner in (first, last))
-    return np.concatenate([first, last - first]).round(DECIMALS).tolist()
-
-
-# The classes that a user lists in a file, in the order and with the numbers that they are to have.
-#
-
-# What labelme's lists begin with: pixels and shapes of no class. A background has the number 0.
+# What labelme's lists of classes begin with: pixels and shapes of no class. A background has the number 0.
 IGNORED = "__ignore__"
 BACKGROUNDS = ("_background_", "background")
 
@@ -93,7 +34,7 @@ class ClassNames:
 
 
 def read_names(path, first=0):
-    """Classes from a file.
+    """Classes from a file that a user lists them in.
 
     Args:
         path: a text file with a name on each line, a yaml or json file with a list or {number: name} (also under
@@ -110,25 +51,34 @@ def read_names(path, first=0):
         return None
     path = pathlib.Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = _parse(text, path.suffix.lower())
+        text, suffix = path.read_text(encoding="utf-8-sig"), path.suffix.lower()
+        if suffix == ".json":
+            content = json.loads(text)
+        elif suffix in (".yaml", ".yml"):
+            content = yaml.safe_load(text)
+        else:
+            content = [line.strip() for line in text.splitlines() if line.strip()]
     except FileNotFoundError:
         raise UserError(f"There is no file {path}: give --names a list of class names.") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} can't be read as a list of class names ({_first_line(error)}).") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} can't be read as a list of class names ({reason}).") from error
     if isinstance(content, dict) and "categories" in content:
-        return _of_coco(content["categories"], path)
-    return numbered_names(content, path, first)
+        try:
+            return ClassNames([(int(record["id"]), str(record["name"])) for record in content["categories"]])
+        except (TypeError, KeyError, ValueError):
+            raise UserError(f"{path} has categories without id or name: correct them.") from None
+    return number_names(content, path, first)
 
 
-def numbered_names(content, path, first=0):
-    """ClassNames of a list or {number: name}, which was found in `path`; raises UserError as `read_names`."""
+def number_names(content, path, first=0):
+    """ClassNames of a list or {number: name}, which stands in `path`; raises UserError as `read_names`."""
     if isinstance(content, dict) and "names" in content:
         content = content["names"]
     if isinstance(content, list):
         content = [name for name in content if name != IGNORED]
-        background = bool(content) and content[0] in BACKGROUNDS
-        content = dict(enumerate(content[1:], 1)) if background else dict(enumerate(content, first))
+        has_background = bool(content) and content[0] in BACKGROUNDS
+        content = dict(enumerate(content[1:], 1)) if has_background else dict(enumerate(content, first))
     try:
         numbers = {int(number): str(name).strip() for number, name in content.items()}
     except (AttributeError, TypeError, ValueError):
@@ -136,33 +86,14 @@ def numbered_names(content, path, first=0):
     names = list(numbers.values())
     if not names or "" in names:
         raise UserError(f"{path} has {'an empty class name' if names else 'no class names'}: give one on each line.")
-    twice = [name for place, name in enumerate(names) if name in names[:place]]
-    if twice:
-        raise UserError(f"{path} has the class {twice[0]!r} twice: give each class a name of its own.")
+    repeated = [name for index, name in enumerate(names) if name in names[:index]]
+    if repeated:
+        raise UserError(f"{path} has the class {repeated[0]!r} twice: give each class a name of its own.")
     return ClassNames(list(enumerate(names, 1)), numbers)
 
 
-def _parse(text, suffix):
-    if suffix == ".json":
-        return json.loads(text)
-    if suffix in (".yaml", ".yml"):
-        return yaml.safe_load(text)
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _of_coco(records, path):
-    try:
-        return ClassNames([(int(record["id"]), str(record["name"])) for record in records])
-    except (TypeError, KeyError, ValueError):
-        raise UserError(f"{path} has categories without id or name: correct them.") from None
-
-
-def _first_line(error):
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 @dataclasses.dataclass
-class Picture:
+class DatasetImage:
     """An image and its annotations, whose ids are given when all are known.
 
     Attributes:
@@ -178,7 +109,7 @@ class Picture:
 
 
 @dataclasses.dataclass
-class Written:
+class ConversionSummary:
     """What a json holds, for the end of the command.
 
     Attributes:
@@ -204,32 +135,31 @@ class Dataset:
 
     def __init__(self, source, names=None):
         self.source = str(source)
-        self.pictures = []
+        self.images = []
         self.problems = []
         self._file_names = set()
-        self._fixed = names is not None
+        self._has_fixed_classes = names is not None
         self._ids = {name: number for number, name in (names or ClassNames()).categories}
 
     def leave_out(self, kind, file, message, record=None):
-        """Notes something that isn't used, as `problems.report` will tell it."""
+        """Notes something that isn't used, for `report_problems`."""
         self.problems.append(Problem(kind, record, str(file), message))
 
-    def add_picture(self, file_name, width, height, file):
-        """Adds an image that `file` describes and gives it, a Picture; None and a note if it was there before."""
+    def add_image(self, file_name, width, height, file):
+        """Adds an image that `file` describes and gives it, a DatasetImage; None and a note if it's a repetition."""
         if file_name in self._file_names:
             message = f"{file_name} is described again by {file}, which was left out: keep one of them."
             self.leave_out("image_twice", file, message, file_name)
             return None
         self._file_names.add(file_name)
-        picture = Picture(file_name, width, height)
-        self.pictures.append(picture)
-        return picture
+        self.images.append(DatasetImage(file_name, width, height))
+        return self.images[-1]
 
-    def add_object(self, picture, label, file, where, *, parts=(), box=None, crowd=False):
-        """Adds an object of a picture, or notes why not.
+    def add_object(self, image, label, file, where, *, parts=(), box=None, crowd=False):
+        """Adds an object of an image, or notes why not.
 
         Args:
-            picture: Picture.
+            image: DatasetImage.
             label: name of the class.
             file: that it was read from, for messages.
             where: what it is there, such as "shape 3", for messages.
@@ -239,13 +169,21 @@ class Dataset:
         """
         problem = self._label_problem(label)
         if not problem:
-            annotation, problem = as_annotation(parts, box, picture.width, picture.height)
+            annotation, problem = make_annotation(parts, box, image.width, image.height)
         if problem:
-            self.leave_out(problem[0], file, f"{where} of {file} {problem[1]}.", where)
+            kind, what = problem
+            self.leave_out(kind, file, f"{where} of {file} {what}.", where)
             return
-        name = label.strip()
-        category = self._ids.setdefault(name, max(self._ids.values(), default=0) + 1)
-        picture.annotations.append({"category_id": category, "iscrowd": int(crowd)} | annotation)
+        category = self._ids.setdefault(label.strip(), max(self._ids.values(), default=0) + 1)
+        image.annotations.append({"category_id": category, "iscrowd": int(crowd)} | annotation)
+
+    def _label_problem(self, label):
+        if not isinstance(label, str) or not label.strip():
+            return "no_class", "has no class and was left out: give it a label"
+        if self._has_fixed_classes and label.strip() not in self._ids:
+            what = f"has the class {label.strip()!r}, which --names lacks, and was left out: add it there"
+            return "unknown_class", what
+        return None
 
     def to_coco(self):
         """The dataset as COCO's json object, a dict; images sorted by name, all ids from 1.
@@ -254,27 +192,26 @@ class Dataset:
             UserError: there is no image or no object.
         """
         reason = f", the first thing left out was: {self.problems[0].message}" if self.problems else "."
-        if not self.pictures:
+        if not self.images:
             raise UserError(f"{self.source} gives no image{reason}")
-        if not any(picture.annotations for picture in self.pictures):
-            raise UserError(f"{self.source} gives {len(self.pictures)} images and not a single object{reason}")
+        if not any(image.annotations for image in self.images):
+            raise UserError(f"{self.source} gives {len(self.images)} images and not a single object{reason}")
         images, annotations = [], []
-        for number, picture in enumerate(sorted(self.pictures, key=lambda one: one.file_name), 1):
-            size = {"width": picture.width, "height": picture.height}
-            images.append({"id": number, "file_name": picture.file_name} | size)
-            for annotation in picture.annotations:
+        for number, image in enumerate(sorted(self.images, key=lambda image: image.file_name), 1):
+            size = {"width": image.width, "height": image.height}
+            images.append({"id": number, "file_name": image.file_name} | size)
+            for annotation in image.annotations:
                 annotations.append({"id": len(annotations) + 1, "image_id": number} | annotation)
-        categories = [
-            {"id": number, "name": name} for name, number in sorted(self._ids.items(), key=lambda one: one[1])
-        ]
+        categories = sorted(self._ids.items(), key=lambda pair: pair[1])
+        categories = [{"id": number, "name": name} for name, number in categories]
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def write(self, out):
-        """Writes COCO's json to `out`, whole or not at all; gives a Written and raises as `to_coco`."""
+        """Writes COCO's json to `out`, whole or not at all; gives a ConversionSummary and raises as `to_coco`."""
         coco = self.to_coco()
         with atomic_write(out) as path, open(path, "w", encoding="utf-8") as file:
-            for place, (section, records) in enumerate(coco.items()):
-                file.write(f'{", " if place else "{"}"{section}": [')
+            for index, (section, records) in enumerate(coco.items()):
+                file.write(f'{", " if index else "{"}"{section}": [')
                 # Record by record: the text of all would need as much memory again.
                 for number, record in enumerate(records):
                     file.write((",\n" if number else "\n") + json.dumps(record, ensure_ascii=False))
@@ -284,13 +221,57 @@ class Dataset:
         classes = dict.fromkeys(names.values(), 0)
         for annotation in coco["annotations"]:
             classes[names[annotation["category_id"]]] += 1
-        boxes = sum(not annotation["segmentation"] for annotation in coco["annotations"])
-        return Written(len(coco["images"]), len(coco["annotations"]), boxes, classes, self.problems)
+        boxes_only = sum(not annotation["segmentation"] for annotation in coco["annotations"])
+        return ConversionSummary(len(coco["images"]), len(coco["annotations"]), boxes_only, classes, self.problems)
 
-    def _label_problem(self, label):
-        if not isinstance(label, str) or not label.strip():
-            return "no_class", "has no class and was left out: give it a label"
-        if self._fixed and label.strip() not in self._ids:
-            what = f"has the class {label.strip()!r}, which --names lacks, and was left out: add it there"
-            return "unknown_class", what
-        return None
+
+def make_annotation(parts, box, width, height):
+    """An object's outlines, masks or box in COCO's form.
+
+    Args:
+        parts: list of polygons [x, y, x, y, ...] and run-length masks, which are joined: polygons stay polygons unless
+            some part is a mask.
+        box: [x, y, width, height], asked for where there are no parts.
+        width, height: of the image, pixels.
+
+    Returns:
+        (dict with segmentation, bbox and area, None), or (None, (kind, what is wrong with it)). The bbox is that of the
+        points or pixels, within the image; the area counts pixels. An object with a box only has an empty segmentation.
+    """
+    try:
+        parts = [np.asarray(part, np.float64) if isinstance(part, list) else part for part in parts]
+        box = None if box is None else np.asarray(box, np.float64)
+    except (TypeError, ValueError):
+        return None, ("bad_coordinate", "has a coordinate that isn't a number and was left out: draw it again")
+    if any(isinstance(part, np.ndarray) and not np.isfinite(part).all() for part in [*parts, box]):
+        return None, ("bad_coordinate", "has a coordinate that isn't finite and was left out: draw it again")
+    parts = [part for part in parts if isinstance(part, dict) or part.size >= FEWEST_NUMBERS]
+    if parts:
+        return _masked_annotation(parts, width, height)
+    if box is None:
+        return None, ("too_few_points", "has fewer than 3 points and was left out: outline the object")
+    bbox = _clipped_box(box[:2], box[:2] + box[2:], width, height)
+    if min(bbox[2:]) <= 0:
+        return None, ("outside", "has a box without a part inside its image and was left out: correct the box")
+    return {"bbox": bbox, "area": round(bbox[2] * bbox[3], DECIMALS), "segmentation": []}, None
+
+
+def _masked_annotation(parts, width, height):
+    if any(isinstance(part, dict) for part in parts):
+        parts = [part if isinstance(part, dict) else part.tolist() for part in parts]
+        segmentation = parts[0] if len(parts) == 1 else run_lengths.merge_segmentations(parts, height, width)
+        bbox = run_lengths.box_of_rle(segmentation)
+    else:
+        segmentation = [part.round(DECIMALS).tolist() for part in parts]
+        points = np.concatenate(parts).reshape(-1, 2)
+        bbox = _clipped_box(points.min(axis=0), points.max(axis=0), width, height)
+    area = run_lengths.mask_area(segmentation, height, width)
+    if not area:
+        return None, ("outside", "covers no pixel of its image and was left out: remove it or draw it again")
+    return {"bbox": bbox, "area": area, "segmentation": segmentation}, None
+
+
+def _clipped_box(first, last, width, height):
+    """[x, y, width, height] of what lies in the image between two corners [2]."""
+    first, last = (np.clip(corner, 0, (width, height)) for corner in (first, last))
+    return np.concatenate([first, last - first]).round(DECIMALS).tolist()

@@ -1,43 +1,50 @@
-"""Where the images of a dataset lie and how large they are."""
+"""What all readers need of a foreign dataset: files parsed, its format recognised, images found and their sizes."""
 
+import contextlib
 import dataclasses
+import functools
+import itertools
 import json
 import os
 import pathlib
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
 from mrcnn_tf.common.problems import CONSOLE
 from mrcnn_tf.datasets.image_files import PHOTO_SUFFIXES
+from mrcnn_tf.datasets.map_files import rgb_to_ids
 
-# Text files of datasets, with sentences that name the file and the line of what is wrong in it.
-#
+LARGE_JSON = 100 << 20  # bytes, from which on reading is announced
+MEMORY_FACTOR = 7  # memory that a json takes, of its own size
+FORMAT_OF_SUFFIX = {".yaml": "yolo", ".yml": "yolo", ".xml": "voc", ".csv": "via"}
+JSONS_TRIED = 20  # of a folder whose format is asked for
 
-LARGE = 100 << 20  # bytes
-MEMORY = 7  # that a json takes, of its own size
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNED = (5, 6, 7, 8)  # its values that exchange width and height
 
 
 class BrokenFile(UserError):
     """A file that can't be parsed; the others of its folder aren't concerned."""
 
 
-def existing(path, what):
+def existing_path(path, wanted):
     """`path` as a pathlib.Path.
 
     Args:
         path: file or folder.
-        what: what should be there, such as "a folder of labelme files".
+        wanted: what should be there, such as "a folder of labelme files".
 
     Raises:
         UserError: there is nothing, or an archive, which has to be unpacked or was cut off.
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise UserError(f"There is no {path}: give {what}.")
-    refuse_archive(path, what)
+        raise UserError(f"There is no {path}: give {wanted}.")
+    refuse_archive(path, wanted)
     return path
 
 
@@ -55,15 +62,14 @@ def read_text(path):
 def read_json(path):
     """The content of a json file; raises BrokenFile."""
     size = os.path.getsize(path)
-    if size > LARGE:
-        needs = f"this takes a while, and up to {MEMORY * size / 2**30:.1f} GiB of memory"
+    if size > LARGE_JSON:
+        needs = f"this takes a while, and up to {MEMORY_FACTOR * size / 2**30:.1f} GiB of memory"
         CONSOLE.print(f"Reading {path}, {size / 2**20:.0f} MiB: {needs}.", markup=False, soft_wrap=True)
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise BrokenFile(
-            f"{path} isn't valid json ({error.msg}, line {error.lineno}): save it again, it may have been cut off."
-        ) from None
+        where = f"{error.msg}, line {error.lineno}"
+        raise BrokenFile(f"{path} isn't valid json ({where}): save it again, it may have been cut off.") from None
 
 
 def read_xml(path):
@@ -71,24 +77,52 @@ def read_xml(path):
     try:
         return ElementTree.fromstring(read_text(path))
     except ElementTree.ParseError as error:
-        raise BrokenFile(
-            f"{path} isn't valid xml (line {error.position[0]}): save it again, it may have been cut off."
-        ) from None
+        where = f"line {error.position[0]}"
+        raise BrokenFile(f"{path} isn't valid xml ({where}): save it again, it may have been cut off.") from None
 
 
-# What format a file or folder seems to have, for those who chose another one.
-#
+@contextlib.contextmanager
+def open_image(path):
+    """Gives an open PIL image; raises BrokenFile if it can't be opened or what the block does with it fails."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except Exception as error:  # Pillow raises whatever its format plugins run into
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BrokenFile(f"{path} isn't a readable image ({reason}): replace it or leave it out.") from error
 
-FEW = 20  # files looked into
+
+def read_label_image(path):
+    """The numbers in an image file whose pixels are numbers rather than colours.
+
+    Args:
+        path: of a palette image (the indices into the palette count), a gray one of 1, 8 or 16 bits, or a colour one,
+            where each colour counts as the number red + 256 green + 65536 blue. Transparency is ignored.
+
+    Returns:
+        int32 [H, W].
+
+    Raises:
+        BrokenFile: it isn't readable, or of another kind.
+    """
+    with open_image(path) as image:
+        pixels, mode = np.asarray(image), image.mode
+    if mode in ("LA", "PA"):
+        pixels = pixels[..., 0]
+    if pixels.ndim == 3 and mode in ("RGB", "RGBA"):
+        return rgb_to_ids(pixels)
+    if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
+        raise BrokenFile(f"{path} is of mode {mode}, which isn't a map of numbers: save it as an 8- or 16-bit PNG.")
+    return pixels.astype(np.int32)
 
 
-def refuse_other(source, chosen, problems=()):
-    """Raises the UserError for a source in which nothing of the chosen format was found.
+def raise_wrong_format(source, command, problems=()):
+    """Raises the UserError for a source that holds nothing of the chosen format.
 
     Args:
         source: file or folder.
-        chosen: the subcommand that was used, such as "labelme".
-        problems: what was noted on the way; a broken file explains more than a guess.
+        command: the subcommand that was used, such as "labelme".
+        problems: what was noted on the way; a broken file explains more than the other files do.
     """
     broken = [problem.message for problem in problems if problem.kind == "broken_file"]
     if broken:
@@ -96,26 +130,26 @@ def refuse_other(source, chosen, problems=()):
     path = pathlib.Path(source)
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"{path} is empty: give the folder that holds the annotations.")
-    found = guess(path)
-    if found == "coco":
+    name = recognise_format(path)
+    if name == "coco":
         raise UserError(f"{path} is COCO's already: train on it as it is, or see `mrcnn-tf convert coco-to --help`.")
-    if found and found != chosen:
-        raise UserError(f"{path} looks like another format: try `mrcnn-tf convert {found} {_quoted(path)}`.")
-    raise UserError(f"{path} holds nothing of the kind that `mrcnn-tf convert {chosen} --help` describes.")
+    if name and name != command:
+        raise UserError(f"{path} looks like another format: try `mrcnn-tf convert {name} {quote_path(path)}`.")
+    raise UserError(f"{path} holds nothing of the kind that `mrcnn-tf convert {command} --help` describes.")
 
 
-def guess(path):
+def recognise_format(path):
     """The subcommand that a file or folder would be for, "coco" for COCO's json, None if it isn't known."""
     path = pathlib.Path(path)
     if path.is_file():
-        return _of_file(path)
+        return _format_of_file(path)
     if (path / "Annotations").is_dir() or (path / "SegmentationObject").is_dir():
         return "voc"
     if any(path.glob("*.yaml")) or any(path.rglob("labels/**/*.txt")):
         return "yolo"
-    for file in _some(path.rglob("*.json")):
-        if found := _of_file(file):
-            return found
+    for file in itertools.islice(path.rglob("*.json"), JSONS_TRIED):
+        if name := _format_of_file(file):
+            return name
     if any(path.rglob("*.xml")):
         return "voc"
     if any(path.rglob("masks/*.png")) or any(path.rglob("*mask*.png")):
@@ -125,18 +159,18 @@ def guess(path):
     return "label-maps" if any(path.rglob("*.png")) else None
 
 
-def _of_file(path):
+def _format_of_file(path):
     suffix = path.suffix.lower()
-    if suffix in (".yaml", ".yml"):
-        return "yolo"
-    if suffix == ".xml":
-        return "voc"
-    if suffix == ".csv":
-        return "via"
+    if suffix in FORMAT_OF_SUFFIX:
+        return FORMAT_OF_SUFFIX[suffix]
     try:
-        content = read_json(path)
+        return json_format(read_json(path))
     except BrokenFile:
         return None
+
+
+def json_format(content):
+    """The format of a json file by its content: "coco", "labelme", "via" or None."""
     if not isinstance(content, dict):
         return None
     if "annotations" in content and "images" in content:
@@ -144,21 +178,13 @@ def _of_file(path):
     if "shapes" in content:
         return "labelme"
     entries = content.get("_via_img_metadata", content)
-    if isinstance(entries, dict) and any(isinstance(one, dict) and "regions" in one for one in entries.values()):
-        return "via"
-    return None
+    entries = entries.values() if isinstance(entries, dict) else ()
+    return "via" if any(isinstance(entry, dict) and "regions" in entry for entry in entries) else None
 
 
-def _some(files):
-    for _, file in zip(range(FEW), files, strict=False):
-        yield file
-
-
-def _quoted(path):
+def quote_path(path):
+    """A path as it goes into a command."""
     return f'"{path}"' if " " in str(path) else str(path)
-
-
-_ORIENTATION = 0x0112
 
 
 @dataclasses.dataclass
@@ -183,6 +209,15 @@ class Frame:
         return self.width, self.height
 
 
+def read_frame(path):
+    """The Frame of an image file, from its header; raises BrokenFile."""
+    with open_image(path) as image:
+        width, height = image.size
+        # Where a PNG's header has no EXIF, getexif would decode all of it to look behind the pixels.
+        is_turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) in _TURNED
+    return Frame(height, width, width, height) if is_turned else Frame(width, height, width, height)
+
+
 class ImageFolder:
     """The folder that file names in COCO's json are relative to.
 
@@ -197,7 +232,6 @@ class ImageFolder:
         self.root = pathlib.Path(root)
         if not self.root.is_dir():
             raise UserError(f"There is no folder {self.root}: give --images the folder of the images.")
-        self._by_name = None
 
     def find(self, name, beside=None):
         """The image of a name that an annotation gives; None if there is none, or several that fit alike.
@@ -215,13 +249,13 @@ class ImageFolder:
                 path = pathlib.Path(folder, *parts)
                 if path.is_file():
                     return path
-        fits = [(_common_end(path.parts, parts), path) for path in self._index().get(parts[-1].lower(), [])]
-        best = [path for length, path in fits if length == max(fits)[0]]
+        lengths = [(_common_end(path.parts, parts), path) for path in self._by_name.get(parts[-1].lower(), [])]
+        best = [path for length, path in lengths if length == max(lengths)[0]]
         return best[0] if len(best) == 1 else None
 
     def with_stem(self, stem):
         """The images whose file name without its suffix is `stem`, list of Path."""
-        return self._index().get(stem, [])
+        return self._by_name.get(stem, [])
 
     def relative(self, path):
         """A path as COCO's file_name.
@@ -234,50 +268,26 @@ class ImageFolder:
         except ValueError:
             raise UserError(f"{path} isn't in {self.root}: give --images a folder that holds all images.") from None
 
-    def _index(self):
-        if self._by_name is None:
-            self._by_name = {}
-            for path in image_files(self.root):
-                for key in {path.name.lower(), path.stem}:
-                    self._by_name.setdefault(key, []).append(path)
-        return self._by_name
+    @functools.cached_property
+    def _by_name(self):
+        by_name = {}
+        for path in find_image_files(self.root):
+            for key in {path.name.lower(), path.stem}:
+                by_name.setdefault(key, []).append(path)
+        return by_name
 
 
 def _common_end(parts, others):
     """How many of the last parts of two paths are the same, whatever their case."""
-    length = 0
-    for one, other in zip(reversed(parts), reversed(others), strict=False):
-        if one.lower() != other.lower():
-            break
-        length += 1
-    return length
+    pairs = zip(reversed(parts), reversed(others), strict=False)
+    return len(list(itertools.takewhile(lambda pair: pair[0].lower() == pair[1].lower(), pairs)))
 
 
-def image_files(folder):
+def find_image_files(folder):
     """All image files in a folder and those below, sorted by path, but for hidden ones, as macOS leaves in zips."""
-    found = []
+    paths = []
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        found += [
-            pathlib.Path(place) / name
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
-        ]
-    return sorted(found, key=lambda path: path.as_posix())
-
-
-def frame_of(path):
-    """The Frame of an image file, from its header.
-
-    Raises:
-        BrokenFile: it isn't a readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # Where a PNG's header has no EXIF, getexif would decode all of it to look behind the pixels.
-            turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    except Exception as error:  # Pillow raises whatever its format plugins run into
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BrokenFile(f"{path} isn't a readable image ({reason}): replace it or leave it out.") from error
-    return Frame(height, width, width, height) if turned else Frame(width, height, width, height)
+        names = [name for name in names if not name.startswith(".")]
+        paths += [pathlib.Path(place, name) for name in names if os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES]
+    return sorted(paths, key=lambda path: path.as_posix())

@@ -15,20 +15,21 @@ from PIL import Image
 
 from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
-from mrcnn_tf.datasets.convert.coco import by_target, image_path, new_folder, put_image
+from mrcnn_tf.datasets.convert.coco import find_image, link_or_copy, new_folder, output_names
 from mrcnn_tf.datasets.convert.dataset import BACKGROUNDS, IGNORED, Dataset
 from mrcnn_tf.datasets.convert.geometry import ellipse, rectangle
 from mrcnn_tf.datasets.convert.inputs import (
     BrokenFile,
     ImageFolder,
-    existing,
-    frame_of,
-    image_files,
+    existing_path,
+    find_image_files,
+    raise_wrong_format,
+    read_frame,
     read_json,
-    refuse_other,
 )
 
 OUTLINES = ("polygon", "rectangle", "circle", "mask", "oriented_rectangle", "rotation")
+VERSION = "5.5.0"  # of labelme, whose files know mask shapes
 
 
 def read_labelme(source, images=None, names=None):
@@ -45,11 +46,11 @@ def read_labelme(source, images=None, names=None):
     Raises:
         UserError: the source isn't there, is packed, or isn't labelme's.
     """
-    source = existing(source, "the folder of labelme's json files")
+    source = existing_path(source, "the folder of labelme's json files")
     files = [source] if source.is_file() else sorted(source.rglob("*.json"), key=lambda path: path.as_posix())
     folder = ImageFolder(images or (source.parent if source.is_file() else source))
     dataset = Dataset(source, names)
-    known, found = set(), False
+    labelled = []
     for file in show_progress(files, "labelme"):
         try:
             content = read_json(file)
@@ -59,12 +60,12 @@ def read_labelme(source, images=None, names=None):
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             dataset.leave_out("other_json", file, f"{file} has no shapes, as labelme's files do, and was left out.")
             continue
-        found = True
-        known.add(_read_file(file, content, folder, dataset))
-    if not found:
-        refuse_other(source, "labelme", dataset.problems)
-    for path in image_files(folder.root):
-        if folder.relative(path) not in known:
+        labelled.append(_read_file(file, content, folder, dataset))
+    if not labelled:
+        raise_wrong_format(source, "labelme", dataset.problems)
+    labelled = set(labelled)
+    for path in find_image_files(folder.root):
+        if folder.relative(path) not in labelled:
             dataset.leave_out("unlabelled_image", path, f"{path} has no labelme json and was left out: label it.")
     return dataset
 
@@ -79,7 +80,7 @@ def _read_file(file, content, folder, dataset):
         return None
     file_name = folder.relative(path)
     try:
-        frame = frame_of(path)
+        frame = read_frame(path)
     except BrokenFile as error:
         dataset.leave_out("unreadable_image", path, str(error))
         return file_name
@@ -88,45 +89,47 @@ def _read_file(file, content, folder, dataset):
         message = f"{path} is {frame.width} x {frame.height} but {file} was drawn on {size[0]} x {size[1]}"
         dataset.leave_out("other_size", file, f"{message} and was left out: put back the image that was labelled.")
         return file_name
-    picture = dataset.add_picture(file_name, *size, file)
-    for label, where, parts, crowd in _objects(content["shapes"], file, picture, dataset) if picture else ():
-        dataset.add_object(picture, label, file, where, parts=parts, crowd=crowd)
+    image = dataset.add_image(file_name, *size, file)
+    for label, where, parts, crowd in _read_objects(content["shapes"], file, image, dataset) if image else ():
+        dataset.add_object(image, label, file, where, parts=parts, crowd=crowd)
     return file_name
 
 
-def _objects(shapes, file, picture, dataset):
+def _read_objects(shapes, file, image, dataset):
     """(label, where, parts, crowd) of each object: shapes of one label and group_id are its parts."""
-    groups = {}
+    objects = {}
+
+    def leave_out(kind, where, what):
+        dataset.leave_out(kind, file, f"{where} of {file} {what}.", where)
+
     for number, shape in enumerate(shapes, 1):
         where = f"Shape {number}"
         try:
             kind = shape.get("shape_type") or "polygon"
             label, group = shape.get("label"), shape.get("group_id")
             if kind not in OUTLINES:
-                message = f"{where} of {file} is a {kind}, which has no area, and was left out: outline the object."
-                dataset.leave_out(f"{kind}_shape", file, message, where)
+                what = f"is a {kind}, which has no area, and was left out: outline the object"
+                leave_out(f"{kind}_shape", where, what)
                 continue
             if label in (IGNORED, *BACKGROUNDS):
-                dataset.leave_out("background_shape", file, f"{where} of {file} is {label} and was left out.", where)
+                leave_out("background_shape", where, f"is {label} and was left out")
                 continue
-            part = _part(shape, kind, picture)
+            part = _read_shape(shape, kind, image)
         except (AttributeError, TypeError, ValueError, KeyError, OSError, SyntaxError) as error:
-            message = (
-                f"{where} of {file} can't be read ({error or type(error).__name__}) and was left out: draw it again."
-            )
-            dataset.leave_out("broken_shape", file, message, where)
+            what = f"can't be read ({error or type(error).__name__}) and was left out: draw it again"
+            leave_out("broken_shape", where, what)
             continue
         key = (label, group) if group is not None else number
         crowd = bool((shape.get("flags") or {}).get("iscrowd"))
-        groups.setdefault(key, (label, where, [], crowd))[2].append(part)
-    return groups.values()
+        objects.setdefault(key, (label, where, [], crowd))[2].append(part)
+    return objects.values()
 
 
-def _part(shape, kind, picture):
+def _read_shape(shape, kind, image):
     """A shape as a polygon [x, y, x, y, ...] or a run-length mask."""
     points = [(float(x), float(y)) for x, y in shape["points"]]
     if kind == "mask":
-        return _mask(shape["mask"], points, picture)
+        return _read_mask(shape["mask"], points, image)
     if kind == "circle":
         (cx, cy), (x, y) = points
         radius = math.hypot(x - cx, y - cy)
@@ -136,23 +139,17 @@ def _part(shape, kind, picture):
     return [value for point in points for value in point]
 
 
-def _mask(text, points, picture):
-    with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
-        piece = np.asarray(image)
-    piece = (piece if piece.ndim == 2 else piece[..., :3].max(axis=2)) > 0
+def _read_mask(text, points, image):
+    with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as png:
+        crop = np.asarray(png)
+    crop = (crop if crop.ndim == 2 else crop[..., :3].max(axis=2)) > 0
     left, top = round(min(points)[0]), round(min(y for _, y in points))
-    mask = np.zeros((picture.height, picture.width), bool)
+    mask = np.zeros((image.height, image.width), bool)
     x1, y1 = max(left, 0), max(top, 0)
-    x2, y2 = min(left + piece.shape[1], picture.width), min(top + piece.shape[0], picture.height)
+    x2, y2 = min(left + crop.shape[1], image.width), min(top + crop.shape[0], image.height)
     if x1 < x2 and y1 < y2:
-        mask[y1:y2, x1:x2] = piece[y1 - top : y2 - top, x1 - left : x2 - left]
+        mask[y1:y2, x1:x2] = crop[y1 - top : y2 - top, x1 - left : x2 - left]
     return run_lengths.encode(mask)
-
-
-# COCO's json to labelme: a json for each image. See `labelme` for the format.
-#
-
-VERSION = "5.5.0"  # of labelme, whose files know mask shapes
 
 
 def write_labelme(coco, out, images, copy_images=False):
@@ -161,7 +158,7 @@ def write_labelme(coco, out, images, copy_images=False):
     Parts of one object get a group_id of their own, and a crowd the flag "iscrowd".
 
     Args:
-        coco: coco_json.CocoJson; images that aren't there are noted in it and left out.
+        coco: CocoJson; images that aren't there are noted in it and left out.
         out: a new folder.
         images: the folder of the images.
         copy_images: put the images beside the jsons; without, the jsons name them by a relative path.
@@ -169,46 +166,46 @@ def write_labelme(coco, out, images, copy_images=False):
     Raises:
         UserError: `out` has files already, there is no folder of images, or two images would get the same json.
     """
-    targets = by_target(coco, ".json")
+    names = output_names(coco, ".json")
     with new_folder(out) as folder:
-        for image, target in show_progress(targets, "labelme"):
-            path = image_path(coco, image, images)
+        for image, name in show_progress(names, "labelme"):
+            path = find_image(coco, image, images)
             if path is None:
                 continue
-            file = folder / target
-            file.parent.mkdir(parents=True, exist_ok=True)
-            place = os.path.join(os.path.abspath(out), os.path.dirname(target))
-            link = os.path.basename(image.file_name) if copy_images else os.path.relpath(os.path.abspath(path), place)
             if copy_images:
-                put_image(path, folder / image.file_name)
-            content = {"version": VERSION, "flags": {}, "shapes": _shapes(image, coco.names)}
+                link_or_copy(path, folder / image.file_name)
+                link = os.path.basename(image.file_name)
+            else:
+                link = os.path.relpath(os.path.abspath(path), os.path.join(os.path.abspath(out), os.path.dirname(name)))
+            content = {"version": VERSION, "flags": {}, "shapes": _make_shapes(image, coco.names)}
             content |= {"imagePath": link.replace(os.sep, "/"), "imageData": None}
             content |= {"imageHeight": image.height, "imageWidth": image.width}
-            file.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
-def _shapes(image, names):
-    shapes, groups = [], 0
-    for instance in image.instances:
-        parts = _parts(instance, image)
-        group = groups if len(parts) > 1 else None
-        groups += len(parts) > 1
+def _make_shapes(image, names):
+    shapes, group_count = [], 0
+    for annotation in image.annotations:
+        parts = _make_parts(annotation, image)
+        group = group_count if len(parts) > 1 else None
+        group_count += len(parts) > 1
         for kind, points, mask in parts:
-            shape = {"label": names[instance.category_id], "points": points, "group_id": group, "description": ""}
-            shape |= {"shape_type": kind, "flags": {"iscrowd": True} if instance.crowd else {}, "mask": mask}
+            shape = {"label": names[annotation.category_id], "points": points, "group_id": group, "description": ""}
+            shape |= {"shape_type": kind, "flags": {"iscrowd": True} if annotation.crowd else {}, "mask": mask}
             shapes.append(shape)
     return shapes
 
 
-def _parts(instance, image):
+def _make_parts(annotation, image):
     """(shape_type, points, mask in base64 or None) of each shape of an object."""
-    if instance.segmentation is None:
-        x, y, width, height = instance.box
+    if annotation.segmentation is None:
+        x, y, width, height = annotation.box
         return [("rectangle", [[x, y], [x + width, y + height]], None)]
-    if isinstance(instance.segmentation, list):
-        return [("polygon", np.reshape(polygon, (-1, 2)).tolist(), None) for polygon in instance.segmentation]
-    mask = run_lengths.as_pixels(instance.segmentation, image.height, image.width)
-    (rows,), (columns,) = np.nonzero(mask.any(axis=1)), np.nonzero(mask.any(axis=0))
+    if isinstance(annotation.segmentation, list):
+        return [("polygon", np.reshape(polygon, (-1, 2)).tolist(), None) for polygon in annotation.segmentation]
+    mask = run_lengths.as_pixels(annotation.segmentation, image.height, image.width)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, bottom, left, right = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
     file = io.BytesIO()
     Image.fromarray(mask[top : bottom + 1, left : right + 1].astype(np.uint8) * 255).save(file, "PNG")

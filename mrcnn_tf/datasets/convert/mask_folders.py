@@ -9,20 +9,29 @@ import collections
 import pathlib
 import re
 
+import numpy as np
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
-from mrcnn_tf.datasets.convert.coco import by_target, image_path, new_folder, put_image
+from mrcnn_tf.datasets.convert.coco import copy_image, new_folder, note_box_only, output_names
 from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.geometry import connected_parts
-from mrcnn_tf.datasets.convert.inputs import BrokenFile, ImageFolder, existing, frame_of, image_files, refuse_other
-from mrcnn_tf.datasets.convert.label_images import read_mask
+from mrcnn_tf.datasets.convert.inputs import (
+    BrokenFile,
+    ImageFolder,
+    existing_path,
+    find_image_files,
+    open_image,
+    raise_wrong_format,
+    read_frame,
+)
 
-FOLDERS = ("masks", "mask")
+FOLDER_NAMES = ("masks", "mask")
 _MASK_NAME = re.compile(r"(^|[_\-. ])masks?([_\-. ]|\d|$)", re.IGNORECASE)
 _SEPARATORS = "_-. "
+_GREY_MODES = ("1", "L", "I;16", "I;16B", "I")  # Pillow's names
 
 
 def read_mask_folders(source, images=None, names=None, class_name=None, split_parts=False):
@@ -41,72 +50,66 @@ def read_mask_folders(source, images=None, names=None, class_name=None, split_pa
     Raises:
         UserError: the source isn't there, is packed or has no masks, or nothing says what the objects are.
     """
-    source = existing(source, "the folder with the masks")
+    source = existing_path(source, "the folder with the masks")
     if source.is_file():
-        refuse_other(source, "masks")
+        raise_wrong_format(source, "masks")
     folder = ImageFolder(images or source)
-    mask_files, pictures = _sorted_out(source, folder)
+    mask_files, image_files = _find_masks_and_images(source, folder)
     if not mask_files:
-        refuse_other(source, "masks")
+        raise_wrong_format(source, "masks")
     dataset = Dataset(source, names)
-    owned = _owners(mask_files, pictures, source, dataset)
-    for image in show_progress(pictures, "masks"):
-        if image not in owned:
-            dataset.leave_out(
-                "unlabelled_image", image, f"{image} has no mask and was left out: draw one, black if empty."
-            )
-            continue
-        _read_image(image, owned[image], folder, class_name, split_parts, dataset)
+    masks_of = _match_masks(mask_files, image_files, source, dataset)
+    for path in show_progress(image_files, "masks"):
+        if path in masks_of:
+            _read_image(path, masks_of[path], folder, class_name, split_parts, dataset)
+        else:
+            message = f"{path} has no mask and was left out: draw one, black if empty."
+            dataset.leave_out("unlabelled_image", path, message)
     return dataset
 
 
-def _sorted_out(source, folder):
+def _find_masks_and_images(source, folder):
     """(masks, images) among the image files of the source and, if it is another one, of the folder of images."""
-    files = image_files(source)
-    found = [path for path in files if _is_mask(path, source)]
-    pictures = [path for path in files if not _is_mask(path, source)]
-    if folder.root.resolve() != source.resolve():
-        # All that the source holds are masks then, unless the images lie in it.
-        outside = [path for path in image_files(folder.root) if not _is_mask(path, folder.root)]
-        if not set(map(str, outside)) & set(map(str, pictures)):
-            found, pictures = files, outside
-        else:
-            pictures = outside
-    return found, pictures
+    files = find_image_files(source)
+    masks = [path for path in files if _is_mask(path, source)]
+    images = [path for path in files if not _is_mask(path, source)]
+    if folder.root.resolve() == source.resolve():
+        return masks, images
+    outside = [path for path in find_image_files(folder.root) if not _is_mask(path, folder.root)]
+    # All that the source holds are masks then, unless the images lie in it.
+    return (masks if set(map(str, outside)) & set(map(str, images)) else files), outside
 
 
 def _is_mask(path, source):
     parts = path.relative_to(source).parts
-    return any(part.lower() in FOLDERS for part in parts[:-1]) or bool(_MASK_NAME.search(path.stem))
+    return any(part.lower() in FOLDER_NAMES for part in parts[:-1]) or bool(_MASK_NAME.search(path.stem))
 
 
-def _owners(mask_files, pictures, source, dataset):
+def _match_masks(mask_files, image_files, source, dataset):
     """dict image -> list of (mask, class or None)."""
-    beside = collections.defaultdict(list)
-    for path in pictures:
-        beside[path.parent].append(path)
-    by_stem = collections.defaultdict(list)
-    for path in pictures:
+    by_folder, by_stem = collections.defaultdict(list), collections.defaultdict(list)
+    for path in image_files:
+        by_folder[path.parent].append(path)
         by_stem[path.stem].append(path)
-    owned = collections.defaultdict(list)
+    masks_of = collections.defaultdict(list)
     for file in mask_files:
-        home, below = _home(file, source)
-        nearby = beside.get(home / "images") or beside.get(home) or []
-        image = nearby[0] if len(nearby) == 1 else _by_name(file, below, nearby, by_stem)
+        home, below = _folder_of_masks(file, source)
+        nearby = by_folder.get(home / "images") or by_folder.get(home) or []
+        image = nearby[0] if len(nearby) == 1 else _find_by_name(file, below, nearby, by_stem)
         if image is None:
             message = f"{file} belongs to no image of {source} and was left out: begin its name with the image's."
             dataset.leave_out("missing_image", file, message)
         else:
             labels = [name for name in below if name != image.stem]
-            owned[image].append((file, labels[0] if labels else None))
-    return owned
+            masks_of[image].append((file, labels[0] if labels else None))
+    return masks_of
 
 
-def _home(file, source):
+def _folder_of_masks(file, source):
     """The folder that holds masks/ (or the file's own, without one), and the names of the folders between the two."""
     below = []
     for parent in file.parents:
-        if parent.name.lower() in FOLDERS:
+        if parent.name.lower() in FOLDER_NAMES:
             return parent.parent, below
         if parent == source:
             break
@@ -114,54 +117,61 @@ def _home(file, source):
     return file.parent, []
 
 
-def _by_name(file, below, nearby, by_stem):
+def _find_by_name(file, below, nearby, by_stem):
     """The image of a mask, or None: a folder may bear the image's name, or the mask's name begins with it."""
     stem = file.stem
-    starts = [stem] + [stem[:place] for place in range(len(stem) - 1, 0, -1) if stem[place] in _SEPARATORS]
+    starts = [stem] + [stem[:end] for end in range(len(stem) - 1, 0, -1) if stem[end] in _SEPARATORS]
     for name in below + starts:  # the longest beginning first
-        found = by_stem.get(name, [])
-        found = [path for path in found if path in nearby] or found
-        if len(found) == 1:
-            return found[0]
+        images = by_stem.get(name, [])
+        images = [path for path in images if path in nearby] or images
+        if len(images) == 1:
+            return images[0]
     return None
 
 
-def _read_image(image, files, folder, class_name, split_parts, dataset):
+def _read_image(path, masks, folder, class_name, split_parts, dataset):
+    """Adds an image and the objects of its masks."""
     try:
-        frame = frame_of(image)
+        frame = read_frame(path)
     except BrokenFile as error:
-        dataset.leave_out("unreadable_image", image, str(error))
+        dataset.leave_out("unreadable_image", path, str(error))
         return
-    picture = None
-    for file, label in files:
+    image = None
+    for file, label in masks:
         if not (label or class_name):
             raise UserError(f"No folder of {file} names its class: say what the objects are by --class-name NAME.")
         try:
-            mask = read_mask(file)
+            mask = _read_mask(file)
         except BrokenFile as error:
             dataset.leave_out("unreadable_mask", file, str(error))
             continue
         height, width = mask.shape
-        if not frame.fits(width, height) or picture and (picture.width, picture.height) != (width, height):
-            message = f"{file} is {width} x {height} but {image} is {frame.width} x {frame.height}"
+        if not frame.fits(width, height) or image and (image.width, image.height) != (width, height):
+            message = f"{file} is {width} x {height} but {path} is {frame.width} x {frame.height}"
             dataset.leave_out("other_size", file, f"{message}, and it was left out: make them of one size.")
             continue
-        picture = picture or dataset.add_picture(folder.relative(image), width, height, image)
+        image = image or dataset.add_image(folder.relative(path), width, height, path)
         if not mask.any():
             continue  # a black mask says that there is nothing
         for number, rle in run_lengths.encode_labels(connected_parts(mask) if split_parts else mask).items():
-            dataset.add_object(picture, label or class_name, file, f"Part {number}", parts=[rle])
+            dataset.add_object(image, label or class_name, file, f"Part {number}", parts=[rle])
 
 
-# COCO's json to a folder of binary masks for each image. See `mask_folders` for the format.
-#
+def _read_mask(path):
+    """bool [H, W] of a black and white image file: what is brighter than half of its brightest; raises BrokenFile."""
+    with open_image(path) as image:
+        # As colours, since a palette's indices say nothing about brightness; 16 bits would be cut off by that.
+        pixels = np.asarray(image if image.mode in _GREY_MODES else image.convert("RGB"))
+    brightness = pixels if pixels.ndim == 2 else pixels.max(axis=2)
+    return brightness > brightness.max() / 2
+
 
 def write_mask_folders(coco, out, images=None, copy_images=False):
     """Writes NAME/masks/CLASS/1.png, 2.png, ... for each image NAME.jpg, white on black.
 
     Args:
-        coco: coco_json.CocoJson; what is left out is noted in it: crowds, objects without a mask and, with
-            `copy_images`, images that aren't there.
+        coco: CocoJson; what is left out is noted in it: crowds, objects without a mask and, with `copy_images`, images
+            that aren't there.
         out: a new folder.
         images: the folder of the images, for `copy_images`.
         copy_images: put each image into NAME/images.
@@ -170,26 +180,20 @@ def write_mask_folders(coco, out, images=None, copy_images=False):
         UserError: `out` has files already, there is no folder of images, or two images would get the same folder.
     """
     coco.drop_crowds()
-    targets = by_target(coco, "")
+    names = output_names(coco, "")
     with new_folder(out) as folder:
-        for image, target in show_progress(targets, "masks"):
-            if copy_images:
-                path = image_path(coco, image, images)
-                if path is None:
+        for image, name in show_progress(names, "masks"):
+            copy = folder / name / "images" / pathlib.PurePosixPath(image.file_name).name
+            if copy_images and not copy_image(coco, image, images, copy):
+                continue
+            (folder / name / "masks").mkdir(parents=True, exist_ok=True)
+            for number, annotation in enumerate(image.annotations, 1):
+                if annotation.segmentation is None:
+                    note_box_only(coco, annotation)
                     continue
-                put_image(path, folder / target / "images" / pathlib.PurePosixPath(image.file_name).name)
-            (folder / target / "masks").mkdir(parents=True, exist_ok=True)
-            _write_masks(coco, image, folder / target / "masks")
-
-
-def _write_masks(coco, image, folder):
-    for number, instance in enumerate(image.instances, 1):
-        if instance.segmentation is None:
-            message = f"Annotation {instance.id} in {coco.source} has only a box, which a picture of pixels can't show."
-            coco.leave_out("no_mask", message, instance.id)
-            continue
-        # A class may be called what no folder can.
-        place = folder / coco.names[instance.category_id].replace("/", "_").strip(". ")
-        place.mkdir(exist_ok=True)
-        mask = run_lengths.as_pixels(instance.segmentation, image.height, image.width)
-        Image.fromarray(mask).save(place / f"{number}.png")
+                # A class may be called what no folder can.
+                class_folder = coco.names[annotation.category_id].replace("/", "_").strip(". ")
+                path = folder / name / "masks" / class_folder / f"{number}.png"
+                path.parent.mkdir(exist_ok=True)
+                mask = run_lengths.as_pixels(annotation.segmentation, image.height, image.width)
+                Image.fromarray(mask).save(path)

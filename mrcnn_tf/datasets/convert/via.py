@@ -13,108 +13,23 @@ import math
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.problems import show_progress
-from mrcnn_tf.datasets.convert.coco import image_path
+from mrcnn_tf.datasets.convert.coco import find_image
 from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.geometry import as_one_polygon, ellipse, rectangle
 from mrcnn_tf.datasets.convert.inputs import (
     BrokenFile,
     ImageFolder,
-    existing,
-    frame_of,
+    existing_path,
+    raise_wrong_format,
+    read_frame,
     read_json,
     read_text,
-    refuse_other,
 )
 
-# Which of a VIA region's attributes is its class.
-#
-
-LIKELY = ("class", "class_name", "label", "category", "name", "type", "object")
-
-
-class RegionClasses:
-    """Finds the attribute once and reads the class of each region.
-
-    Args:
-        content: the file's json; a project describes its attributes and what their options stand for.
-        entries: list of the images' records.
-        source: the file, for messages.
-        attribute: the attribute's name; None to find it: the only one that has values, or the only likely one.
-        class_name: the class of all regions, instead of an attribute.
-
-    Raises:
-        UserError: there is no such attribute, none at all, or several.
-    """
-
-    def __init__(self, content, entries, source, attribute=None, class_name=None):
-        self._class_name = class_name
-        if class_name:
-            return
-        examples = _examples(entries)
-        self._attribute = attribute or _only_one(examples, source)
-        if self._attribute not in examples:
-            known = ", ".join(map(repr, examples)) or "none"
-            raise UserError(f"No region of {source} has the attribute {attribute!r}: the file has {known}.")
-        described = content.get("_via_attributes") if isinstance(content, dict) else None
-        region = described.get("region") if isinstance(described, dict) else None
-        attribute = region.get(self._attribute) if isinstance(region, dict) else None
-        options = attribute.get("options") if isinstance(attribute, dict) else None
-        self._options = options if isinstance(options, dict) else {}
-
-    def label(self, region, where, dataset):
-        """The class of a region; None, and a note in the dataset, if it has none or several."""
-        if self._class_name:
-            return self._class_name
-        attributes = region.get("region_attributes")
-        chosen = _chosen(attributes.get(self._attribute) if isinstance(attributes, dict) else None)
-        if len(chosen) != 1:
-            kind, what = ("several_classes", f"is {' and '.join(chosen)}") if chosen else ("no_class", "has no value")
-            message = f"{where} in {dataset.source} {what} in {self._attribute!r} and was left out: choose one class."
-            dataset.leave_out(kind, dataset.source, message, where)
-            return None
-        # As in VIA's own COCO export, an option goes by its description where it has one.
-        described = self._options.get(chosen[0])
-        return described if isinstance(described, str) and described.strip() else chosen[0]
-
-
-def _examples(entries):
-    """dict attribute -> one of its values, of all attributes that some region has a value of."""
-    examples = {}
-    for entry in entries:
-        regions = entry.get("regions") or []
-        for region in regions.values() if isinstance(regions, dict) else regions:
-            attributes = region.get("region_attributes") if isinstance(region, dict) else None
-            for name, value in (attributes if isinstance(attributes, dict) else {}).items():
-                if name not in examples and (chosen := _chosen(value)):
-                    examples[name] = chosen[0]
-    return examples
-
-
-def _only_one(examples, source):
-    likely = [name for name in examples if name.strip().lower() in LIKELY]
-    candidates = list(examples) if len(examples) == 1 else likely
-    if len(candidates) == 1:
-        return candidates[0]
-    if not examples:
-        raise UserError(
-            f"No region of {source} has an attribute with a value: name the class of all by --class-name NAME."
-        )
-    listed = ", ".join(f"{name!r} (such as {value!r})" for name, value in examples.items())
-    raise UserError(
-        f"Regions of {source} have several attributes, {listed}: say which is the class by --class-attribute."
-    )
-
-
-def _chosen(value):
-    """The options that an attribute's value names: a text is one, a checkbox has any number."""
-    if isinstance(value, dict):
-        return [name for name, checked in value.items() if checked]
-    if isinstance(value, bool) or value is None:
-        return []
-    return [str(value).strip()] if str(value).strip() else []
-
-
+LIKELY_ATTRIBUTES = ("class", "class_name", "label", "category", "name", "type", "object")  # that may be the class
 CLOSED = 5  # pixels between the ends of a polyline that count as none, as when VIA closes a polygon
+WRITTEN_ATTRIBUTE = "class"
+CSV_COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 
 
 def read_via(source, images=None, names=None, class_attribute=None, class_name=None):
@@ -134,14 +49,14 @@ def read_via(source, images=None, names=None, class_attribute=None, class_name=N
         UserError: the file isn't there, is packed or broken, isn't VIA's, or has several attributes that may be the
             class, or none.
     """
-    source = existing(source, "VIA's json or csv file")
+    source = existing_path(source, "VIA's json or csv file")
     if source.is_dir():
-        found = sorted([*source.glob("*.json"), *source.glob("via*.csv")])
-        if len(found) != 1:
+        files = sorted([*source.glob("*.json"), *source.glob("via*.csv")])
+        if len(files) != 1:
             raise UserError(f"{source} is a folder: name the json or csv file that VIA saved.")
-        source = found[0]
-    content = _csv(source) if source.suffix.lower() == ".csv" else read_json(source)
-    entries = _entries(content, source)
+        source = files[0]
+    content = _read_csv(source) if source.suffix.lower() == ".csv" else read_json(source)
+    entries = _image_entries(content, source)
     folder = ImageFolder(images or source.parent)
     classes = RegionClasses(content, entries, source, class_attribute, class_name)
     dataset = Dataset(source, names)
@@ -151,7 +66,27 @@ def read_via(source, images=None, names=None, class_attribute=None, class_name=N
     return dataset
 
 
-def _entries(content, source):
+def _read_csv(path):
+    """The records of exported annotations in csv as those of a json, a list of dict."""
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    rows.fieldnames = [name.lstrip("#").strip() for name in rows.fieldnames or []]
+    if not set(CSV_COLUMNS) <= set(rows.fieldnames):
+        raise UserError(f"{path} has no columns {', '.join(CSV_COLUMNS[:2])} and {CSV_COLUMNS[2]}, as VIA's csv has.")
+    entries = {}
+    for row in rows:
+        try:
+            shape, attributes = (json.loads(row[name] or "{}") for name in CSV_COLUMNS[1:])
+        except (ValueError, TypeError) as error:
+            where = f"{path}, line {rows.line_num},"
+            raise UserError(f"{where} has a cell that isn't json ({error}): export it again.") from None
+        key = row["filename"], row.get("file_size")
+        entry = entries.setdefault(key, {"filename": row["filename"], "regions": []})
+        if shape:  # an image without regions has a line with empty cells
+            entry["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
+    return list(entries.values())
+
+
+def _image_entries(content, source):
     """The images' records, list of dict."""
     if isinstance(content, dict) and isinstance(content.get("project"), dict) and "view" in content:
         raise UserError(f"{source} is of VIA 3, which isn't read: export it as COCO there.")
@@ -159,34 +94,8 @@ def _entries(content, source):
         content = content.get("_via_img_metadata", content)
     entries = list(content.values()) if isinstance(content, dict) else content
     if not isinstance(entries, list) or not any(isinstance(entry, dict) and "regions" in entry for entry in entries):
-        refuse_other(source, "via")
+        raise_wrong_format(source, "via")
     return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("filename"), str)]
-
-
-def _read_entry(entry, folder, classes, dataset):
-    name, source = entry["filename"], dataset.source
-    path = folder.find(name)
-    if path is None:
-        message = f"{name} in {source} isn't in {folder.root} and was left out: give its folder by --images."
-        dataset.leave_out("missing_image", source, message, name)
-        return
-    try:
-        frame = frame_of(path)
-    except BrokenFile as error:
-        dataset.leave_out("unreadable_image", path, str(error), name)
-        return
-    regions = _regions(entry)
-    outlines = [_outline(region, f"Region {number} of {name}", dataset) for number, region in enumerate(regions, 1)]
-    drawn = [outline for outline in outlines if outline]
-    right = max((max(outline[0::2]) for outline in drawn), default=0)
-    bottom = max((max(outline[1::2]) for outline in drawn), default=0)
-    picture = dataset.add_picture(folder.relative(path), *frame.around(right, bottom), source)
-    if picture is None:
-        return
-    for number, (region, outline) in enumerate(zip(regions, outlines, strict=True), 1):
-        where = f"Region {number} of {name}"
-        if outline and (label := classes.label(region, where, dataset)):
-            dataset.add_object(picture, label, source, where, parts=[outline])
 
 
 def _regions(entry):
@@ -194,7 +103,112 @@ def _regions(entry):
     return list(regions.values()) if isinstance(regions, dict) else regions
 
 
-def _outline(region, where, dataset):
+def _dict_at(content, *keys):
+    """The dict under nested keys; an empty one where something else stands there."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+class RegionClasses:
+    """Finds the attribute that is the class and reads the class of each region.
+
+    Args:
+        content: the file's json; a project describes its attributes and what their options stand for.
+        entries: list of the images' records.
+        source: the file, for messages.
+        attribute: the attribute's name; None to find it: the only one that has values, or the only likely one.
+        class_name: the class of all regions, instead of an attribute.
+
+    Raises:
+        UserError: there is no such attribute, none at all, or several.
+    """
+
+    def __init__(self, content, entries, source, attribute=None, class_name=None):
+        self._class_name = class_name
+        if class_name:
+            return
+        examples = _example_values(entries)
+        self._attribute = attribute or _likely_attribute(examples, source)
+        if self._attribute not in examples:
+            known = ", ".join(map(repr, examples)) or "none"
+            raise UserError(f"No region of {source} has the attribute {attribute!r}: the file has {known}.")
+        self._options = _dict_at(content, "_via_attributes", "region", self._attribute, "options")
+
+    def read_class(self, region, where, dataset):
+        """The class of a region; None, and a note in the dataset, if it has none or several."""
+        if self._class_name:
+            return self._class_name
+        options = _chosen_options(_dict_at(region, "region_attributes").get(self._attribute))
+        if len(options) != 1:
+            kind, what = ("several_classes", f"is {' and '.join(options)}") if options else ("no_class", "has no value")
+            message = f"{where} in {dataset.source} {what} in {self._attribute!r} and was left out: choose one class."
+            dataset.leave_out(kind, dataset.source, message, where)
+            return None
+        # As in VIA's own COCO export, an option goes by its description where it has one.
+        description = self._options.get(options[0])
+        return description if isinstance(description, str) and description.strip() else options[0]
+
+
+def _example_values(entries):
+    """dict attribute -> one of its values, of all attributes that some region has a value of."""
+    examples = {}
+    for entry in entries:
+        for region in _regions(entry):
+            for name, value in _dict_at(region, "region_attributes").items():
+                if name not in examples and (options := _chosen_options(value)):
+                    examples[name] = options[0]
+    return examples
+
+
+def _likely_attribute(examples, source):
+    likely = [name for name in examples if name.strip().lower() in LIKELY_ATTRIBUTES]
+    candidates = list(examples) if len(examples) == 1 else likely
+    if len(candidates) == 1:
+        return candidates[0]
+    if not examples:
+        raise UserError(
+            f"No region of {source} has an attribute with a value: name the class of all by --class-name NAME."
+        )
+    listed = ", ".join(f"{name!r} (such as {value!r})" for name, value in examples.items())
+    raise UserError(
+        f"Regions of {source} have several attributes, {listed}: say which is the class by --class-attribute."
+    )
+
+
+def _chosen_options(value):
+    """The options that an attribute's value names: a text is one, a checkbox has any number."""
+    if isinstance(value, dict):
+        return [name for name, is_checked in value.items() if is_checked]
+    if isinstance(value, bool) or value is None:
+        return []
+    return [str(value).strip()] if str(value).strip() else []
+
+
+def _read_entry(entry, folder, classes, dataset):
+    """Adds an image and the objects of its regions."""
+    name, source = entry["filename"], dataset.source
+    path = folder.find(name)
+    if path is None:
+        message = f"{name} in {source} isn't in {folder.root} and was left out: give its folder by --images."
+        dataset.leave_out("missing_image", source, message, name)
+        return
+    try:
+        frame = read_frame(path)
+    except BrokenFile as error:
+        dataset.leave_out("unreadable_image", path, str(error), name)
+        return
+    regions = {f"Region {number} of {name}": region for number, region in enumerate(_regions(entry), 1)}
+    polygons = {where: _read_polygon(region, where, dataset) for where, region in regions.items()}
+    right = max((max(polygon[0::2]) for polygon in polygons.values() if polygon), default=0)
+    bottom = max((max(polygon[1::2]) for polygon in polygons.values() if polygon), default=0)
+    image = dataset.add_image(folder.relative(path), *frame.around(right, bottom), source)
+    for where, polygon in polygons.items() if image else ():
+        if polygon and (label := classes.read_class(regions[where], where, dataset)):
+            dataset.add_object(image, label, source, where, parts=[polygon])
+
+
+def _read_polygon(region, where, dataset):
     """A region as a polygon [x, y, x, y, ...]; None, and a note, if it can't be one."""
     try:
         shape = region["shape_attributes"]
@@ -211,52 +225,22 @@ def _outline(region, where, dataset):
             if kind == "polygon" or math.hypot(x[0] - x[-1], y[0] - y[-1]) <= CLOSED:
                 return [float(value) for point in zip(x, y, strict=True) for value in point]
     except (AttributeError, TypeError, ValueError, KeyError, IndexError) as error:
-        message = f"{where} in {dataset.source} can't be read ({error!r}) and was left out: draw it again."
-        dataset.leave_out("broken_shape", dataset.source, message, where)
-        return None
-    kind = "open polyline" if kind == "polyline" else kind
-    message = f"{where} in {dataset.source} is a {kind}, which has no area, and was left out: outline the object."
-    dataset.leave_out(f"{kind}_shape".replace(" ", "_"), dataset.source, message, where)
+        kind, what = "broken_shape", f"can't be read ({error!r}) and was left out: draw it again"
+    else:
+        kind = "open polyline" if kind == "polyline" else kind
+        what = f"is a {kind}, which has no area, and was left out: outline the object"
+        kind = f"{kind}_shape".replace(" ", "_")
+    dataset.leave_out(kind, dataset.source, f"{where} in {dataset.source} {what}.", where)
     return None
 
 
-def _csv(path):
-    """The records of exported annotations in csv as those of a json, a list of dict."""
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    rows.fieldnames = [name.lstrip("#").strip() for name in rows.fieldnames or []]
-    if not {"filename", "region_shape_attributes", "region_attributes"} <= set(rows.fieldnames):
-        raise UserError(
-            f"{path} has no columns filename, region_shape_attributes and region_attributes, as VIA's csv has."
-        )
-    entries = {}
-    for row in rows:
-        try:
-            shape = json.loads(row["region_shape_attributes"] or "{}")
-            attributes = json.loads(row["region_attributes"] or "{}")
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{path}, line {rows.line_num}, has a cell that isn't json ({error}): export it again."
-            ) from None
-        key = row["filename"], row.get("file_size")
-        entry = entries.setdefault(key, {"filename": row["filename"], "regions": []})
-        if shape:  # an image without regions has a line with empty cells
-            entry["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
-    return list(entries.values())
-
-
-# COCO's json to VIA 2: one json of annotations, for "Import Annotations" in VIA. See `via` for the format.
-#
-
-ATTRIBUTE = "class"
-
-
 def write_via(coco, out, images):
-    """Writes one json with a region for each object: a polygon, or a rect where there is only a box.
+    """Writes one json for "Import Annotations" in VIA 2, a region for each object: a polygon, or a rect for a box.
 
-    A region can't have several parts or holes, so these become one polygon with ways between them (see `outlines`).
+    A region can't have several parts or holes, so these become one polygon with ways between them, see `geometry`.
 
     Args:
-        coco: coco_json.CocoJson; crowds and images that aren't there are noted in it and left out.
+        coco: CocoJson; crowds and images that aren't there are noted in it and left out.
         out: the file.
         images: the folder of the images; VIA knows an image by its name and the size of its file.
 
@@ -266,13 +250,13 @@ def write_via(coco, out, images):
     coco.drop_crowds()
     entries = {}
     for image in show_progress(coco.images, "VIA"):
-        path = image_path(coco, image, images)
+        path = find_image(coco, image, images)
         if path is None:
             continue
         regions = []
-        for instance in image.instances:
-            attributes = {ATTRIBUTE: coco.names[instance.category_id]}
-            regions.append({"shape_attributes": _shape(instance, image), "region_attributes": attributes})
+        for annotation in image.annotations:
+            attributes = {WRITTEN_ATTRIBUTE: coco.names[annotation.category_id]}
+            regions.append({"shape_attributes": _make_shape(annotation, image), "region_attributes": attributes})
         size = path.stat().st_size
         entry = {"filename": image.file_name, "size": size, "regions": regions, "file_attributes": {}}
         entries[f"{image.file_name}{size}"] = entry
@@ -280,8 +264,8 @@ def write_via(coco, out, images):
         file.write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
 
 
-def _shape(instance, image):
-    if instance.segmentation is None:
-        return dict(zip(("name", "x", "y", "width", "height"), ("rect", *instance.box), strict=True))
-    polygon = as_one_polygon(instance.segmentation, image.height, image.width)
+def _make_shape(annotation, image):
+    if annotation.segmentation is None:
+        return dict(zip(("name", "x", "y", "width", "height"), ("rect", *annotation.box), strict=True))
+    polygon = as_one_polygon(annotation.segmentation, image.height, image.width)
     return {"name": "polygon", "all_points_x": polygon[0::2], "all_points_y": polygon[1::2]}

@@ -1,7 +1,7 @@
 """Pascal VOC's datasets: Annotations/*.xml with boxes, SegmentationObject/*.png with the pixels of objects.
 
-Pixels are counted from 1 in the boxes, and both ends belong to them. In a PNG of objects, the places in the palette are
-the numbers of objects from 1, and 255 is the border that belongs to none.
+Pixels are counted from 1 in the boxes, and both ends belong to them. In a PNG of objects, the indices into the palette
+are the numbers of objects from 1, and 255 is the border that belongs to none.
 See http://host.robots.ox.ac.uk/pascal/VOC/.
 """
 
@@ -15,23 +15,25 @@ from PIL import Image
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
-from mrcnn_tf.datasets.convert.coco import by_target, image_path, new_folder, put_image
+from mrcnn_tf.datasets.convert.coco import copy_image, new_folder, output_names, paint_annotations
 from mrcnn_tf.datasets.convert.dataset import Dataset
-from mrcnn_tf.datasets.convert.geometry import painted
 from mrcnn_tf.datasets.convert.inputs import (
     BrokenFile,
     ImageFolder,
-    existing,
-    frame_of,
+    existing_path,
+    raise_wrong_format,
+    read_frame,
+    read_label_image,
     read_text,
     read_xml,
-    refuse_other,
 )
-from mrcnn_tf.datasets.convert.label_images import palette, read_labels
 
 BORDER = 255
 BORDER_COLOUR = 224 + 256 * 224 + 65536 * 192  # in a PNG without palette
-OVERLAP = 0.5  # IoU of a mask's box and an object's, from which on they are the same
+MAX_NUMBER = 254  # of objects or classes in a PNG; 0 is background and 255 the border
+SAME_IOU = 0.5  # of a mask's box and an object's, from which on they are the same
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_FLAGS = ("1", "0", "-1")  # after a name in the list of one class: present, difficult, absent
 
 
 def read_voc(source, images=None, names=None, split=None, zero_based=False):
@@ -51,12 +53,14 @@ def read_voc(source, images=None, names=None, split=None, zero_based=False):
     Raises:
         UserError: the source isn't there, is packed or isn't VOC's, or there is no such split.
     """
-    source = existing(source, "the folder of a VOC dataset")
+    source = existing_path(source, "the folder of a VOC dataset")
     files = _annotation_files(source, split)
     if not files:
-        refuse_other(source, "voc")
-    pictures = source / "JPEGImages"
-    folder = ImageFolder(images or (pictures if pictures.is_dir() else source if source.is_dir() else source.parent))
+        raise_wrong_format(source, "voc")
+    own_images = source / "JPEGImages"
+    if not own_images.is_dir():
+        own_images = source if source.is_dir() else source.parent
+    folder = ImageFolder(images or own_images)
     dataset = Dataset(source, names)
     for file in show_progress(files, "VOC"):
         try:
@@ -73,18 +77,18 @@ def _annotation_files(source, split):
     folder = folder if folder.is_dir() else source
     if split is None:
         return sorted(folder.rglob("*.xml"), key=lambda path: path.as_posix())
-    lists = [source / "ImageSets" / kind / f"{split}.txt" for kind in ("Segmentation", "Main")]
-    found = [path for path in lists if path.is_file()]
-    if not found:
+    lists = [source / "ImageSets" / task / f"{split}.txt" for task in ("Segmentation", "Main")]
+    existing = [path for path in lists if path.is_file()]
+    if not existing:
         raise UserError(f"There is no {lists[0]}: name a list in ImageSets by --split, or leave it away.")
-    return [_listed(folder, line.strip()) for line in read_text(found[0]).splitlines() if line.strip()]
+    return [_listed_file(folder, line.strip()) for line in read_text(existing[0]).splitlines() if line.strip()]
 
 
-def _listed(folder, line):
-    """The xml file of a line in ImageSets: a name, after which lists of one class have 1, 0 or -1."""
-    whole = folder / f"{line}.xml"
+def _listed_file(folder, line):
+    """The xml file of a line in ImageSets, which has a flag after the name in lists of one class."""
+    named_by_line = folder / f"{line}.xml"
     name, _, flag = line.rpartition(" ")
-    return folder / f"{name.strip()}.xml" if flag in ("1", "0", "-1") and not whole.is_file() else whole
+    return folder / f"{name.strip()}.xml" if flag in _FLAGS and not named_by_line.is_file() else named_by_line
 
 
 def _read_file(file, folder, dataset, zero_based):
@@ -96,37 +100,33 @@ def _read_file(file, folder, dataset, zero_based):
     if root.tag != "annotation":
         raise BrokenFile(f"{file} is another kind of xml, its top is <{root.tag}>: VOC's is <annotation>.")
     name = (root.findtext("filename") or "").strip()
-    path = _image_of(file, name, folder)
+    path = folder.find(name, file.parent) if name else None
+    if path is None:
+        with_stem = folder.with_stem(file.stem)
+        path = with_stem[0] if len(with_stem) == 1 else None
     if path is None:
         message = f"{file} belongs to {name or file.stem}, which isn't in {folder.root}, and was left out: add it."
         dataset.leave_out("missing_image", file, message)
         return
-    frame = frame_of(path)
-    width, height = (_number(root, f"size/{side}") or 0 for side in ("width", "height"))
+    frame = read_frame(path)
+    width, height = (_read_number(root, f"size/{side}") or 0 for side in ("width", "height"))
     if not width or not height:
         width, height = frame.width, frame.height
     if not frame.fits(width, height):
         message = f"{path} is {frame.width} x {frame.height} but {file} says {width:g} x {height:g}"
         dataset.leave_out("other_size", file, f"{message} and was left out: put back the image that was labelled.")
         return
-    picture = dataset.add_picture(folder.relative(path), int(width), int(height), file)
-    if picture:
-        _add_objects(root, file, picture, dataset, zero_based)
+    image = dataset.add_image(folder.relative(path), int(width), int(height), file)
+    if image:
+        _add_objects(root, file, image, dataset, zero_based)
 
 
-def _image_of(file, name, folder):
-    if name and (path := folder.find(name, file.parent)):
-        return path
-    same = folder.with_stem(file.stem)
-    return same[0] if len(same) == 1 else None
-
-
-def _add_objects(root, file, picture, dataset, zero_based):
+def _add_objects(root, file, image, dataset, zero_based):
     objects = []
     for number, element in enumerate(root.iter("object"), 1):
         where = f"Object {number}"
         try:
-            box = [_number(element, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
+            box = [_read_number(element, f"bndbox/{corner}") for corner in CORNERS]
         except ValueError as error:
             dataset.leave_out("bad_box", file, f"{where} of {file} has a box of {error}: correct it.", where)
             continue
@@ -136,78 +136,21 @@ def _add_objects(root, file, picture, dataset, zero_based):
         if not zero_based:
             box = [box[0] - 1, box[1] - 1, box[2], box[3]]
         objects.append((where, (element.findtext("name") or ""), box))
-    found = _object_masks(file, picture, dataset)
-    chosen = match(found, [box for _, _, box in objects]) if found else {}
-    for place, (where, label, (x1, y1, x2, y2)) in enumerate(objects):
-        parts = [found[chosen[place]]] if place in chosen else []
-        if found and not parts:
+    masks = _read_object_masks(file, image, dataset)
+    number_of = _match_masks(masks, [box for _, _, box in objects]) if masks else {}
+    for index, (where, label, (x1, y1, x2, y2)) in enumerate(objects):
+        parts = [masks[number_of[index]]] if index in number_of else []
+        if masks and not parts:
             message = f"{where} of {file} has no mask in SegmentationObject and keeps its box only."
             dataset.leave_out("no_mask", file, message, where)
-        dataset.add_object(picture, label, file, where, parts=parts, box=[x1, y1, x2 - x1, y2 - y1])
-    for value in found.keys() - chosen.values():
-        message = f"Object {value} in the PNG of {file} fits no box there and was left out: add the object to the xml."
-        dataset.leave_out("mask_without_object", file, message, value)
+        dataset.add_object(image, label, file, where, parts=parts, box=[x1, y1, x2 - x1, y2 - y1])
+    for number in masks.keys() - number_of.values():
+        message = f"Object {number} in the PNG of {file} fits no box there and was left out: add the object to the xml."
+        dataset.leave_out("mask_without_object", file, message, number)
 
 
-def match(found, boxes):
-    """Which mask belongs to which object.
-
-    VOC numbers objects as the xml lists them; other tools don't always, so a number only counts where the boxes agree,
-    and what is left goes by boxes alone.
-
-    Args:
-        found: dict number from 1 -> run-length mask.
-        boxes: list of [x1, y1, x2, y2].
-
-    Returns:
-        dict place in `boxes` -> number.
-    """
-    corners = {number: run_lengths.box_of_runs(mask) for number, mask in found.items()}
-    corners = {number: [x, y, x + w, y + h] for number, (x, y, w, h) in corners.items()}
-    chosen = {
-        number - 1: number
-        for number in found
-        if number <= len(boxes) and overlap(corners[number], boxes[number - 1]) >= OVERLAP
-    }
-    pairs = [
-        (overlap(corners[number], box), place, number)
-        for number in found.keys() - set(chosen.values())
-        for place, box in enumerate(boxes)
-        if place not in chosen
-    ]
-    for value, place, number in sorted(pairs, key=lambda pair: (-pair[0], *pair[1:])):
-        if value >= OVERLAP and place not in chosen and number not in chosen.values():
-            chosen[place] = number
-    return chosen
-
-
-def overlap(one, other):
-    """IoU of two boxes [x1, y1, x2, y2]."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(width, 0) * max(height, 0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return shared / (sum(areas) - shared) if shared else 0.0
-
-
-def _object_masks(file, picture, dataset):
-    """dict number -> run-length mask from the PNG of objects that belongs to an xml; empty where there is none."""
-    root = file.parent.parent if file.parent.name == "Annotations" else file.parent
-    path = root / "SegmentationObject" / f"{file.stem}.png"
-    if not path.is_file():
-        return {}
-    labels = read_labels(path)
-    if labels.shape != (picture.height, picture.width):
-        message = f"{path} is {labels.shape[1]} x {labels.shape[0]}, its image {picture.width} x {picture.height}"
-        dataset.leave_out("other_size", path, f"{message}: it was left out, and the boxes are kept.")
-        return {}
-    found = run_lengths.encode_labels(labels)
-    for border in (BORDER, BORDER_COLOUR):
-        found.pop(border, None)
-    return found
-
-
-def _number(element, path):
+def _read_number(element, path):
+    """The finite number at a path in xml; None if nothing is there. Raises ValueError."""
     text = element.findtext(path)
     if text is None or not text.strip():
         return None
@@ -217,10 +160,62 @@ def _number(element, path):
     return value
 
 
-# COCO's json to a Pascal VOC dataset. See `voc` for the format.
-#
+def _read_object_masks(file, image, dataset):
+    """dict number -> run-length mask from the PNG of objects that belongs to an xml; empty where there is none."""
+    root = file.parent.parent if file.parent.name == "Annotations" else file.parent
+    path = root / "SegmentationObject" / f"{file.stem}.png"
+    if not path.is_file():
+        return {}
+    labels = read_label_image(path)
+    if labels.shape != (image.height, image.width):
+        message = f"{path} is {labels.shape[1]} x {labels.shape[0]}, its image {image.width} x {image.height}"
+        dataset.leave_out("other_size", path, f"{message}: it was left out, and the boxes are kept.")
+        return {}
+    masks = run_lengths.encode_labels(labels)
+    return {number: mask for number, mask in masks.items() if number not in (BORDER, BORDER_COLOUR)}
 
-MOST = 254  # objects or classes of a PNG; 0 is background and 255 the border
+
+def _match_masks(masks, boxes):
+    """Which mask belongs to which object.
+
+    VOC numbers objects as the xml lists them; other tools don't always, so a number only counts where the boxes agree,
+    and what is left goes by boxes alone.
+
+    Args:
+        masks: dict number from 1 -> run-length mask.
+        boxes: list of [x1, y1, x2, y2].
+
+    Returns:
+        dict index into `boxes` -> number.
+    """
+    corners = {}
+    for number, mask in masks.items():
+        x, y, width, height = run_lengths.box_of_rle(mask)
+        corners[number] = [x, y, x + width, y + height]
+    number_of = {
+        number - 1: number
+        for number in masks
+        if number <= len(boxes) and box_iou(corners[number], boxes[number - 1]) >= SAME_IOU
+    }
+    pairs = [
+        (-box_iou(corners[number], box), index, number)
+        for number in masks.keys() - set(number_of.values())
+        for index, box in enumerate(boxes)
+        if index not in number_of
+    ]
+    for negative_iou, index, number in sorted(pairs):
+        if -negative_iou >= SAME_IOU and index not in number_of and number not in number_of.values():
+            number_of[index] = number
+    return number_of
+
+
+def box_iou(box, other):
+    """IoU of two boxes [x1, y1, x2, y2]."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    shared = max(width, 0) * max(height, 0)
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (box, other)]
+    return shared / (sum(areas) - shared) if shared else 0.0
 
 
 def write_voc(coco, out, images=None, copy_images=False, split="train"):
@@ -229,7 +224,7 @@ def write_voc(coco, out, images=None, copy_images=False, split="train"):
     Boxes are those around the masks, in whole pixels. Images whose objects have no masks get no PNGs.
 
     Args:
-        coco: coco_json.CocoJson; crowds, what overlaps and what has no mask is noted in it.
+        coco: CocoJson; crowds, what overlaps and what has no mask is noted in it.
         out: a new folder.
         images: the folder of the images, for `copy_images`.
         copy_images: put the images into JPEGImages.
@@ -240,102 +235,106 @@ def write_voc(coco, out, images=None, copy_images=False, split="train"):
             in folders of their own, or there are more classes or objects than a PNG can number.
     """
     coco.drop_crowds()
-    targets = by_target(coco, "")
+    names = output_names(coco, "")
     numbers = {category: number for number, category in enumerate(coco.names, 1)}
-    _check_counts(coco, targets)
+    _check_limits(coco, names)
     with new_folder(out) as folder:
-        for name in (
-            "Annotations",
-            "SegmentationObject",
-            "SegmentationClass",
-            "ImageSets/Main",
-            "ImageSets/Segmentation",
-        ):
-            (folder / name).mkdir(parents=True)
+        for path in ("Annotations", "SegmentationObject", "SegmentationClass", "ImageSets"):
+            (folder / path).mkdir()
         listed = {"Main": [], "Segmentation": []}
-        for image, stem in show_progress(targets, "VOC"):
-            path = image_path(coco, image, images) if copy_images else None
-            if copy_images:
-                if path is None:
-                    continue
-                put_image(path, folder / "JPEGImages" / image.file_name)
+        for image, stem in show_progress(names, "VOC"):
+            if copy_images and not copy_image(coco, image, images, folder / "JPEGImages" / image.file_name):
+                continue
             # Where there are no objects at all, empty pictures of pixels say so.
-            has_masks = not image.instances or any(one.segmentation is not None for one in image.instances)
+            has_masks = not image.annotations or any(
+                annotation.segmentation is not None for annotation in image.annotations
+            )
             if has_masks:
                 _write_pixels(coco, image, stem, numbers, folder)
                 listed["Segmentation"].append(stem)
             listed["Main"].append(stem)
-            _annotation(coco, image, has_masks).write(folder / "Annotations" / f"{stem}.xml", encoding="utf-8")
-        for kind, stems in listed.items():
+            xml = _make_xml(coco, image, has_masks)
+            xml.write(folder / "Annotations" / f"{stem}.xml", encoding="utf-8")
+        for task, stems in listed.items():
+            (folder / "ImageSets" / task).mkdir()
             text = "".join(f"{stem}\n" for stem in stems)
-            (folder / "ImageSets" / kind / f"{split}.txt").write_text(text, encoding="utf-8")
-        (folder / "labelmap.txt").write_text(_label_map(coco.names.values()), encoding="utf-8")
+            (folder / "ImageSets" / task / f"{split}.txt").write_text(text, encoding="utf-8")
+        (folder / "labelmap.txt").write_text(_make_label_list(coco.names.values()), encoding="utf-8")
 
 
-def _check_counts(coco, targets):
-    if len(coco.names) > MOST:
-        raise UserError(f"{coco.source} has {len(coco.names)} classes, and VOC's PNGs have numbers for {MOST}.")
-    for image, stem in targets:
+def _check_limits(coco, names):
+    if len(coco.names) > MAX_NUMBER:
+        raise UserError(f"{coco.source} has {len(coco.names)} classes, and VOC's PNGs have numbers for {MAX_NUMBER}.")
+    for image, stem in names:
         if "/" in stem:
             raise UserError(
                 f"{image.file_name} lies in a folder, which VOC doesn't have: put all images into one folder."
             )
-        if len(image.instances) > MOST:
-            raise UserError(
-                f"{image.file_name} has {len(image.instances)} objects, and VOC's PNGs have numbers for {MOST}: use "
-                "`coco-to label-maps`."
-            )
+        count = len(image.annotations)
+        if count > MAX_NUMBER:
+            limit = f"VOC's PNGs have numbers for {MAX_NUMBER}"
+            raise UserError(f"{image.file_name} has {count} objects, and {limit}: use `coco-to label-maps`.")
 
 
 def _write_pixels(coco, image, stem, numbers, folder):
-    objects = painted(coco, image, range(1, len(image.instances) + 1))
-    classes = np.array([0] + [numbers[instance.category_id] for instance in image.instances])[objects]
+    objects = paint_annotations(coco, image, range(1, len(image.annotations) + 1))
+    classes = np.array([0] + [numbers[annotation.category_id] for annotation in image.annotations])[objects]
     for name, pixels in (("SegmentationObject", objects), ("SegmentationClass", classes)):
-        picture = Image.fromarray(pixels.astype(np.uint8), "L")
-        picture.putpalette(palette().tobytes())
-        picture.save(folder / name / f"{stem}.png")
+        png = Image.fromarray(pixels.astype(np.uint8), "L")
+        png.putpalette(make_palette().tobytes())
+        png.save(folder / name / f"{stem}.png")
 
 
-def _annotation(coco, image, has_masks):
+def _make_xml(coco, image, has_masks):
     root = ElementTree.Element("annotation")
-    _add(root, "folder", "JPEGImages")
-    _add(root, "filename", pathlib.PurePosixPath(image.file_name).name)
-    size = _add(root, "size")
+    _add_element(root, "folder", "JPEGImages")
+    _add_element(root, "filename", pathlib.PurePosixPath(image.file_name).name)
+    size = _add_element(root, "size")
     for name, value in (("width", image.width), ("height", image.height), ("depth", 3)):
-        _add(size, name, value)
-    _add(root, "segmented", int(has_masks))
-    for instance in image.instances:
-        element = _add(root, "object")
-        _add(element, "name", coco.names[instance.category_id])
+        _add_element(size, name, value)
+    _add_element(root, "segmented", int(has_masks))
+    for annotation in image.annotations:
+        element = _add_element(root, "object")
+        _add_element(element, "name", coco.names[annotation.category_id])
         for name, value in (("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):
-            _add(element, name, value)
-        box = _add(element, "bndbox")
-        corners = _corners(instance, image)
-        for name, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True):
-            _add(box, name, value)
+            _add_element(element, name, value)
+        box = _add_element(element, "bndbox")
+        for name, value in zip(CORNERS, _end_pixels(annotation, image), strict=True):
+            _add_element(box, name, value)
     ElementTree.indent(root)
     return ElementTree.ElementTree(root)
 
 
-def _corners(instance, image):
-    """The first and last pixels of a box, counted from 1."""
-    x, y, width, height = instance.box
-    if instance.segmentation is not None:
-        runs = run_lengths.as_rle(instance.segmentation, image.height, image.width)
-        x, y, width, height = run_lengths.box_of_runs(runs)
-    left, top, right, bottom = (round(value) for value in (x, y, x + width, y + height))
-    return left + 1, top + 1, max(right, left + 1), max(bottom, top + 1)
-
-
-def _add(parent, name, text=None):
+def _add_element(parent, name, text=None):
     element = ElementTree.SubElement(parent, name)
     element.text = None if text is None else str(text)
     return element
 
 
-def _label_map(names):
+def _end_pixels(annotation, image):
+    """The first and last pixels of a box, counted from 1."""
+    x, y, width, height = annotation.box
+    if annotation.segmentation is not None:
+        rle = run_lengths.as_rle(annotation.segmentation, image.height, image.width)
+        x, y, width, height = run_lengths.box_of_rle(rle)
+    left, top, right, bottom = (round(value) for value in (x, y, x + width, y + height))
+    return left + 1, top + 1, max(right, left + 1), max(bottom, top + 1)
+
+
+def make_palette():
+    """[256, 3] uint8, VOC's colours: the bits of an index are dealt to red, green and blue, highest first."""
+    indices = np.arange(256)
+    colours = np.zeros([256, 3], np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((indices >> channel) & 1) << (7 - bit)).astype(np.uint8)
+        indices >>= 3
+    return colours
+
+
+def _make_label_list(names):
     """labelmap.txt as CVAT has it: name, colour, and two empty fields."""
     lines = ["# label:color_rgb:parts:actions"]
-    for name, colour in zip(("background", *names), palette(), strict=False):
+    for name, colour in zip(("background", *names), make_palette(), strict=False):
         lines.append(f"{name}:{','.join(map(str, colour.tolist()))}::")
     return "\n".join(lines) + "\n"

@@ -1,169 +1,56 @@
-"""What the doctor says, for people and for programs."""
+"""Validates a dataset before it is trained on: all checks in their order, and training and validation set compared."""
 
 import dataclasses
-import json
 import os
 
-from rich.console import Group
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
+import numpy as np
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.config.load import load_config
-from mrcnn_tf.datasets.doctor.examination import Examination, examine
-from mrcnn_tf.datasets.doctor.findings import Finding
-from mrcnn_tf.datasets.doctor.kinds import KINDS
-from mrcnn_tf.datasets.doctor.look_alikes import compare
-from mrcnn_tf.datasets.doctor.maps import check_map_folder
-from mrcnn_tf.datasets.doctor.panoptic import examine_panoptic
-from mrcnn_tf.datasets.doctor.reading import check_sources, progress_bars
-from mrcnn_tf.datasets.doctor.record_kinds import ERROR, SEVERITIES
-from mrcnn_tf.datasets.panoptic import is_panoptic
-
-_HEADINGS = {
-    "error": ("Errors: training can't use these as they are", "red"),
-    "warning": ("Warnings: training uses these, but something is probably wrong", "yellow"),
-    "note": ("Notes", "cyan"),
-}
-NAMED = 3  # examples in a table
+from mrcnn_tf.datasets.annotation_checks import Checker, find_indices
+from mrcnn_tf.datasets.coco_index import find_overfull_images
+from mrcnn_tf.datasets.doctor.category_checks import check_categories, check_object_counts, compare_categories
+from mrcnn_tf.datasets.doctor.coco_source import CocoSource, check_json_and_folder, progress_bars, read_source
+from mrcnn_tf.datasets.doctor.coordinate_layouts import LayoutCorrection, correct_layouts
+from mrcnn_tf.datasets.doctor.findings import PROBLEM_KINDS, Finding, Findings, Report
+from mrcnn_tf.datasets.doctor.image_checks import CheckedImages, check_exif_orientation, check_images
+from mrcnn_tf.datasets.doctor.image_copies import check_copies, compare_images
+from mrcnn_tf.datasets.doctor.mask_checks import check_masks, measure_masks
+from mrcnn_tf.datasets.doctor.object_checks import CheckedAnnotations, check_anchors, check_keypoints, check_repeats
+from mrcnn_tf.datasets.doctor.panoptic_checks import (
+    check_label_maps,
+    check_map_folder,
+    check_segments,
+    check_things_and_stuff,
+    read_panoptic_source,
+)
+from mrcnn_tf.datasets.panoptic_json import NO_CATEGORY, is_panoptic
 
 
 @dataclasses.dataclass
-class Report:
-    """The findings about one dataset, or about a training and a validation set.
+class Examination:
+    """A dataset, what is wrong with it, and what the repair needs to know.
 
     Attributes:
-        examinations: one Examination for each dataset.
-        comparison: list of Finding about both together; empty for one dataset.
+        source: CocoSource.
+        images: CheckedImages.
+        annotations: CheckedAnnotations; None of a panoptic json.
+        corrections: list of LayoutCorrection, of records that all give coordinates in another form.
+        exchanged: indices of `images` whose width and height have to be exchanged.
+        copies: groups of paths of files with the same bytes.
+        findings: list of Finding.
+        facts: dict for json, what the dataset holds.
     """
 
-    examinations: list[Examination]
-    comparison: list[Finding]
+    source: CocoSource
+    images: CheckedImages
+    annotations: CheckedAnnotations | None
+    corrections: list[LayoutCorrection]
+    exchanged: np.ndarray
+    copies: list[list[str]]
+    findings: list[Finding]
+    facts: dict
 
-    @property
-    def findings(self):
-        """All of them, list of Finding."""
-        return [finding for one in self.examinations for finding in one.findings] + self.comparison
-
-    @property
-    def counts(self):
-        """{severity: number of kinds of problems}."""
-        return {level: sum(finding.severity == level for finding in self.findings) for level in SEVERITIES}
-
-    def has_errors(self):
-        """Whether there is anything that training can't use."""
-        return self.counts[ERROR] > 0
-
-    def to_json(self):
-        """Facts and findings with a few examples, as a dict for json."""
-        datasets = [
-            {"facts": one.facts, "findings": [finding.to_json() for finding in one.findings]}
-            for one in self.examinations
-        ]
-        return {
-            "counts": self.counts,
-            "datasets": datasets,
-            "comparison": [finding.to_json() for finding in self.comparison],
-        }
-
-    def write(self, path):
-        """Writes `to_json` and every single problem to `path`, whole or not at all."""
-        problems = [
-            {"severity": finding.severity, **dataclasses.asdict(problem)}
-            for finding in self.findings
-            for problem in finding.problems
-        ]
-        with atomic_write(path) as file, open(file, "w", encoding="utf-8") as out:
-            json.dump(self.to_json() | {"problems": problems}, out, indent=1, ensure_ascii=False)
-
-    def table(self):
-        """Everything for the screen, a rich renderable that fits into 80 columns."""
-        parts = []
-        for one in self.examinations:
-            parts += [_heading(one.facts), *_groups(one.findings, one.source.path), Text()]
-        if self.comparison:
-            files = " and ".join(os.path.basename(one.source.path) for one in self.examinations)
-            parts += [Text(f"{files} together", style="bold"), *_groups(self.comparison), Text()]
-        counts = self.counts
-        if not self.findings:
-            parts.append(Text("Nothing wrong was found.", style="green"))
-        else:
-            words = (f"{counts[level]} {level if counts[level] == 1 else level + 's'}" for level in SEVERITIES)
-            parts.append(Text(f"Kinds of problems: {', '.join(words)}."))
-        return Group(*parts)
-
-
-def _heading(facts):
-    """A few lines about a dataset."""
-    lines = [f"{_of(facts['usable_images'], facts['images'], 'images')}, {_objects(facts)}"]
-    more = [(facts["crowds"], "crowds"), (facts.get("with_keypoints", 0), "with keypoints")]
-    more = [f"{count:,} {name}" for count, name in more if count]
-    if "largest_image" in facts:
-        small, large = ("{} x {}".format(*facts[key]) for key in ("smallest_image", "largest_image"))
-        more.append(f"images of {small} pixels" if small == large else f"images of {small} to {large} pixels")
-        more.append(f"at most {facts['most_objects']:,} objects in one")
-    lines.append(", ".join(more))
-    classes = sorted(facts["classes"].items(), key=lambda pair: -pair[1])
-    shown = ", ".join(f"{name.split(' ', 1)[1]} {count:,}" for name, count in classes[:6])
-    rest = f" and {len(classes) - 6} more" if len(classes) > 6 else ""
-    lines.append(f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}: {shown}{rest}")
-    title = Text(facts["annotations_file"], style="bold")
-    return Group(title, *(Padding(Text(line), (0, 0, 0, 2)) for line in lines if line))
-
-
-def _objects(facts):
-    if "segments" in facts:
-        return f"{_of(facts['usable_segments'], facts['segments'], 'segments')} ({facts['things']:,} of things)"
-    masks = [(facts["polygons"], "polygons"), (facts["run_lengths"], "run lengths")]
-    how = " and ".join(f"{count:,} as {name}" for count, name in masks if count) or "none with a mask"
-    return f"{_of(facts['usable_annotations'], facts['annotations'], 'annotations')} ({how})"
-
-
-def _of(usable, count, name):
-    name = name[:-1] if count == 1 else name
-    return f"{count:,} {name}" if usable == count else f"{usable:,} of {count:,} {name} usable"
-
-
-def _groups(findings, file=""):
-    """Headings and tables; that a record is in `file` goes without saying."""
-    for level in SEVERITIES:
-        chosen = [finding for finding in findings if finding.severity == level]
-        if not chosen:
-            continue
-        heading, style = _HEADINGS[level]
-        yield Text()
-        yield Text(heading, style=f"bold {style}")
-        table = Table(show_header=False, box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column(width=1)
-        table.add_column(overflow="fold")
-        for finding in chosen:
-            table.add_row(Text("-", style=style), _cell(finding, file))
-        yield table
-
-
-def _cell(finding, file):
-    """A finding in three or four lines."""
-    lines = [Text(f"{finding.title}  ", style="bold").append(f"[{finding.kind}]", style="dim not bold")]
-    first, *others = finding.problems[: NAMED + 1]
-    example = finding.sentence(first).replace(f" in {file}", "") if file else finding.sentence(first)
-    names = [str(one.record) for one in others if one.record is not None]
-    more = f" Also {', '.join(names)}{' ...' if finding.count > NAMED + 1 else ''}" if names else ""
-    if finding.summary:
-        lines.append(Text(finding.summary))
-    if KINDS[finding.kind].unit != "dataset":
-        lines.append(Text(f"E.g. {example}{more}"))
-    elif not finding.summary:
-        lines.append(Text(example))
-    lines.append(Text("What to do: ", style="dim").append(finding.remedy + ".", style="not dim"))
-    if finding.mended:
-        lines.append(Text("--fix: ", style="dim").append(finding.mended + ".", style="not dim"))
-    return Group(*lines)
-
-
-# Looks a dataset over before it is trained on.
-#
 
 def validate(
     annotations,
@@ -187,7 +74,7 @@ def validate(
         config: name or path of the config to train by. Its resize rule, anchors, mask head and
             data.train.max_instances decide what is too small, too long or too much.
         overrides: of the config, such as "model.resize.min_size=512".
-        headers: {path: data.image_files.ImageFile} of image files that an earlier examination has looked at.
+        headers: {path: ImageFile} of image files that an earlier examination has looked at.
         maps: the folder of a panoptic json's PNGs or, beside one of instances, of label maps, whose values are ids of
             its categories and of the config's model.stuff. All of them are read.
         val_maps: the same of the validation set.
@@ -200,34 +87,190 @@ def validate(
     """
     settings = load_config(config, list(overrides))
     with progress_bars() as bars:
-        examinations = [_examine(annotations, images, maps, settings, bars, headers or {})]
+        train = _examine_any(annotations, images, maps, settings, bars, headers or {})
         if val is None:
-            return Report(examinations, [])
-        examinations.append(_examine(*val, val_maps, settings, bars, headers or {}))
-        forget_named(examinations)
-        return Report(examinations, compare(*examinations, bars))
+            return Report([train], [])
+        val = _examine_any(*val, val_maps, settings, bars, headers or {})
+        drop_files_of_other_set([train, val])
+        findings = Findings(val.source.path, {"image": len(val.source.images)})
+        compare_categories(train, val, findings)
+        compare_images(train, val, findings, bars)
+        return Report([train, val], findings.to_list())
 
 
-def _examine(annotations, images, maps, settings, bars, headers):
-    check_sources(os.fspath(annotations), os.fspath(images))
+def drop_files_of_other_set(examinations):
+    """Drops the findings about files that one json doesn't name but the other does: both may share a folder."""
+    named = {os.path.realpath(path) for dataset in examinations for path in dataset.images.headers}
+    for dataset in examinations:
+        for finding in dataset.findings:
+            if finding.kind == "unlisted_file":
+                finding.problems = [
+                    problem for problem in finding.problems if os.path.realpath(problem.file) not in named
+                ]
+        dataset.findings = [finding for finding in dataset.findings if finding.problems]
+
+
+def _examine_any(annotations, images, maps, settings, bars, headers):
+    check_json_and_folder(os.fspath(annotations), os.fspath(images))
     if maps:
         check_map_folder(maps)
     try:
-        panoptic = is_panoptic(annotations)
+        is_of_segments = is_panoptic(annotations)
     except UserError:
-        panoptic = False  # whoever reads all of it says what is wrong
-    if not panoptic:
+        is_of_segments = False  # `examine` reads all of it and says what is wrong
+    if not is_of_segments:
         return examine(annotations, images, settings, bars, headers, maps)
     if not maps:
         raise UserError(f"{annotations} is a panoptic json: name the folder of its PNGs with --maps or --val-maps.")
-    return examine_panoptic(annotations, images, maps, settings, bars, headers)
+    return _examine_panoptic(annotations, images, maps, settings, bars, headers)
 
 
-def forget_named(examinations):
-    """Takes files that one json doesn't name but the other does out of the findings: both may share a folder."""
-    named = {os.path.realpath(path) for one in examinations for path in one.images.headers}
-    for one in examinations:
-        for finding in one.findings:
-            if finding.kind == "unlisted_file":
-                finding.problems = [each for each in finding.problems if os.path.realpath(each.file) not in named]
-        one.findings = [finding for finding in one.findings if finding.problems]
+def examine(path, folder, config, bars, headers, maps=None):
+    """Checks one dataset of instances.
+
+    Args:
+        path: a COCO json.
+        folder: the images.
+        config: settings.Config; the resize rule, the anchors, whether there is a mask head, and
+            data.train.max_instances are read.
+        bars: rich Progress.
+        headers: {path: ImageFile} that are known already, from an earlier examination.
+        maps: the folder of label maps, whose values are ids of the json's categories or of model.stuff; None: without.
+
+    Returns:
+        Examination.
+
+    Raises:
+        UserError: see `read_source` and `check_label_maps`.
+    """
+    source = read_source(path, folder, config.model.mask_head is not None, bars)
+    records = source.records
+    totals = {"image": len(source.images), "annotation": records.count, "category": len(source.categories)}
+    findings = Findings(source.path, totals)
+    categories = check_categories(source.categories, source.path, findings)
+    images = check_images(source, findings, bars, headers)
+    copies = check_copies(images, records, findings)
+    if maps:
+        check_label_maps(source, images, maps, categories, config.model.stuff, findings, bars)
+
+    task = bars.add_task("Checking annotations", total=None)
+    masks = measure_masks(records)
+    image_index = find_indices(images.ids, np.asarray(records.image_ids))
+    exchanged = check_exif_orientation(images, records, masks, image_index, findings)
+    sides = [np.r_[side.astype(np.float64), np.nan][image_index] for side in (images.widths, images.heights)]
+    corrections = correct_layouts(records, masks, *sides)
+    checker = Checker(records, images.ids, images.heights, images.widths, images.skipped, categories)
+    annotations = CheckedAnnotations(records, checker, masks, findings)
+    for correction in corrections:
+        _report_correction(correction, annotations)
+    findings.extend(records.problems)
+    findings.extend(checker.problems)
+    check_masks(annotations)
+    check_repeats(annotations)
+    check_keypoints(annotations)
+    check_anchors(annotations, config.model)
+    classes = checker.category_index[checker.kept & ~checker.crowd]
+    object_counts = np.bincount(classes, minlength=len(categories))
+    check_object_counts(categories, object_counts, findings, "annotation")
+    if checker.kept.any() and not classes.size:
+        findings.add("all_crowd", None, f"All usable annotations of {findings.file} are crowds.")
+    per_image = _check_image_counts(annotations, images, config.data.train.max_instances)
+    bars.remove_task(task)
+    facts = _facts(source, images, annotations, categories, object_counts, per_image)
+    return Examination(source, images, annotations, corrections, exchanged, copies, findings.to_list(), facts)
+
+
+def _report_correction(correction, annotations):
+    for row in correction.rows.tolist():
+        number, file, name = annotations.records.locate(row)
+        annotations.findings.add(correction.kind, number, f"{name} was read {correction.reading}.", file)
+    remedy = f"{PROBLEM_KINDS[correction.kind].remedy}; --fix does it"
+    annotations.findings.explain(correction.kind, f"Below they are taken {correction.reading}.", None, remedy)
+
+
+def _check_image_counts(annotations, images, max_instances):
+    """Adds images with too many objects or none; returns the usable annotations of each image, [I] int64."""
+    checker, findings = annotations.checker, annotations.findings
+    per_image = np.bincount(checker.image_index[checker.kept], minlength=images.ids.size)
+    findings.extend(find_overfull_images(images.ids, per_image, findings.file, max_instances))
+    for index in np.flatnonzero(per_image == 0).tolist():
+        sentence = f"Image {images.ids[index]} in {findings.file} has no usable annotation."
+        findings.add("empty_image", int(images.ids[index]), sentence, images.paths[index])
+    if not annotations.records.count:
+        findings.add("no_annotations", None, f"{findings.file} lists no annotation.")
+    return per_image
+
+
+def _facts(source, images, annotations, categories, object_counts, per_image):
+    """What the dataset holds, for json."""
+    checker = annotations.checker
+    facts = {
+        "annotations_file": source.path,
+        "images_folder": source.folder,
+        "images": len(source.images),
+        "usable_images": int(images.ids.size),
+        "empty_images": int((per_image == 0).sum()),
+        "annotations": source.records.count,
+        "usable_annotations": int(checker.kept.sum()),
+        "crowds": int((checker.kept & checker.crowd).sum()),
+        "polygons": int((checker.kept & (checker.ring_counts > 0)).sum()),
+        "run_lengths": int((checker.kept & (checker.run_counts > 0)).sum()),
+        "with_keypoints": int((checker.keypoint_counts[checker.kept] > 0).sum()),
+        "classes": _class_facts(categories, object_counts),
+    }
+    return facts | _size_facts(images, per_image)
+
+
+def _class_facts(categories, counts):
+    return {f"{category.id} {category.name}": n for category, n in zip(categories, counts.tolist(), strict=True)}
+
+
+def _size_facts(images, per_image):
+    """The part about sizes, of images [I] with so many objects each; without images nothing."""
+    sizes = np.stack([images.widths, images.heights], axis=1)
+    if not images.ids.size:
+        return {}
+    areas = sizes.prod(axis=1, dtype=np.int64)
+    smallest, largest = sizes[areas.argmin()].tolist(), sizes[areas.argmax()].tolist()
+    return {"smallest_image": smallest, "largest_image": largest, "most_objects": int(per_image.max(initial=0))}
+
+
+def _examine_panoptic(path, folder, maps, config, bars, headers):
+    """Checks one panoptic dataset, as `examine`; all PNGs in the folder `maps` are read."""
+    source = read_panoptic_source(path, folder, bars)
+    panoptic = source.records
+    skipped = [problem.kind for problem in panoptic.problems]
+    unread = skipped.count("duplicate_segment") + skipped.count("segment_fields")
+    totals = {
+        "image": len(source.images),
+        "annotation": len(panoptic.map_names) + skipped.count("map_annotation") + skipped.count("second_map"),
+        "category": len(source.categories),
+        "segment": panoptic.segment_ids.size + unread - int((panoptic.category_ids == NO_CATEGORY).sum()),
+    }
+    findings = Findings(source.path, totals, is_repairable=False)
+    panoptic.things, panoptic.stuff = check_things_and_stuff(source, findings)
+    images = check_images(source, findings, bars, headers)
+    copies = check_copies(images, panoptic, findings)
+    has_map, checker, counts = check_segments(source, images, maps, findings, bars)
+    things, stuff = panoptic.things, panoptic.stuff
+    check_object_counts(things, counts[: len(things)], findings, "segment")
+    check_object_counts(stuff, counts[len(things) :], findings, "segment", rare=0)
+    per_image = np.bincount(checker.image_index[checker.kept], minlength=int(has_map.sum()))
+    max_instances = config.data.train.max_instances
+    findings.extend(find_overfull_images(images.ids[has_map], per_image, source.path, max_instances))
+    if not panoptic.map_names:
+        findings.add("no_annotations", None, f"{source.path} lists no annotation.")
+    facts = {
+        "annotations_file": source.path,
+        "images_folder": source.folder,
+        "maps_folder": os.fspath(maps),
+        "images": len(source.images),
+        "usable_images": int(has_map.sum()),
+        "segments": totals["segment"],
+        "usable_segments": int(checker.kept.sum() + counts[len(things) :].sum()),
+        "things": int(checker.kept.sum()),
+        "crowds": int((checker.kept & checker.crowd).sum()),
+        "classes": _class_facts(things + stuff, counts),
+    }
+    facts |= _size_facts(images, per_image)
+    return Examination(source, images, None, [], np.zeros(0, np.int64), copies, findings.to_list(), facts)

@@ -12,7 +12,7 @@ from test_convert_labelme import save_labelme, shape
 from mrcnn_tf import cli
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.convert.dataset import read_names
-from mrcnn_tf.datasets.convert.inputs import guess
+from mrcnn_tf.datasets.convert.inputs import recognise_format
 
 
 @pytest.fixture
@@ -115,12 +115,12 @@ def test_a_folder_is_no_json(run, labelled, tmp_path):
 
 def test_formats_are_guessed(tmp_path, labelled):
     path, images, _ = save_coco(tmp_path)
-    assert guess(path) == "coco"
-    assert guess(labelled) == "labelme"
-    assert guess(labelled / "a.json") == "labelme"
-    assert guess(tmp_path / "images") == "label-maps"
+    assert recognise_format(path) == "coco"
+    assert recognise_format(labelled) == "labelme"
+    assert recognise_format(labelled / "a.json") == "labelme"
+    assert recognise_format(tmp_path / "images") == "label-maps"
     (images / "a.txt").write_text("hello")
-    assert guess(images) == "label-maps"
+    assert recognise_format(images) == "label-maps"
 
 
 @pytest.mark.parametrize(

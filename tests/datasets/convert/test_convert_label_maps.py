@@ -9,7 +9,7 @@ from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.convert.dataset import ClassNames, read_names
-from mrcnn_tf.datasets.convert.label_maps import read_label_maps
+from mrcnn_tf.datasets.convert.label_map_folders import read_label_maps
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_parts_are_numbered_from_the_top_left():
 
 def test_polygons_are_joined_and_lists_of_runs_are_read():
     polygon = [1.0, 1.0, 3.0, 1.0, 3.0, 3.0, 1.0, 3.0]
-    assert run_lengths.area([polygon, polygon], 5, 6) == 4
+    assert run_lengths.mask_area([polygon, polygon], 5, 6) == 4
     assert run_lengths.as_pixels({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2).tolist() == [[False, True], [True, False]]
     with pytest.raises(ValueError, match="size"):
         run_lengths.as_pixels({"size": [2, 2], "counts": [1, 2, 1]}, 2, 3)

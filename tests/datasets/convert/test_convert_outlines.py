@@ -8,7 +8,7 @@ import pytest
 from convert_samples import ring
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.datasets.convert.geometry import as_one_polygon, one_polygon, outlines
+from mrcnn_tf.datasets.convert.geometry import as_one_polygon, join_polygons, trace_edges
 
 SIDES = st.integers(1, 9)
 MASKS = arrays.arrays(bool, st.tuples(SIDES, SIDES), elements=st.booleans())
@@ -22,7 +22,7 @@ def filled(polygon, height, width):
 @hypothesis.given(MASKS)
 def test_one_polygon_of_the_outlines_fills_the_mask(mask):
     hypothesis.assume(mask.any())
-    assert np.array_equal(filled(one_polygon(outlines(mask)), *mask.shape), mask)
+    assert np.array_equal(filled(join_polygons(trace_edges(mask)), *mask.shape), mask)
 
 
 @hypothesis.settings(max_examples=50, deadline=None)
@@ -32,7 +32,7 @@ def test_ways_between_parts_stay_closed_in_parts_of_the_images_sides(mask, heigh
     hypothesis.assume(mask.any())
     mask = np.pad(mask, ((height, 0), (0, width)))
     sides = mask.shape[::-1]
-    polygon = one_polygon(outlines(mask))
+    polygon = join_polygons(trace_edges(mask))
     rounded = [round(value / sides[place % 2], 9) * sides[place % 2] for place, value in enumerate(polygon)]
     assert np.array_equal(filled([round(value, 3) for value in rounded], *mask.shape), mask)
 
@@ -40,14 +40,14 @@ def test_ways_between_parts_stay_closed_in_parts_of_the_images_sides(mask, heigh
 def test_a_square_has_four_corners():
     mask = np.zeros([5, 6], bool)
     mask[1:3, 2:5] = True
-    (outline,) = outlines(mask)
+    (outline,) = trace_edges(mask)
     assert sorted(zip(outline[0::2], outline[1::2], strict=True)) == [(2, 1), (2, 3), (5, 1), (5, 3)]
 
 
 def test_a_hole_and_a_touching_corner():
     mask = ring(12, 14)
-    assert len(outlines(mask)) >= 2
-    assert np.array_equal(filled(one_polygon(outlines(mask)), *mask.shape), mask)
+    assert len(trace_edges(mask)) >= 2
+    assert np.array_equal(filled(join_polygons(trace_edges(mask)), *mask.shape), mask)
 
 
 def test_separate_parts_keep_their_points():
@@ -62,7 +62,7 @@ def test_overlapping_parts_are_joined():
     """The even-odd rule would punch a hole where two parts overlap."""
     parts = [[1.0, 1.0, 9.0, 1.0, 9.0, 9.0, 1.0, 9.0], [5.0, 5.0, 15.0, 5.0, 15.0, 15.0, 5.0, 15.0]]
     union = filled(parts[0], 20, 20) | filled(parts[1], 20, 20)
-    assert not np.array_equal(filled(one_polygon(parts), 20, 20), union)
+    assert not np.array_equal(filled(join_polygons(parts), 20, 20), union)
     assert np.array_equal(filled(as_one_polygon(parts, 20, 20), 20, 20), union)
 
 
@@ -85,7 +85,7 @@ def test_opencv_fills_the_same_but_for_a_rim():
     mask = np.zeros([40, 50], bool)
     mask[5:35, 5:45] = True
     mask[12:28, 15:35] = False
-    polygon = np.array(one_polygon(outlines(mask)), np.int32).reshape(-1, 1, 2)
+    polygon = np.array(join_polygons(trace_edges(mask)), np.int32).reshape(-1, 1, 2)
     drawn = cv2.fillPoly(np.zeros(mask.shape, np.uint8), [polygon], 1).astype(bool)
     rim = cv2.dilate(mask.astype(np.uint8), np.ones([3, 3], np.uint8)).astype(bool)
     assert (drawn & mask).sum() == mask.sum()

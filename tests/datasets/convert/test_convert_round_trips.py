@@ -9,7 +9,7 @@ from convert_samples import assert_same_objects, kinds, objects, save_coco
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.convert.coco import read_coco
 from mrcnn_tf.datasets.convert.dataset import read_names
-from mrcnn_tf.datasets.convert.label_maps import read_label_maps, write_label_maps
+from mrcnn_tf.datasets.convert.label_map_folders import read_label_maps, write_label_maps
 from mrcnn_tf.datasets.convert.labelme import read_labelme, write_labelme
 from mrcnn_tf.datasets.convert.mask_folders import read_mask_folders, write_mask_folders
 from mrcnn_tf.datasets.convert.via import read_via, write_via
@@ -135,14 +135,14 @@ def test_crowds_are_left_out_and_counted(tmp_path, write):
     coco = read_coco(path)
     write(coco, tmp_path / "out", *([images] if write is write_via else []))
     assert kinds(coco) == ["crowd"]
-    assert sum(len(image.instances) for image in coco.images) == 3
+    assert sum(len(image.annotations) for image in coco.images) == 3
 
 
 @pytest.mark.parametrize("write", [write_yolo, write_voc, write_mask_folders])
 def test_nothing_is_left_of_a_failed_conversion(tmp_path, monkeypatch, write):
     path, images, _ = save_coco(tmp_path, flat=True)
     out = tmp_path / "out"
-    monkeypatch.setattr(f"{write.__module__}.put_image", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(f"{write.__module__}.copy_image", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write(read_coco(path), out, images, copy_images=True)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["coco.json", "images"]
@@ -186,6 +186,6 @@ def test_bad_annotations_are_counted(tmp_path):
     ]
     path.write_text(json.dumps(content), encoding="utf-8")
     coco = read_coco(path)
-    assert sum(len(image.instances) for image in coco.images) == 4
+    assert sum(len(image.annotations) for image in coco.images) == 4
     expected = ["broken_annotation"] * 4 + ["empty_mask"] + ["unknown"] * 2
     assert kinds(coco) == expected

@@ -6,8 +6,8 @@ from convert_samples import kinds, pixels, save_image
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.convert.label_images import palette, read_labels
-from mrcnn_tf.datasets.convert.voc import overlap, read_voc
+from mrcnn_tf.datasets.convert.inputs import read_label_image
+from mrcnn_tf.datasets.convert.voc import box_iou, make_palette, read_voc
 
 
 def save_xml(folder, stem, objects, width=20, height=10, filename=None):
@@ -27,7 +27,7 @@ def save_xml(folder, stem, objects, width=20, height=10, filename=None):
 def save_pixels(folder, stem, labels, colours=False):
     (folder / "SegmentationObject").mkdir(exist_ok=True)
     image = Image.fromarray(labels.astype(np.uint8))
-    image.putpalette(palette().tobytes())
+    image.putpalette(make_palette().tobytes())
     (image.convert("RGB") if colours else image).save(folder / "SegmentationObject" / f"{stem}.png")
 
 
@@ -72,17 +72,17 @@ def test_masks_go_by_number_or_by_box(tmp_path, colours):
     assert kinds(dataset) == ["mask_without_object", "no_mask"]
 
 
-def test_overlap():
-    assert overlap([0, 0, 4, 4], [2, 2, 6, 6]) == pytest.approx(4 / 28)
-    assert overlap([0, 0, 1, 1], [2, 2, 3, 3]) == 0
-    assert overlap([0, 0, 0, 0], [0, 0, 0, 0]) == 0
+def test_iou_of_boxes():
+    assert box_iou([0, 0, 4, 4], [2, 2, 6, 6]) == pytest.approx(4 / 28)
+    assert box_iou([0, 0, 1, 1], [2, 2, 3, 3]) == 0
+    assert box_iou([0, 0, 0, 0], [0, 0, 0, 0]) == 0
 
 
 def test_the_palette_is_vocs():
     """The first colours as the development kit documents them."""
-    assert palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
-    assert palette()[15].tolist() == [192, 128, 128]
-    assert palette()[255].tolist() == [224, 224, 192]
+    assert make_palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert make_palette()[15].tolist() == [192, 128, 128]
+    assert make_palette()[255].tolist() == [224, 224, 192]
 
 
 def test_splits(tmp_path):
@@ -145,13 +145,13 @@ def test_kinds_of_label_images(tmp_path):
     colours[..., 0], colours[..., 1], colours[..., 3] = labels % 256, labels // 256, 255
     Image.fromarray(colours).save(tmp_path / "colour.png")
     Image.fromarray(labels == 300).save(tmp_path / "bits.png")
-    assert read_labels(tmp_path / "deep.png").tolist() == labels.tolist()
-    assert read_labels(tmp_path / "gray.png").tolist() == (labels % 256).tolist()
-    assert read_labels(tmp_path / "colour.png").tolist() == labels.tolist()
-    assert read_labels(tmp_path / "bits.png").tolist() == [[0, 0], [0, 1]]
+    assert read_label_image(tmp_path / "deep.png").tolist() == labels.tolist()
+    assert read_label_image(tmp_path / "gray.png").tolist() == (labels % 256).tolist()
+    assert read_label_image(tmp_path / "colour.png").tolist() == labels.tolist()
+    assert read_label_image(tmp_path / "bits.png").tolist() == [[0, 0], [0, 1]]
     Image.fromarray(np.zeros([2, 2], np.float32)).save(tmp_path / "float.tiff")
     with pytest.raises(UserError, match="isn't a map of numbers"):
-        read_labels(tmp_path / "float.tiff")
+        read_label_image(tmp_path / "float.tiff")
     (tmp_path / "cut.png").write_bytes((tmp_path / "gray.png").read_bytes()[:40])
     with pytest.raises(UserError, match="cut.png isn't a readable image"):
-        read_labels(tmp_path / "cut.png")
+        read_label_image(tmp_path / "cut.png")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from sound_dataset import Dataset, annotation, counts, picture
 
-from mrcnn_tf.datasets.doctor.look_alikes import look_alikes, thumbnails
+from mrcnn_tf.datasets.doctor.image_copies import find_look_alikes, make_thumbnails
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def _variants(path):
 
 
 def test_copies_look_alike_and_others_do_not(tmp_path):
-    variants = thumbnails(_variants(tmp_path), lambda number: None)
-    assert look_alikes(variants[1:], variants[:1]).tolist() == [[n, 0] for n in range(5)]
+    variants = make_thumbnails(_variants(tmp_path), lambda number: None)
+    assert find_look_alikes(variants[1:], variants[:1]).tolist() == [[n, 0] for n in range(5)]
     rng = np.random.default_rng(0)
     others = []
     for number in range(60):
@@ -94,6 +94,6 @@ def test_copies_look_alike_and_others_do_not(tmp_path):
     Image.new("RGB", (64, 48), (9, 9, 9)).save(tmp_path / "plain.png")
     (tmp_path / "broken.png").write_bytes(b"x")
     others += [str(tmp_path / "plain.png"), str(tmp_path / "broken.png")]
-    pictures = thumbnails(others, lambda number: None)
-    pairs = look_alikes(pictures, pictures)
+    pictures = make_thumbnails(others, lambda number: None)
+    pairs = find_look_alikes(pictures, pictures)
     assert pairs.tolist() == [[number, number] for number in range(60)]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from sound_dataset import picture
 
-from mrcnn_tf.datasets.doctor.images import decode
+from mrcnn_tf.datasets.doctor.image_checks import check_decodable
 from mrcnn_tf.datasets.image_files import inspect_files
 
 
@@ -23,8 +23,10 @@ def test_damage_is_what_tensorflow_calls_damage(tmp_path, kind):
         spoilt[int(rng.integers(60, len(data) - 30))] ^= 0x55
         paths.append(str(tmp_path / f"spoilt {number}"))
         (tmp_path / f"spoilt {number}").write_bytes(spoilt)
-    found = [[header.problem for header in inspect_files(paths, lambda n: None, how)] for how in (None, decode)]
-    assert found[0] == found[1] and any(found[0])
+    by_tensorflow, by_pillow = (
+        [header.problem for header in inspect_files(paths, lambda n: None, decode)] for decode in (None, check_decodable)
+    )
+    assert by_tensorflow == by_pillow and any(by_pillow)
 
 
 def test_what_is_said_of_modes_is_what_happens(tmp_path):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mrcnn_tf.datasets.doctor.layout import agree, correct_layouts
-from mrcnn_tf.datasets.doctor.masks import measure
-from mrcnn_tf.datasets.doctor.reading import Records
+from mrcnn_tf.datasets.doctor.coco_source import AnnotationRecords
+from mrcnn_tf.datasets.doctor.coordinate_layouts import boxes_match, correct_layouts
+from mrcnn_tf.datasets.doctor.mask_checks import measure_masks
 
 WIDTH, HEIGHT = 640.0, 400.0
 
@@ -18,7 +18,7 @@ def random_records(rng, count, masks=True):
 
 
 def collected(boxes, polygons):
-    records = Records("a.json", polygons is not None)
+    records = AnnotationRecords("a.json", polygons is not None)
     for number, box in enumerate(boxes.tolist()):
         record = {"id": number + 1, "image_id": 1, "category_id": 1, "bbox": box}
         if polygons is not None:
@@ -35,7 +35,7 @@ def corners_of(boxes):
 
 def corrected(records):
     frame = np.full(len(records.ids), WIDTH), np.full(len(records.ids), HEIGHT)
-    found = correct_layouts(records, measure(records), *frame)
+    found = correct_layouts(records, measure_masks(records), *frame)
     return [one.kind for one in found], np.asarray(records.boxes).reshape(-1, 4)
 
 
@@ -74,14 +74,14 @@ def test_masks_and_boxes_with_the_same_habit():
     np.testing.assert_allclose(after, boxes, atol=1e-3)
     scale = np.array([WIDTH, HEIGHT])
     records = collected(boxes / np.tile(scale, 2), corners_of(boxes) / scale)
-    outlines = measure(records)
+    masks = measure_masks(records)
     frame = np.full(60, WIDTH), np.full(60, HEIGHT)
-    kinds = [one.kind for one in correct_layouts(records, outlines, *frame)]
+    kinds = [one.kind for one in correct_layouts(records, masks, *frame)]
     assert kinds == ["normalised_polygons", "normalised_boxes"]
-    again = measure(records)
-    np.testing.assert_allclose(outlines.extents, again.extents, rtol=1e-5)
-    np.testing.assert_allclose(outlines.areas, boxes[:, 2] * boxes[:, 3], rtol=1e-4)
-    np.testing.assert_allclose(outlines.ring_areas, again.ring_areas, rtol=1e-4)
+    again = measure_masks(records)
+    np.testing.assert_allclose(masks.boxes, again.boxes, rtol=1e-5)
+    np.testing.assert_allclose(masks.areas, boxes[:, 2] * boxes[:, 3], rtol=1e-4)
+    np.testing.assert_allclose(masks.polygon_areas, again.polygon_areas, rtol=1e-4)
 
 
 def test_a_few_strange_records_are_no_habit():
@@ -94,4 +94,4 @@ def test_a_few_strange_records_are_no_habit():
 def test_boxes_agree_within_two_pixels_or_a_twentieth():
     box = np.array([[10.0, 10, 30, 30], [10, 10, 110, 30], [10, 10, 110, 30]])
     other = box + [[2, 0, 0, 0], [4.9, 0, 0, 0], [6, 0, 0, 0]]
-    assert agree(box, other).tolist() == [True, True, False]
+    assert boxes_match(box, other).tolist() == [True, True, False]

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.datasets.doctor import masks
-from mrcnn_tf.datasets.doctor.masks import measure, self_crossing
-from mrcnn_tf.datasets.doctor.reading import Records
+from mrcnn_tf.datasets.doctor import mask_checks
+from mrcnn_tf.datasets.doctor.coco_source import AnnotationRecords
+from mrcnn_tf.datasets.doctor.mask_checks import find_self_crossing, measure_masks
 
 
 def records_of(segmentations):
-    records = Records("a.json", True)
+    records = AnnotationRecords("a.json", True)
     for number, segmentation in enumerate(segmentations, 1):
         record = {"id": number, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}
         records.add(record | {"segmentation": segmentation})
@@ -18,7 +18,7 @@ def records_of(segmentations):
     return records
 
 
-def crosses(ring, depth=masks.DEPTH):
+def crosses(ring, depth=mask_checks.CROSSING_DEPTH):
     """Whether two edges of a ring cross, by trying all pairs."""
 
     def side(a, b, p):
@@ -33,9 +33,9 @@ def crosses(ring, depth=masks.DEPTH):
     return False
 
 
-@pytest.mark.parametrize("pairs", [1, masks.PAIRS])
+@pytest.mark.parametrize("pairs", [1, mask_checks.PAIRS])
 def test_crossings_are_those_of_all_pairs_of_edges(monkeypatch, pairs):
-    monkeypatch.setattr(masks, "PAIRS", pairs)
+    monkeypatch.setattr(mask_checks, "PAIRS", pairs)
     rng = np.random.default_rng(0)
     rings = []
     for size in rng.integers(3, 12, 300):
@@ -44,7 +44,7 @@ def test_crossings_are_those_of_all_pairs_of_edges(monkeypatch, pairs):
         rings.append(star if rng.random() < 0.6 else rng.uniform(0, 9, (size, 2)).round())
     expected = [crosses(ring) for ring in rings]
     assert 30 < sum(expected) < 270
-    found = self_crossing(np.concatenate(rings), np.array([len(ring) for ring in rings]))
+    found = find_self_crossing(np.concatenate(rings), np.array([len(ring) for ring in rings]))
     assert found.tolist() == expected
 
 
@@ -56,7 +56,7 @@ def test_touching_and_repeated_points_do_not_cross():
         [(0, 0), (10, 0), (10.0, 0.02), (9.99, -0.02), (10, 10)],  # a loop of rounding errors
     ]
     points = np.concatenate([np.array(ring, np.float64) for ring in rings])
-    assert not self_crossing(points, np.array([len(ring) for ring in rings])).any()
+    assert not find_self_crossing(points, np.array([len(ring) for ring in rings])).any()
 
 
 def masks_of(rng):
@@ -70,7 +70,7 @@ def masks_of(rng):
 
 
 def test_run_lengths_have_the_boxes_and_areas_of_pycocotools(monkeypatch):
-    monkeypatch.setattr(masks, "BLOCK", 50)
+    monkeypatch.setattr(mask_checks, "BLOCK", 50)
     encoded = [coco_mask.encode(np.asfortranarray(mask)) for mask in masks_of(np.random.default_rng(1))]
     segmentations = []
     for number, one in enumerate(encoded):
@@ -80,29 +80,29 @@ def test_run_lengths_have_the_boxes_and_areas_of_pycocotools(monkeypatch):
             line = np.r_[0, counts.astype(np.int64)]
             counts = np.diff(np.r_[0, np.flatnonzero(np.diff(line)), counts.size]).tolist()
         segmentations.append({"size": [20, 30], "counts": counts})
-    found = measure(records_of(segmentations))
+    found = measure_masks(records_of(segmentations))
     boxes = np.stack([coco_mask.toBbox(one) for one in encoded])
     boxes[:, 2:] += boxes[:, :2]
-    np.testing.assert_array_equal(found.extents, boxes)
+    np.testing.assert_array_equal(found.boxes, boxes)
     np.testing.assert_array_equal(found.areas, [coco_mask.area(one) for one in encoded])
 
 
 def test_polygons_are_measured_ring_by_ring():
     square, triangle = [2, 3, 12, 3, 12, 13, 2, 13], [20, 5, 26, 5, 20, 13]
     bow_tie = [0, 0, 10, 10, 10, 0, 0, 10]  # its two lobes cancel out
-    found = measure(records_of([[square, triangle], [triangle], [bow_tie], [[1, 1, 5, 5, 9, 9]]]))
+    found = measure_masks(records_of([[square, triangle], [triangle], [bow_tie], [[1, 1, 5, 5, 9, 9]]]))
     expected = [[2, 3, 26, 13], [20, 5, 26, 13], [0, 0, 10, 10], [1, 1, 9, 9]]
-    assert found.extents.tolist() == expected
+    assert found.boxes.tolist() == expected
     assert found.areas.tolist() == [124, 24, 0, 0]
-    assert found.ring_areas.tolist() == [100, 24, 24, 0, 0] and found.ring_owner.tolist() == [0, 0, 1, 2, 3]
-    assert found.crossing.tolist() == [False, False, False, True, False]
-    assert found.flat.tolist() == [False, False, False, False, True]
+    assert found.polygon_areas.tolist() == [100, 24, 24, 0, 0] and found.owner.tolist() == [0, 0, 1, 2, 3]
+    assert found.is_crossing.tolist() == [False, False, False, True, False]
+    assert found.is_flat.tolist() == [False, False, False, False, True]
 
 
 def test_what_cannot_be_measured_does_not_disturb_the_rest():
-    found = measure(
+    found = measure_masks(
         records_of([[[0, 0, float("nan"), 5, 5, 5]], {"size": [0, 0], "counts": [3, -2]}, [[0, 0, 4, 0, 4, 4]]])
     )
-    assert found.extents[2].tolist() == [0, 0, 4, 4] and found.areas[2] == 8
-    assert not np.isfinite(found.extents[0]).all()
-    assert isinstance(records_of([]).positions, array.array) and measure(records_of([])).areas.size == 0
+    assert found.boxes[2].tolist() == [0, 0, 4, 4] and found.areas[2] == 8
+    assert not np.isfinite(found.boxes[0]).all()
+    assert isinstance(records_of([]).positions, array.array) and measure_masks(records_of([])).areas.size == 0

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from mrcnn_tf.cli import app
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.doctor import repair, validate
-from mrcnn_tf.datasets.doctor.kinds import MAPS
+from mrcnn_tf.datasets.doctor.findings import PROBLEM_KINDS
 
 COMPARED = {"other_isthing"}
 OF_LABELS = {"unknown_label"}
@@ -200,7 +200,8 @@ def test_a_sound_scene_is_called_sound(scene):
 
 
 def test_there_is_a_case_for_every_kind_of_maps():
-    assert {case[0] for case in JSON + FILES} - {"unknown_image"} == set(MAPS) - COMPARED - OF_LABELS
+    of_maps = {name for name, kind in PROBLEM_KINDS.items() if kind.section == "maps"}
+    assert {case[0] for case in JSON + FILES} - {"unknown_image"} == of_maps - COMPARED - OF_LABELS
 
 
 @pytest.mark.parametrize(("kind", "spoil", "count", "words"), JSON, ids=numbered(JSON))
@@ -220,7 +221,7 @@ def verify(scene, report, kind, count, words):
     assert set(found) <= ALONG.get(kind, set())
     (finding,) = [one for one in report.findings if one.kind == kind]
     assert words.format(scene.json) in finding.problems[0].message
-    assert finding.mended == "" and finding.title
+    assert finding.fix == "" and finding.title
 
 
 def test_a_map_damaged_within_in_a_set_too_large_to_decode_twice(scene, monkeypatch):

@@ -6,8 +6,7 @@ from spoilers import CASES, SPOILERS, change, change_image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.doctor import repair, validate
-from mrcnn_tf.datasets.doctor.kinds import KINDS, MAPS
-from mrcnn_tf.datasets.doctor.record_kinds import ERROR
+from mrcnn_tf.datasets.doctor.findings import PROBLEM_KINDS
 
 # Nothing in the file tells what is missing.
 HOPELESS = ("no_images", "no_annotations", "no_categories", "all_crowd")
@@ -54,7 +53,7 @@ def test_a_mended_copy_has_no_errors(dataset, tmp_path, kind, spoil, count):
         return
     again = validate(tmp_path / "mended" / "train.json", dataset.images)
     assert not again.has_errors() and again.counts == fixed.report.counts
-    if KINDS[kind].mended and kind != "background_category":  # which has annotations here
+    if PROBLEM_KINDS[kind].fix and kind != "background_category":  # which has annotations here
         assert kind not in counts(again)
         assert kind in {entry["kind"] for entry in log}
     assert document["own"] == ["kept", 1] and document["info"] == {"description": "made up", "année": 2024}
@@ -135,5 +134,6 @@ def test_the_source_is_never_replaced(dataset, tmp_path):
 
 
 def test_errors_that_can_be_mended_say_so():
-    silent = {kind for kind, entry in KINDS.items() if entry.severity == ERROR and not entry.mended} - set(MAPS)
-    assert silent == {"no_images", "no_annotations", "no_categories", "other_categories"} | {"all_crowd"}
+    errors = {name: kind for name, kind in PROBLEM_KINDS.items() if kind.severity == "error" and kind.section != "maps"}
+    silent = {name for name, kind in errors.items() if not kind.fix}
+    assert silent == {"no_images", "no_annotations", "no_categories", "other_categories", "all_crowd"}

@@ -1,0 +1,198 @@
+"""Reads a COCO json once, record by record, and says what was given instead where it isn't one."""
+
+import array
+import dataclasses
+import json
+import os
+import pathlib
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.files import refuse_archive
+from mrcnn_tf.common.json_stream import stream_arrays
+from mrcnn_tf.common.problems import CONSOLE, Problem
+from mrcnn_tf.datasets.annotation_records import Annotations
+from mrcnn_tf.datasets.convert.inputs import FORMAT_OF_SUFFIX, json_format, quote_path
+from mrcnn_tf.datasets.image_files import PHOTO_SUFFIXES
+
+SECTIONS = ("images", "annotations", "categories")
+ABSENT = -1  # in place of a number that a record doesn't give
+PARSED_BYTES = 64 << 20  # a json of another program for one image is smaller; larger ones aren't parsed as a whole
+FOLDER_ENTRIES = 50  # of a folder in the json's place that are looked at
+
+_FORMAT_OF_SUFFIX = FORMAT_OF_SUFFIX | {".txt": "yolo"}
+_PROGRAMS = {"labelme": "labelme's", "via": "VIA's", "yolo": "YOLO's", "voc": "Pascal VOC's"}
+
+
+class AnnotationRecords(Annotations):
+    """Annotation records as columns, and where each stands in the file.
+
+    Attributes:
+        positions: int64, the position in "annotations", from 0, of the record of each entry of the columns.
+        rejected: {position: kind} of the records that have no columns.
+        faulty: {kind: list of positions} of records that have columns and a problem all the same.
+        keypoint_totals: int64, "num_keypoints"; ABSENT where it's no whole number.
+        count: of all records.
+    """
+
+    def __init__(self, file, masks):
+        super().__init__(file, masks)
+        self.positions, self.keypoint_totals = array.array("q"), array.array("q")
+        self.rejected, self.faulty = {}, {}
+        self.count = 0
+
+    def add(self, record):
+        rows_before, problems_before = len(self.ids), len(self.problems)
+        super().add(record)
+        new_problems = self.problems[problems_before:]
+        if len(self.ids) == rows_before:
+            self.rejected[self.count] = new_problems[-1].kind
+        else:
+            self.positions.append(self.count)
+            total = record.get("num_keypoints")
+            self.keypoint_totals.append(total if type(total) is int and 0 <= total < 2**31 else ABSENT)
+            if record.get("iscrowd", 0) not in (0, 1):
+                number, value = record["id"], record["iscrowd"]
+                what = f"has iscrowd {value!r} and counts as {int(bool(value))}"
+                sentence = f"Annotation {number} in {self.file} {what}: give 0 or 1."
+                new_problems.append(Problem("crowd_value", number, self.file, sentence))
+                self.problems.append(new_problems[-1])
+            for problem in new_problems:
+                self.faulty.setdefault(problem.kind, []).append(self.count)
+        self.count += 1
+
+
+@dataclasses.dataclass
+class CocoSource:
+    """A dataset as read.
+
+    Attributes:
+        path: the json.
+        folder: of the images.
+        images, categories: their records, unchecked.
+        records: AnnotationRecords, finished; a PanopticJson for a panoptic json.
+    """
+
+    path: str
+    folder: str
+    images: list
+    categories: list
+    records: AnnotationRecords
+
+
+def read_source(path, folder, needs_masks, bars):
+    """Reads a json of instances.
+
+    Args:
+        path: the json.
+        folder: the images.
+        needs_masks: whether annotations need a segmentation.
+        bars: rich Progress.
+
+    Returns:
+        CocoSource.
+
+    Raises:
+        UserError: the json or the folder is missing, an archive, or not COCO's; it says what to do.
+    """
+    path, folder = os.fspath(path), os.fspath(folder)
+    check_json_and_folder(path, folder)
+    records, images, categories = AnnotationRecords(path, needs_masks), [], []
+    takers = {"images": images.append, "annotations": records.add, "categories": categories.append}
+    try:
+        for section, record in stream_arrays(path, SECTIONS, reading_bar(bars, path)):
+            takers[section](record)
+    except UserError as error:
+        raise describe_read_error(path, error) from None
+    records.finish()
+    return CocoSource(path, folder, images, categories, records)
+
+
+def progress_bars():
+    """A rich Progress on stderr; silent where that is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+    is_shown = CONSOLE.is_terminal
+    return Progress(*columns, TimeRemainingColumn(), console=CONSOLE, transient=True, disable=not is_shown)
+
+
+def reading_bar(bars, path):
+    """A function of the bytes of a file read so far, which moves a new bar."""
+    task = bars.add_task(f"Reading {os.path.basename(path)}", total=os.path.getsize(path))
+    return lambda done: bars.update(task, completed=done)
+
+
+def counting_bar(bars, description, total):
+    """A function of how many more are done, which moves a new bar."""
+    task = bars.add_task(description, total=total)
+    return lambda number: bars.advance(task, number)
+
+
+def check_json_and_folder(path, folder):
+    """Makes sure that there are a json file and a folder.
+
+    Args:
+        path, folder: str.
+
+    Raises:
+        UserError: one is missing, an archive, of the other kind or of another format.
+    """
+    for source in (path, folder):
+        refuse_archive(source, "the json and the folder in it")
+    if os.path.isdir(path) and os.path.isfile(folder):
+        raise UserError(f"{path} is a folder and {folder} a file: give the json first and the images after it.")
+    if os.path.isdir(path):
+        raise _folder_for_json(path)
+    if not os.path.isfile(path):
+        raise UserError(f"There is no file {path}: give a COCO json.")
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix in PHOTO_SUFFIXES:
+        raise UserError(f"{path} is an image: give the COCO json first and the folder of images after it.")
+    if suffix in _FORMAT_OF_SUFFIX:
+        raise _other_format(path, _FORMAT_OF_SUFFIX[suffix])
+    if os.path.isfile(folder):
+        raise UserError(f"{folder} is a file: give the folder that the json's file names are relative to.")
+    if not os.path.isdir(folder):
+        raise UserError(f"There is no folder {folder}: give the one that the json's file names are relative to.")
+
+
+def describe_read_error(path, error):
+    """The UserError to raise where a json couldn't be read as COCO's because of `error`, a UserError."""
+    if os.path.getsize(path) == 0:
+        return UserError(f"{path} is empty: export or copy it again.")
+    program = _program_of_json(path)
+    if program:
+        return _other_format(path, program)
+    return UserError(str(error).replace(": set data.*.annotations to a COCO json", ": give a COCO json"))
+
+
+def _folder_for_json(folder):
+    """The UserError for a folder in the json's place."""
+    names = sorted(os.listdir(folder))
+    for name in names[:FOLDER_ENTRIES]:
+        suffix = os.path.splitext(name)[1].lower()
+        program = _FORMAT_OF_SUFFIX.get(suffix)
+        if suffix == ".json":
+            program = _program_of_json(os.path.join(folder, name))
+        if program:
+            return _other_format(folder, program)
+    jsons = [name for name in names if name.lower().endswith(".json")]
+    hint = f", such as {os.path.join(folder, jsons[0])}" if jsons else ""
+    return UserError(f"{folder} is a folder: give a COCO json{hint} first and the folder of images after it.")
+
+
+def _program_of_json(path):
+    """labelme or via if a json is theirs, else None."""
+    try:
+        if os.path.getsize(path) > PARSED_BYTES:
+            return None
+        with open(path, encoding="utf-8-sig") as file:
+            program = json_format(json.load(file))
+    except (OSError, ValueError):
+        return None
+    return program if program in _PROGRAMS else None
+
+
+def _other_format(path, program):
+    command = f"mrcnn-tf convert {program} {quote_path(path)} --out coco.json"
+    return UserError(f"{path} is {_PROGRAMS[program]}, not COCO's: first run {command}.")

@@ -1,0 +1,263 @@
+"""The image records of a json and the files they name: what is missing, damaged, of another size or turned."""
+
+import collections
+import dataclasses
+import functools
+import os
+import re
+import unicodedata
+
+import numpy as np
+from PIL import Image
+
+from mrcnn_tf.config.settings import DataConfig
+from mrcnn_tf.datasets.doctor.coco_source import counting_bar
+from mrcnn_tf.datasets.image_files import inspect_files
+from mrcnn_tf.datasets.read_coco import check_image_record, image_paths
+
+LARGE_IMAGE = 40_000_000  # pixels
+SIZE_TOLERANCE = 2.0  # pixels by which annotations may leave the image that they fit
+PNG_END = b"IEND\xaeB`\x82"
+
+_DECODED_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".gif")
+_OTHER_SUFFIXES = (".tif", ".tiff", ".webp", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm", ".dng", ".cr2", ".nef")
+_HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"hevc", b"avif", b"avis")
+_EXCHANGES_SIDES = 5  # EXIF orientations from here on exchange width and height
+
+
+@dataclasses.dataclass
+class CheckedImages:
+    """The usable images, I of them, and what became of the others.
+
+    Attributes:
+        ids: [I] int64.
+        positions: [I] int64, where their records stand in "images".
+        heights, widths: [I] int32 pixels, the frame of all coordinates.
+        paths: [I] list of str.
+        skipped: set of the ids of images that can't be used.
+        kinds: {position: kind} of the problems of records that can't be used.
+        headers: {path: ImageFile} of all files that records name.
+        names: {position: file_name as it should be} of misnamed files.
+        as_stored: indices of the images that are described as the file stores them, not upright.
+    """
+
+    ids: np.ndarray
+    positions: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    paths: list[str]
+    skipped: set[int]
+    kinds: dict[int, str]
+    headers: dict
+    names: dict[int, str]
+    as_stored: list[int]
+
+
+class FolderListing:
+    """The image files in a folder and those within it, by the endings of their names.
+
+    Hidden files and what macOS leaves in zips don't count.
+    """
+
+    def __init__(self, folder):
+        self._folder, names = folder, []
+        for place, folders, files in os.walk(folder):
+            folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+            for name in files:
+                if name[0] != "." and os.path.splitext(name)[1].lower() in _DECODED_SUFFIXES + _OTHER_SUFFIXES:
+                    names.append(os.path.relpath(os.path.join(place, name), folder))
+        self.names = sorted(names)  # relative to the folder
+
+    @functools.cached_property
+    def _by_key(self):
+        by_key = collections.defaultdict(list)
+        for name in self.names:
+            by_key[_comparable(name)].append(name)
+        return by_key
+
+    def find_renamed(self, file_name):
+        """The only image whose name is that of a missing file but for case, accents' encoding or folder, or None."""
+        names = self._by_key[_comparable(file_name)]
+        return names[0] if len(names) == 1 else None
+
+    def unlisted(self, paths):
+        """list of str, the names of images that aren't among `paths` (which begin with the folder)."""
+        listed = {os.path.normpath(os.path.relpath(path, self._folder)) for path in paths}
+        return [name for name in self.names if os.path.normpath(name) not in listed]
+
+
+def _comparable(name):
+    # A json from Windows may have its folders' backslashes, one from macOS letters apart from their accents.
+    return unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1]).casefold()
+
+
+def check_images(source, findings, bars, headers):
+    """Reads the headers of all files that the json names, and sorts its image records.
+
+    Args:
+        source: CocoSource.
+        findings: Findings, to which what is wrong is added.
+        bars: rich Progress.
+        headers: {path: ImageFile} that are known already.
+
+    Returns:
+        CheckedImages.
+    """
+    paths = list(image_paths(source.images, source.folder))
+    headers = headers | _read_headers([path for path in paths if path not in headers], bars)
+    headers = {path: headers[path] for path in paths}
+    listing = FolderListing(source.folder)
+    config = DataConfig(annotations=source.path, images=source.folder)
+    rows, positions, kinds, names, as_stored, skipped, seen = [], [], {}, {}, [], set(), set()
+    for position, record in enumerate(source.images):
+        row, problem = check_image_record(record, headers, config, seen)
+        if problem:
+            kinds[position] = _report_unusable(problem, record, listing, names, position, findings)
+            if problem.kind != "duplicate_image" and type(problem.record) is int:
+                skipped.add(problem.record)
+        else:
+            path, orientation = row[1], row[4]
+            if headers[path].orientation >= _EXCHANGES_SIDES and orientation == 1:
+                as_stored.append(len(rows))
+            _check_usable(record, row, headers[path], findings)
+            rows.append(row)
+            positions.append(position)
+        if isinstance(record, dict) and type(record.get("id")) is int:
+            seen.add(record["id"])
+    if not source.images:
+        findings.add("no_images", None, f"{source.path} lists no image.")
+    _check_shared_files(rows, findings)
+    for name in listing.unlisted(headers):
+        findings.add("unlisted_file", None, f"{name} isn't in {source.path}.", os.path.join(source.folder, name))
+    ids, paths, heights, widths, _ = zip(*rows, strict=True) if rows else ((),) * 5
+    sides = (np.array(heights, np.int32), np.array(widths, np.int32))
+    columns = (np.array(ids, np.int64), np.array(positions, np.int64), *sides, list(paths))
+    return CheckedImages(*columns, skipped, kinds, headers, names, as_stored)
+
+
+def _read_headers(paths, bars):
+    headers = inspect_files(paths, counting_bar(bars, "Looking at images", len(paths)), check_decodable)
+    for path, header in zip(paths, headers, strict=True):
+        if header.problem and header.problem[0] == "unreadable_image":
+            header.problem = _recognise_file(path) or header.problem
+    return dict(zip(paths, headers, strict=True))
+
+
+def check_decodable(path):
+    """Raises OSError for a damaged file. Pillow does, without the seconds that importing TensorFlow takes."""
+    try:
+        with Image.open(path) as image:
+            if image.format == "PNG":
+                # What is damaged after the pixels TensorFlow minds and Pillow doesn't.
+                image.verify()
+                with open(path, "rb") as file:
+                    if PNG_END not in file.read():
+                        raise OSError("no end")
+        with Image.open(path) as image:
+            image.load()
+    except Exception as error:  # Pillow raises whatever its format plugins run into
+        raise OSError(str(error)) from None
+
+
+def _recognise_file(path):
+    """What a file is that Pillow can't read, as `ImageFile.problem`; None where its first bytes tell nothing."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError:
+        return None
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        name = "AVIF" if head[8:10] == b"av" else "HEIC, a phone's format"
+        return "image_format", f"is {name}", "convert it to JPEG"
+    if head.startswith(b"version https://git-lfs"):
+        return "unreadable_image", "is only a pointer to Git LFS", "run git lfs pull"
+    if head.lstrip()[:5].lower() in (b"<html", b"<!doc"):
+        return "unreadable_image", "is a web page, not a picture", "download it again"
+    return None
+
+
+def _report_unusable(problem, record, listing, names, position, findings):
+    """Adds a problem, with the file that was probably meant; returns its kind."""
+    renamed = listing.find_renamed(record["file_name"]) if problem.kind == "missing_image" else None
+    if renamed is None:
+        findings.extend([problem])
+        return problem.kind
+    names[position] = renamed
+    sentence = f"{problem.message.rsplit(': ', 1)[0]}; the folder has {renamed!r}."
+    findings.add("misnamed_image", problem.record, sentence, problem.file)
+    return "misnamed_image"
+
+
+def _check_usable(record, row, header, findings):
+    """Adds what is worth knowing about a usable image."""
+    number, file, height, width, orientation = row
+    has_size = record.get("height") is not None and record.get("width") is not None
+    is_grey = header.mode in ("L", "LA", "1", "I", "F") or header.mode.startswith("I;")
+    has_alpha = header.mode in ("LA", "RGBA", "PA", "La", "RGBa")
+    for kind, applies, what in (
+        ("missing_size", not has_size, f"has no width and height; the file is {width} x {height}"),
+        ("exif_turned", orientation != 1, f"has EXIF orientation {orientation}"),
+        ("large_image", height * width > LARGE_IMAGE, f"has {width} x {height} pixels"),
+        ("deep_image", header.has_16_bits, "has 16 bits to a channel"),
+        ("grey_image", is_grey, "is greyscale"),
+        ("alpha_image", has_alpha, "has transparency"),
+        ("cmyk_image", header.mode == "CMYK", "is CMYK"),
+        ("animated_image", header.format == "GIF", "is a GIF"),
+    ):
+        if applies:
+            findings.add(kind, number, f"Image {number} in {findings.file} ({file}) {what}.", file)
+
+
+def _check_shared_files(rows, findings):
+    first_ids = {}
+    for number, path, *_ in rows:
+        other = first_ids.setdefault(os.path.normpath(path), number)
+        if other != number:
+            sentence = f"Image {number} in {findings.file} names {path} as image {other} does."
+            findings.add("shared_file", number, sentence, path)
+
+
+def check_exif_orientation(images, records, masks, image_index, findings):
+    """Adds images that EXIF turns by a quarter and that the json describes as they are stored.
+
+    Where annotations fit only the upright image, its width and height are exchanged.
+
+    Args:
+        images: CheckedImages; heights and widths are changed in place.
+        records: AnnotationRecords.
+        masks: MaskGeometry of the records.
+        image_index: [T] int64, the image of each record; -1 for none.
+        findings: Findings.
+
+    Returns:
+        int64 indices of the images whose sides were exchanged.
+    """
+    is_turned = np.zeros(images.ids.size, bool)
+    is_turned[images.as_stored] = True
+    if not is_turned.any():
+        return np.zeros(0, np.int64)
+    largest = largest_coordinates(records, masks, image_index, images.ids.size)
+    sides = np.stack([images.widths, images.heights], axis=1)
+    fits = (largest <= sides + SIZE_TOLERANCE).all(axis=1)
+    upright = is_turned & ~fits & (largest <= sides[:, ::-1] + SIZE_TOLERANCE).all(axis=1)
+    images.widths[upright], images.heights[upright] = images.heights[upright], images.widths[upright]
+    for index in np.flatnonzero(is_turned).tolist():
+        number, path = int(images.ids[index]), images.paths[index]
+        width, height = sides[index].tolist()
+        if upright[index]:
+            kind, what = "exif_mismatch", f"there; its annotations fit the upright {height} x {width}"
+        else:
+            kind, what = "exif_frame", f"as stored, and {height} x {width} upright"
+        where = f"Image {number} in {findings.file} ({os.path.basename(path)})"
+        findings.add(kind, number, f"{where} is {width} x {height} {what}.", path)
+    return np.flatnonzero(upright)
+
+
+def largest_coordinates(records, masks, image_index, count):
+    """[count, 2] float64: the largest x and y of each image's annotations; -inf for an image without any."""
+    boxes = np.asarray(records.boxes).reshape(-1, 4)
+    corners = boxes[:, :2] + boxes[:, 2:]
+    corners = np.where(np.isfinite(masks.boxes[:, 2:]), masks.boxes[:, 2:], corners)
+    largest = np.full([count + 1, 2], -np.inf)
+    np.maximum.at(largest, image_index, np.nan_to_num(corners, nan=-np.inf))
+    return largest[:count]
