@@ -32,14 +32,12 @@ class LogMetrics(keras.callbacks.Callback):
 
     Attributes:
         state: what a checkpoint has to keep for the next records to come out as without an interruption, as json.
-        last: the last record.
     """
 
     def __init__(self, writers, log_steps=20, step=0, state=None):
         super().__init__()
         self.writers, self.log_steps, self.step = list(writers), log_steps, step
         self.state = dict(state or {})  # {name: (sum, weight) since the epoch's begin, at the last record}
-        self.last = {}
         self._epoch, self._steps_since_record, self._failed = 0, 0, set()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -66,10 +64,10 @@ class LogMetrics(keras.callbacks.Callback):
         if self._steps_since_record:
             rate = float(f"{float(self.model.optimizer.learning_rate):.7g}")  # 0.005 and not 0.004999999888
             record |= self._means_since_last() | {"learning_rate": rate}
-        self._steps_since_record, self.last = 0, record | metrics
+        self._steps_since_record = 0
         for writer in self.writers:
             try:
-                writer.write(self.last)
+                writer.write(record | metrics)
             except OSError as error:
                 self._warn(writer, error)
 

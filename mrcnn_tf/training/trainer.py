@@ -216,7 +216,7 @@ class Trainer:
         """Train to the last step and write the model.
 
         Args:
-            verbose: as in keras.Model.fit.
+            verbose: as in keras.Model.fit, 0 on all hosts but the first.
 
         Raises: see `train`.
         """
@@ -224,7 +224,7 @@ class Trainer:
             with atomic_write(self.folder / "config.yaml") as file:
                 settings = dataclasses.asdict(self.config)
                 file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-        if verbose and self.chief:
+        if verbose:
             replicas = self.strategy.num_replicas_in_sync
             for line in plan_lines(self.model, self.config, self.data.images, replicas, self.step):
                 print(line)
@@ -292,7 +292,7 @@ class Trainer:
         callbacks += [self.history, EarlyStopping(self.history, monitor, train.patience), logger]
         if source_name(val) and self.chief:
             callbacks.append(ShowPredictions(events, val, logger))
-        if verbose and self.chief:
+        if verbose:
             callbacks.append(TimeLeft(self.epochs * self.epoch_steps, step))
         return saver, [*callbacks, saver, self.stop]
 

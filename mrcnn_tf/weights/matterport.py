@@ -54,36 +54,37 @@ def convert(tensors):
     Raises:
         UserError: a tensor of the wrong rank, half a batch norm, or a backbone that is no known ResNet.
     """
-    arrays, skipped, unknown = _read(tensors)
-    conversions = fold_biases(arrays)
-    for step in (_fold_norms, _reorder_rpn, _reorder_box_head, _reorder_mask_head):
-        conversions |= step(arrays)
-    categories = COCO_80 if num_classes(arrays) == len(COCO_80) else None
-    settings = detector_settings(arrays)
-    return ConvertedWeights(arrays, conversions, skipped, unknown, settings, "matterport_mask_rcnn_coco", categories)
+    weights = _read(tensors)
+    weights.conversions |= fold_biases(weights.arrays)
+    _fold_norms(weights.arrays, weights.conversions)
+    _reorder_rpn(weights.arrays, weights.conversions)
+    _reorder_box_head(weights.arrays, weights.conversions)
+    _reorder_mask_head(weights.arrays, weights.conversions)
+    weights.settings, weights.config = detector_settings(weights.arrays), "matterport_mask_rcnn_coco"
+    weights.categories = COCO_80 if num_classes(weights.arrays) == len(COCO_80) else None
+    return weights
 
 
 def _read(tensors):
-    """Our path -> array as it stands in the file; and the names skipped and unknown, as in `ConvertedWeights`."""
-    arrays, skipped, unknown = {}, {}, []
+    """`ConvertedWeights` whose arrays are as they stand in the file."""
+    weights = ConvertedWeights({})
     for name, array in tensors.items():
         layer, parameter = parse_path(name, lambda part: part in _LAYERS or part == "anchors" or resnet_path(part))
         if layer == "anchors":
-            skipped[name] = "the anchors, which follow from the image's size"
+            weights.skipped[name] = "the anchors, which follow from the image's size"
         elif layer is None or parameter is None:
-            unknown.append(name)
+            weights.unknown.append(name)
         else:
             rank = 1 if parameter != "kernel" else 2 if layer in _DENSE else 4
             if np.ndim(array) != rank:
                 shape = list(np.shape(array))
                 raise UserError(f"Tensor '{name}' is of shape {shape} and should have {rank} dimensions.")
-            arrays[f"{resnet_path(layer) or _LAYERS[layer]}/{parameter}"] = np.asarray(array, np.float32)
-    return arrays, skipped, unknown
+            weights.arrays[f"{resnet_path(layer) or _LAYERS[layer]}/{parameter}"] = np.asarray(array, np.float32)
+    return weights
 
 
-def _fold_norms(arrays):
+def _fold_norms(arrays, conversions):
     """Multiply the heads' batch norms into the kernels and biases before them."""
-    conversions = {}
     normed = sorted({path.rpartition("/")[0] for path in arrays if path.endswith(_NORM)})
     for layer in [layer for layer in normed if not layer.startswith("backbone/")]:
         missing = [name for name in ("kernel", *_NORM) if f"{layer}/{name}" not in arrays]
@@ -96,11 +97,9 @@ def _fold_norms(arrays):
         arrays[f"{layer}/kernel"] = arrays[f"{layer}/kernel"] * scale
         arrays[f"{layer}/bias"] = beta - mean * scale
         conversions |= {f"{layer}/{name}": "batch norm folded in" for name in ("kernel", "bias")}
-    return conversions
 
 
-def _reorder_rpn(arrays):
-    conversions = {}
+def _reorder_rpn(arrays, conversions):
     for parameter in ("kernel", "bias"):
         logits, deltas = f"rpn/head/objectness_logits/{parameter}", f"rpn/head/anchor_deltas/{parameter}"
         if logits in arrays:
@@ -111,11 +110,9 @@ def _reorder_rpn(arrays):
             reordered = _split_last_axis(arrays, deltas, 4)[..., DELTA_ORDER] * RPN_DELTA_STD
             arrays[deltas] = reordered.reshape(arrays[deltas].shape)
             conversions[deltas] = "(dy, dx, dh, dw) to (dx, dy, dw, dh), times their standard deviation"
-    return conversions
 
 
-def _reorder_box_head(arrays):
-    conversions = {}
+def _reorder_box_head(arrays, conversions):
     for path in ("box_head/fc1/kernel", "box_head/fc2/kernel"):
         if path in arrays:  # a convolution as large as its input
             arrays[path] = arrays[path].reshape(-1, arrays[path].shape[-1])
@@ -124,11 +121,9 @@ def _reorder_box_head(arrays):
             reordered = _split_last_axis(arrays, path, 4)[..., 1:, DELTA_ORDER]
             arrays[path] = reordered.reshape(*arrays[path].shape[:-1], -1)
             conversions[path] = "background dropped, (dy, dx, dh, dw) to (dx, dy, dw, dh)"
-    return conversions
 
 
-def _reorder_mask_head(arrays):
-    conversions = {}
+def _reorder_mask_head(arrays, conversions):
     for parameter in ("kernel", "bias"):
         for layer in ("deconv", "predictor"):
             if f"mask_head/{layer}/{parameter}" in arrays:
@@ -138,7 +133,6 @@ def _reorder_mask_head(arrays):
             array = arrays[path].reshape(-1, arrays[path].shape[-1]) if parameter == "kernel" else arrays[path]
             arrays[path] = array[..., 1:]
             conversions[path] = "background dropped"
-    return conversions
 
 
 def _split_last_axis(arrays, path, width):

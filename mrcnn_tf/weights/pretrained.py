@@ -159,9 +159,6 @@ def convert_model(model):
     settings = dataclasses.asdict(model.config)
     return ConvertedWeights(
         arrays={weight_path(variable): variable.numpy() for variable in model.weights},
-        conversions={},
-        skipped={},
-        unknown=[],
         settings={section: settings[section] for section in MODEL_SECTIONS},
         categories=model.config.categories,
         stuff=model.config.stuff or None,

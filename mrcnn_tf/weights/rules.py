@@ -34,9 +34,9 @@ class ConvertedWeights:
     """
 
     arrays: dict[str, np.ndarray]
-    conversions: dict[str, str]
-    skipped: dict[str, str]
-    unknown: list[str]
+    conversions: dict[str, str] = dataclasses.field(default_factory=dict)
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    unknown: list[str] = dataclasses.field(default_factory=list)
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     config: str | None = None
     categories: list[Category] | None = None
@@ -118,7 +118,7 @@ def translate(tensors, rules, skip):
     Raises:
         UserError: a tensor of the wrong rank, or two that mean the same weight.
     """
-    weights = ConvertedWeights({}, {}, {}, [])
+    weights = ConvertedWeights({})
     for name, array in tensors.items():
         reason = next((reason for pattern, reason in skip.items() if re.fullmatch(pattern, name)), None)
         if reason:

@@ -13,23 +13,10 @@ class WeightFileError(Exception):
     """A clause on the fault and its remedy; `read_weight_file` puts the file's name before it, as a `UserError`."""
 
 
-# numpy has no bfloat16; its bits are the upper half of a float32.
-DTYPES = {
-    "float64": np.dtype("<f8"),
-    "float32": np.dtype("<f4"),
-    "float16": np.dtype("<f2"),
-    "bfloat16": np.dtype("<u2"),
-    "int64": np.dtype("<i8"),
-    "int32": np.dtype("<i4"),
-    "int16": np.dtype("<i2"),
-    "int8": np.dtype("i1"),
-    "uint64": np.dtype("<u8"),
-    "uint32": np.dtype("<u4"),
-    "uint16": np.dtype("<u2"),
-    "uint8": np.dtype("u1"),
-    "bool": np.dtype("u1"),
-}
-NUMPY_DTYPES = {name: dtype for name, dtype in DTYPES.items() if name not in ("bfloat16", "bool")}
+_NUMBERS = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8")
+NUMPY_DTYPES = {name: np.dtype(name).newbyteorder("<") for name in _NUMBERS}
+# numpy has no bfloat16; its bits are the upper half of a float32. A boolean is stored as a byte.
+DTYPES = NUMPY_DTYPES | {"bfloat16": np.dtype("<u2"), "bool": np.dtype("u1")}
 MAX_RANK = 32
 MAX_ELEMENTS = 2**40
 

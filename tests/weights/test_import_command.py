@@ -33,7 +33,7 @@ def test_a_checkpoint_becomes_a_model_and_a_table(checkpoint, tmp_path):
 
 def test_the_table_as_json(checkpoint, tmp_path):
     report = json.loads(call("import-weights", checkpoint[0], "--out", tmp_path / "m.keras", "--json"))
-    assert report["format"] == "torchvision" and report["loaded"] and not report["left"]
+    assert report["format"] == "torchvision" and report["loaded"] and not report["not_loaded"]
 
 
 def test_a_mistake_is_one_sentence_and_writes_nothing(checkpoint, tmp_path, capsys):

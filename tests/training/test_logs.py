@@ -1,4 +1,4 @@
-"""The records of a run, the files they go to, and the decision to stop early."""
+"""The records of a run, and the log file they go to."""
 
 import json
 import types
@@ -9,9 +9,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.model.trainable import ImagesPerSecond, InputWait
-from mrcnn_tf.training.callbacks import EarlyStopping, SaveHistory, should_stop_early
 from mrcnn_tf.training.logs import LogFile, LogMetrics, read_log
-from mrcnn_tf.training.tensorboard import EventFile
 
 STEPS = 7  # of an epoch
 CLOCKS = ("time", "images_per_second", "input_wait")
@@ -181,92 +179,3 @@ def test_a_line_after_one_that_failed_stands_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(log, "_torn", True)
     log.write({"step": 3})
     assert [record["step"] for record in read_log(log.path)] == [1, 3]
-
-
-def test_history_goes_on_from_the_epochs_before(tmp_path):
-    history = SaveHistory(tmp_path / "history.json", [{"epoch": 1, "loss": 2.0}])
-    history.on_epoch_end(1, {"loss": np.float32(0.5), "val_segm_AP": 0.25})
-    assert json.loads((tmp_path / "history.json").read_text()) == [
-        {"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 0.5, "val_segm_AP": 0.25},
-    ]  # fmt: skip
-    quiet = SaveHistory(None)
-    quiet.on_epoch_end(0, {"loss": 1.0})
-    assert quiet.epochs == [{"epoch": 1, "loss": 1.0}]
-
-
-def test_a_history_that_cannot_be_written_stops_nothing(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    SaveHistory(tmp_path / "file" / "history.json").on_epoch_end(0, {})
-    assert "history.json couldn't be written" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("values", "patience", "stops"),
-    [
-        ([0.1, 0.2, 0.2, 0.1], 2, True),  # to equal the best isn't to beat it
-        ([0.1, 0.2, 0.2], 2, False),
-        ([0.1, 0.3, 0.2, 0.25, 0.31], 3, False),
-        ([0.1, 0.3, None, 0.2, None, 0.25], 3, False),
-        ([0.1, 0.3, None, 0.2, None, 0.25], 2, True),
-        ([0.5, 0.1], None, False),
-        ([None, None], 1, False),
-        ([], 1, False),
-    ],
-)
-def test_patience_counts_evaluations_since_the_best(values, patience, stops):
-    history = [{"epoch": index} | ({} if value is None else {"AP": value}) for index, value in enumerate(values)]
-    assert should_stop_early(history, "AP", patience) is stops
-
-
-def test_early_stopping_knows_the_epochs_of_an_earlier_process():
-    history = SaveHistory(None, [{"epoch": 1, "val_segm_AP": 0.5}, {"epoch": 2, "val_segm_AP": 0.4}])
-    stopping = EarlyStopping(history, "val_segm_AP", 2)
-    rehearsal = Rehearsal([history, stopping])
-    rehearsal.end(2, val_segm_AP=0.3)
-    assert rehearsal.model.stop_training
-
-
-def events_of(folder):
-    """The `Event`s of all files of a folder, the files in the order of their names."""
-    files = sorted(str(path) for path in folder.iterdir())
-    return [tf.compat.v1.Event.FromString(raw.numpy()) for raw in tf.data.TFRecordDataset(files)]
-
-
-def test_events_hold_curves_and_pictures(tmp_path):
-    events = EventFile(tmp_path / "tensorboard", 40)
-    assert not (tmp_path / "tensorboard").exists()
-    events.write({"step": 60, "epoch": 2, "time": 1e9, "loss": 0.5, "val_segm_AP": 0.25})
-    picture = np.zeros((20, 30, 3), np.uint8)
-    picture[:, 15:] = 200
-    events.write_pictures({"predictions/7": picture}, 60)
-    version, start, values, pictures = events_of(tmp_path / "tensorboard")
-    assert version.file_version == "brain.Event:2"
-    assert (start.step, start.session_log.status) == (41, tf.compat.v1.SessionLog.START)
-    assert values.step == pictures.step == 60
-    assert {value.tag: value.simple_value for value in values.summary.value} == {
-        "training/epoch": 2, "training/loss": 0.5, "evaluation/segm_AP": 0.25,
-    }  # fmt: skip
-    (image,) = pictures.summary.value
-    assert (image.tag, image.image.width, image.image.height) == ("predictions/7", 30, 20)
-    decoded = tf.io.decode_jpeg(image.image.encoded_image_string).numpy()
-    assert np.abs(decoded.astype(int) - picture).max() < 30
-
-
-def test_tensorboard_reads_them(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    first = EventFile(tmp_path)
-    for step in (10, 20, 30):
-        first.write({"step": step, "loss": 1.0})
-    second = EventFile(tmp_path, 20)
-    second.write({"step": 30, "loss": 2.0})
-    second.write_pictures({"predictions/7": np.zeros((4, 4, 3), np.uint8)}, 30)
-    found = accumulator.EventAccumulator(str(tmp_path), {"images": 0, "tensors": 0, "scalars": 0})
-    found.Reload()
-    assert [(event.step, event.value) for event in found.Scalars("training/loss")] == [(10, 1.0), (20, 1.0), (30, 2.0)]
-    assert [event.step for event in found.Images("predictions/7")] == [30]
-
-
-def test_events_on_a_full_disk_are_an_os_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError):
-        EventFile(tmp_path / "file" / "tensorboard").write({"step": 1})
