@@ -1,12 +1,16 @@
+"""Masks as crops, from polygons, run lengths and PNGs: against pycocotools and against one another."""
+
+import io
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from made_up import NUCLEI, runs_of
+from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.data.rasterize import Grids, Segmentations, crop_masks, rasterize
+from mrcnn_tf.data.rasterize import Grids, Segmentations, crop_masks, crop_png_masks, rasterize
 from mrcnn_tf.ops.masks import mask_targets
 
 
@@ -15,8 +19,8 @@ def full_grids(count):
     return Grids(tf.zeros([count, 2]), tf.ones([count, 2]))
 
 
-def polygon_shapes(instances):
-    """Shapes of instances given as lists of [n, 2] rings."""
+def polygon_segmentations(instances):
+    """Segmentations of instances given as lists of [n, 2] rings."""
     rings = [ring for instance in instances for ring in instance]
     return Segmentations(
         points=tf.constant(np.concatenate(rings), tf.float32),
@@ -27,7 +31,7 @@ def polygon_shapes(instances):
     )
 
 
-def run_shapes(masks):
+def run_segmentations(masks):
     runs = [runs_of(mask) for mask in masks]
     return Segmentations(
         points=tf.zeros([0, 2]),
@@ -67,7 +71,7 @@ def test_a_square_by_hand():
     square = np.array([[1, 2], [3, 2], [3, 5], [1, 5]])
     expected = np.zeros((6, 5), bool)
     expected[2:5, 1:3] = True
-    np.testing.assert_array_equal(rasterize(polygon_shapes([[square]]), full_grids(1), 6, 5, 6, 5)[0], expected)
+    np.testing.assert_array_equal(rasterize(polygon_segmentations([[square]]), full_grids(1), 6, 5, 6, 5)[0], expected)
 
 
 @pytest.mark.parametrize("radius", [2, 5, 30, 120])
@@ -76,7 +80,7 @@ def test_polygons_are_pycocotools_pixels(radius, decimals):
     rng = np.random.default_rng(radius * 10 + decimals)
     height, width = 150, 170
     instances = [[random_ring(rng, height, width, radius, decimals)] for _ in range(25)]
-    drawn = rasterize(polygon_shapes(instances), full_grids(25), height, width, height, width).numpy()
+    drawn = rasterize(polygon_segmentations(instances), full_grids(25), height, width, height, width).numpy()
     overlap = intersection_over_union(drawn, reference(instances, height, width))
     # Vertices of more digits than float32 holds may round to another fifth of a pixel.
     assert overlap.mean() > 0.999 if decimals > 2 else overlap.min() == 1.0
@@ -86,7 +90,7 @@ def test_polygons_of_one_instance_are_united_and_each_keeps_its_holes():
     rng = np.random.default_rng(3)
     star = np.array([[20, 2], [32, 38], [2, 14], [38, 14], [8, 38]])  # crosses itself: even-odd leaves a hole
     instances = [[random_ring(rng, 50, 60, 15, 1) for _ in range(number)] for number in (1, 3, 2)] + [[star, star + 9]]
-    drawn = rasterize(polygon_shapes(instances), full_grids(4), 50, 60, 50, 60).numpy()
+    drawn = rasterize(polygon_segmentations(instances), full_grids(4), 50, 60, 50, 60).numpy()
     np.testing.assert_array_equal(drawn, reference(instances, 50, 60))
     assert not drawn[3, 20, 20]  # the hole of the first star, outside the second
 
@@ -94,7 +98,7 @@ def test_polygons_of_one_instance_are_united_and_each_keeps_its_holes():
 def test_polygons_that_leave_the_image():
     rng = np.random.default_rng(5)
     instances = [[random_ring(rng, 200, 200, 50, 2) - 70.0] for _ in range(40)]
-    drawn = rasterize(polygon_shapes(instances), full_grids(40), 60, 60, 60, 60).numpy()
+    drawn = rasterize(polygon_segmentations(instances), full_grids(40), 60, 60, 60, 60).numpy()
     assert intersection_over_union(drawn, reference(instances, 60, 60)).mean() > 0.995
 
 
@@ -102,7 +106,7 @@ def test_runs_are_exact():
     rng = np.random.default_rng(0)
     masks = [rng.random((31, 23)) < share for share in (0.0, 0.1, 0.5, 0.9, 1.0)]
     masks.append(np.pad(np.ones((31, 1), bool), ((0, 0), (4, 18))))  # a run that ends at the foot of its column
-    drawn = rasterize(run_shapes(masks), full_grids(6), 31, 23, 31, 23).numpy()
+    drawn = rasterize(run_segmentations(masks), full_grids(6), 31, 23, 31, 23).numpy()
     np.testing.assert_array_equal(drawn, np.stack(masks))
 
 
@@ -127,7 +131,7 @@ def test_runs_and_polygons_side_by_side():
 
 
 def test_an_instance_cut_off_by_the_image_doesnt_fade_at_its_edge():
-    shapes = run_shapes([np.ones((9, 7), bool)])
+    shapes = run_segmentations([np.ones((9, 7), bool)])
     crops = crop_masks(shapes, np.array([[0, 0, 7, 9]], np.float32), 9, 7, 28).numpy()
     assert crops.min() == 255
 
@@ -184,7 +188,7 @@ def test_targets_agree_with_full_resolution_on_nuclei(split):
     masks = [coco_mask.decode(record["segmentation"]).astype(bool) for record in records]
     boxes = np.array([record["bbox"] for record in records], np.float32)
     boxes[:, 2:] += boxes[:, :2]
-    assert min(agreement(run_shapes(masks), boxes, masks, np.random.default_rng(0))) >= 0.98
+    assert min(agreement(run_segmentations(masks), boxes, masks, np.random.default_rng(0))) >= 0.98
 
 
 def test_targets_agree_with_full_resolution_on_random_polygons():
@@ -192,4 +196,69 @@ def test_targets_agree_with_full_resolution_on_random_polygons():
     instances = [[random_ring(rng, 400, 440, rng.uniform(6, 150), 2)] for _ in range(80)]
     instances = [rings for rings in instances if (np.ptp(rings[0], axis=0) > 4).all()]
     masks = reference(instances, 400, 440)
-    assert min(agreement(polygon_shapes(instances), extents(instances), masks, rng)) >= 0.98
+    assert min(agreement(polygon_segmentations(instances), extents(instances), masks, rng)) >= 0.98
+
+
+def png(mask, value=1):
+    data = io.BytesIO()
+    Image.fromarray((mask * value).astype(np.uint8)).save(data, "PNG")
+    return data.getvalue()
+
+
+def run_columns(masks):
+    runs = [runs_of(mask) for mask in masks]
+    empty = tf.zeros([0], tf.int32)
+    counts = tf.constant([one.size for one in runs])
+    return tf.zeros([0, 2]), empty, empty, tf.constant(np.concatenate(runs), tf.int32), counts
+
+
+def random_masks(rng, height, width, count):
+    masks = np.zeros((count, height, width), bool)
+    for mask in masks:
+        for _ in range(3):
+            top, left = rng.integers(0, height - 1), rng.integers(0, width - 1)
+            mask[top : top + rng.integers(1, height), left : left + rng.integers(1, width)] ^= True
+        mask[rng.integers(0, height, 40), rng.integers(0, width, 40)] ^= True
+    return masks
+
+
+def random_boxes(rng, height, width, count, whole):
+    sides = np.sort(rng.uniform(0, 1, (count, 2, 2)) * (width, height), axis=1)
+    if whole:
+        sides = np.stack([np.floor(sides[:, 0]), np.floor(sides[:, 1]) + 1], axis=1)
+    boxes = sides.reshape(count, 4).astype(np.float32)
+    boxes[0] = [0, 0, width, height]  # a crop that the image's edge bounds on all sides
+    return boxes
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("size", [14, 28, 112])
+def test_a_png_gives_the_bits_of_the_same_runs(size, whole):
+    rng = np.random.default_rng(size + whole)
+
+    @tf.function(reduce_retracing=True)
+    def both(pngs, shapes, boxes, height, width):
+        return crop_png_masks(pngs, boxes, size), crop_masks(Segmentations(*shapes), boxes, height, width, size)
+
+    for _ in range(6):
+        height, width = rng.integers(20, 400, 2).tolist()
+        masks = random_masks(rng, height, width, 9)
+        boxes = random_boxes(rng, height, width, 9, whole)
+        pngs, sides = tf.constant([png(mask) for mask in masks]), (tf.constant(height), tf.constant(width))
+        crops, expected = both(pngs, run_columns(masks), tf.constant(boxes), *sides)
+        np.testing.assert_array_equal(crops, expected)
+        assert 0 < crops.numpy().mean() < 255
+
+
+def test_whatever_isnt_zero_is_inside_and_palettes_of_one_bit_are_read():
+    mask = np.zeros((20, 30), bool)
+    mask[4:9, 5:17] = True
+    bits = io.BytesIO()
+    Image.fromarray(mask).save(bits, "PNG")
+    boxes = tf.constant([[7.0, 5.0, 15.0, 8.0]] * 3)
+    crops = crop_png_masks(tf.constant([png(mask), png(mask, 255), bits.getvalue()]), boxes, 28).numpy()
+    np.testing.assert_array_equal(crops, np.full((3, 28, 28), 255))
+
+
+def test_no_masks_at_all():
+    assert crop_png_masks(tf.zeros([0], tf.string), tf.zeros([0, 4]), 28).shape == (0, 28, 28)

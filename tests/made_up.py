@@ -1,9 +1,10 @@
-"""Small datasets and masks for the tests of this folder."""
+"""Small datasets and masks for the tests of data/ and datasets/, and the fixtures that both use."""
 
 import json
 import pathlib
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import mrcnn_tf
@@ -56,3 +57,24 @@ class Folder:
         (self.path / "a.json").write_text(json.dumps(document))
         settings = {"resize": ResizeConfig(30, 60), "mask_size": 28, "max_instances": 5, **settings}
         return DataConfig(annotations=str(self.path / "a.json"), images=str(self.path / "images"), **settings)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MRCNN_TF_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+@pytest.fixture
+def faces(folder):
+    """Category 7 has three keypoints and 3 two; 9 has none."""
+    folder.categories = [
+        {"id": 7, "name": "face", "keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2]]},
+        {"id": 3, "name": "stick", "keypoints": ["left", "right"]},
+        {"id": 9, "name": "ball"},
+    ]
+    return folder

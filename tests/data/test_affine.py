@@ -42,7 +42,13 @@ def test_a_part_is_that_part_by_itself():
 
 @pytest.mark.parametrize(
     "matrix",
-    [translation_matrix(3.3, -7.2), scaling_matrix(1.7, 0.6), rotation_matrix(31.0, (30, 40)), rotation_matrix(90.0, (30, 40)), scaling_matrix(-1.0, 1.0)],
+    [
+        translation_matrix(3.3, -7.2),
+        scaling_matrix(1.7, 0.6),
+        rotation_matrix(31.0, (30, 40)),
+        rotation_matrix(90.0, (30, 40)),
+        scaling_matrix(-1.0, 1.0),
+    ],
     ids=["shift", "scale", "turn", "quarter", "outside"],
 )
 def test_a_map_by_its_inverse(matrix):

@@ -1,6 +1,6 @@
 """Makes a COCO dataset of any size: a few image files that repeat under many ids, and polygons like COCO's.
 
-`python tests/data/make_coco.py FOLDER --images 118000 --annotations 860000` writes FOLDER/instances.json and
+`python tests/datasets/make_coco.py FOLDER --images 118000 --annotations 860000` writes FOLDER/instances.json and
 FOLDER/images. With --distinct each image gets a file name of its own (a hard link).
 """
 
