@@ -131,23 +131,21 @@ class SaveCheckpoints(keras.callbacks.Callback):
         every: steps between two.
         config: of the run, a nested dictionary.
         history: the run's `SaveHistory`.
-        logger: the run's `LogMetrics`.
-        step: how many steps the run has behind it.
+        logger: the run's `LogMetrics`, which counts the steps and must come before this callback.
         epoch_steps: steps of an epoch.
         writes: whether this process is the one that writes. The state must be read by all of them.
     """
 
-    def __init__(self, checkpoints, every, config, history, logger, step, epoch_steps, writes=True):
+    def __init__(self, checkpoints, every, config, history, logger, epoch_steps, writes=True):
         super().__init__()
         self.checkpoints, self.every, self.config = checkpoints, every, config
         self.history, self.logger = history, logger
-        self.step, self.epoch_steps, self.writes = step, epoch_steps, writes
-        self.saved_step = step
+        self.epoch_steps, self.writes = epoch_steps, writes
+        self.saved_step = logger.step
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
         # An epoch's last step is saved after the evaluation, whose metrics belong to it.
-        if self.step % self.every == 0 and self.step % self.epoch_steps:
+        if self.logger.step % self.every == 0 and self.logger.step % self.epoch_steps:
             self.save({})
 
     def on_epoch_end(self, epoch, logs=None):
@@ -156,13 +154,13 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     def save(self, metrics):
         """Save the state after the last step, a second time only with `metrics`, those of these weights by name."""
-        if self.saved_step == self.step and not metrics:
+        if self.saved_step == self.logger.step and not metrics:
             return
-        self.saved_step, arrays = self.step, snapshot(self.model, self.checkpoints.reclaim())
+        self.saved_step, arrays = self.logger.step, snapshot(self.model, self.checkpoints.reclaim())
         if not self.writes:
             return
         facts = {
-            "step": self.step,
+            "step": self.saved_step,
             "version": library_versions(),
             "config": self.config,
             "figures": metrics,

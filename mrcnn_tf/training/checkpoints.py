@@ -26,11 +26,8 @@ FILE_NAME = "step-{:08d}.npz"
 FILE_PATTERN = re.compile(r"step-(\d{8,})\.npz")
 TEMPORARY_FILES = ".step-*.npz"  # the temporary names of `atomic_write`
 REMEDIES = {
-    errno.ENOSPC: "free some space there",
-    errno.EDQUOT: "free some space there",
-    errno.EACCES: "allow writing there",
-    errno.EPERM: "allow writing there",
-    errno.EROFS: "allow writing there",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space there"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow writing there"),
 }
 FACTS_FILE = "facts.json"
 FORMAT = "mrcnn_tf checkpoint 1"

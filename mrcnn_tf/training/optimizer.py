@@ -83,7 +83,11 @@ class SGD(keras.optimizers.Optimizer):
         self.averages = self.add_optimizer_variables(variables, "average") if self.average is not None else []
         for average, variable in zip(self.averages, variables, strict=bool(self.averages)):
             average.assign(variable)
-        self._variable_factors = [_rate_factor(self.rate_factors, variable.path) for variable in variables]
+        factors = self.rate_factors.items()  # patterns match as a shell matches the names of files
+        self._variable_factors = [
+            math.prod(factor for pattern, factor in factors if fnmatch.fnmatchcase(variable.path, pattern))
+            for variable in variables
+        ]
 
     def update_step(self, gradient, variable, learning_rate):
         """Update a tf.Variable in place."""
@@ -110,11 +114,6 @@ class SGD(keras.optimizers.Optimizer):
             "average": self.average,
             "rate_factors": self.rate_factors,
         }
-
-
-def _rate_factor(factors, path):
-    """The product of the factors whose pattern the path of a weight matches, as a shell would match a file's name."""
-    return math.prod(factor for pattern, factor in factors.items() if fnmatch.fnmatchcase(path, pattern))
 
 
 @contextlib.contextmanager

@@ -127,7 +127,7 @@ def state_bytes(model):
 
 
 def activation_bytes(model, height, width, images):
-    """An estimate of what a step takes on one device beside `state_bytes`; None for a network of keras.applications.
+    """Estimate the bytes of a step on one device beside `state_bytes`; None for a network of keras.applications.
 
     It counts what the trained convolutions, the RoI layers and the semantic loss put out. The constants were fitted to
     the growth of a process on a processor, with TensorFlow 2.20: the first two in seven cases of 0.7 to 1.9 GB

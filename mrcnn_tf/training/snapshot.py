@@ -175,15 +175,16 @@ def _differences(old, new, path):
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
             yield from _differences(old.get(key, UNSET), new.get(key, UNSET), f"{path}.{key}" if path else key)
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and _are_sections(old + new):
+    elif _are_lists_of_sections(old, new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _differences(before, after, f"{path}[{index}]")
     elif old != new and path not in HARMLESS_SETTINGS:
         yield f"{path}: {_short_json(old)} -> {_short_json(new)}"
 
 
-def _are_sections(values):
-    return all(isinstance(value, dict) for value in values)
+def _are_lists_of_sections(old, new):
+    lists = isinstance(old, list) and isinstance(new, list) and len(old) == len(new)
+    return lists and all(isinstance(value, dict) for value in old + new)
 
 
 def _short_json(value):

@@ -1,4 +1,4 @@
-"""A whole training run from a config: data, model, `model.fit`, and the files it leaves."""
+"""A training run from a config: data, model, `model.fit`, and the files it leaves."""
 
 import dataclasses
 import fnmatch
@@ -105,17 +105,8 @@ def train(config: Config, folder, weights=None, resume=False, force=False, verbo
 
 
 def _check_startable(config, weights):
-    _check_data(config.model, config.data.train, config.data.val)
-    backbone = config.model.backbone
-    if not weights and (backbone.freeze_at or backbone.norm == "frozen_bn"):
-        raise UserError(
-            "The config freezes a part of the backbone, which would stay random: give weights to start from "
-            "(train.weights), or set model.backbone.norm=gn and model.backbone.freeze_at=0 to train from scratch."
-        )
-
-
-def _check_data(model, train, val):
-    """Refuse data that the model has no use for, before hours are spent on it."""
+    """Refuse a config that can't train, or data that the model has no use for, before hours are spent on it."""
+    model, train, val = config.model, config.data.train, config.data.val
     if not (source_name(train) or train.sources):
         raise UserError("The config names no data to train on: set data.train.annotations and data.train.images.")
     if model.box_head and not (train.annotations or train.panoptic or train.records or train.sources):
@@ -125,6 +116,11 @@ def _check_data(model, train, val):
         )
     if source_name(val) and not model.box_head and not (val.panoptic or val.semantic_maps):
         raise UserError(explain_missing_ground_truth(val, classifies_pixels=True))
+    if not weights and (model.backbone.freeze_at or model.backbone.norm == "frozen_bn"):
+        raise UserError(
+            "The config freezes a part of the backbone, which would stay random: give weights to start from "
+            "(train.weights), or set model.backbone.norm=gn and model.backbone.freeze_at=0 to train from scratch."
+        )
 
 
 def _load_last_checkpoint(checkpoints, config, resume, force):
@@ -280,7 +276,7 @@ class Trainer:
         logger = LogMetrics(writers, train.log_steps, step, self.facts.get("measure"))
         settings = dataclasses.asdict(self.config)
         saver = SaveCheckpoints(
-            self.checkpoints, train.checkpoint_steps, settings, self.history, logger, step, self.epoch_steps, self.chief
+            self.checkpoints, train.checkpoint_steps, settings, self.history, logger, self.epoch_steps, self.chief
         )
         callbacks = [self.timer]
         if step % self.epoch_steps:
@@ -320,7 +316,7 @@ class Trainer:
         sentence = describe_lost_worker(error, self.strategy)
         if sentence:
             return UserError(sentence)
-        user_error = self.data.input_error(error, self.saver.step)
+        user_error = self.data.input_error(error, self.saver.logger.step)
         if user_error:
             self._save_state()
         return user_error

@@ -1,4 +1,4 @@
-"""Pretrained weights of any origin: their format is told by the content, and converted to this package's terms."""
+"""Pretrained weights of any origin: recognised by their tensors' names, and converted to this package's terms."""
 
 import dataclasses
 import pathlib

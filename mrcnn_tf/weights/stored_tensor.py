@@ -52,7 +52,7 @@ class StoredTensor:
     strides: tuple[int, ...]
 
     def check(self):
-        """Raises `Refusal` unless every element lies inside the storage and none is asked for twice over."""
+        """Raise `WeightFileError` unless every element lies inside the storage, and there are no more than it holds."""
         numbers = (self.offset, *self.shape, *self.strides)
         if len(self.shape) != len(self.strides) or len(self.shape) > MAX_RANK:
             raise WeightFileError(f"has {len(self.shape)} dimensions and {len(self.strides)} strides")
@@ -99,7 +99,7 @@ class StoredTensor:
 
 
 def contiguous(dtype, data, shape, order="C"):
-    """Make the `StoredTensor` that fills `data` in C or Fortran order; `Refusal` if it needs more or less than that."""
+    """Make the `StoredTensor` that fills `data` in C or Fortran order; WeightFileError if it needs more or less."""
     if len(shape) > MAX_RANK or any(type(length) is not int or length < 0 for length in shape):
         raise WeightFileError(f"an array has the impossible shape {_short_shape(shape)}")
     if math.prod(shape) * DTYPES[dtype].itemsize != len(data):

@@ -83,10 +83,10 @@ def _storage_loader(find_storage):
             raise WeightFileError(
                 "it has storages inside storages, as before torch 0.4, so save it again with a later torch"
             )
-        _, kind, key, _, size = identity[:5]
-        if not isinstance(kind, TorchDtype) or type(key) is not str or type(size) is not int or size < 0:
+        _, storage_type, key, _, size = identity[:5]
+        if not isinstance(storage_type, TorchDtype) or type(key) is not str or type(size) is not int or size < 0:
             raise TypeError
-        return find_storage(key, kind.dtype, size)
+        return find_storage(key, storage_type.dtype, size)
 
     return load
 
@@ -186,8 +186,8 @@ class NumpyDtype:
 class NumpyArray:
     """Stands for an array; `tensor` is None until `set_state` has given it its contents."""
 
-    def __init__(self):
-        self.tensor = None
+    def __init__(self, tensor=None):
+        self.tensor = tensor
 
     def set_state(self, state):
         """Takes ndarray's state: (version, shape, dtype, Fortran order, contents)."""
@@ -202,21 +202,17 @@ def _as_bytes(contents):
 
 def _from_buffer(contents, dtype, shape, order, axes=None):
     """Protocol 5; with order "K" the contents are in C order for `shape`, whose axes are permuted afterwards."""
-    array = NumpyArray()
     tensor = contiguous(dtype.name, _as_bytes(contents), shape, "F" if order == "F" else "C")
     if order == "K" and axes is not None:
         if sorted(axes) != list(range(len(shape))):
             raise ValueError
         shape, strides = (tuple(values[axis] for axis in axes) for values in (tensor.shape, tensor.strides))
         tensor = StoredTensor(tensor.storage, tensor.dtype, 0, shape, strides)
-    array.tensor = tensor
-    return array
+    return NumpyArray(tensor)
 
 
 def _scalar(dtype, contents):
-    array = NumpyArray()
-    array.tensor = contiguous(dtype.name, _as_bytes(contents), ())
-    return array
+    return NumpyArray(contiguous(dtype.name, _as_bytes(contents), ()))
 
 
 def _numpy_1_and_2(module, name, value):
