@@ -3,9 +3,10 @@
 import collections
 import dataclasses
 import json
+import os
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from mrcnn_tf.common.files import atomic_write
 
@@ -61,3 +62,22 @@ def print_line(line):
 def show_progress(items, description):
     """Yields the items of a sequence; a bar, where stderr is a terminal, says how many are done."""
     return track(items, description, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal)
+
+
+def progress_bars(is_shown=True):
+    """A rich Progress on stderr, whose bars go when it ends."""
+    percentage = TextColumn("{task.percentage:.0f} %")
+    columns = TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn()
+    return Progress(*columns, console=CONSOLE, transient=CONSOLE.is_terminal, disable=not is_shown)
+
+
+def reading_bar(bars, description, path):
+    """A function of the bytes of a file read so far, which moves a new bar."""
+    task = bars.add_task(description, total=os.path.getsize(path))
+    return lambda done: bars.update(task, completed=done)
+
+
+def counting_bar(bars, description, total):
+    """A function of how many more are done, which moves a new bar."""
+    task = bars.add_task(description, total=total)
+    return lambda number: bars.advance(task, number)

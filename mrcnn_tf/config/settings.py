@@ -270,18 +270,25 @@ class AugmentConfig:
     horizontal_flip: float = fraction(0.5)  # probability
     vertical_flip: float = fraction(0.0)  # probability
     quarter_turns: bool = False  # 0, 90, 180 or 270 degrees, each as likely
-    rotation: float = 0.0  # degrees, up to which an image is turned to either side
+    # Degrees, up to which an image is turned to either side.
+    rotation: float = checked(0.0, lambda degrees: 0 <= degrees <= 180, "it must lie between 0 and 180")
     # Shorter sides in pixels, of which one is drawn for each image; empty: resize.min_size.
     min_sizes: list[int] = checked([], lambda sizes: all(size > 0 for size in sizes), "pixels must be more than 0")
     # Large-scale jitter: [least, most] times the usual size, each as likely, then cropped or padded to the usual one.
-    scale_jitter: list[float] = dataclasses.field(default_factory=list)
+    scale_jitter: list[float] = checked(
+        [],
+        lambda jitter: not jitter or (len(jitter) == 2 and 0 < jitter[0] <= jitter[1] < float("inf")),
+        "give the least and the most times the usual size, such as [0.1, 2.0], or nothing",
+    )
     crop: float = fraction(0.0)  # probability of cutting out a part
-    crop_least: float = fraction(0.3)  # of each side that stays, at least
+    # The share of each side that a crop leaves, at least.
+    crop_least: float = checked(0.3, lambda share: 0 < share <= 1, "it must be more than 0 and at most 1")
     copy_paste: float = fraction(0.0)  # probability that instances of another image are pasted in (Ghiasi et al. 2021)
     brightness: float = fraction(0.0)  # factors are drawn from 1 - x to 1 + x
     contrast: float = fraction(0.0)  # the same
     saturation: float = fraction(0.0)  # the same
-    hue: float = fraction(0.0)  # the shift to either side, in turns of the colour circle
+    # The shift to either side, in turns of the colour circle.
+    hue: float = checked(0.0, lambda turns: 0 <= turns <= 0.5, "it must lie between 0 and 0.5")
     # Probabilities of tensorflow-addons' operations by name: equalize, sharpness, gaussian_filter2d, hsv, cutout,
     # rotate, shear_x, shear_y, translate. They need the extra mrcnn-tf[addons].
     addons: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from mrcnn_tf.common.categories import THINGS
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.checks import check_values
 from mrcnn_tf.data.addons import apply_addons, check_addons
 from mrcnn_tf.data.affine import (
     HALF_COVERED,
@@ -77,28 +78,12 @@ def augment_sample(sample, load_partner, permutations, config, seed):
 def check_augment_settings(config):
     """Raises UserError for what `config.augment` (of a settings.DataConfig) can't do, naming the setting."""
     augment = config.augment
-    shares = ("horizontal_flip", "vertical_flip", "crop", "copy_paste", "brightness", "contrast", "saturation")
-    limits = [(name, getattr(augment, name), 1) for name in shares]
-    limits += [("hue", augment.hue, 0.5), ("rotation", augment.rotation, 180)]
-    limits += [(f"addons.{name}", probability, 1) for name, probability in augment.addons.items()]
-    for name, value, limit in limits:
-        if not 0 <= value <= limit:
-            raise UserError(f"Setting 'data.train.augment.{name}' is {value}: it must lie between 0 and {limit}.")
-    if not 0 < augment.crop_least <= 1:
-        raise UserError(
-            f"Setting 'data.train.augment.crop_least' is {augment.crop_least}: give the share of each side that a "
-            "crop leaves at least, more than 0 and at most 1."
-        )
-    jitter = list(augment.scale_jitter)
-    if jitter and not (len(jitter) == 2 and 0 < jitter[0] <= jitter[1] < float("inf")):
-        raise UserError(
-            f"Setting 'data.train.augment.scale_jitter' is {jitter}: give the least and the most times the usual size, "
-            "such as [0.1, 2.0], or nothing."
-        )
-    if any(not side > 0 for side in augment.min_sizes):
-        raise UserError(
-            f"Setting 'data.train.augment.min_sizes' is {list(augment.min_sizes)}: pixels must be more than 0."
-        )
+    check_values(augment, "Augmentation", "data.train.augment")
+    for name, probability in augment.addons.items():
+        if not 0 <= probability <= 1:
+            raise UserError(
+                f"Setting 'data.train.augment.addons.{name}' is {probability}: it must lie between 0 and 1."
+            )
     if augment.copy_paste > 0 and config.masks is False:
         raise UserError(
             "Setting 'data.train.augment.copy_paste' cuts instances out by their masks, but the data is used without "

@@ -54,15 +54,10 @@ WHOLE_STEP = Share()
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Images that are drawn from one endless sequence of permutations of theirs.
+    """Images that are drawn from one endless sequence of permutations of theirs."""
 
-    Attributes:
-        images: [N] int64, the images' numbers.
-        draws: how many are drawn in each pass. As many as there are images: each of them once.
-    """
-
-    images: object
-    draws: int
+    images: object  # [N] int64, the images' numbers
+    draws: int  # how many are drawn in each pass. As many as there are images: each of them once.
 
 
 class Order:

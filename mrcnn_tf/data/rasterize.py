@@ -22,34 +22,21 @@ SUBPIXELS = 5  # pycocotools places vertices on a lattice of fifths of a pixel
 
 @dataclasses.dataclass
 class Segmentations:
-    """COCO's segmentations of an image's N instances, flat. One has rings (their union counts) or runs, or nothing.
+    """COCO's segmentations of an image's N instances, flat. One has rings (their union counts) or runs, or nothing."""
 
-    Attributes:
-        points: [P, 2] float32, the vertices (x, y) of all rings in pixels.
-        ring_sizes: [Q] int, vertices of each ring.
-        ring_instances: [Q] int, which of the N instances a ring belongs to, ascending.
-        runs: [U] int, lengths in pixels of runs outside, inside, outside, ... down the columns of the image.
-        run_counts: [N] int, runs of each instance; 0 for one made of rings.
-    """
-
-    points: tf.Tensor
-    ring_sizes: tf.Tensor
-    ring_instances: tf.Tensor
-    runs: tf.Tensor
-    run_counts: tf.Tensor
+    points: tf.Tensor  # [P, 2] float32, the vertices (x, y) of all rings in pixels
+    ring_sizes: tf.Tensor  # [Q] int, vertices of each ring
+    ring_instances: tf.Tensor  # [Q] int, which of the N instances a ring belongs to, ascending
+    runs: tf.Tensor  # [U] int, lengths in pixels of runs outside, inside, outside, ... down the columns of the image.
+    run_counts: tf.Tensor  # [N] int, runs of each instance; 0 for one made of rings
 
 
 @dataclasses.dataclass
 class Grids:
-    """Where the cells of each instance's grid lie: cell k of an axis has its centre at origin + (k + 0.5) * step.
+    """Where the cells of each instance's grid lie: cell k of an axis has its centre at origin + (k + 0.5) * step."""
 
-    Attributes:
-        origin: [N, 2] float32 (x, y) pixels; whole where the step is 1.
-        step: [N, 2] float32 pixels per cell; 1 is the image's own pixel, and it's never less.
-    """
-
-    origin: tf.Tensor
-    step: tf.Tensor
+    origin: tf.Tensor  # [N, 2] float32 (x, y) pixels; whole where the step is 1
+    step: tf.Tensor  # [N, 2] float32 pixels per cell; 1 is the image's own pixel, and it's never less
 
 
 def crop_masks(segmentations, boxes, height, width, size):

@@ -13,19 +13,14 @@ from mrcnn_tf.datasets.read_coco import load_index, source_name
 
 @dataclasses.dataclass
 class Sources:
-    """Datasets read as one.
+    """Datasets read as one."""
 
-    Attributes:
-        names: list of str, their json files or patterns.
-        index: CocoIndex. Ids of images are those of the files and may come twice in different sources: batches carry
-            them for messages and as the seed of sampling, for which they needn't be unique.
-        starts: list, the number of each source's first image, and that after the last.
-        weights: list, each source's share of the images drawn, adding up to 1; None to draw every image once a pass.
-    """
-
-    names: list[str]
+    names: list[str]  # their json files or patterns
+    # Ids of images are those of the files and may come twice in different sources: batches carry them for
+    # messages and as the seed of sampling, for which they needn't be unique.
     index: CocoIndex
-    starts: list[int]
+    starts: list[int]  # the number of each source's first image, and that after the last
+    # Each source's share of the images drawn, adding up to 1; None to draw every image once a pass.
     weights: list[float] | None
 
     @property

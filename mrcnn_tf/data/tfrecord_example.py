@@ -35,34 +35,24 @@ _FORMATS = {"MPO": "jpeg"}  # a phone's JPEG with more behind it; others are cal
 
 @dataclasses.dataclass
 class ImageJob:
-    """One image of a CocoIndex with M objects, to be written.
+    """One image of a CocoIndex with M objects, to be written."""
 
-    Attributes:
-        path: of the file.
-        name: its file_name.
-        image_id, height, width, orientation: as in CocoIndex.
-        boxes, crowd, areas: as in CocoIndex, [M, ...].
-        labels: [M] int64, category ids.
-        texts: list of M str, names of the categories.
-        rings: list of M lists of [n, 2] float32 pixels.
-        runs: list of M [U] int32; empty for an object of rings.
-        keypoints: [M, P, 3] float32, (x, y) pixels and v; P is 0 for a dataset without keypoints.
-    """
-
-    path: str
-    name: str
+    path: str  # of the file
+    name: str  # its file_name
+    # As in CocoIndex.
     image_id: int
     height: int
     width: int
     orientation: int
+    # As in CocoIndex, [M, ...].
     boxes: np.ndarray
-    labels: np.ndarray
-    texts: list[str]
     crowd: np.ndarray
     areas: np.ndarray
-    rings: list[list[np.ndarray]]
-    runs: list[np.ndarray]
-    keypoints: np.ndarray
+    labels: np.ndarray  # [M] int64, category ids
+    texts: list[str]  # [M] names of the categories
+    rings: list[list[np.ndarray]]  # [M] lists of [n, 2] float32 pixels
+    runs: list[np.ndarray]  # [M] arrays [U] int32; empty for an object of rings
+    keypoints: np.ndarray  # [M, P, 3] float32, (x, y) pixels and v; P is 0 for a dataset without keypoints
 
 
 def start_worker():
@@ -168,29 +158,19 @@ class BadRecord(Exception):
 
 @dataclasses.dataclass
 class RecordFeatures:
-    """One image of M objects, as read; its pixels are only looked at.
+    """One image of M objects, as read; its pixels are only looked at."""
 
-    Attributes:
-        image_id: int.
-        height, width, orientation: as in CocoIndex.
-        boxes: [M, 4] float64 pixels, corners.
-        labels: [M] int64, category ids.
-        crowd: [M] bool.
-        areas: [M] float64 square pixels, NaN where the record has none.
-        has_mask: [M] bool, the object has a PNG of the image's size.
-        keypoints: [M, P, 3] float32, (x, y) pixels and v; P is 0 for a record without.
-    """
-
-    image_id: int
+    image_id: int  # int
+    # As in CocoIndex.
     height: int
     width: int
     orientation: int
-    boxes: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    areas: np.ndarray
-    has_mask: np.ndarray
-    keypoints: np.ndarray
+    boxes: np.ndarray  # [M, 4] float64 pixels, corners
+    labels: np.ndarray  # [M] int64, category ids
+    crowd: np.ndarray  # [M] bool
+    areas: np.ndarray  # [M] float64 square pixels, NaN where the record has none
+    has_mask: np.ndarray  # [M] bool, the object has a PNG of the image's size
+    keypoints: np.ndarray  # [M, P, 3] float32, (x, y) pixels and v; P is 0 for a record without
 
 
 def parse_record(data):

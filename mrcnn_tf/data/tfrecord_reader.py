@@ -13,11 +13,10 @@ import struct
 
 import numpy as np
 import tensorflow as tf
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mrcnn_tf.common.categories import find_record_files, read_record_categories
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.problems import CONSOLE, Problem
+from mrcnn_tf.common.problems import Problem, counting_bar, progress_bars
 from mrcnn_tf.data.tfrecord_example import BadRecord, RecordFeatures, parse_record
 from mrcnn_tf.datasets.annotation_checks import Checker
 from mrcnn_tf.datasets.annotation_records import BoxColumns, without_keypoints
@@ -73,13 +72,9 @@ def _cache_path(files, categories, masks):
 def _compile(pattern, files, categories, masks):
     """(CocoIndex, {file: bytes}) from the files."""
     sizes = {file: os.path.getsize(file) for file in files}
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
-    with (
-        Progress(*columns, TimeRemainingColumn(), console=CONSOLE, transient=CONSOLE.is_terminal) as progress,
-        concurrent.futures.ThreadPoolExecutor(FILES_AT_ONCE) as pool,
-    ):
-        reading = progress.add_task(f"Reading {pattern}", total=sum(sizes.values()))
-        contents = list(pool.map(lambda file: _read_file(file, lambda size: progress.advance(reading, size)), files))
+    with progress_bars() as bars, concurrent.futures.ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        advance = counting_bar(bars, f"Reading {pattern}", sum(sizes.values()))
+        contents = list(pool.map(lambda file: _read_file(file, advance), files))
     records, problems = _drop_duplicates([record for records, _ in contents for record in records])
     problems = _missing_shards(files) + [problem for _, own in contents for problem in own] + problems
     objects = RecordObjects(records, categories, masks)

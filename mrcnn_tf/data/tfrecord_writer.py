@@ -16,12 +16,11 @@ import sys
 
 import numpy as np
 import tensorflow as tf
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mrcnn_tf.common.categories import max_keypoints
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write, sha256
-from mrcnn_tf.common.problems import CONSOLE
+from mrcnn_tf.common.problems import counting_bar, progress_bars
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.data.tfrecord_example import ImageJob, make_features, make_features_of, start_worker
 from mrcnn_tf.datasets.image_files import file_sizes
@@ -46,20 +45,14 @@ _SHARD_NUMBERS = "[0-9]" * 5 + "-of-" + "[0-9]" * 5  # a glob pattern
 
 @dataclasses.dataclass
 class WrittenRecords:
-    """What `write_records` made.
+    """What `write_records` made."""
 
-    Attributes:
-        files: list of pathlib.Path, all shards.
-        written: how many of them this call wrote; the others were there.
-        images, objects: in all of them together.
-        problems: list of Problem, what of the json was left out or used otherwise than it stands.
-    """
-
-    files: list[pathlib.Path]
-    written: int
+    files: list[pathlib.Path]  # all shards
+    written: int  # how many of them this call wrote; the others were there
+    # In all of them together.
     images: int
     objects: int
-    problems: list
+    problems: list  # what of the json was left out or used otherwise than it stands
 
 
 def write_records(annotations, images, out, name="train", shards=None, processes=1, force=False, progress=True):
@@ -102,9 +95,10 @@ def write_records(annotations, images, out, name="train", shards=None, processes
     missing = [shard for shard, file in enumerate(files) if not file.exists()]
     images_of = [range(shard, index.image_ids.size, count) for shard in missing]
     jobs = (_make_job(index, number, str(images)) for number in itertools.chain(*images_of))
-    with _progress_bar(sum(map(len, images_of)), name, progress) as advance, _in_processes(jobs, processes) as features:
+    with progress_bars(progress) as bars, _in_processes(jobs, processes) as features:
+        on_progress = counting_bar(bars, f"Writing {name}", sum(map(len, images_of)))
         for shard, numbers in zip(missing, images_of, strict=True):
-            _write_shard(files[shard], itertools.islice(features, len(numbers)), advance)
+            _write_shard(files[shard], itertools.islice(features, len(numbers)), on_progress)
     return WrittenRecords(files, len(missing), index.image_ids.size, index.classes.size, index.problems)
 
 
@@ -114,15 +108,6 @@ def _refuse_panoptic(path):
             f"{path} is a panoptic json, and TFRecords hold instances without the classes of pixels: train on it as it "
             "is (data.train.panoptic, data.train.panoptic_maps), or give a json of instances."
         )
-
-
-@contextlib.contextmanager
-def _progress_bar(total, name, shown):
-    """Gives a function that counts one image as done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=CONSOLE, transient=CONSOLE.is_terminal, disable=not shown) as bar:
-        task = bar.add_task(f"Writing {name}", total=total)
-        yield lambda: bar.advance(task)
 
 
 @contextlib.contextmanager
@@ -154,12 +139,12 @@ def _in_order(pool, jobs, ahead):
         yield from waiting.popleft().result()
 
 
-def _write_shard(file, features, advance):
+def _write_shard(file, features, on_progress):
     try:
         with atomic_write(file) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
             for image in features:
                 writer.write(_make_example(image).SerializeToString(deterministic=True))
-                advance()
+                on_progress(1)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "message", error)
         raise UserError(
@@ -219,16 +204,7 @@ def _keypoints(index, first, last):
 
 
 def make_manifest(index, config, shards):
-    """Makes the manifest of records.
-
-    Args:
-        index: CocoIndex.
-        config: settings.DataConfig that it was made from.
-        shards: number of files.
-
-    Returns:
-        dict for json.
-    """
+    """Makes the manifest, a dict for json, of a CocoIndex made from a DataConfig and written to so many shards."""
     files = {os.fsdecode(path) for path in index.image_files.tolist()}
     return {
         "format": FORMAT,
@@ -246,12 +222,6 @@ def make_manifest(index, config, shards):
 
 def prepare_folder(folder, name, manifest, force):
     """Makes a folder ready for records: finished shards of the same manifest stay, others are removed by `force`.
-
-    Args:
-        folder: pathlib.Path.
-        name: of the records.
-        manifest: see `make_manifest`.
-        force: bool.
 
     Raises:
         UserError: the folder holds records of that name that were made from something else, or another NAME.json, or

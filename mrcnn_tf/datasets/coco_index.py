@@ -22,65 +22,46 @@ class CocoIndex:
 
     An image's instances are neighbours, and so are their rings, points and runs: `*_offsets[i]` to `*_offsets[i + 1]`
     is the range that belongs to the i-th image, instance or ring. Images keep the file's order.
-
-    Attributes:
-        image_ids: [I] int64.
-        image_files: [I] bytes, paths; of the TFRecord file for an image that lies in one.
-        record_offsets: [I] int64, where the image's record begins in that file, bytes; -1 for an image file.
-        heights, widths: [I] int32 pixels, after `orientations`; the frame of all coordinates.
-        orientations: [I] int32, the EXIF orientation to apply; 1 where the json describes the file as it is stored.
-        instance_offsets: [I + 1] int64 into the instances.
-        classes: [T] int32, 1 to K; class k is the k-th of `categories`.
-        category_ids: [T] int64, as in the json.
-        boxes: [T, 4] float32 pixels, the annotation's bbox as corners, clipped to the image.
-        areas: [T] float32 square pixels, as in the json (the box's where it has none).
-        crowd: [T] bool.
-        annotation_ids: [T] int64; of an object in a TFRecord its index there, from 0.
-        ring_offsets: [T + 1] int64 into the rings, the polygons of instances. For a dataset without masks there are
-            only those rings and runs that a missing bbox was made of.
-        point_offsets: [rings + 1] int64 into the points.
-        points: [points, 2] float32 pixels (x, y).
-        run_offsets: [T + 1] int64 into the runs.
-        runs: [runs] int32 pixels, outside and inside by turns down the columns of the image.
-        keypoint_offsets: [T + 1] int64 into the keypoints; an instance has all of its category's or, if none of them is
-            labelled, an empty range.
-        keypoints: [keypoints, 3] float32, (x, y) in pixels as in the json and v: 2 visible, 1 hidden; (0, 0, 0) for
-            an unlabelled one.
-        map_files: [I] bytes, paths of the PNGs with the classes of each image's pixels; empty for an image without.
-        segment_offsets: [I + 1] int64 into the segments, which are those in a map of the panoptic format: rising ids,
-            the first 0. An image with a label map, or without any, has an empty range.
-        segment_ids: [segments] int32. An instance whose mask is such a segment has its id as `annotation_ids`.
-        segment_classes: [segments] uint8, 0 for things, 1 to S for stuff, 255 for what is ignored.
-        categories: list of Category. For a dataset without keypoints they name none.
-        problems: list of Problem, all records that aren't used as they stand.
     """
 
-    image_ids: np.ndarray
-    image_files: np.ndarray
-    record_offsets: np.ndarray
+    image_ids: np.ndarray  # [I] int64
+    image_files: np.ndarray  # [I] bytes, paths; of the TFRecord file for an image that lies in one
+    record_offsets: np.ndarray  # [I] int64, where the image's record begins in that file, bytes; -1 for an image file
+    # [I] int32 pixels, after `orientations`; the frame of all coordinates.
     heights: np.ndarray
     widths: np.ndarray
+    # [I] int32, the EXIF orientation to apply; 1 where the json describes the file as it is stored.
     orientations: np.ndarray
-    instance_offsets: np.ndarray
-    classes: np.ndarray
-    category_ids: np.ndarray
-    boxes: np.ndarray
-    areas: np.ndarray
-    crowd: np.ndarray
-    annotation_ids: np.ndarray
+    instance_offsets: np.ndarray  # [I + 1] int64 into the instances
+    classes: np.ndarray  # [T] int32, 1 to K; class k is the k-th of `categories`
+    category_ids: np.ndarray  # [T] int64, as in the json
+    boxes: np.ndarray  # [T, 4] float32 pixels, the annotation's bbox as corners, clipped to the image
+    areas: np.ndarray  # [T] float32 square pixels, as in the json (the box's where it has none)
+    crowd: np.ndarray  # [T] bool
+    annotation_ids: np.ndarray  # [T] int64; of an object in a TFRecord its index there, from 0
+    # [T + 1] int64 into the rings, the polygons of instances. For a dataset without masks there are only those rings
+    # and runs that a missing bbox was made of.
     ring_offsets: np.ndarray
-    point_offsets: np.ndarray
-    points: np.ndarray
-    run_offsets: np.ndarray
-    runs: np.ndarray
+    point_offsets: np.ndarray  # [rings + 1] int64 into the points
+    points: np.ndarray  # [points, 2] float32 pixels (x, y)
+    run_offsets: np.ndarray  # [T + 1] int64 into the runs
+    runs: np.ndarray  # [runs] int32 pixels, outside and inside by turns down the columns of the image
+    # [T + 1] int64 into the keypoints; an instance has all of its category's or, if none of them is labelled, an empty
+    # range.
     keypoint_offsets: np.ndarray
+    # [keypoints, 3] float32, (x, y) in pixels as in the json and v: 2 visible, 1 hidden; (0, 0, 0) for an unlabelled
+    # one.
     keypoints: np.ndarray
+    # [I] bytes, paths of the PNGs with the classes of each image's pixels; empty for an image without.
     map_files: np.ndarray
+    # [I + 1] int64 into the segments, which are those in a map of the panoptic format: rising ids, the first 0. An
+    # image with a label map, or without any, has an empty range.
     segment_offsets: np.ndarray
+    # [segments] int32. An instance whose mask is such a segment has its id as `annotation_ids`.
     segment_ids: np.ndarray
-    segment_classes: np.ndarray
-    categories: list[Category]
-    problems: list[Problem]
+    segment_classes: np.ndarray  # [segments] uint8, 0 for things, 1 to S for stuff, 255 for what is ignored
+    categories: list[Category]  # for a dataset without keypoints they name none
+    problems: list[Problem]  # all records that aren't used as they stand
 
 
 def cache_path(config, image_names):

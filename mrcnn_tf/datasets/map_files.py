@@ -179,18 +179,11 @@ def _describe_format(name, mode, has_16_bits):
 
 @dataclasses.dataclass
 class ImageMaps:
-    """The maps of I usable images.
+    """The maps of I usable images."""
 
-    Attributes:
-        kept: [I] bool; the others have no map that can be used.
-        files: list of str, those of the kept images.
-        sizes: {path: bytes} of all maps.
-        problems: list of Problem.
-    """
-
-    kept: np.ndarray
-    files: list[str]
-    sizes: dict[str, int]
+    kept: np.ndarray  # [I] bool; the others have no map that can be used
+    files: list[str]  # those of the kept images
+    sizes: dict[str, int]  # {path: bytes} of all maps
     problems: list[Problem]
 
     @property

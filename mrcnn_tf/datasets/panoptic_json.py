@@ -13,7 +13,7 @@ import numpy as np
 from mrcnn_tf.common.categories import IGNORED, THINGS, Category, split_things_and_stuff
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_stream import stream_arrays
-from mrcnn_tf.common.problems import Problem
+from mrcnn_tf.common.problems import Problem, counting_bar
 from mrcnn_tf.datasets.annotation_checks import range_indices
 from mrcnn_tf.datasets.annotation_records import BoxColumns
 from mrcnn_tf.datasets.image_files import WORKERS
@@ -33,36 +33,23 @@ ROUNDING = 1.0  # pixels; a bbox or an area that differs from its pixels' by les
 
 @dataclasses.dataclass
 class PanopticJson:
-    """The well-formed records of a file, A annotations (one to an image) with T segments.
+    """The well-formed records of a file, A annotations (one to an image) with T segments."""
 
-    Attributes:
-        path: of the json.
-        images: its list of images, unchecked.
-        things, stuff: lists of Category, sorted by id: those with and without instances to count.
-        image_ids: [A] int64.
-        map_names: list of A str, file names of the PNGs.
-        segment_offsets: [A + 1] int64; the a-th annotation's segments are those from its a-th to its next number.
-        segment_ids: [T] int64, 1 to 2^24 - 1, each once in an image.
-        category_ids: [T] int64; NO_CATEGORY where the json has no whole number.
-        crowd: [T] bool.
-        areas: [T] float64 square pixels, NaN where there is none.
-        boxes: [T, 4] float64 pixels x, y, width, height; NaN where there is none.
-        problems: list of Problem, for all that was left out.
-    """
-
-    path: str
-    images: list
+    path: str  # of the json
+    images: list  # its list of images, unchecked
+    # Sorted by id: those with and without instances to count.
     things: list[Category]
     stuff: list[Category]
-    image_ids: np.ndarray
-    map_names: list[str]
+    image_ids: np.ndarray  # [A] int64
+    map_names: list[str]  # [A] file names of the PNGs
+    # [A + 1] int64; the a-th annotation's segments are those from its a-th to its next number.
     segment_offsets: np.ndarray
-    segment_ids: np.ndarray
-    category_ids: np.ndarray
-    crowd: np.ndarray
-    areas: np.ndarray
-    boxes: np.ndarray
-    problems: list[Problem]
+    segment_ids: np.ndarray  # [T] int64, 1 to 2^24 - 1, each once in an image
+    category_ids: np.ndarray  # [T] int64; NO_CATEGORY where the json has no whole number
+    crowd: np.ndarray  # [T] bool
+    areas: np.ndarray  # [T] float64 square pixels, NaN where there is none
+    boxes: np.ndarray  # [T, 4] float64 pixels x, y, width, height; NaN where there is none
+    problems: list[Problem]  # all that was left out
 
     def segments_info(self, index):
         """The segments of the annotation at `index`, as dicts with `id`, `category_id`, `iscrowd`, `area`, `bbox`."""
@@ -203,7 +190,7 @@ class MapSegments:
         panoptic: PanopticJson.
         maps: map_files.ImageMaps, of I kept images.
         annotations: [I] int64, the indices of their annotations.
-        start_progress: function of a name and a number of files that gives a function to call with how many are done.
+        bars: rich Progress.
         thorough: read all maps however many there are, compare the boxes and areas that the json gives with them, and
             make a problem of a map that can't be read, whose segments are left out.
 
@@ -216,7 +203,7 @@ class MapSegments:
         UserError: a map can't be read (if not `thorough`).
     """
 
-    def __init__(self, panoptic, maps, annotations, start_progress, thorough=False):
+    def __init__(self, panoptic, maps, annotations, bars, thorough=False):
         self._panoptic, self._files, self._thorough = panoptic, maps.files, thorough
         self.problems = []
         counts = np.diff(panoptic.segment_offsets)[annotations]
@@ -228,7 +215,7 @@ class MapSegments:
         self.ids, self.category_ids, self.crowd, self.boxes, self.areas = (values[rows] for values in columns)
         self._unlisted = [], []  # numbers of images, and ids that only their maps have
         self._present = np.ones(self.ids.size, bool)
-        self._compare(thorough or maps.is_small, start_progress)
+        self._compare(thorough or maps.is_small, bars)
         for name in ("owners", "ids", "category_ids", "crowd", "boxes", "areas"):
             setattr(self, name, getattr(self, name)[self._present])
 
@@ -273,12 +260,12 @@ class MapSegments:
                 problems.append(Problem("unknown_category", category.id, path, message))
         return problems
 
-    def _compare(self, all_maps, start_progress):
+    def _compare(self, all_maps, bars):
         incomplete = np.isnan(self.boxes).any(axis=1) | np.isnan(self.areas)
         numbers = np.arange(len(self._files)) if all_maps else np.unique(self.owners[incomplete])
         if not numbers.size:
             return
-        on_progress = start_progress("segments", numbers.size)
+        on_progress = counting_bar(bars, "Checking segments", numbers.size)
         to_measure = np.ones_like(incomplete) if self._thorough else incomplete
         with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
             for comparison in pool.map(lambda number: self._read_map(number, to_measure), numbers.tolist()):

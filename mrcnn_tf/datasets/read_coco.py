@@ -7,13 +7,12 @@ import dataclasses
 import os
 
 import numpy as np
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
 from mrcnn_tf.common.json_stream import stream_arrays
-from mrcnn_tf.common.problems import CONSOLE, Problem
+from mrcnn_tf.common.problems import Problem, counting_bar, progress_bars, reading_bar
 from mrcnn_tf.datasets import map_files
 from mrcnn_tf.datasets.annotation_checks import Checker
 from mrcnn_tf.datasets.annotation_records import Annotations, without_keypoints
@@ -75,43 +74,19 @@ def _check_paths(config):
         raise UserError(f"There is no folder {config.images!r}: {where}.")
 
 
-class _ProgressBars:
-    """Progress of reading and checking, on stderr."""
-
-    def __enter__(self):
-        percentage = TextColumn("{task.percentage:.0f} %")
-        columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn())
-        self._progress = Progress(*columns, console=CONSOLE, transient=CONSOLE.is_terminal)
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error):
-        self._progress.stop()
-
-    def reading(self, path):
-        """A function to call with the bytes of the file that were read so far."""
-        task = self._progress.add_task(f"Reading {path}", total=os.path.getsize(path))
-        return lambda done: self._progress.update(task, completed=done)
-
-    def checking(self, name, total):
-        """A function to call with the number of files done since the last call."""
-        task = self._progress.add_task(f"Checking {name}", total=total)
-        return lambda number: self._progress.advance(task, number)
-
-
 def _compile(config, image_names):
     """(CocoIndex, {file: bytes}) from the jsons and folders; `image_names` are those of a folder without a json."""
     source = source_name(config)
-    with _ProgressBars() as bars:
+    with progress_bars() as bars:
         images, objects, categories, panoptic = _read(config, image_names, bars)
         files = image_paths(images, config.images)
-        headers = dict(zip(files, inspect_files(list(files), bars.checking("images", len(files))), strict=True))
+        on_progress = counting_bar(bars, "Checking images", len(files))
+        headers = dict(zip(files, inspect_files(list(files), on_progress), strict=True))
         fields, skipped, problems = _check_images(images, headers, dataclasses.replace(config, annotations=source))
         sizes = {path: header.size for path, header in headers.items()}
         columns = map_files.map_columns([""] * len(fields["image_ids"]))
         if config.panoptic or config.semantic_maps:
-            arguments = (config, panoptic, fields, categories, source, bars.checking)
-            maps, columns, things, map_problems = _index_maps(*arguments)
+            maps, columns, things, map_problems = _index_maps(config, panoptic, fields, categories, source, bars)
             skipped |= set(fields["image_ids"][~maps.kept].tolist())
             fields = {name: values[maps.kept] for name, values in fields.items()}
             problems, sizes, objects = problems + map_problems, sizes | maps.sizes, objects or things
@@ -126,11 +101,14 @@ def _compile(config, image_names):
 
 def _read(config, image_names, bars):
     """(image records, Annotations, categories, PanopticJson): None for the second if the last has the instances."""
-    panoptic = read_panoptic(config.panoptic, bars.reading(config.panoptic)) if config.panoptic else None
+    panoptic = None
+    if config.panoptic:
+        panoptic = read_panoptic(config.panoptic, reading_bar(bars, f"Reading {config.panoptic}", config.panoptic))
     if config.annotations:
         annotations, images, records = Annotations(config.annotations, config.masks is not False), [], []
         collect = {"images": images.append, "annotations": annotations.add, "categories": records.append}
-        for section, record in stream_arrays(config.annotations, SECTIONS, bars.reading(config.annotations)):
+        on_progress = reading_bar(bars, f"Reading {config.annotations}", config.annotations)
+        for section, record in stream_arrays(config.annotations, SECTIONS, on_progress):
             collect[section](record)
         annotations.finish()
         return images, annotations, _choose_categories(records, config), panoptic
@@ -252,7 +230,7 @@ def _check_map_paths(config):
         )
 
 
-def _index_maps(config, panoptic, fields, categories, source, start_progress):
+def _index_maps(config, panoptic, fields, categories, source, bars):
     """Finds and checks the maps of a dataset's I usable images.
 
     Args:
@@ -261,7 +239,7 @@ def _index_maps(config, panoptic, fields, categories, source, start_progress):
         fields: the image arrays of a CocoIndex, as a dict.
         categories: list of Category, the things.
         source: the json or folder that lists the images.
-        start_progress: function of a name and a number of files that gives a function to call with how many are done.
+        bars: rich Progress.
 
     Returns:
         maps: map_files.ImageMaps; those kept are the images whose map can be used.
@@ -276,7 +254,7 @@ def _index_maps(config, panoptic, fields, categories, source, start_progress):
     if panoptic is None:
         classes = map_files.semantic_classes(categories, config.stuff)
         paths = map_files.label_map_paths(config.semantic_maps, config.images, fields["image_files"])
-        maps = map_files.check_maps(paths, fields, source, False, start_progress("maps", len(paths)))
+        maps = map_files.check_maps(paths, fields, source, False, counting_bar(bars, "Checking maps", len(paths)))
         if maps.is_small:
             map_files.check_label_values(maps, classes)
         return maps, map_files.map_columns(maps.files), None, maps.problems
@@ -287,8 +265,8 @@ def _index_maps(config, panoptic, fields, categories, source, start_progress):
         )
     classes = map_files.semantic_classes(categories, config.stuff or panoptic.stuff)
     paths, annotations = map_files.segment_map_paths(panoptic, config.panoptic_maps, fields["image_ids"])
-    maps = map_files.check_maps(paths, fields, source, True, start_progress("maps", len(paths)))
-    segments = MapSegments(panoptic, maps, annotations[maps.kept], start_progress)
+    maps = map_files.check_maps(paths, fields, source, True, counting_bar(bars, "Checking maps", len(paths)))
+    segments = MapSegments(panoptic, maps, annotations[maps.kept], bars)
     problems = panoptic.problems + map_files.find_orphan_annotations(panoptic) + maps.problems
     problems = problems + segments.problems + segments.ignored_stuff(classes)
     return maps, segments.columns(classes), segments.things(classes), problems

@@ -145,19 +145,13 @@ def _annotation(scene, index, size, kinds):
 
 @dataclasses.dataclass(frozen=True)
 class ShapeKind:
-    """A class of shapes.
+    """A class of shapes."""
 
-    Attributes:
-        name: of the category.
-        keypoints: their names.
-        skeleton: pairs of keypoints, numbered from 1.
-        draw: (length, stroke, proportion) -> outline [V, 2], keypoints [P, 2]; length and stroke in pixels, proportion
-            0..1 varies what else there is to vary.
-    """
-
-    name: str
-    keypoints: tuple[str, ...]
-    skeleton: tuple[tuple[int, int], ...]
+    name: str  # of the category
+    keypoints: tuple[str, ...]  # their names
+    skeleton: tuple[tuple[int, int], ...]  # pairs of keypoints, numbered from 1
+    # (length, stroke, proportion) -> outline [V, 2], keypoints [P, 2]; length and stroke in pixels, proportion 0..1
+    # varies what else there is to vary.
     draw: Callable
 
 
