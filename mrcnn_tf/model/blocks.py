@@ -1,14 +1,17 @@
-"""A convolution with its normalisation and ReLU: the brick of backbone, pyramid and heads."""
+"""A convolution with its normalisation and ReLU: what backbone, pyramid and heads are built of.
+
+The normalisations see only the images' valid cells of a padded batch (`ops.padding`), of one replica or of all.
+"""
 
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.ops import canvas
+from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.conv import conv2d
-from mrcnn_tf.ops.replicas import summed
+from mrcnn_tf.ops.replicas import sum_over_replicas
 
-# Batch normalisation that sees only the images' own area of a padded batch, of one replica or of all of them.
-#
+HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}  # torchvision's kaiming_normal
+
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class BatchNorm(keras.layers.Layer):
@@ -33,33 +36,32 @@ class BatchNorm(keras.layers.Layer):
         self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", trainable=False, **vector)
         self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", trainable=False, **vector)
 
-    def call(self, inputs, extent=None, training=False):
-        """[B, H, W, C] -> the same shape; `extent` [B, 2] is the canvas in cells, None when it fills the map."""
+    def call(self, inputs, valid_cells=None, training=False):
+        """[B, H, W, C] -> the same shape; `valid_cells` [B, 2] as in `ops.padding`."""
         values = tf.cast(inputs, tf.float32)
         mean, variance = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
         if training and self.trainable:
-            mean, variance = self._statistics(values, extent)
+            mean, variance = self._statistics(values, valid_cells)
             for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
         scale = tf.math.rsqrt(variance + self.epsilon) * self.gamma
         return tf.cast(values * scale + (self.beta - mean * scale), inputs.dtype)
 
-    def _statistics(self, values, extent):
-        """Mean and variance [C] over all cells that count, from sums of distances to where the mean was before.
+    def _statistics(self, values, valid_cells):
+        """Mean and variance [C] over all valid cells, from sums of differences to the moving mean.
 
         Sums of the values' own squares would lose the variance to rounding where the mean is large.
         """
         shape = tf.shape(values)
-        near = tf.stop_gradient(tf.convert_to_tensor(self.moving_mean))
-        apart = tf.reshape(values - near, [-1, values.shape[-1]])
-        cells = tf.ones([1, tf.shape(apart)[0]])
-        if extent is not None:
-            inside = canvas.inside(extent, shape[1], shape[2])[..., 0]
-            cells = tf.cast(tf.reshape(inside, [1, -1]), tf.float32)
-        sums = [tf.reduce_sum(cells), tf.matmul(cells, apart)[0], tf.matmul(cells, tf.square(apart))[0]]
-        count, total, squares = summed(sums) if self.synchronized else sums
+        moving_mean = tf.stop_gradient(tf.convert_to_tensor(self.moving_mean))
+        differences = tf.reshape(values - moving_mean, [-1, values.shape[-1]])
+        mask = tf.ones([1, tf.shape(differences)[0]])
+        if valid_cells is not None:
+            mask = tf.cast(tf.reshape(padding.valid_mask(valid_cells, shape[1], shape[2]), [1, -1]), tf.float32)
+        sums = [tf.reduce_sum(mask), tf.matmul(mask, differences)[0], tf.matmul(mask, tf.square(differences))[0]]
+        count, total, squares = sum_over_replicas(sums) if self.synchronized else sums
         mean = total / tf.maximum(count, 1.0)
-        return mean + near, tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(mean), 0.0)
+        return mean + moving_mean, tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(mean), 0.0)
 
     def get_config(self):
         return super().get_config() | {
@@ -68,9 +70,6 @@ class BatchNorm(keras.layers.Layer):
             "synchronized": self.synchronized,
         }
 
-
-# Group normalisation that sees only the image's own area of a padded batch.
-#
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class GroupNorm(keras.layers.Layer):
@@ -91,32 +90,29 @@ class GroupNorm(keras.layers.Layer):
         self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer="ones")
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros")
 
-    def call(self, inputs, extent=None):
-        """[B, H, W, C] -> the same shape; `extent` [B, 2] is the canvas in cells, None when it fills the map."""
-        batch, channels = tf.shape(inputs)[0], inputs.shape[-1]
-        height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
-        cells = tf.fill([batch, 2], 1) * tf.stack([height, width]) if extent is None else extent
-        inside = tf.cast(tf.reshape(canvas.inside(cells, height, width), [batch, 1, -1]), tf.float32)
+    def call(self, inputs, valid_cells=None):
+        """[B, H, W, C] -> the same shape; `valid_cells` [B, 2] as in `ops.padding`."""
+        batch, height, width, channels = *tf.unstack(tf.shape(inputs)[:3]), inputs.shape[-1]
+        if valid_cells is None:
+            valid_cells = tf.fill([batch, 2], 1) * tf.stack([height, width])
+        mask = tf.cast(tf.reshape(padding.valid_mask(valid_cells, height, width), [batch, 1, -1]), tf.float32)
         values = tf.cast(tf.reshape(inputs, [batch, -1, channels]), tf.float32)
-        count = tf.cast(tf.reduce_prod(cells, axis=1), tf.float32)[:, None, None]
-        mean = self._group_mean(tf.matmul(inside, values)[:, 0], count)  # a masked sum over space, as one product
-        square = self._group_mean(tf.matmul(inside, tf.square(values))[:, 0], count)
+        count = tf.reshape(tf.cast(tf.reduce_prod(valid_cells, axis=1), tf.float32), [-1, 1, 1])
+        mean = self._group_mean(tf.matmul(mask, values), count)  # a masked sum over space, as one product
+        square = self._group_mean(tf.matmul(mask, tf.square(values)), count)
         scale = tf.math.rsqrt(tf.maximum(square - tf.square(mean), 0.0) + self.epsilon) * self.gamma
         shift = self.beta - mean * scale
-        normalized = values * scale[:, None, :] + shift[:, None, :]
+        normalized = values * scale + shift
         return tf.reshape(tf.cast(normalized, inputs.dtype), tf.shape(inputs))
 
-    def _group_mean(self, sums, cells):
-        """Mean over each group, [B, C] from the sums over space [B, C]."""
+    def _group_mean(self, sums, count):
+        """Mean over each group, [B, 1, C] from the sums over space [B, 1, C] of `count` [B, 1, 1] cells."""
         size = sums.shape[-1] // self.groups
-        grouped = tf.reduce_sum(tf.reshape(sums, [-1, self.groups, size]), axis=2, keepdims=True) / (cells * size)
-        return tf.reshape(tf.repeat(grouped, size, axis=2), [-1, self.groups * size])
+        grouped = tf.reduce_sum(tf.reshape(sums, [-1, self.groups, size]), axis=2, keepdims=True) / (count * size)
+        return tf.reshape(tf.tile(grouped, [1, 1, size]), [-1, 1, self.groups * size])
 
     def get_config(self):
         return super().get_config() | {"groups": self.groups, "epsilon": self.epsilon}
-
-
-HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}  # torchvision's kaiming_normal
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -184,22 +180,23 @@ class ConvNorm(keras.layers.Layer):
         else:
             self.normalization.build((None, None, None, self.filters))
 
-    def call(self, inputs, extent=None, training=False):
-        """[B, H, W, C] -> [B, H / strides, W / strides, filters]; `extent` is the canvas in cells of the input."""
+    def call(self, inputs, valid_cells=None, training=False):
+        """[B, H, W, C] -> [B, H / strides, W / strides, filters]; `valid_cells` [B, 2] of the input."""
         inputs = tf.cast(inputs, self.compute_dtype)
         kernel, shift = self.kernel_and_shift()
         if self.kernel_size > 1:
-            inputs = canvas.clear(inputs, extent)
+            inputs = padding.clear_padding(inputs, valid_cells)
         # Padding by hand and not as tf.nn.conv2d's argument: oneDNN has no gradient kernels for explicit padding.
-        padding = "SAME"
+        border = "SAME"
         if self.strides > 1:
-            pad, padding = (self.kernel_size - 1) // 2, "VALID"
+            pad, border = (self.kernel_size - 1) // 2, "VALID"
             inputs = tf.pad(inputs, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
         relu = self.activation == "relu"
         if self.normalization is None:
-            return conv2d(inputs, kernel, shift, self.strides, padding, relu, self.dilation)
-        outputs = conv2d(inputs, kernel, None, self.strides, padding, dilation=self.dilation)
-        outputs = self._normalize(outputs, canvas.extent(extent, self.strides), training)
+            return conv2d(inputs, kernel, shift, self.strides, border, relu, self.dilation)
+        outputs = conv2d(inputs, kernel, None, self.strides, border, dilation=self.dilation)
+        options = {} if self.norm == "gn" else {"training": training}
+        outputs = self.normalization(outputs, valid_cells=padding.count_cells(valid_cells, self.strides), **options)
         return tf.nn.relu(outputs) if relu else outputs
 
     def kernel_and_shift(self):
@@ -208,11 +205,6 @@ class ConvNorm(keras.layers.Layer):
             return self.kernel, None if self.norm else self.bias
         scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
         return self.kernel * scale, self.beta - self.moving_mean * scale
-
-    def _normalize(self, outputs, extent, training):
-        if self.norm == "gn":
-            return self.normalization(outputs, extent=extent)
-        return self.normalization(outputs, extent=extent, training=training)
 
     def get_config(self):
         return super().get_config() | {
@@ -234,3 +226,27 @@ def conv_stack(count, filters, norm, epsilon, dtype):
         ConvNorm(filters, 3, norm=norm, activation="relu", epsilon=epsilon, dtype=dtype, name=f"conv{index}")
         for index in range(1, count + 1)
     ]
+
+
+def build_in_turn(layers, channels):
+    """Builds convolutions (or residual blocks), each of which reads what the one before gives.
+
+    Args:
+        layers: a list of them, perhaps empty.
+        channels: of the first one's input.
+
+    Returns:
+        The channels of the last one's output.
+    """
+    for layer in layers:
+        layer.build((None, None, None, channels))
+        channels = layer.filters
+    return channels
+
+
+def convolve_rois(convs, roi_features):
+    """RoI features [B, R, S, S, C] after a `conv_stack`: [B * R, S, S, C']."""
+    outputs = tf.reshape(roi_features, [-1, *roi_features.shape[2:]])
+    for conv in convs:
+        outputs = conv(outputs)
+    return outputs
