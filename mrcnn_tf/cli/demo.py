@@ -71,7 +71,7 @@ def _draw_images(model, data, folder):
     import numpy as np
 
     from mrcnn_tf.data.pipeline import coco_dataset
-    from mrcnn_tf.explain.show_batch import draw_predictions, draw_sample
+    from mrcnn_tf.explain.show_batch import draw_result, draw_sample
     from mrcnn_tf.results.draw import save_png, side_by_side
 
     pictures = []
@@ -83,7 +83,7 @@ def _draw_images(model, data, folder):
             height, width = sample["image_size"]
             image = np.round(sample["image"][:height, :width]).astype(np.uint8)
             left = draw_sample(sample, data.categories, data.stuff)
-            right = draw_predictions(image, detections, min_score=DRAWN_SCORE)
+            right = draw_result(image, detections, min_score=DRAWN_SCORE)
             pictures.append(folder / f"{sample['image_id']}.png")
             save_png(side_by_side(left, right), pictures[-1])
     return pictures

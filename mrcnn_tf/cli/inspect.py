@@ -44,8 +44,7 @@ def inspect(
     if image:
         _diagnose(image, weights, ground_truth, out or pathlib.Path("picture.png"), as_json)
         return
-    from mrcnn_tf.explain.inspection.result_file import read_detections, read_result_folder
-    from mrcnn_tf.explain.inspection.run import inspect_data
+    from mrcnn_tf.explain.inspection.inspect_data import inspect_data, read_detections, read_result_folder
 
     data, model_settings = _settings(source, overrides or [], images, split)
     origin, model, results = [], None, None  # origin: of what is judged, for the report's head
@@ -63,11 +62,11 @@ def inspect(
         model_settings = model.config if weights else model_settings
         origin = [("Model", str(weights or saved_model or tflite))]
     out = out or pathlib.Path("report.html")
-    report = inspect_data(data, out, model_settings, model, results, origin, images_limit, progress=not as_json)
+    inspection = inspect_data(data, out, model_settings, model, results, origin, images_limit, progress=not as_json)
     if as_json:
-        print(json.dumps(report.to_json()))
+        print(json.dumps(inspection.to_json()))
     else:
-        _print_report(report)
+        _print_inspection(inspection)
 
 
 def _settings(source, overrides, images, split):
@@ -126,22 +125,22 @@ def _print_line(text):
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def _print_report(report):
-    statistics, findings, written = report.statistics, report.findings, report.written
-    unreadable = f", {written.unreadable} of them unreadable" if written.unreadable else ""
+def _print_inspection(inspection):
+    statistics, findings, report = inspection.statistics, inspection.findings, inspection.report
+    unreadable = f", {report.unreadable} of them unreadable" if report.unreadable else ""
     _print_line(
         f"{statistics.images} images, {statistics.objects} objects, {len(statistics.classes)} classes; "
-        f"{written.images} images shown{unreadable}."
+        f"{report.images} images shown{unreadable}."
     )
-    if report.pixels:
-        _print_pixel_shares(report.pixels.statistics.to_json())
-    if report.results:
-        console.print(report.results.table())
+    if inspection.regions:
+        _print_pixel_shares(inspection.regions.statistics.to_json())
+    if inspection.results:
+        console.print(inspection.results.table())
     if findings:
         costs = sorted(findings.errors.costs.items(), key=lambda item: -item[1])
         costs = ", ".join(f"{name} {cost:.3f}" for name, cost in costs)
         _print_line(f"AP50 that each kind of error costs: {costs}.")
-    _print_line(f"Report: {report.report} ({written.size / 1e6:.1f} MB; open it in a browser)")
+    _print_line(f"Report: {report.path} ({report.size / 1e6:.1f} MB; open it in a browser)")
 
 
 def _print_pixel_shares(statistics):

@@ -125,7 +125,7 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
     """
     from mrcnn_tf.common.files import atomic_write
     from mrcnn_tf.datasets.image_files import UnreadableImage, read_image
-    from mrcnn_tf.explain.show_batch import draw_predictions
+    from mrcnn_tf.explain.show_batch import draw_result
     from mrcnn_tf.results.draw import save_png
 
     folder = pathlib.Path(folder)
@@ -144,7 +144,7 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
         if panoptic is not None:
             with atomic_write(folder / f"{name}{SEGMENTS_SUFFIX}.png") as file:
                 file.write_bytes(panoptic.png())
-        save_png(draw_predictions(image, detections, min_score), folder / f"{name}.png")
+        save_png(draw_result(image, detections, min_score), folder / f"{name}.png")
         drawn.append((path, int((detections.scores >= min_score).sum()) if panoptic is None else len(panoptic)))
         if on_image:
             on_image(path, detections)

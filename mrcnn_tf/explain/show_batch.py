@@ -1,4 +1,4 @@
-"""Pictures of what a model is shown, what it should find there and what it does find; a sheet of a whole batch."""
+"""Pictures of what a model is trained on and of what it predicts: single images, and a sheet of a whole batch."""
 
 import math
 
@@ -10,8 +10,9 @@ from mrcnn_tf.results.draw import MIN_SIDE, draw_ground_truth, save_png
 from mrcnn_tf.results.draw_text import font_for
 from mrcnn_tf.results.segments import Panoptic, Segment
 
-TILE = 620  # pixels, the longer side of each image on the sheet of a batch
-LIGHT = 0.3  # of ignored pixels, which are darkened
+TILE_SIDE = 620  # pixels, the longer side of each image on the sheet of a batch
+TITLE_SIZE, GAP = 16, 14  # pixels, of the titles and between the images of a sheet
+IGNORED_BRIGHTNESS = 0.3  # of ignored pixels, which are darkened
 
 
 def draw_sample(sample, categories, stuff=(), min_side=MIN_SIDE, names=True):
@@ -29,21 +30,21 @@ def draw_sample(sample, categories, stuff=(), min_side=MIN_SIDE, names=True):
     """
     height, width = sample["image_size"]
     picture = sample["image"][:height, :width].round().clip(0, 255).astype(np.uint8)
-    real = np.flatnonzero(sample["classes"] > 0)
+    valid = np.flatnonzero(sample["classes"] > 0)
     if "semantic" in sample and len(stuff):
         labels = sample["semantic"][:height, :width]
-        picture = draw_labels(picture, labels, stuff, min_side, things=not real.size)
+        picture = draw_labels(picture, labels, stuff, min_side, things=not valid.size)
     scale = picture.shape[1] / width
-    owners = [categories[number - 1] for number in sample["classes"][real]]
-    crowd = [" (crowd)" * bool(many) for many in sample["crowd"][real]]
+    object_categories = [categories[label - 1] for label in sample["classes"][valid]]
+    crowd = [" (crowd)" * bool(is_crowd) for is_crowd in sample["crowd"][valid]]
     return draw_ground_truth(
         picture,
-        sample["boxes"][real] * scale,
-        [owner.name * names + many for owner, many in zip(owners, crowd, strict=True)],
-        masks=sample["masks"][real] if "masks" in sample else None,
+        sample["boxes"][valid] * scale,
+        [category.name * names + note for category, note in zip(object_categories, crowd, strict=True)],
+        masks=sample["masks"][valid] if "masks" in sample else None,
         min_side=min_side,
-        keypoints=sample["keypoints"][real] * (scale, scale, 1) if "keypoints" in sample else None,
-        categories=owners,
+        keypoints=sample["keypoints"][valid] * (scale, scale, 1) if "keypoints" in sample else None,
+        categories=object_categories,
     )
 
 
@@ -70,12 +71,13 @@ def draw_labels(image, labels, stuff, min_side=MIN_SIDE, things=True):
         for number, category in classes
         if areas[number]
     ]
-    darkened = np.where((labels == IGNORED)[..., None], image * np.float32(LIGHT), image).astype(np.uint8)
+    ignored = (labels == IGNORED)[..., None]
+    darkened = np.where(ignored, image * np.float32(IGNORED_BRIGHTNESS), image).astype(np.uint8)
     return Panoptic(numbers, segments).draw(darkened, min_side=min_side)
 
 
-def draw_predictions(image, detections, min_score=0.0, min_side=MIN_SIDE):
-    """The image with what a model found: segments, where it has a semantic head and not boxes alone, or detections.
+def draw_result(image, detections, min_score=0.0, min_side=MIN_SIDE):
+    """The image with what a model predicts: segments, where it has a semantic head and not boxes alone, or detections.
 
     Args:
         image: uint8 RGB [H, W, 3], the one that the `Detections` belong to.
@@ -105,42 +107,43 @@ def show_batch(batch, categories, path=None, stuff=()):
         PIL.Image.Image, RGB.
     """
     batch = {name: np.asarray(values) for name, values in batch.items()}
-    rows = range(len(batch["image"]))
-    tiles = [_tile({name: values[row] for name, values in batch.items()}, categories, stuff) for row in rows]
+    samples = [{name: values[i] for name, values in batch.items()} for i in range(len(batch["image"]))]
+    tiles = [_make_tile(sample, categories, stuff) for sample in samples]
     columns = math.ceil(math.sqrt(len(tiles)))
-    font, gap = font_for([title for _, title in tiles], 16), 14
-    strip = round(font.size * 1.9)
+    font = font_for([title for _, title in tiles], TITLE_SIZE)
+    title_height = round(font.size * 1.9)
     rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
-    widths = [max(row[column][0].width for row in rows if column < len(row)) for column in range(columns)]
+    widths = [max(picture.width for picture, _ in tiles[column::columns]) for column in range(columns)]
     heights = [max(picture.height for picture, _ in row) for row in rows]
-    size = sum(widths) + gap * (columns + 1), sum(heights) + (strip + gap) * len(rows) + gap
+    size = sum(widths) + GAP * (columns + 1), sum(heights) + (title_height + GAP) * len(rows) + GAP
     sheet = Image.new("RGB", size, "white")
-    pen, y = ImageDraw.Draw(sheet), gap
+    pen, y = ImageDraw.Draw(sheet), GAP
     for row, height in zip(rows, heights, strict=True):
-        x = gap
+        x = GAP
         for (picture, title), width in zip(row, widths, strict=False):
             left = x + (width - picture.width) // 2
             sheet.paste(picture, (left, y + height - picture.height))
-            pen.text((left + picture.width / 2, y + height + strip / 2), title, fill="black", font=font, anchor="mm")
-            x += width + gap
-        y += height + strip + gap
+            place = left + picture.width / 2, y + height + title_height / 2
+            pen.text(place, title, fill="black", font=font, anchor="mm")
+            x += width + GAP
+        y += height + title_height + GAP
     if path is not None:
         save_png(np.asarray(sheet), path)
     return sheet
 
 
-def _tile(sample, categories, stuff):
+def _make_tile(sample, categories, stuff):
     """One image of a batch at the size it has on the sheet, with its objects, and the title below it."""
     height, width = sample["image_size"]
     count = np.count_nonzero(sample["classes"])
     # With a single category the tags would say nothing and hide much.
     several = len(categories) > 1
-    drawn = draw_sample(_shrunk(sample, TILE), categories, stuff, TILE, names=several)
-    what = f" ({categories[0].name})" if len(categories) == 1 else ""
-    return Image.fromarray(drawn), f"image {sample['image_id']}, {width} x {height}, {count} objects{what}"
+    picture = draw_sample(_shrink(sample, TILE_SIDE), categories, stuff, TILE_SIDE, names=several)
+    name = "" if several or not categories else f" ({categories[0].name})"
+    return Image.fromarray(picture), f"image {sample['image_id']}, {width} x {height}, {count} objects{name}"
 
 
-def _shrunk(sample, side):
+def _shrink(sample, side):
     """A sample whose image is no longer than `side`."""
     height, width = (int(number) for number in sample["image_size"])
     scale = side / max(height, width)
@@ -149,10 +152,10 @@ def _shrunk(sample, side):
     size = max(1, round(width * scale)), max(1, round(height * scale))
     pixels = sample["image"][:height, :width].round().clip(0, 255).astype(np.uint8)
     image = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
-    parts = {"image": image.astype(np.float32), "image_size": size[::-1], "boxes": sample["boxes"] * scale}
+    shrunk = {"image": image.astype(np.float32), "image_size": size[::-1], "boxes": sample["boxes"] * scale}
     if "keypoints" in sample:
-        parts["keypoints"] = sample["keypoints"] * (scale, scale, 1)
+        shrunk["keypoints"] = sample["keypoints"] * (scale, scale, 1)
     if "semantic" in sample:
         labels = Image.fromarray(sample["semantic"][:height, :width])
-        parts["semantic"] = np.asarray(labels.resize(size, Image.Resampling.NEAREST))
-    return sample | parts
+        shrunk["semantic"] = np.asarray(labels.resize(size, Image.Resampling.NEAREST))
+    return sample | shrunk

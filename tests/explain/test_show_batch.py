@@ -45,15 +45,15 @@ def gray(sheet):
 def test_every_image_has_its_place(count, columns, rows):
     sheet = show_batch.show_batch(batch(count), [FACE, BALL])
     assert isinstance(sheet, Image.Image) and sheet.mode == "RGB"
-    assert sheet.width == pytest.approx(columns * (show_batch.TILE + 14) + 14, abs=2)
-    height = show_batch.TILE * 2 // 3
+    assert sheet.width == pytest.approx(columns * (show_batch.TILE_SIDE + 14) + 14, abs=2)
+    height = show_batch.TILE_SIDE * 2 // 3
     assert rows * height < sheet.height < rows * (height + 60) + 30
-    assert gray(sheet).sum() > 0.5 * count * show_batch.TILE * height
+    assert gray(sheet).sum() > 0.5 * count * show_batch.TILE_SIDE * height
 
 
 def test_objects_show_and_padding_does_not():
     with_all = np.asarray(show_batch.show_batch(batch(1), [FACE, BALL])).astype(int)
-    scale = show_batch.TILE / 300
+    scale = show_batch.TILE_SIDE / 300
     colour = 120 + draw.FILL_OPACITY * (np.array(draw.instance_colour(0)) - 120)
     row, column = (14 + np.array([100, 100]) * scale).astype(int)
     np.testing.assert_allclose(with_all[row, column], colour, atol=2)
@@ -72,7 +72,7 @@ def test_without_masks_and_keypoints():
 
 def test_tags_only_where_they_tell_something():
     several, single = (show_batch.show_batch(batch(1), categories) for categories in ([FACE, BALL], [FACE]))
-    above = slice(int(14 + 25 * show_batch.TILE / 300), int(14 + 38 * show_batch.TILE / 300))
+    above = slice(int(14 + 25 * show_batch.TILE_SIDE / 300), int(14 + 38 * show_batch.TILE_SIDE / 300))
     assert gray(single)[above, 14:-14].all() and not gray(several)[above, 14:-14].all()
 
 

@@ -8,7 +8,7 @@ import io
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -16,14 +16,17 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from PIL import Image
 
-from mrcnn_tf.results.draw_text import font_file
+from mrcnn_tf.results.draw import BASE_COLOURS
+from mrcnn_tf.results.draw_text import contrast_colour, font_file
 
 SIDE = 6.4  # inches, the longer side of a panel
 GAPS = 0.15, 0.32  # inches between columns, and between rows, where a title stands
 DPI = 110
-LARGEST = 1500  # pixels that are drawn of a side, as no panel has more
-TEXT = 9  # points
-COLOURS = ("#009ed7", "#e69f00", "#00b27d", "#f0e442", "#cc79a7", "#d55e00", "#56b4e9", "#145ac8")
+MAX_SIDE = 1500  # pixels that are drawn of a side, as no panel has more
+SMALL_SIDE = 200  # pixels; an image whose sides are shorter is drawn with hard edges
+FONT_SIZE = 9  # points
+COLOURS = tuple(to_hex(np.array(colour) / 255) for colour in BASE_COLOURS)
+WHITE_KEY = "#999999"  # stands for white in a legend, whose ground is white
 
 
 def make_panels(count, image_size, columns=None, side=SIDE):
@@ -48,22 +51,27 @@ def make_panels(count, image_size, columns=None, side=SIDE):
     return figure, list(grid.ravel()[:count])
 
 
-def draw_image(axes, image, title="", size=None, pale=0.0):
-    """Draws uint8 [h, w, 3] on axes whose coordinates are pixels of an image of `size` (H, W), its own if None.
+def draw_image(axes, image, title="", pale=0.0):
+    """Draws uint8 [H, W, 3] on axes whose coordinates are its pixels.
 
     `pale` of 0 to 1 takes colour and contrast out, so that what is drawn above stands out.
     """
-    height, width = size or image.shape[:2]
-    image = image[:: max(1, max(image.shape) // LARGEST), :: max(1, max(image.shape) // LARGEST)]
+    height, width = image.shape[:2]
+    step = max(1, max(image.shape) // MAX_SIDE)
+    image = image[::step, ::step]
     if pale:
         grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
         image = (image * (1 - pale) + (grey * 0.5 + 70) * pale).round().astype(np.uint8)
-    axes.imshow(
-        image, extent=(0, width, height, 0), interpolation="nearest" if max(image.shape) < 200 else "antialiased"
-    )
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
+    interpolation = "nearest" if max(image.shape) < SMALL_SIDE else "antialiased"
+    axes.imshow(image, extent=(0, width, height, 0), interpolation=interpolation)
+    show_region(axes, 0, 0, width, height)
     hide_axes(axes, title)
+
+
+def show_region(axes, left, top, right, bottom):
+    """Limits the axes to a part of the image, whose y points down."""
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
 
 
 def hide_axes(axes, title=""):
@@ -72,13 +80,17 @@ def hide_axes(axes, title=""):
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_title(title, fontsize=TEXT + 1, pad=4)
+    axes.set_title(title, fontsize=FONT_SIZE + 1, pad=4)
 
 
-def contrasting(colour):
-    """ "black" or "white", whichever stands out more against a colour by WCAG 2's relative luminance."""
-    red, green, blue = (channel**2.2 for channel in to_rgb(colour))
-    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else "white"
+def cycle_colour(index):
+    """The colour of the index-th class, level or the like."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def _contrasting(colour):
+    """ "black" or "white", whichever contrasts more with a matplotlib colour."""
+    return "black" if contrast_colour(255 * np.array(to_rgb(colour))) == (0, 0, 0) else "white"
 
 
 def draw_boxes(axes, boxes, colour, width=1.5, style="solid", labels=(), rim=None):
@@ -88,7 +100,7 @@ def draw_boxes(axes, boxes, colour, width=1.5, style="solid", labels=(), rim=Non
         return
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3, 0, 1]].reshape(-1, 5, 2)
     lines = LineCollection(corners, colors=[colour], linewidths=width, linestyles=style)
-    lines.set_path_effects([withStroke(linewidth=width + 1.4, foreground=rim or contrasting(colour))])
+    lines.set_path_effects([withStroke(linewidth=width + 1.4, foreground=rim or _contrasting(colour))])
     axes.add_collection(lines)
     for box, label in zip(boxes, labels, strict=False):
         draw_tag(axes, box[0], box[1], label, colour)
@@ -96,33 +108,31 @@ def draw_boxes(axes, boxes, colour, width=1.5, style="solid", labels=(), rim=Non
 
 def draw_tag(axes, x, y, text, colour):
     """A small label on a ground of a colour, its lower left corner at (x, y) or as near as the image allows."""
-    top = axes.get_ylim()[1]
+    bottom, top = axes.get_ylim()
     axes.text(
         max(x, 0),
         y,
         text,
-        fontsize=TEXT - 2,
-        color=contrasting(colour),
-        va="bottom" if y - top > 0.05 * abs(axes.get_ylim()[0] - top) else "top",
+        fontsize=FONT_SIZE - 2,
+        color=_contrasting(colour),
+        va="bottom" if y - top > 0.05 * abs(bottom - top) else "top",
         ha="left" if x < 0.8 * axes.get_xlim()[1] else "right",
         bbox={"boxstyle": "round,pad=0.15", "facecolor": colour, "edgecolor": "none"},
         clip_on=False,
     )
 
 
-def draw_heatmap(axes, values, size, limits=None, colours="inferno", alpha=0.65):
-    """Lays values [h, w] over an image of `size` (H, W) as heat; returns what `scale_bar` needs."""
-    low, high = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
-    extent = (0, size[1], size[0], 0)
-    return axes.imshow(values, extent=extent, vmin=low, vmax=max(high, low + 1e-6), cmap=colours, alpha=alpha)
+def draw_heatmap(axes, values, size):
+    """Lays values [h, w] of 0..1 over an image of `size` (H, W); returns what `draw_scale_bar` needs."""
+    return axes.imshow(values, extent=(0, size[1], size[0], 0), vmin=0, vmax=1, cmap="inferno", alpha=0.65)
 
 
-def draw_scale_bar(figure, axes, drawn, label):
+def draw_scale_bar(figure, axes, mappable, label):
     """A colour bar at the right of the axes, which keep their size."""
-    bar = figure.colorbar(drawn, cax=axes.inset_axes((1.015, 0, 0.03, 1)))
-    bar.set_label(label, fontsize=TEXT)
-    bar.ax.tick_params(labelsize=TEXT - 1)
-    if drawn.get_alpha() is not None:
+    bar = figure.colorbar(mappable, cax=axes.inset_axes((1.015, 0, 0.03, 1)))
+    bar.set_label(label, fontsize=FONT_SIZE)
+    bar.ax.tick_params(labelsize=FONT_SIZE - 1)
+    if mappable.get_alpha() is not None:
         bar.solids.set_alpha(1)
 
 
@@ -138,7 +148,7 @@ def draw_legend(axes, entries, columns=4):
             loc="upper center",
             bbox_to_anchor=(0.5, -0.005),
             ncols=min(columns, len(handles)),
-            fontsize=TEXT,
+            fontsize=FONT_SIZE,
             frameon=False,
             handlelength=1.6,
             columnspacing=1.4,

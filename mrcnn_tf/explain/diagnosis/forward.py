@@ -173,14 +173,8 @@ class TrainingRoIs:
 
 
 def sample_training_rois(model, tensors, truth, transform):
-    """`TrainingRoIs`: the training's proposals, its draw in the first step, and the heads on it.
-
-    Args:
-        model: a `MaskRCNN`.
-        tensors: of `run_forward`.
-        truth: the ground truth as training has it.
-        transform: the `ImageTransform`.
-    """
+    """`TrainingRoIs`: the training's proposals, its draw in the first step, and the heads on it; arguments as for
+    `match_anchors`, and the `ImageTransform`."""
     features, extent = tensors["features"], _clipping_size(model, tensors["inputs"])
     proposals = model.rpn.propose(features, tensors["rpn_logits"], tensors["rpn_deltas"], extent, training=True)
     seeds = image_seeds(model.seed, 0, [0])

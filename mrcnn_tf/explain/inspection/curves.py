@@ -13,132 +13,113 @@ THRESHOLDS = np.linspace(0, 1, 101)  # scores
 
 @dataclasses.dataclass
 class ClassCurves:
-    """The curves of one class, or of all of them.
+    """The curves of one class, or of all of them."""
 
-    Attributes:
-        category_id: None for all classes.
-        name: "all classes" for these.
-        truths: how many objects there are to be found.
-        precision: {a key of `IOUS`: [101] precision at `RECALLS`, the highest from there on, as in COCO's AP}; of all
-            classes the mean over those with objects. NaN without objects.
-        ap: {a key of `IOUS`: mean of that curve, None without objects}.
-        threshold_precision: [101] the share of detections from each of `THRESHOLDS` on that are right at IoU 0.5; NaN
-            where none is left.
-        threshold_recall: [101] the share of objects that these find; NaN without objects.
-        threshold_f1: [101] harmonic mean of the two. Of all classes these three count everything together.
-        best_threshold: the score threshold with the highest F1, the middle one of several neighbours; None if nothing
-            is found at all.
-        best_f1: that F1.
-    """
-
-    category_id: int | None
+    id: int | None  # of the category; None for all classes
     name: str
-    truths: int
+    truths: int  # objects to be detected
+    ap: dict[str, float | None]  # {a key of `IOUS`: the mean of `precision`, None without objects}
+    # {a key of `IOUS`: [101] precision at `RECALLS`, the highest from there on, as in COCO's AP}; of all classes the
+    # mean over those with objects. NaN without objects.
     precision: dict[str, np.ndarray]
-    ap: dict[str, float | None]
-    threshold_precision: np.ndarray
-    threshold_recall: np.ndarray
-    threshold_f1: np.ndarray
+    # Of the detections from each of `THRESHOLDS` on, [101] each: `precision`, the share that is right at IoU 0.5, NaN
+    # where none is left; `recall`, the share of objects that they detect, NaN without objects; `f1`, the harmonic mean.
+    # Of all classes they count everything together.
+    against_threshold: dict[str, np.ndarray]
+    # The score threshold with the highest F1, the middle one of several neighbours; None if nothing is detected at all.
     best_threshold: float | None
     best_f1: float | None
+
+    def to_json(self):
+        """All of it in plain json types, three decimals in the curves, None for NaN."""
+        curves = {"precision": self.precision, "against_threshold": self.against_threshold}
+        return vars(self) | {kind: {key: _round(line) for key, line in lines.items()} for kind, lines in curves.items()}
 
 
 @dataclasses.dataclass
 class Curves:
-    """`whole`: the `ClassCurves` of all classes together; `classes`: of each."""
+    """The `ClassCurves` of all classes together, and of each class."""
 
-    whole: ClassCurves
+    all_classes: ClassCurves
     classes: list[ClassCurves]
 
     def to_json(self):
-        """All of it in plain json types, three decimals in the curves, None for NaN."""
+        """All of it in plain json types, with the values of the x axes."""
         return {
-            "recalls": _rounded(RECALLS),
-            "thresholds": _rounded(THRESHOLDS),
-            "whole": _class_json(self.whole),
-            "classes": [_class_json(one) for one in self.classes],
+            "recalls": _round(RECALLS),
+            "thresholds": _round(THRESHOLDS),
+            "all_classes": self.all_classes.to_json(),
+            "classes": [curves.to_json() for curves in self.classes],
         }
 
 
-def compute_curves(pairs):
+def _round(values):
+    return [None if np.isnan(value) else round(value, 3) for value in values.tolist()]
+
+
+def compute_curves(overlaps):
     """`Curves` of `Overlaps`, at the ten IoU thresholds of COCO's protocol."""
-    order, truths = pairs.order, pairs.truth_counts()
-    category, scores = pairs.detection_category[order], pairs.scores[order]
-    results = {
-        iou: judge_detections(pairs, match_detections(pairs, pairs.reaching(iou) & pairs.same_category()))[order]
-        for iou in IOUS["0.5:0.95"]
-    }
-    precision = {iou: interpolate_precision(result, category, truths) for iou, result in results.items()}
+    order, truths = overlaps.order, overlaps.truth_counts()
+    category, scores = overlaps.detection_category[order], overlaps.scores[order]
+    verdicts = {}
+    for iou in IOUS["0.5:0.95"]:
+        matched = match_detections(overlaps, overlaps.reaching(iou) & overlaps.same_category())
+        verdicts[iou] = judge_detections(overlaps, matched)[order]
+    precision = {iou: interpolate_precision(values, category, truths) for iou, values in verdicts.items()}
     lines = {key: np.mean([precision[iou] for iou in ious], 0) for key, ious in IOUS.items()}
     classes = []
-    for position, (category_id, name) in enumerate(zip(pairs.category_ids, pairs.names, strict=True)):
-        mine = category == position
-        against = _against_threshold(results[0.5][mine], scores[mine], truths[position])
-        own = {key: line[position] for key, line in lines.items()}
-        classes.append(ClassCurves(category_id, name, int(truths[position]), own, _means(own), *against))
-    against = _against_threshold(results[0.5], scores, truths.sum())
-    there = {key: line[truths > 0] if truths.any() else line[:1] * np.nan for key, line in lines.items()}
-    mean = {key: line.mean(0) for key, line in there.items()}
-    return Curves(ClassCurves(None, "all classes", int(truths.sum()), mean, _means(mean), *against), classes)
+    for index, (category_id, name) in enumerate(zip(overlaps.category_ids, overlaps.names, strict=True)):
+        mine = category == index
+        own = {key: line[index] for key, line in lines.items()}
+        against = _compute_against_threshold(verdicts[0.5][mine], scores[mine], truths[index])
+        classes.append(ClassCurves(category_id, name, int(truths[index]), _average(own), own, *against))
+    against = _compute_against_threshold(verdicts[0.5], scores, truths.sum())
+    mean = {
+        key: line[truths > 0].mean(0) if truths.any() else np.full(len(RECALLS), np.nan) for key, line in lines.items()
+    }
+    return Curves(ClassCurves(None, "all classes", int(truths.sum()), _average(mean), mean, *against), classes)
 
 
-def interpolate_precision(results, category, truths):
+def interpolate_precision(verdicts, category, truths):
     """COCO's interpolated precision of each class: the highest at each of `RECALLS` or a higher recall.
 
     Args:
-        results: [n] as `matching.outcomes` gives them, best detection first.
-        category: [n] int64, positions of categories.
-        truths: [K] numbers of objects to be found.
+        verdicts: [n] as `judge_detections` gives them, best detection first.
+        category: [n] int64, indices of categories.
+        truths: [K] numbers of objects to be detected.
 
     Returns:
         [K, 101] float64, whose means over axis 1 are the average precisions; 0 at recalls that aren't reached, NaN
         without objects.
     """
-    found = np.full((len(truths), len(RECALLS)), np.nan)
-    category, results = category[results != 0], results[results != 0]
+    curves = np.full((len(truths), len(RECALLS)), np.nan)
+    category, verdicts = category[verdicts != 0], verdicts[verdicts != 0]
     grouped = np.argsort(category, kind="stable")
     ends = np.searchsorted(category[grouped], np.arange(len(truths)), side="right")
-    for position, mine in enumerate(np.split(results[grouped], ends)[: len(truths)]):
-        if truths[position]:
-            right = np.cumsum(mine > 0)
-            precision = np.maximum.accumulate((right / np.arange(1, len(mine) + 1))[::-1])[::-1]
-            found[position] = np.r_[precision, 0.0][np.searchsorted(right / truths[position], RECALLS)]
-    return found
+    for index, mine in enumerate(np.split(verdicts[grouped], ends)[: len(truths)]):
+        if truths[index]:
+            true = np.cumsum(mine > 0)
+            precision = np.maximum.accumulate((true / np.arange(1, len(mine) + 1))[::-1])[::-1]
+            curves[index] = np.r_[precision, 0.0][np.searchsorted(true / truths[index], RECALLS)]
+    return curves
 
 
-def _against_threshold(results, scores, truths):
-    """The last five fields of `ClassCurves`; detections come best first."""
+def _compute_against_threshold(verdicts, scores, truths):
+    """The last three fields of `ClassCurves`; detections come best first."""
     kept = np.searchsorted(-scores, -THRESHOLDS, side="right")
-    right = np.r_[0, np.cumsum(results > 0)][kept]
-    answers = np.r_[0, np.cumsum(results != 0)][kept]
+    true = np.r_[0, np.cumsum(verdicts > 0)][kept]
+    counted = np.r_[0, np.cumsum(verdicts != 0)][kept]
     with np.errstate(invalid="ignore"):
-        precision, recall = right / answers, right / np.float64(truths)
-    f1 = 2 * right / np.maximum(answers + truths, 1)
-    if not right.any():
-        return precision, recall, f1, None, None
+        precision, recall = true / counted, true / np.float64(truths)
+    f1 = 2 * true / np.maximum(counted + truths, 1)
+    curves = {"precision": precision, "recall": recall, "f1": f1}
+    if not true.any():
+        return curves, None, None
     best = np.flatnonzero(f1 == f1.max())
     plateau = best[: np.flatnonzero(np.diff(best, append=len(THRESHOLDS) + 1) > 1)[0] + 1]
     middle = plateau[len(plateau) // 2]
-    return precision, recall, f1, float(THRESHOLDS[middle].round(2)), float(f1[middle])
+    return curves, float(THRESHOLDS[middle].round(2)), float(f1[middle])
 
 
-def _means(lines):
+def _average(lines):
     return {key: None if np.isnan(line).any() else float(line.mean()) for key, line in lines.items()}
-
-
-def _class_json(one):
-    arrays = {name: _rounded(getattr(one, f"threshold_{name}")) for name in ("precision", "recall", "f1")}
-    return {
-        "id": one.category_id,
-        "name": one.name,
-        "truths": one.truths,
-        "ap": one.ap,
-        "precision": {key: _rounded(line) for key, line in one.precision.items()},
-        "against_threshold": arrays,
-        "best_threshold": one.best_threshold,
-        "best_f1": one.best_f1,
-    }
-
-
-def _rounded(values):
-    return [None if np.isnan(value) else round(value, 3) for value in values.tolist()]

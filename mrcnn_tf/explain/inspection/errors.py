@@ -1,4 +1,4 @@
-"""What kinds of mistakes a model makes and how much average precision each kind costs.
+"""What kinds of mistakes a model makes, how much average precision each kind costs, and the images with the worst.
 
 After TIDE (Bolya et al. 2020, "TIDE: A General Toolbox for Identifying Object Detection Errors", section 2).
 """
@@ -8,20 +8,21 @@ import dataclasses
 import numpy as np
 
 from mrcnn_tf.explain.inspection.curves import interpolate_precision
-from mrcnn_tf.explain.inspection.matching import NEARLY_ONE, judge_detections, match_detections
+from mrcnn_tf.explain.inspection.matching import NEARLY_ONE, group_by_image, judge_detections, match_detections
 
 # What a detection is. `ignored`: it lies in a crowd of its class, or isn't counted at all.
 DETECTION_TYPES = ("correct", "class", "localisation", "both", "duplicate", "background", "ignored")
-# What became of a ground truth. `low_score`: found by a detection below the threshold alone; `class` and
-# `localisation`: the best that was there is a mistake of that type.
-TRUTH_STATUSES = ("found", "class", "localisation", "low_score", "missed", "crowd")
-ERRORS = ("class", "localisation", "both", "duplicate", "background", "missed")  # what costs average precision
 CORRECT, CLASS, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, IGNORED = range(len(DETECTION_TYPES))
+# What became of a ground truth. `low_score`: detected below the score threshold alone; `class` and `localisation`: the
+# best detection of it is a mistake of that type.
+TRUTH_STATUSES = ("detected", "class", "localisation", "low_score", "missed", "crowd")
+DETECTED, WRONG_CLASS, BADLY_PLACED, LOW_SCORE, MISSED, CROWD = range(len(TRUTH_STATUSES))
+ERRORS = ("class", "localisation", "both", "duplicate", "background", "missed")  # what costs average precision
 
 
 @dataclasses.dataclass
 class ErrorSplit:
-    """The type of each detection, the fate of each ground truth, and what each type of error costs.
+    """The type of each detection, the status of each ground truth, and what each type of error costs.
 
     N detections and M ground truths, in the order of the lists that they came from; K categories.
 
@@ -29,14 +30,15 @@ class ErrorSplit:
         kind: "bbox" or "segm".
         iou: the least overlap of a match.
         background: below this overlap a detection has nothing to do with a ground truth.
-        min_score: detections below it have a type, but aren't counted, and find nothing.
+        min_score: detections below it have a type, but aren't counted, and detect nothing.
         category_ids, names: [K] lists.
-        types: [N] int8, positions in `TYPES`. They don't depend on `min_score`, since only better detections matter.
+        types: [N] int8, indices of `DETECTION_TYPES`. They don't depend on `min_score`, since only better detections
+            matter.
         explained_by: [N] int64, the ground truth that makes the detection what it is, or -1: its match, the one that it
-            names wrongly or misplaces, or the one that was found already.
+            names wrongly or misplaces, or the one that was detected already.
         overlap: [N] float64, the IoU with it, or 0.
-        fates: [M] int8, positions in `FATES`; -1 for ground truths that aren't counted.
-        covered_by: [M] int64, the detection that explains the fate, or -1.
+        statuses: [M] int8, indices of `TRUTH_STATUSES`; -1 for ground truths that aren't counted.
+        covered_by: [M] int64, the detection that explains the status, or -1.
         ap: average precision at `iou` of all detections whatever their score, or None without ground truth.
         costs: {one of `ERRORS`: by how much `ap` would rise if that type alone were mended}. A wrong class or box is
             put right (and only the best detection of an object stays); wrong on both counts, duplicate and background
@@ -58,7 +60,7 @@ class ErrorSplit:
     types: np.ndarray
     explained_by: np.ndarray
     overlap: np.ndarray
-    fates: np.ndarray
+    statuses: np.ndarray
     covered_by: np.ndarray
     ap: float | None
     costs: dict[str, float]
@@ -73,9 +75,9 @@ class ErrorSplit:
             {
                 "id": category_id,
                 "name": name,
-                "ap": _figure(self.class_ap[k]),
+                "ap": _to_figure(self.class_ap[k]),
                 "counts": {key: int(values[k]) for key, values in self.class_counts.items()},
-                "costs": {key: _figure(values[k]) for key, values in self.class_costs.items()},
+                "costs": {key: _to_figure(values[k]) for key, values in self.class_costs.items()},
             }
             for k, (category_id, name) in enumerate(zip(self.category_ids, self.names, strict=True))
         ]
@@ -83,152 +85,144 @@ class ErrorSplit:
         return {name: getattr(self, name) for name in names} | {"classes": classes}
 
 
-def split_errors(pairs, iou=0.5, background=0.1, min_score=0.0):
-    """Sorts detections into types, ground truths into fates, and says what each type of error costs.
+def _to_figure(value):
+    return None if np.isnan(value) else round(float(value), 6)
 
-    A detection without match is, by the first that applies: a `duplicate` if it overlaps a found object of its class by
-    `iou`, of the wrong `class` if it overlaps one of another class by `iou`, wrong in `localisation` if it overlaps one
-    of its class by `background`, wrong in `both` if one of another class, and `background` otherwise.
+
+def split_errors(overlaps, iou=0.5, background=0.1, min_score=0.0):
+    """Sort detections into types and ground truths into statuses, with what each type costs: the `ErrorSplit`.
+
+    A detection without match is, by the first that applies: a `duplicate` if it overlaps a detected object of its class
+    by `iou`, of the wrong `class` if it overlaps one of another class by `iou`, wrong in `localisation` if it overlaps
+    one of its class by `background`, wrong in `both` if one of another class, and `background` otherwise.
 
     Args:
-        pairs: `Overlaps`, as `matching.overlaps` gives them.
+        overlaps: `Overlaps`, as `matching.compute_overlaps` gives them.
         iou: the least overlap of a match.
         background: the least overlap that relates a detection to a ground truth.
-        min_score: counts and fates are of detections from this score on; `ap` and the costs are of all.
-
-    Returns:
-        `ErrorSplit`.
+        min_score: counts and statuses are of detections from this score on; `ap` and the costs are of all.
     """
-    matched = match_detections(pairs, pairs.reaching(iou) & pairs.same_category())
-    types, explained_by = _types(pairs, matched, iou, background)
+    types, explained_by = _sort_detections(overlaps, iou, background)
     overlap = np.zeros(len(types))
-    explaining = explained_by[pairs.pair_detection] == pairs.pair_truth
-    overlap[pairs.pair_detection[explaining]] = pairs.pair_iou[explaining]
-    fates, covered_by = _fates(pairs, types, explained_by, min_score)
-    class_ap, class_costs = _costs(pairs, types, explained_by)
-    counts = _class_counts(pairs, types, fates, min_score)
+    explaining = explained_by[overlaps.pair_detection] == overlaps.pair_truth
+    overlap[overlaps.pair_detection[explaining]] = overlaps.pair_iou[explaining]
+    statuses, covered_by = _sort_truths(overlaps, types, explained_by, min_score)
+    class_ap, class_costs = _compute_costs(overlaps, types, explained_by)
+    class_counts = _count_errors(overlaps, types, statuses, min_score)
     known = ~np.isnan(class_ap)
     return ErrorSplit(
-        kind=pairs.kind,
+        kind=overlaps.kind,
         iou=iou,
         background=background,
         min_score=min_score,
-        category_ids=pairs.category_ids,
-        names=pairs.names,
+        category_ids=overlaps.category_ids,
+        names=overlaps.names,
         types=types,
         explained_by=explained_by,
         overlap=overlap,
-        fates=fates,
+        statuses=statuses,
         covered_by=covered_by,
         ap=float(class_ap[known].mean()) if known.any() else None,
         costs={name: float(values[known].mean()) if known.any() else None for name, values in class_costs.items()},
-        counts={name: int(values.sum()) for name, values in counts.items()},
+        counts={name: int(values.sum()) for name, values in class_counts.items()},
         class_ap=class_ap,
         class_costs=class_costs,
-        class_counts=counts,
+        class_counts=class_counts,
     )
 
 
-def _types(pairs, matched, iou, background):
+def _sort_detections(overlaps, iou, background):
     """([N] int8 types, [N] int64 the ground truths that explain them)."""
-    same_category = pairs.same_category()
-    own, own_iou = _most_overlapped(pairs, same_category)
-    other, other_iou = _most_overlapped(pairs, ~same_category)
+    same_category = overlaps.same_category()
+    matched = match_detections(overlaps, overlaps.reaching(iou) & same_category)
+    own, own_iou = _find_most_overlapped(overlaps, same_category)
+    other, other_iou = _find_most_overlapped(overlaps, ~same_category)
     iou = min(iou, NEARLY_ONE)
-    result = judge_detections(pairs, matched)
+    verdicts = judge_detections(overlaps, matched)
     # The first that applies; an object of its class that a false detection overlaps by `iou` is another one's match.
-    cases = [
-        (result == 1, CORRECT, matched),
-        (result == 0, IGNORED, matched),
+    conditions, types, truths = zip(
+        (verdicts == 1, CORRECT, matched),
+        (verdicts == 0, IGNORED, matched),
         (own_iou >= iou, DUPLICATE, own),
         (other_iou >= iou, CLASS, other),
         (own_iou >= background, LOCALISATION, own),
         (other_iou >= background, BOTH, other),
-    ]
-    conditions = [condition for condition, _, _ in cases]
-    types = np.select(conditions, [kind for _, kind, _ in cases], BACKGROUND).astype(np.int8)
-    return types, np.select(conditions, [truth for _, _, truth in cases], -1)
-
-
-def _most_overlapped(pairs, usable):
-    """([N] the ground truth, no crowd, that each detection overlaps most, or -1; [N] that IoU, or 0)."""
-    chosen = np.flatnonzero(usable & ~pairs.crowd[pairs.pair_truth])
-    chosen = chosen[np.argsort(pairs.pair_iou[chosen], kind="stable")]
-    truth, iou = np.full(len(pairs.scores), -1, np.int64), np.zeros(len(pairs.scores))
-    # Of several assignments to one place the last remains, which is the largest.
-    truth[pairs.pair_detection[chosen]], iou[pairs.pair_detection[chosen]] = (
-        pairs.pair_truth[chosen],
-        pairs.pair_iou[chosen],
+        strict=True,
     )
+    return np.select(conditions, types, BACKGROUND).astype(np.int8), np.select(conditions, truths, -1)
+
+
+def _find_most_overlapped(overlaps, usable):
+    """([N] the ground truth, no crowd, that each detection overlaps most, or -1; [N] that IoU, or 0)."""
+    chosen = np.flatnonzero(usable & ~overlaps.crowd[overlaps.pair_truth])
+    chosen = chosen[np.argsort(overlaps.pair_iou[chosen], kind="stable")]
+    truth, iou = np.full(len(overlaps.scores), -1, np.int64), np.zeros(len(overlaps.scores))
+    # Of several assignments to one detection the last remains, which is the largest.
+    detection = overlaps.pair_detection[chosen]
+    truth[detection], iou[detection] = overlaps.pair_truth[chosen], overlaps.pair_iou[chosen]
     return truth, iou
 
 
-def _fates(pairs, types, explained_by, min_score):
-    """([M] int8 fates, [M] int64 the detections that explain them)."""
-    fates = np.full(len(pairs.crowd), TRUTH_STATUSES.index("missed"), np.int8)
-    covered_by = np.full(len(pairs.crowd), -1, np.int64)
-    worst_first = pairs.order[::-1]
-    shown = pairs.scores[worst_first] >= min_score
-    wrong = np.isin(types[worst_first], (CLASS, LOCALISATION))
-    correct = types[worst_first] == CORRECT
+def _sort_truths(overlaps, types, explained_by, min_score):
+    """([M] int8 statuses, [M] int64 the detections that explain them)."""
+    statuses = np.full(len(overlaps.crowd), MISSED, np.int8)
+    covered_by = np.full(len(overlaps.crowd), -1, np.int64)
+    worst_first = overlaps.order[::-1]
+    shown, types = overlaps.scores[worst_first] >= min_score, types[worst_first]
+    status_of_type = np.full(len(DETECTION_TYPES), DETECTED, np.int8)
+    status_of_type[[CLASS, LOCALISATION]] = WRONG_CLASS, BADLY_PLACED
+    wrong = np.isin(types, (CLASS, LOCALISATION))
     # Each overwrites those before it.
-    for chosen, fate in ((correct & ~shown, "low_score"), (wrong & shown, None), (correct & shown, "found")):
+    for chosen in ((types == CORRECT) & ~shown, wrong & shown, (types == CORRECT) & shown):
         detections = worst_first[chosen]
         truths = explained_by[detections]
         covered_by[truths] = detections
-        names = {CLASS: TRUTH_STATUSES.index("class"), LOCALISATION: TRUTH_STATUSES.index("localisation")}
-        fates[truths] = TRUTH_STATUSES.index(fate) if fate else [names[kind] for kind in types[detections].tolist()]
-    fates[pairs.crowd] = TRUTH_STATUSES.index("crowd")
-    fates[pairs.truth_category < 0] = -1
-    return fates, covered_by
+        statuses[truths] = np.where(shown[chosen], status_of_type[types[chosen]], LOW_SCORE)
+    statuses[overlaps.crowd] = CROWD
+    statuses[overlaps.truth_category < 0] = -1
+    return statuses, covered_by
 
 
-def _costs(pairs, types, explained_by):
+def _compute_costs(overlaps, types, explained_by):
     """([K] average precision of each class, {error: [K] by how much mending it raises that})."""
-    truths, everything = pairs.truth_counts(), np.ones(len(types), bool)
-    base = _class_ap(pairs, types, everything, pairs.detection_category, truths)
+    truths, everything = overlaps.truth_counts(), np.ones(len(types), bool)
+    base = _class_ap(overlaps, types, everything, overlaps.detection_category, truths)
     mended = {}
     for kind in (CLASS, LOCALISATION):
         right = np.isin(types, (CORRECT, kind))
-        category = pairs.detection_category.copy()
-        category[right] = pairs.truth_category[explained_by[right]]
-        claims = pairs.order[right[pairs.order]]
+        category = overlaps.detection_category.copy()
+        category[right] = overlaps.truth_category[explained_by[right]]
+        claims = overlaps.order[right[overlaps.order]]
         kept = ~right
         kept[claims[np.unique(explained_by[claims], return_index=True)[1]]] = True  # the best of each object
-        mended[kind] = _class_ap(pairs, np.where(right, CORRECT, types), kept, category, truths)
+        mended[kind] = _class_ap(overlaps, np.where(right, CORRECT, types), kept, category, truths)
     for kind in (BOTH, DUPLICATE, BACKGROUND):
-        mended[kind] = _class_ap(pairs, types, types != kind, pairs.detection_category, truths)
+        mended[kind] = _class_ap(overlaps, types, types != kind, overlaps.detection_category, truths)
     costs = {DETECTION_TYPES[kind]: value - base for kind, value in mended.items()}
-    seen = np.zeros(len(pairs.crowd), bool)
-    seen[explained_by[np.isin(types, (CORRECT, CLASS, LOCALISATION))]] = True
-    left = np.bincount(pairs.truth_category[seen], minlength=len(truths))
-    ap = _class_ap(pairs, types, everything, pairs.detection_category, left)
+    covered = np.zeros(len(overlaps.crowd), bool)
+    covered[explained_by[np.isin(types, (CORRECT, CLASS, LOCALISATION))]] = True
+    left = np.bincount(overlaps.truth_category[covered], minlength=len(truths))
+    ap = _class_ap(overlaps, types, everything, overlaps.detection_category, left)
     return base, costs | {"missed": np.where((left == 0) & (truths > 0), 1.0, ap) - base}
 
 
-def _class_ap(pairs, types, kept, category, truths):
+def _class_ap(overlaps, types, kept, category, truths):
     """[K] average precision of the `kept` detections as if they were of these categories; NaN without ground truth."""
-    best_first = pairs.order[kept[pairs.order]]
-    results = np.select([types == CORRECT, types == IGNORED], [1, 0], -1)
-    return interpolate_precision(results[best_first], category[best_first], truths).mean(1)
+    best_first = overlaps.order[kept[overlaps.order]]
+    verdicts = np.select([types == CORRECT, types == IGNORED], [1, 0], -1)
+    return interpolate_precision(verdicts[best_first], category[best_first], truths).mean(1)
 
 
-def _class_counts(pairs, types, fates, min_score):
-    shown = (pairs.detection_category >= 0) & (pairs.scores >= min_score)
+def _count_errors(overlaps, types, statuses, min_score):
+    """{one of `ERRORS` or "correct": [K] int64}."""
+    shown, classes = (overlaps.detection_category >= 0) & (overlaps.scores >= min_score), len(overlaps.names)
     counts = {
-        DETECTION_TYPES[kind]: np.bincount(pairs.detection_category[shown & (types == kind)], minlength=len(pairs.names))
+        DETECTION_TYPES[kind]: np.bincount(overlaps.detection_category[shown & (types == kind)], minlength=classes)
         for kind in (CORRECT, CLASS, LOCALISATION, BOTH, DUPLICATE, BACKGROUND)
     }
-    missed = np.isin(fates, (TRUTH_STATUSES.index("missed"), TRUTH_STATUSES.index("low_score")))
-    return counts | {"missed": np.bincount(pairs.truth_category[missed], minlength=len(pairs.names))}
+    missed = np.isin(statuses, (MISSED, LOW_SCORE))
+    return counts | {"missed": np.bincount(overlaps.truth_category[missed], minlength=classes)}
 
-
-def _figure(value):
-    return None if np.isnan(value) else round(float(value), 6)
-
-
-# The images with the gravest mistakes.
-#
 
 @dataclasses.dataclass
 class RankedImage:
@@ -236,65 +230,55 @@ class RankedImage:
 
     Detections and ground truths are indices into the lists that were compared; each list is best score first, those of
     ground truths in the order of the json.
-
-    Attributes:
-        image_id: of the json.
-        penalty: scores of the false detections, and 1 for each object that wasn't found, less the score of the
-            detection that found it below the threshold.
-        found: [[detection, ground truth], ...].
-        false: [[detection, its type's name, the ground truth that explains it or None], ...].
-        lost: [[ground truth, its fate's name, the detection that explains it or None], ...].
-        ignored: detections in crowds.
     """
 
     image_id: int
+    # Scores of the false detections, and 1 for each object that wasn't detected, less the score of the detection that
+    # detected it below the threshold.
     penalty: float
-    found: list[list[int]]
-    false: list[list]
-    lost: list[list]
-    ignored: list[int]
-
-    def to_json(self):
-        """All of it as a plain dict."""
-        return dataclasses.asdict(self)
+    correct: list[list[int]]  # [[detection, ground truth], ...]
+    false: list[list]  # [[detection, its type, the ground truth that explains it or None], ...]
+    lost: list[list]  # [[ground truth, its status, the detection that explains it or None], ...]
+    ignored: list[int]  # detections in crowds
 
 
-def rank_worst_images(pairs, split, count=20):
-    """The images with the highest penalties, worst first; those without mistakes are left out.
+def rank_worst_images(overlaps, split, count=20):
+    """The `RankedImage`s with the highest penalties, worst first; those without mistakes are left out.
 
     Args:
-        pairs: `Overlaps`.
+        overlaps: `Overlaps`.
         split: the `ErrorSplit` made of it, whose `min_score` says which detections count.
         count: how many images at most; None: all of them.
-
-    Returns:
-        List of `RankedImage`.
     """
-    shown = pairs.order[pairs.scores[pairs.order] >= split.min_score]
+    shown = overlaps.order[overlaps.scores[overlaps.order] >= split.min_score]
     false = shown[~np.isin(split.types[shown], (CORRECT, IGNORED))]
-    lost = np.flatnonzero((split.fates >= 0) & ~np.isin(split.fates, (TRUTH_STATUSES.index("found"), TRUTH_STATUSES.index("crowd"))))
-    low = split.fates[lost] == TRUTH_STATUSES.index("low_score")
-    penalty = np.zeros(len(pairs.image_ids))
-    np.add.at(penalty, pairs.detection_image[false], pairs.scores[false])
-    np.add.at(penalty, pairs.truth_image[lost], 1.0)
-    np.subtract.at(penalty, pairs.truth_image[lost[low]], pairs.scores[split.covered_by[lost[low]]])
-    worst = np.argsort(-penalty, kind="stable")[:count]
-    worst = worst[penalty[worst] > 0].tolist()
-    ranked = {image: RankedImage(pairs.image_ids[image], float(penalty[image]), [], [], [], []) for image in worst}
-    for detection in shown.tolist():
-        image = ranked.get(int(pairs.detection_image[detection]))
-        if image is None:
-            continue
-        kind, truth = int(split.types[detection]), int(split.explained_by[detection])
-        if kind == CORRECT:
-            image.found.append([detection, truth])
-        elif kind == IGNORED:
-            image.ignored.append(detection)
-        else:
-            image.false.append([detection, DETECTION_TYPES[kind], None if truth < 0 else truth])
-    for truth in lost.tolist():
-        image = ranked.get(int(pairs.truth_image[truth]))
-        if image is not None:
-            detection = int(split.covered_by[truth])
-            image.lost.append([truth, TRUTH_STATUSES[split.fates[truth]], None if detection < 0 else detection])
-    return list(ranked.values())
+    lost = np.flatnonzero(np.isin(split.statuses, (WRONG_CLASS, BADLY_PLACED, LOW_SCORE, MISSED)))
+    low = lost[split.statuses[lost] == LOW_SCORE]
+    penalty = np.zeros(len(overlaps.image_ids))
+    np.add.at(penalty, overlaps.detection_image[false], overlaps.scores[false])
+    np.add.at(penalty, overlaps.truth_image[lost], 1.0)
+    np.subtract.at(penalty, overlaps.truth_image[low], overlaps.scores[split.covered_by[low]])
+    shown_in = group_by_image(overlaps.detection_image[shown], len(penalty))
+    lost_in = group_by_image(overlaps.truth_image[lost], len(penalty))
+    ranked = []
+    for image in np.argsort(-penalty, kind="stable")[:count]:
+        if penalty[image] <= 0:
+            break
+        entry = RankedImage(overlaps.image_ids[image], float(penalty[image]), [], [], [], [])
+        for detection in shown[shown_in[image]].tolist():
+            kind, truth = int(split.types[detection]), _index_or_none(split.explained_by[detection])
+            if kind == CORRECT:
+                entry.correct.append([detection, truth])
+            elif kind == IGNORED:
+                entry.ignored.append(detection)
+            else:
+                entry.false.append([detection, DETECTION_TYPES[kind], truth])
+        for truth in lost[lost_in[image]].tolist():
+            status = TRUTH_STATUSES[split.statuses[truth]]
+            entry.lost.append([truth, status, _index_or_none(split.covered_by[truth])])
+        ranked.append(entry)
+    return ranked
+
+
+def _index_or_none(index):
+    return None if index < 0 else int(index)

@@ -42,7 +42,7 @@ def stages(truth, rois=(), candidates=None, crowd=(), anchor_iou=0.8, max_detect
         max_detections, max_proposals: limits.
         image: uint8 [100, 100, 3].
     """
-    limits = Limits(0.05, 0.5, max_detections, 100, 0.7, max_proposals, 0.7, 0.3, SIDE, SIDE)
+    limits = Limits(0.05, 0.5, max_detections, 0.7, max_proposals, 0.3)
     rois = [(*roi, *[roi[0]] * (4 - len(roi))) for roi in rois]
     boxes = np.array([roi[2:] for roi in rois], np.float32).reshape(-1, 2, 4)
     probabilities = np.array([roi[1] for roi in rois], np.float32).reshape(-1, 3)
@@ -62,7 +62,7 @@ def stages(truth, rois=(), candidates=None, crowd=(), anchor_iou=0.8, max_detect
         limits=limits,
         network_input=np.full((SIDE, SIDE, 3), 90, np.uint8),
         input_size=(SIDE, SIDE),
-        maps=[],
+        feature_maps=[],
         levels=[RPNLevel("C4", 16, (1, 2), anchors, np.array([0.1, 0.2], np.float32))],
         candidates=Candidates(
             candidate_boxes,
@@ -85,5 +85,7 @@ def stages(truth, rois=(), candidates=None, crowd=(), anchor_iou=0.8, max_detect
             np.array([label for _, label in truth], np.int32),
             np.isin(np.arange(len(truth)), crowd),
         ),
-        matches=AnchorMatches(np.array([-1, 0]), np.full(len(truth), anchor_iou, np.float32)),
+        roi_bins=[],
+        non_finite=[],
+        anchor_matches=AnchorMatches(np.array([-1, 0]), np.full(len(truth), anchor_iou, np.float32)),
     )

@@ -6,39 +6,39 @@ from diagnosis_stub import stages
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.explain.diagnosis import stage_pictures
-from mrcnn_tf.explain.diagnosis.annotated_objects import diagnose_objects
 from mrcnn_tf.explain.diagnosis.checks import count_boxes
 from mrcnn_tf.explain.diagnosis.diagnose import Diagnosis
+from mrcnn_tf.explain.diagnosis.diagnosis_picture import STATUS_COLOURS, compute_proposal_heatmap
 from mrcnn_tf.explain.diagnosis.forward import RoIBins, TrainingRoIs
+from mrcnn_tf.explain.diagnosis.lost_objects import diagnose_objects
 from mrcnn_tf.explain.diagnosis.stages import FeatureMap, principal_colours
-from mrcnn_tf.explain.diagnosis.target_pictures import STATUS_COLOURS, compute_proposal_heatmap
 
 BOX, FAR = [10, 10, 50, 50], [60, 60, 90, 90]
-FOUND, LOST = STATUS_COLOURS["found"], STATUS_COLOURS["below threshold"]
+DETECTED, LOST = STATUS_COLOURS["detected"], STATUS_COLOURS["below threshold"]
 
 
 def case(**changes):
-    found = stages([(BOX, 1), (FAR, 2)], [(BOX, [0.17, 0.8, 0.03]), (FAR, [0.95, 0.01, 0.04])], **changes)
-    found.maps = [FeatureMap("C4", 16, np.arange(6.0).reshape(2, 3), np.full((2, 3, 3), 9, np.uint8))]
+    example = stages([(BOX, 1), (FAR, 2)], [(BOX, [0.17, 0.8, 0.03]), (FAR, [0.95, 0.01, 0.04])], **changes)
+    example.feature_maps = [FeatureMap("C4", np.arange(6.0).reshape(2, 3), np.full((2, 3, 3), 9, np.uint8))]
     edges = np.linspace(10, 50, 8).astype(np.float32)
-    found.samples = [RoIBins(np.float32(BOX), "C4", edges, edges, edges[:-1] + 2, edges[:-1] + 2)]
+    example.roi_bins = [RoIBins(np.float32(BOX), "C4", edges, edges, edges[:-1] + 2, edges[:-1] + 2)]
     target = np.zeros((1, 28, 28), np.float32)
-    found.sampled = TrainingRoIs(
+    example.training_rois = TrainingRoIs(
         boxes=np.float32([BOX, FAR]),
         classes=np.array([1, 0]),
-        truth=np.array([0, 0]),
+        objects=np.array([0, 0]),
         positive=np.array([True, False]),
         mask_targets=target,
-        masks=target + 0.5,
+        predicted_masks=target + 0.5,
         keypoint_cells=np.array([[3, 9]]),
-        keypoint_counts=np.array([[True, False]]),
+        keypoint_valid=np.array([[True, False]]),
         heatmaps=np.random.default_rng(0).normal(size=(1, 2, 8, 8)).astype(np.float32),
     )
-    return found
+    return example
 
 
-def diagnosis(found):
-    return Diagnosis([""], found, count_boxes(found), diagnose_objects(found) if found.truth else [])
+def diagnosis(example):
+    return Diagnosis([""], example, count_boxes(example), diagnose_objects(example) if example.truth else [])
 
 
 def has(picture, colour):
@@ -47,27 +47,28 @@ def has(picture, colour):
     return int((np.abs(np.asarray(picture).astype(int) - wanted).max(axis=-1) < 12).sum())
 
 
-def test_objects_have_the_colours_of_their_fates():
+def test_objects_have_the_colours_of_their_statuses():
     picture = diagnosis(case()).draw()
-    assert has(picture, FOUND) > 1000 and has(picture, LOST) > 1000 and has(picture, STATUS_COLOURS["misplaced"]) < 50
+    assert has(picture, DETECTED) > 1000 and has(picture, LOST) > 1000
+    assert has(picture, STATUS_COLOURS["misplaced"]) < 50
     narrow = diagnosis(case()).draw(heat=False)
     assert narrow.width < 0.6 * picture.width
 
 
 @pytest.mark.parametrize("level", [5, 250])
 def test_lines_show_on_dark_and_bright_images(level):
-    found = case(image=np.full((100, 100, 3), level, np.uint8))
-    picture = np.asarray(diagnosis(found).draw(heat=False).convert("L"), int)
-    found.truth = None
-    plain = np.asarray(diagnosis(found).draw(heat=False).convert("L"), int)
+    example = case(image=np.full((100, 100, 3), level, np.uint8))
+    picture = np.asarray(diagnosis(example).draw(heat=False).convert("L"), int)
+    example.truth = None
+    plain = np.asarray(diagnosis(example).draw(heat=False).convert("L"), int)
     for drawn in (picture, plain):
         assert np.ptp(drawn[60:-90, 60:-60]) > 90
 
 
 def test_rejected_boxes_are_drawn_where_nothing_is_detected():
-    found = stages([], [(BOX, [0.97, 0.02, 0.01])])
-    found.truth = None
-    picture = diagnosis(found).draw(heat=False)
+    example = stages([], [(BOX, [0.97, 0.02, 0.01])])
+    example.truth = None
+    picture = diagnosis(example).draw(heat=False)
     assert has(picture, "#009ed7") > 100
 
 
@@ -81,40 +82,40 @@ def test_heat_lies_on_proposals():
 def test_every_stage_has_a_picture():
     drawn = stage_pictures.draw_all_stages(case())
     assert list(drawn) == [
-        *("input", "activations", "anchors", "matches", "objectness", "proposals", "levels", "samples"),
-        *("class_scores", "boxes", "detections", "sampled_rois", "mask_targets", "keypoint_targets"),
+        *("input", "feature_maps", "anchors", "anchor_matches", "objectness", "proposals", "proposal_levels"),
+        *("roi_bins", "class_scores", "class_boxes", "detections", "training_rois", "mask_targets", "keypoint_targets"),
     ]
     for name, picture in drawn.items():
         pixels = np.asarray(picture.convert("RGB"))
         assert min(pixels.shape[:2]) > 100, name
         assert pixels.std() > 5, name
-    assert has(drawn["samples"], "#e69f00") > 200
+    assert has(drawn["roi_bins"], "#e69f00") > 200
     assert has(drawn["class_scores"], "#00b27d") > 100 and has(drawn["class_scores"], "#d55e00") > 10
 
 
 def test_without_proposals_nothing_fails():
-    found = stages([])
-    found.truth = None
-    for draw in ("draw_proposals", "draw_levels", "draw_samples", "draw_class_scores", "draw_boxes", "draw_detections"):
-        assert getattr(stage_pictures, draw)(found).width > 100
+    example = stages([])
+    example.truth = None
+    for name in ("proposals", "proposal_levels", "roi_bins", "class_scores", "class_boxes", "detections"):
+        assert getattr(stage_pictures, f"draw_{name}")(example).width > 100
 
 
-@pytest.mark.parametrize("draw", ["draw_matches", "draw_sampled_rois", "draw_mask_targets", "draw_keypoint_targets"])
-def test_what_is_missing_is_said(draw):
-    found = case()
-    found.matches = found.sampled = None
+@pytest.mark.parametrize("name", ["anchor_matches", "training_rois", "mask_targets", "keypoint_targets"])
+def test_what_is_missing_is_said(name):
+    example = case()
+    example.anchor_matches = example.training_rois = None
     with pytest.raises(UserError, match="ground_truth"):
-        getattr(stage_pictures, draw)(found)
+        getattr(stage_pictures, f"draw_{name}")(example)
 
 
 def test_without_masks_or_keypoints_there_are_no_targets():
-    found = case()
-    found.sampled.masks = found.sampled.heatmaps = None
-    assert "mask_targets" not in stage_pictures.draw_all_stages(found)
+    example = case()
+    example.training_rois.predicted_masks = example.training_rois.heatmaps = None
+    assert "mask_targets" not in stage_pictures.draw_all_stages(example)
     with pytest.raises(UserError, match="masks"):
-        stage_pictures.draw_mask_targets(found)
+        stage_pictures.draw_mask_targets(example)
     with pytest.raises(UserError, match="keypoints"):
-        stage_pictures.draw_keypoint_targets(found)
+        stage_pictures.draw_keypoint_targets(example)
 
 
 def test_equal_features_have_equal_colours():

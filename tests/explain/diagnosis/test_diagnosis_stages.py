@@ -1,4 +1,4 @@
-"""What `look` shows is what the model does: held against `detect`, the layers themselves and plain numpy."""
+"""What `compute_stages` gives is what the model does: held against `detect`, the layers themselves and plain numpy."""
 
 import keras
 import numpy as np
@@ -102,8 +102,8 @@ def test_matched_anchors_against_numpy(seen):
     expected[shared[:, 2] >= 0.7 * areas[0]] = -2
     chosen = (best >= 0.7) | np.isclose(objects, objects.max(axis=0), atol=1e-6).any(axis=1)
     expected[chosen] = objects.argmax(axis=1)[chosen]
-    np.testing.assert_array_equal(stages.matches.matches, expected)
-    np.testing.assert_allclose(stages.matches.best_iou, iou.max(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(stages.anchor_matches.matches, expected)
+    np.testing.assert_allclose(stages.anchor_matches.best_iou, iou.max(axis=0), rtol=1e-5)
 
 
 def test_anchors_against_plain_loops(seen):
@@ -125,37 +125,38 @@ def test_anchors_against_plain_loops(seen):
 
 def test_sampled_rois_and_targets(seen):
     kind, model, stages = seen
-    sampled = stages.sampled
+    sampled = stages.training_rois
     positives = int(sampled.positive.sum())
     assert 0 < positives <= 4 and not sampled.positive[positives:].any()
-    assert (sampled.classes[:positives] == stages.truth.classes[sampled.truth[:positives]]).all()
+    assert (sampled.classes[:positives] == stages.truth.classes[sampled.objects[:positives]]).all()
     assert not sampled.classes[positives:].any()
-    assert (sampled.masks is None) == (kind == "boxes")
+    assert (sampled.predicted_masks is None) == (kind == "boxes")
     assert (sampled.heatmaps is None) == (kind != "keypoints")
     # An RoI that is the object's own box sees the whole mask: the second object fills three quarters of its.
     if kind != "boxes":
         own = [
-            np.abs(sampled.boxes[roi] - stages.truth.boxes[sampled.truth[roi]]).max() < 0.01 for roi in range(positives)
+            np.abs(sampled.boxes[roi] - stages.truth.boxes[sampled.objects[roi]]).max() < 0.01
+            for roi in range(positives)
         ]
         for roi in np.flatnonzero(own):
-            share = (1.0, 1 - 18 * 15 / (36 * 30))[sampled.truth[roi]]
+            share = (1.0, 1 - 18 * 15 / (36 * 30))[sampled.objects[roi]]
             assert sampled.mask_targets[roi].mean() == pytest.approx(share, abs=0.03)
-        assert sampled.masks.shape == sampled.mask_targets.shape
+        assert sampled.predicted_masks.shape == sampled.mask_targets.shape
         assert any(own)
 
 
 def test_keypoint_targets_lie_on_the_keypoints(seen):
     kind, _, stages = seen
     if kind != "keypoints":
-        assert stages.sampled.keypoint_cells is None and stages.truth.keypoints is None
+        assert stages.training_rois.keypoint_cells is None and stages.truth.keypoints is None
         return
-    sampled, side = stages.sampled, stages.sampled.heatmaps.shape[-1]
-    labelled = np.argwhere(sampled.keypoint_counts)
+    sampled, side = stages.training_rois, stages.training_rois.heatmaps.shape[-1]
+    labelled = np.argwhere(sampled.keypoint_valid)
     assert len(labelled)
     for roi, point in labelled:
         left, top, right, bottom = sampled.boxes[roi]
         y, x = divmod(sampled.keypoint_cells[roi, point], side)
-        place = stages.truth.keypoints[sampled.truth[roi], point]
+        place = stages.truth.keypoints[sampled.objects[roi], point]
         assert abs(left + (x + 0.5) / side * (right - left) - place[0]) <= (right - left) / side
         assert abs(top + (y + 0.5) / side * (bottom - top) - place[1]) <= (bottom - top) / side
 
@@ -169,9 +170,9 @@ def test_samples_are_where_the_roi_layer_reads(seen):
     for stride, level in zip(layer.strides, stages.levels, strict=False):
         rows, columns = np.meshgrid(*(np.arange(side) + 0.5 for side in level.cells), indexing="ij")
         maps.append(tf.constant(np.stack([columns * stride * x, rows * stride * y], axis=-1)[None], tf.float32))
-    boxes = np.stack([samples.box for samples in stages.samples]) / original(stages, np.ones(4))
+    boxes = np.stack([samples.box for samples in stages.roi_bins]) / original(stages, np.ones(4))
     pooled = layer(maps, tf.constant(boxes[None], tf.float32)).numpy()[0]
-    for samples, features in zip(stages.samples, pooled, strict=True):
+    for samples, features in zip(stages.roi_bins, pooled, strict=True):
         level = next(level for level in stages.levels if level.name == samples.level)
         for points, means, scale, cells in (
             (samples.x, features[0, :, 0], x, level.cells[1]),
@@ -187,16 +188,16 @@ def test_samples_are_where_the_roi_layer_reads(seen):
 
 def test_roi_pool_has_bins_without_samples_and_needs_no_ground_truth():
     stages = compute_stages(make("pool"), IMAGE)
-    assert stages.samples and all(len(one.x) == 0 and len(one.edges_x) == 8 for one in stages.samples)
-    assert stages.truth is stages.matches is stages.sampled is None
+    assert stages.roi_bins and all(len(one.x) == 0 and len(one.edges_x) == 8 for one in stages.roi_bins)
+    assert stages.truth is stages.anchor_matches is stages.training_rois is None
 
 
 def test_without_objects():
     model = make("gn")
     stages = compute_stages(model, IMAGE, [])
-    assert len(stages.truth) == 0 and len(stages.matches.best_iou) == 0
-    assert set(np.unique(stages.matches.matches)) == {-1}
-    assert not stages.sampled.positive.any() and stages.sampled.masks is None
+    assert len(stages.truth) == 0 and len(stages.anchor_matches.best_iou) == 0
+    assert set(np.unique(stages.anchor_matches.matches)) == {-1}
+    assert not stages.training_rois.positive.any() and stages.training_rois.predicted_masks is None
 
 
 def test_another_kind_of_image_is_refused(seen):

@@ -26,7 +26,7 @@ def test_precision_against_recall():
     # 0.8 is reached by 0.5, 0.55, ... 0.8: 7 of the 10 thresholds
     assert cats.precision["0.5:0.95"].tolist() == pytest.approx([0.35] * 51 + [0.0] * 50)
     assert cats.ap == pytest.approx({"0.5": 51 / 202, "0.75": 51 / 202, "0.5:0.95": 0.7 * 51 / 202})
-    assert (cats.category_id, cats.name, cats.truths) == (CAT, "class 3", 2)
+    assert (cats.id, cats.name, cats.truths) == (CAT, "class 3", 2)
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
@@ -42,8 +42,8 @@ def test_precision_is_that_of_pycocotools(seed, kind):
         for one, line in zip(outcome.classes, lines, strict=True):
             np.testing.assert_allclose(one.precision[key], line, rtol=0, atol=1e-12)
             assert one.ap[key] == pytest.approx(line.mean(), abs=1e-12)
-        np.testing.assert_allclose(outcome.whole.precision[key], lines.mean(0), rtol=0, atol=1e-12)
-    assert [outcome.whole.ap[key] for key in ("0.5:0.95", "0.5", "0.75")] == pytest.approx(
+        np.testing.assert_allclose(outcome.all_classes.precision[key], lines.mean(0), rtol=0, atol=1e-12)
+    assert [outcome.all_classes.ap[key] for key in ("0.5:0.95", "0.5", "0.75")] == pytest.approx(
         evaluation.stats[:3], abs=1e-12
     )
 
@@ -60,9 +60,12 @@ def test_against_the_score_threshold():
         (0.61, 1, 1 / 2, 2 / 3),
         (0.9, 1, 1 / 2, 2 / 3),
     ):
-        values = [getattr(cats, f"threshold_{name}")[at[threshold]] for name in ("precision", "recall", "f1")]
+        values = [cats.against_threshold[name][at[threshold]] for name in ("precision", "recall", "f1")]
         assert values == pytest.approx([precision, recall, f1]), threshold
-    assert np.isnan(cats.threshold_precision[at[0.91] :]).all() and not cats.threshold_recall[at[0.91] :].any()
+    assert (
+        np.isnan(cats.against_threshold["precision"][at[0.91] :]).all()
+        and not cats.against_threshold["recall"][at[0.91] :].any()
+    )
     # From 0 to 0.3 it is the same: the middle.
     assert (cats.best_threshold, cats.best_f1) == (0.15, pytest.approx(0.8))
 
@@ -82,33 +85,35 @@ def test_the_best_threshold_is_the_middle_of_the_first_plateau():
 def test_thresholds_of_all_classes_count_everything_together(seed):
     truth, detections = random_case(90 + seed)
     pairs = compute_overlaps(truth, detections)
-    whole = compute_curves(pairs).whole
-    assert (whole.category_id, whole.name, whole.truths) == (None, "all classes", pairs.truth_counts().sum())
+    all_classes = compute_curves(pairs).all_classes
+    assert (all_classes.id, all_classes.name) == (None, "all classes")
+    assert all_classes.truths == pairs.truth_counts().sum()
     for position in (0, 20, 50, 80):
         # Anew, from the detections that are left.
         kept = [result for result in detections if result["score"] >= THRESHOLDS[position]]
-        line = compute_curves(compute_overlaps(truth, kept)).whole
-        names = ("threshold_precision", "threshold_recall", "threshold_f1")
-        assert [getattr(whole, name)[position] for name in names] == pytest.approx(
-            [getattr(line, name)[0] for name in names]
-        )
-    assert whole.best_f1 == whole.threshold_f1.max() and whole.best_threshold in THRESHOLDS.round(2)
+        line = compute_curves(compute_overlaps(truth, kept)).all_classes
+        for name, values in all_classes.against_threshold.items():
+            assert values[position] == pytest.approx(line.against_threshold[name][0])
+    assert all_classes.best_f1 == all_classes.against_threshold[
+        "f1"
+    ].max() and all_classes.best_threshold in THRESHOLDS.round(2)
 
 
 def test_without_objects_or_detections():
     outcome = drawn([thing(A)], [found(A, category=DOG)])
     cats, dogs, cows = outcome.classes
     assert cats.ap == dict.fromkeys(IOUS, 0.0) and dogs.ap == cows.ap == dict.fromkeys(IOUS)
-    assert (cats.best_threshold, dogs.best_threshold, cows.best_f1, outcome.whole.best_threshold) == (None,) * 4
-    assert outcome.whole.ap == dict.fromkeys(IOUS, 0.0)
-    assert np.isnan(dogs.threshold_recall).all() and dogs.threshold_precision[0] == 0
+    assert (cats.best_threshold, dogs.best_threshold, cows.best_f1, outcome.all_classes.best_threshold) == (None,) * 4
+    assert outcome.all_classes.ap == dict.fromkeys(IOUS, 0.0)
+    assert np.isnan(dogs.against_threshold["recall"]).all() and dogs.against_threshold["precision"][0] == 0
     empty = drawn([], [])
-    assert empty.whole.ap == dict.fromkeys(IOUS) and empty.whole.truths == 0
+    assert empty.all_classes.ap == dict.fromkeys(IOUS) and empty.all_classes.truths == 0
     written = json.loads(json.dumps(outcome.to_json(), allow_nan=False))
     assert (
         written["classes"][1]["precision"]["0.5"]
         == [None] * 101
         == written["classes"][1]["against_threshold"]["recall"]
     )
-    assert [len(written["whole"]["against_threshold"][name]) for name in ("precision", "recall", "f1")] == [101] * 3
+    against = written["all_classes"]["against_threshold"]
+    assert [len(against[name]) for name in ("precision", "recall", "f1")] == [101] * 3
     json.dumps(empty.to_json(), allow_nan=False)

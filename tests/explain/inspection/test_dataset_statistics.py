@@ -9,7 +9,7 @@ from counted_by_hand import annotation
 from mrcnn_tf.config.settings import ModelConfig, ResizeConfig, RPNConfig
 from mrcnn_tf.evaluation.instance_ground_truth import read_instance_ground_truth
 from mrcnn_tf.explain.inspection.dataset_statistics import (
-    MOST_BARS,
+    MAX_BINS,
     compute_statistics,
     make_integer_histogram,
     make_log_histogram,
@@ -71,7 +71,7 @@ def test_bins_of_whole_numbers_hold_all_of_them(top):
     values = np.random.default_rng(top).integers(0, top + 1, 500)
     values[0] = top
     bins = make_integer_histogram(values)
-    assert sum(bins.counts) == 500 and len(bins.counts) <= MOST_BARS
+    assert sum(bins.counts) == 500 and len(bins.counts) <= MAX_BINS
     for low, high, count in zip(bins.edges, bins.edges[1:], bins.counts, strict=False):
         assert count == ((values >= low) & (values < high)).sum()
 
@@ -79,7 +79,7 @@ def test_bins_of_whole_numbers_hold_all_of_them(top):
 def test_bins_by_factor_hold_what_is_positive_and_finite():
     values = np.r_[np.exp(np.random.default_rng(0).normal(0, 2, 500)), 0, -1, np.inf, np.nan]
     bins = make_log_histogram(values)
-    assert bins.log and len(bins.counts) <= MOST_BARS and sum(bins.counts) == 500
+    assert bins.log and len(bins.counts) <= MAX_BINS and sum(bins.counts) == 500
     assert np.array_equal(bins.counts, np.histogram(values[:500], bins.edges)[0])
     assert np.allclose(np.diff(np.log2(bins.edges)), np.diff(np.log2(bins.edges))[0])
     assert make_log_histogram([4.0, 4.0]).counts[0] == 2

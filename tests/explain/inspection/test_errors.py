@@ -1,4 +1,4 @@
-"""Types, fates and costs: worked out by hand, by loops, and by mending the detections and asking pycocotools."""
+"""Types, statuses and costs: worked out by hand, by loops, and by mending the detections and asking pycocotools."""
 
 import dataclasses
 import json
@@ -30,8 +30,8 @@ def types(outcome):
     return [DETECTION_TYPES[kind] for kind in outcome.types]
 
 
-def fates(outcome):
-    return [TRUTH_STATUSES[fate] for fate in outcome.fates]
+def statuses(outcome):
+    return [TRUTH_STATUSES[status] for status in outcome.statuses]
 
 
 def costs(**costing):
@@ -44,7 +44,7 @@ def counts(**counted):
 
 def test_a_correct_detection_costs_nothing(split):
     outcome = split([thing(A)], [found(A)])
-    assert types(outcome) == ["correct"] and fates(outcome) == ["found"]
+    assert types(outcome) == ["correct"] and statuses(outcome) == ["detected"]
     assert (outcome.explained_by.tolist(), outcome.covered_by.tolist(), outcome.overlap.tolist()) == ([0], [0], [1.0])
     assert outcome.ap == 1 and outcome.costs == costs() and outcome.counts == counts(correct=1)
 
@@ -64,14 +64,14 @@ def test_of_two_detections_alike_the_first_is_the_correct_one(split):
 
 def test_another_class_in_the_right_place(split):
     outcome = split([thing(A)], [found(A, category=DOG)])
-    assert types(outcome) == ["class"] and fates(outcome) == ["class"]
+    assert types(outcome) == ["class"] and statuses(outcome) == ["class"]
     assert outcome.covered_by.tolist() == outcome.explained_by.tolist() == [0]
     assert outcome.ap == 0 and outcome.costs == costs(**{"class": 1.0}) and outcome.counts == counts(**{"class": 1})
 
 
 def test_the_right_class_in_a_poor_place(split):
     outcome = split([thing(A)], [found(NEAR_A)])
-    assert types(outcome) == ["localisation"] and fates(outcome) == ["localisation"]
+    assert types(outcome) == ["localisation"] and statuses(outcome) == ["localisation"]
     assert outcome.overlap.tolist() == pytest.approx([1 / 3])
     assert outcome.ap == 0 and outcome.costs == costs(localisation=1.0)
 
@@ -79,7 +79,7 @@ def test_the_right_class_in_a_poor_place(split):
 def test_another_class_in_a_poor_place(split):
     # Dogs: the false one comes first, so that precision is 1/2; cats: none is found.
     outcome = split([thing(A), thing(B, DOG)], [found(NEAR_A, 0.9, DOG), found(B, 0.8, DOG)])
-    assert types(outcome) == ["both", "correct"] and fates(outcome) == ["missed", "found"]
+    assert types(outcome) == ["both", "correct"] and statuses(outcome) == ["missed", "detected"]
     assert outcome.explained_by.tolist() == [0, 1] and outcome.covered_by.tolist() == [-1, 1]
     assert outcome.ap == 0.25 and outcome.costs == costs(both=0.25, missed=0.5)
     assert outcome.counts == counts(correct=1, both=1, missed=1)
@@ -93,14 +93,14 @@ def test_a_detection_of_nothing(split):
 
 def test_an_object_that_nothing_finds(split):
     outcome = split([thing(A), thing(B)], [found(A)])
-    assert fates(outcome) == ["found", "missed"] and outcome.covered_by.tolist() == [0, -1]
+    assert statuses(outcome) == ["detected", "missed"] and outcome.covered_by.tolist() == [0, -1]
     assert outcome.ap == pytest.approx(51 / 101) and outcome.costs == costs(missed=50 / 101)
     assert outcome.counts == counts(correct=1, missed=1)
 
 
 def test_without_any_detection_all_is_missed(split):
     outcome = split([thing(A), thing(B, DOG)], [])
-    assert fates(outcome) == ["missed"] * 2 and types(outcome) == []
+    assert statuses(outcome) == ["missed"] * 2 and types(outcome) == []
     assert outcome.ap == 0 and outcome.costs == costs(missed=1.0) and outcome.counts == counts(missed=2)
 
 
@@ -115,7 +115,7 @@ def test_a_crowd_excuses_detections_of_its_class_alone(split):
     detections = [found(NOWHERE, 0.9), found([60, 8, 10, 10], 0.8), found([60, 8, 10, 10], 0.95, DOG), found(A, 0.5)]
     outcome = split([thing(NOWHERE, crowd=1), thing(A)], detections)
     assert types(outcome) == ["ignored", "ignored", "background", "correct"]
-    assert fates(outcome) == ["crowd", "found"] and outcome.explained_by.tolist() == [0, 0, -1, 1]
+    assert statuses(outcome) == ["crowd", "detected"] and outcome.explained_by.tolist() == [0, 0, -1, 1]
     assert outcome.overlap.tolist() == pytest.approx([1, 1, 0, 1])
     assert outcome.ap == 1 and outcome.counts == counts(correct=1, background=1)
 
@@ -126,7 +126,7 @@ def test_a_mended_class_or_place_leaves_one_detection_of_an_object(split):
     assert types(outcome) == ["class", "correct", "localisation", "correct"]
     assert outcome.ap == pytest.approx((51 + 50 * 2 / 3) / 101)
     assert outcome.costs == costs(localisation=50 / 3 / 101)
-    assert fates(outcome) == ["found", "found"] and outcome.covered_by.tolist() == [1, 3]
+    assert statuses(outcome) == ["detected", "detected"] and outcome.covered_by.tolist() == [1, 3]
 
 
 def test_a_mended_detection_of_a_found_object_takes_over_if_it_is_better(split):
@@ -135,12 +135,12 @@ def test_a_mended_detection_of_a_found_object_takes_over_if_it_is_better(split):
     assert outcome.ap == 0.5 and outcome.costs == costs(background=0.5, **{"class": 0.5})
 
 
-def test_the_best_of_several_mistakes_explains_a_fate(split):
+def test_the_best_of_several_mistakes_explains_a_status(split):
     detections = [found(A, 0.5, DOG), found(A, 0.9, COW), found(NEAR_A, 0.7)]
     outcome = split([thing(A)], detections)
-    assert fates(outcome) == ["class"] and outcome.covered_by.tolist() == [1]
+    assert statuses(outcome) == ["class"] and outcome.covered_by.tolist() == [1]
     outcome = split([thing(A)], [detections[0], detections[2]])
-    assert fates(outcome) == ["localisation"] and outcome.covered_by.tolist() == [1]
+    assert statuses(outcome) == ["localisation"] and outcome.covered_by.tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -165,15 +165,15 @@ def test_thresholds_are_reached_by_equality(split):
     assert types(split([thing(A)], [found(A)], iou=1.0)) == ["correct"]
 
 
-def test_a_score_threshold_changes_counts_and_fates_only(split):
+def test_a_score_threshold_changes_counts_and_statuses_only(split):
     annotations = [thing(A), thing(B), thing(A, image=2), thing(A, image=3)]
     detections = [
         *(found(A, 0.3), found(B, 0.9), found(NOWHERE, 0.2)),
         *(found(A, 0.4, image=2), found(A, 0.8, DOG, image=2), found(A, 0.2, DOG, image=3)),
     ]
     low, high = split(annotations, detections), split(annotations, detections, min_score=0.5)
-    assert fates(low) == ["found", "found", "found", "class"] and low.covered_by.tolist() == [0, 1, 3, 5]
-    assert fates(high) == ["low_score", "found", "class", "missed"] and high.covered_by.tolist() == [0, 1, 4, -1]
+    assert statuses(low) == ["detected", "detected", "detected", "class"] and low.covered_by.tolist() == [0, 1, 3, 5]
+    assert statuses(high) == ["low_score", "detected", "class", "missed"] and high.covered_by.tolist() == [0, 1, 4, -1]
     assert low.counts == counts(correct=3, background=1, **{"class": 2})
     assert high.counts == counts(correct=1, missed=2, **{"class": 1})
     assert types(low) == types(high) and (low.ap, low.costs) == (high.ap, high.costs)
@@ -220,7 +220,9 @@ def test_types_of_random_cases(seed):
     pairs = compute_overlaps(truth, detections)
     outcome = split_errors(pairs)
     matched = np.where(
-        np.isin(outcome.types, (DETECTION_TYPES.index("correct"), DETECTION_TYPES.index("ignored"))), outcome.explained_by, -1
+        np.isin(outcome.types, (DETECTION_TYPES.index("correct"), DETECTION_TYPES.index("ignored"))),
+        outcome.explained_by,
+        -1,
     )
     assert types(outcome) == slow_types(truth, detections, pairs, matched)
     assert len(set(types(outcome))) >= 6, "a case that shows little"

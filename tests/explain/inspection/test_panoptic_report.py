@@ -11,8 +11,7 @@ from panoptic_by_hand import Answering, config, write
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation import evaluate_model
 from mrcnn_tf.evaluation.evaluate_model import evaluate
-from mrcnn_tf.explain.inspection.result_file import read_result_folder
-from mrcnn_tf.explain.inspection.run import inspect_data
+from mrcnn_tf.explain.inspection.inspect_data import inspect_data, read_result_folder
 from mrcnn_tf.results.draw_panoptic import stuff_colour
 
 
@@ -25,7 +24,9 @@ def data(tmp_path_factory):
 def quick(tmp_path, monkeypatch):
     """An own cache, and a reader that gives the numbers of the images alone, in no time."""
     monkeypatch.setenv("MRCNN_TF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(evaluate_model, "coco_dataset", lambda config, training: [{"image_id": tf.constant([1, 2], tf.int64)}])
+    monkeypatch.setattr(
+        evaluate_model, "coco_dataset", lambda config, training: [{"image_id": tf.constant([1, 2], tf.int64)}]
+    )
 
 
 @pytest.fixture
@@ -196,4 +197,4 @@ def test_data_of_instances_alone_have_no_regions(data, tmp_path):
     found = [{"image_id": 1, "category_id": 1, "bbox": [0, 4, 4, 2], "score": 0.9}]
     done, page = inspect(config(pathlib.Path(data.images).parent, annotations=str(path)), tmp_path, detections=found)
     assert "regions" not in page and all("regions" not in one and "rank" not in one for one in page["images"])
-    assert "pixels" not in done.to_json()["statistics"] and done.pixels is None
+    assert "pixels" not in done.to_json()["statistics"] and done.regions is None

@@ -10,7 +10,7 @@ from panoptic_by_hand import Answering, config, write
 from test_report_in_browser import click, count, see, text
 
 from mrcnn_tf.evaluation import evaluate_model
-from mrcnn_tf.explain.inspection.run import inspect_data
+from mrcnn_tf.explain.inspection.inspect_data import inspect_data
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1>\" ' & 写真"
 

@@ -26,22 +26,22 @@ def kinds(outcomes):
 def test_every_segment_has_its_verdict():
     first = match_regions(as_regions(THERE[1]), as_regions(FOUND[1]), EVERYTHING)
     assert kinds(first.truths) == [("matched", 0, 1.0), ("matched", 1, 1.0), ("matched", 2, 0.8)]
-    assert first.truths == first.found and first.mistakes == 0 and first.quality == pytest.approx(2.8 / 3)
+    assert first.truths == first.predicted and first.mistakes == 0 and first.quality == pytest.approx(2.8 / 3)
     second = match_regions(as_regions(THERE[2]), as_regions(FOUND[2]), EVERYTHING)
     # 20 of 40 pixels aren't more than a half; the dog takes all the grass, and void counts on neither side.
     assert kinds(second.truths) == [("missed", 0, 0.5), ("missed", 1, 1.0)]
-    assert kinds(second.found) == [("false", 0, 0.5), ("false", 1, 1.0)]
+    assert kinds(second.predicted) == [("false", 0, 0.5), ("false", 1, 1.0)]
     assert second.mistakes == 4 and second.quality == 0
 
 
 def test_void_and_crowds_excuse_and_other_categories_do_not_count():
     there, found = as_regions(THERE[2]), as_regions(FOUND[2])
     there.pixels[4:7, :7] = 0  # 28 of the dog's 40 pixels lie in void now
-    assert [one.kind for one in match_regions(there, found, EVERYTHING).found] == ["false", "ignored"]
+    assert [one.kind for one in match_regions(there, found, EVERYTHING).predicted] == ["false", "ignored"]
     there = as_regions(THERE[2])
     there.segments[1] |= {"category_id": 2, "iscrowd": 1}
     matched = match_regions(there, found, EVERYTHING)
-    assert [one.kind for one in matched.truths] == ["missed", "crowd"] and matched.found[1].kind == "ignored"
+    assert [one.kind for one in matched.truths] == ["missed", "crowd"] and matched.predicted[1].kind == "ignored"
     matched = match_regions(as_regions(THERE[2]), as_regions([]), {21})
     assert kinds(matched.truths) == [("missed", None, 0.0), ("uncounted", None, 0.0)] and matched.quality == 0
     assert match_regions(as_regions([]), as_regions([]), EVERYTHING).quality is None
@@ -85,7 +85,9 @@ def test_the_counts_are_those_of_panoptic_quality():
         quality.add(image_id, truth.pixels, truth.segments, found.pixels, found.segments)
         for row in quality.results().per_class:
             mine = [o for o, s in zip(matched.truths, truth.segments, strict=True) if s["category_id"] == row["id"]]
-            others = [o for o, s in zip(matched.found, found.segments, strict=True) if s["category_id"] == row["id"]]
+            others = [
+                o for o, s in zip(matched.predicted, found.segments, strict=True) if s["category_id"] == row["id"]
+            ]
             counts = [sum(one.kind == kind for one in mine) for kind in ("matched", "missed")]
             assert [*counts, sum(one.kind == "false" for one in others)] == [row["tp"], row["fn"], row["fp"]]
             if row["tp"]:

@@ -12,8 +12,7 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.evaluation.average_precision import evaluate_detections
 from mrcnn_tf.explain.inspection import report
-from mrcnn_tf.explain.inspection.result_file import read_detections
-from mrcnn_tf.explain.inspection.run import inspect_data
+from mrcnn_tf.explain.inspection.inspect_data import inspect_data, read_detections
 
 
 def page_data(path):
@@ -26,8 +25,8 @@ def inspect(dataset, out, **more):
 
 def test_the_page_holds_coco_s_figures_and_every_object(dataset, tmp_path):
     done = inspect(dataset, tmp_path / "r.html", detections=DETECTIONS)
-    assert (done.written.images, done.written.unreadable) == (3, 1)
-    assert done.written.size == (tmp_path / "r.html").stat().st_size
+    assert (done.report.images, done.report.unreadable) == (3, 1)
+    assert done.report.size == (tmp_path / "r.html").stat().st_size
     data = page_data(tmp_path / "r.html")
     expected = evaluate_detections(DETECTIONS, str(dataset[0])).to_json()
     assert data["findings"]["results"] == json.loads(json.dumps(expected))
@@ -120,15 +119,15 @@ def test_pictures_and_outlines_fit_the_budget(noisy, tmp_path, monkeypatch, budg
     monkeypatch.setattr(report, "BUDGET", budget)
     done = inspect(noisy, tmp_path / "r.html")
     fixed = len(report.render_page("", {}))
-    assert budget / 3 < done.written.size - fixed <= budget
-    assert done.written.images == 40
+    assert budget / 3 < done.report.size - fixed <= budget
+    assert done.report.images == 40
 
 
 def test_images_are_left_away_where_even_coarse_outlines_are_too_many(noisy, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "BUDGET", 60_000)
     done = inspect(noisy, tmp_path / "r.html")
-    assert 1 <= done.written.images < 40
-    assert done.written.size - len(report.render_page("", {})) <= 60_000
+    assert 1 <= done.report.images < 40
+    assert done.report.size - len(report.render_page("", {})) <= 60_000
     assert "More would make the file too large." in page_data(tmp_path / "r.html")["notes"]
 
 

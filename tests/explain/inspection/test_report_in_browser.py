@@ -9,8 +9,7 @@ from counted_by_hand import DETECTIONS, write_dataset
 from PIL import Image
 
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.explain.inspection.result_file import read_detections
-from mrcnn_tf.explain.inspection.run import inspect_data
+from mrcnn_tf.explain.inspection.inspect_data import inspect_data, read_detections
 
 HOSTILE = ("</script><script>window.hacked=1</script>", "<img src=x onerror=window.hacked=1>\" ' & 写真 ünïcode")
 HOSTILE_FILE = "</script><b onmouseover=window.hacked=1>.png"

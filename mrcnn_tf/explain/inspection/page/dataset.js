@@ -15,7 +15,7 @@ function datasetSection(data) {
     ...(data.regions ? [tiles(pixelTiles(data))] : []),
     make("div", { class: "charts" }, ...pixelCharts(data), ...datasetCharts(s)),
   ];
-  if (s.left_out.length) parts.push(leftOut(s.left_out, "Records that can't be used"));
+  if (s.skipped.length) parts.push(leftOut(s.skipped, "Records that can't be used"));
   return section("dataset", "The dataset", null, ...parts);
 }
 

@@ -13,7 +13,7 @@ function figuresSection({ findings }) {
   const rows = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "AR", "AR50", "AR75", "ARs", "ARm", "ARl"]
     .filter((name) => kinds.some((one) => name in r[one]))
     .map((name) => [name, ...kinds.map((one) => (name in r[one] ? figure(r[one][name]) : ""))]);
-  const best = c.whole.best_f1;
+  const best = c.all_classes.best_f1;
   return section("figures", "COCO's figures", `${several(r.images, "image")} evaluated. AP is the mean over IoU 0.50 to 0.95; s, m and l are objects below 32², up to 96² and above.`,
     tiles([
       ...kinds.map((one) => [figure(r[one].AP), `AP of ${KINDS[one]}`]), ...kinds.map((one) => [figure(r[one].AP50), `AP50 of ${KINDS[one]}`]),
@@ -38,8 +38,8 @@ function errorsSection({ findings }) {
 
 function curvesSection({ findings }, settings) {
   const { curves: c } = findings;
-  let chosen = c.whole;
-  const ious = Object.keys(c.whole.precision);
+  let chosen = c.all_classes;
+  const ious = Object.keys(c.all_classes.precision);
   const against = () => ["precision", "recall", "f1"].map((name) => ({ name: name === "f1" ? "F1" : name, xs: c.thresholds, ys: chosen.against_threshold[name] }));
   const recall = () => ious.map((key) => ({ name: `IoU ${key.replace(":", " to ")}: AP ${figure(chosen.ap[key])}`, xs: c.recalls, ys: chosen.precision[key] }));
   const recallLegend = make("div", {}, legend(recall()));
@@ -48,7 +48,7 @@ function curvesSection({ findings }, settings) {
     panel("Against the score threshold", "Dashed: the threshold that is chosen below, by the pictures.", curves(against, "Precision, recall and F1 against the score threshold", "score threshold", "share", () => settings.threshold), legend(against())),
   ];
   const select = choice("Class", "curve-class", [["-1", "all classes", true], ...c.classes.map((one, index) => [index, one.name])], (value) => {
-    chosen = Number(value) < 0 ? c.whole : c.classes[Number(value)];
+    chosen = Number(value) < 0 ? c.all_classes : c.classes[Number(value)];
     recallLegend.replaceChildren(legend(recall()));
     for (const chart of charts) chart.redraw();
   });

@@ -60,5 +60,5 @@ function pixelsOnly(data) {
   const { statistics: s } = data;
   const charts = [...pixelCharts(data), datasetCharts(s)[1]];
   return section("dataset", "The dataset", null, tiles([[whole(s.images), s.images === 1 ? "image" : "images"], ...pixelTiles(data)]), make("div", { class: "charts" }, ...charts),
-    s.left_out.length ? leftOut(s.left_out, "Records that can't be used") : null);
+    s.skipped.length ? leftOut(s.skipped, "Records that can't be used") : null);
 }

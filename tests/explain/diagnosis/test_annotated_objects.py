@@ -37,13 +37,13 @@ def test_annotations_and_batches_agree(tmp_path):
     )
     batch = next(iter(coco_dataset(data, training=False)))
     records = read_image_annotations(annotations, "images/000002.png")
-    expected, found = GroundTruthObjects.from_batch(batch, 1), from_records(records, config)
-    assert len(found) == len(records) > 1
-    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
-    np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=1e-3)
-    assert (found.keypoints[..., 2] > 0).any()
+    expected, objects = GroundTruthObjects.from_batch(batch, 1), from_records(records, config)
+    assert len(objects) == len(records) > 1
+    np.testing.assert_allclose(objects.boxes, expected.boxes, atol=1e-3)
+    np.testing.assert_allclose(objects.keypoints, expected.keypoints, atol=1e-3)
+    assert (objects.keypoints[..., 2] > 0).any()
     for name in ("classes", "crowd", "masks"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        np.testing.assert_array_equal(getattr(objects, name), getattr(expected, name))
     np.testing.assert_array_equal(
         to_annotated_objects(batch, config, 96, 96).boxes, GroundTruthObjects.from_batch(batch, 0).boxes
     )
@@ -54,10 +54,10 @@ def from_records(records, config):
 
 
 def test_the_smallest_annotation_will_do():
-    found = from_coco([SQUARE])
-    np.testing.assert_array_equal(found.boxes, [[4, 6, 24, 16]])
-    assert found.classes.tolist() == [2] and not found.crowd[0]
-    assert found.masks is None and found.keypoints is None and found.notes == []
+    objects = from_coco([SQUARE])
+    np.testing.assert_array_equal(objects.boxes, [[4, 6, 24, 16]])
+    assert objects.classes.tolist() == [2] and not objects.crowd[0]
+    assert objects.masks is None and objects.keypoints is None and objects.notes == []
 
 
 def test_masks_of_polygons_and_run_lengths():
@@ -68,10 +68,10 @@ def test_masks_of_polygons_and_run_lengths():
     edges = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff([0, *edges, flat.size]).tolist()
     coded = {**SQUARE, "segmentation": {"size": [40, 60], "counts": runs}}
-    found = from_coco([polygon, coded])
-    inner = found.masks[:, 12:-12, 8:-8]  # small objects fade out at their outlines
+    objects = from_coco([polygon, coded])
+    inner = objects.masks[:, 12:-12, 8:-8]  # small objects fade out at their outlines
     side = inner.shape[2]
-    assert found.masks.dtype == np.uint8 and (inner[0] == 255).all()
+    assert objects.masks.dtype == np.uint8 and (inner[0] == 255).all()
     assert (inner[1, :, : side // 2 - 4] == 255).all() and not inner[1, :, side // 2 + 4 :].any()
 
 
@@ -80,16 +80,16 @@ def test_one_without_a_mask_leaves_them_all_out():
 
 
 def test_what_cannot_be_used_is_said():
-    found = from_coco([{**SQUARE, "id": 5, "category_id": 4}, {**SQUARE, "bbox": [1, 1, 0, 5]}, SQUARE])
-    assert len(found) == 1
-    assert "Annotation 5 in the ground truth has category 4" in found.notes[0] + found.notes[1]
+    objects = from_coco([{**SQUARE, "id": 5, "category_id": 4}, {**SQUARE, "bbox": [1, 1, 0, 5]}, SQUARE])
+    assert len(objects) == 1
+    assert "Annotation 5 in the ground truth has category 4" in objects.notes[0] + objects.notes[1]
 
 
 def test_nothing_is_fine():
-    found = from_coco([])
-    assert len(found) == 0 and found.boxes.shape == (0, 4)
+    objects = from_coco([])
+    assert len(objects) == 0 and objects.boxes.shape == (0, 4)
     assert to_annotated_objects(None, tiny_config(), 40, 60) is None
-    assert to_annotated_objects(found, tiny_config(), 40, 60) is found
+    assert to_annotated_objects(objects, tiny_config(), 40, 60) is objects
 
 
 @pytest.mark.parametrize("wrong", ["val.json", [1, 2], 7])
