@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mrcnn_tf.cli import convert, demo, export, inspect, predict, train, validate
-from mrcnn_tf.cli.benchmark.command import benchmark
+from mrcnn_tf.cli import benchmark, convert, demo, export, inspect, predict, train, validate
 from mrcnn_tf.cli.options import console
 from mrcnn_tf.common.errors import UserError
 
@@ -29,7 +28,7 @@ for command in (
     predict.predict,
     inspect.inspect,
     validate.validate,
-    benchmark,
+    benchmark.benchmark,
 ):
     app.command()(command)
 app.add_typer(convert.convert_app, name="convert")

@@ -1,23 +1,185 @@
-"""`mrcnn-tf benchmark`: time and memory of a model on this machine."""
+"""`mrcnn-tf benchmark`: time and memory of the user's model on the user's machine, as a table and as json."""
 
+import dataclasses
+import itertools
 import json
 import pathlib
 from typing import Annotated
 
 import typer
 
+from mrcnn_tf.cli.benchmark_processes import (
+    Case,
+    describe_machine,
+    format_seconds,
+    library_versions,
+    machine_lines,
+    measure,
+)
 from mrcnn_tf.cli.options import AsJson, ConfigName, Overrides, console
+from mrcnn_tf.common.errors import UserError
+
+MODULE = "mrcnn_tf.cli.benchmark_measurements"
+MEASUREMENTS = ("inference", "training", "pipeline", "startup")  # of a config
+PRECISIONS = ("float32", "bfloat16")
+THREADS = (1, 2)  # of a .tflite file's interpreter
+LIBRARIES = ("mrcnn-tf", "tensorflow", "keras", "numpy", "ai-edge-litert")
+HEADINGS = {
+    "inference": "Detection in an image",
+    "training": "Training on an image",
+    "pipeline": "Input pipeline",
+    "startup": "Start-up",
+    "saved_model": "SavedModel on JPEG files",
+    "tflite": "TFLite file",
+}
+TIMES = {
+    "detect": "to boxes, masks inside them",
+    "detect_full": "to boxes, full-size masks",
+    "step": "step",
+    "image": "an image",
+    "tensorflow": "import tensorflow, and Keras with it",
+    "mrcnn_tf": "first use of mrcnn_tf.MaskRCNN",
+    "build": "build the model",
+    "first_detection": "first detection",
+    "start_to_detection": "from process start",
+    "batch_1": "one",
+    "batch_8": "eight in a batch",
+    "run": "pixels to outputs",
+}
+
+
+@dataclasses.dataclass
+class Benchmark:
+    """What was measured of `subject`; `left_out` and `failed` are sentences on what wasn't and couldn't be."""
+
+    subject: str
+    machine: dict
+    versions: dict
+    results: list = dataclasses.field(default_factory=list)  # of `benchmark_processes.Result`
+    left_out: list[str] = dataclasses.field(default_factory=list)
+    failed: list[str] = dataclasses.field(default_factory=list)
+
+    def table(self):
+        """All of it but single times as a rich renderable."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, padding=(0, 1, 0, 0))
+        files = any("load" in result.facts for result in self.results)
+        for heading in ("", "median", "fastest", "first", "peak MiB", *(("load", "MiB before it") if files else ())):
+            table.add_column(heading, justify="right" if heading else "left")
+        for measurement, results in itertools.groupby(self.results, lambda result: result.case.measurement):
+            table.add_row(Text(HEADINGS[measurement], style="bold"))
+            for result in results:
+                memory, facts = f"{result.peak_memory / 2**20:.0f}", result.facts
+                before = (format_seconds(facts["load"]), f"{facts['memory_before'] / 2**20:.0f}") if files else ()
+                for name, times in result.times.items():
+                    label = ", ".join(filter(None, (result.case.label, TIMES[name])))
+                    figures = (times.median, times.fastest, times.first)
+                    table.add_row(f"  {label}", *map(format_seconds, figures), memory, *before)
+        lines = [*machine_lines(self.machine, self.versions), self.subject]
+        rates = [1 / r.times["image"].median for r in self.results if r.case.measurement == "pipeline"]
+        notes = [f"Input pipeline: {rate:.0f} images per second" for rate in rates]
+        notes += [f"Left out: {sentence}" for sentence in self.left_out]
+        failed = [Text(f"FAILED: {sentence}", style="bold red") for sentence in self.failed]
+        return Group(*map(Text, lines), table, *map(Text, notes), *failed)
+
+
+def measure_config(config, overrides, weights, height, width, repeats, only=(), report=lambda title: None):
+    """Measure a config's model, one measurement after the other, precisions in turns.
+
+    Args:
+        config, overrides: as in `load_config`.
+        weights: as in `MaskRCNN.load_pretrained`; None for random ones.
+        height, width: of the image, pixels.
+        repeats: timed runs of each after the first.
+        only: names of `MEASUREMENTS`; empty: all of them.
+        report: called with a line before each process is started.
+
+    Returns:
+        `Benchmark`. What couldn't be measured is named in it and doesn't stop the rest.
+
+    Raises:
+        UserError: an unknown measurement, or a config that can't be used.
+    """
+    from mrcnn_tf.config.load import load_config
+
+    for name in only:
+        if name not in MEASUREMENTS:
+            raise UserError(f"There is no measurement '{name}': choose of {', '.join(MEASUREMENTS)}.")
+    load_config(config, overrides)  # a mistake in it is to be named before anything is started
+    model = {"config": config, "overrides": overrides}
+    image = model | {"height": height, "width": width}
+    groups = {
+        name: [Case(name, MODULE, name, image | {"precision": p, "weights": weights}, p) for p in PRECISIONS]
+        for name in ("inference", "training")
+    }
+    groups["pipeline"] = [Case("pipeline", MODULE, "pipeline", model)]
+    groups["startup"] = [Case("startup", MODULE, "startup", image)]
+    subject = f"{config}, {height} x {width} pixels, {weights or 'random weights'}; {repeats} runs after the first"
+    return _measure(subject, [groups[name] for name in MEASUREMENTS if not only or name in only], repeats, report)
+
+
+def measure_tflite(path, repeats, threads=THREADS, report=lambda title: None):
+    """Measure a .tflite file with each number of threads, with and without XNNPACK, in turns.
+
+    Args:
+        path: a file that `mrcnn-tf export tflite` wrote.
+        repeats, report: as in `measure_config`.
+        threads: numbers of threads.
+
+    Returns:
+        `Benchmark`.
+
+    Raises:
+        UserError: it isn't such a file or can't be loaded, or ai-edge-litert is missing.
+    """
+    from mrcnn_tf.serving.interpreter import read_metadata
+
+    document, size = read_metadata(path), pathlib.Path(path).stat().st_size
+    pixels = " x ".join(map(str, document.get("input_size") or ()))
+    subject = f"{path}: {size / 1e6:.1f} MB, {document.get('quantization')}, input {pixels} pixels"
+    cases = []
+    for count, xnnpack in itertools.product(threads, (True, False)):
+        label = f"{count} threads, {'with' if xnnpack else 'without'} XNNPACK"
+        cases.append(Case("tflite", MODULE, "tflite", {"path": str(path), "threads": count, "xnnpack": xnnpack}, label))
+    return _measure(subject, [cases], repeats, report, needed=True)
+
+
+def measure_saved_model(folder, height, width, repeats, report=lambda title: None):
+    """Measure a folder that `mrcnn-tf export saved-model` wrote on images of height x width pixels.
+
+    Raises:
+        UserError: it isn't such a folder.
+    """
+    arguments = {"folder": str(folder), "height": height, "width": width}
+    subject = f"{folder}, {height} x {width} pixels"
+    return _measure(subject, [[Case("saved_model", MODULE, "saved_model", arguments)]], repeats, report, needed=True)
+
+
+def _measure(subject, groups, repeats, report, needed=False):
+    """Let the cases of each group take turns; with `needed` a reason to leave one out is a UserError."""
+    benchmark = Benchmark(subject, describe_machine(), library_versions(LIBRARIES))
+    for cases in groups:
+        results, left_out, failed = measure(cases, repeats, report)
+        if needed and left_out:
+            raise UserError(left_out[0].partition(": ")[2])
+        benchmark.results += results
+        benchmark.left_out += left_out
+        benchmark.failed += failed
+    return benchmark
 
 
 def benchmark(
     config: ConfigName = "mask_rcnn_r50_fpn",
     overrides: Overrides = None,
-    only: Annotated[
-        str | None,
-        typer.Option(
-            help="Some of: roofline, roi_align, inference, family, breakdown, panoptic, training, startup, "
-            "postprocessing, pipeline, replicas, checkpoints, serving, evaluation."
-        ),
+    only: Annotated[str | None, typer.Option(help=f"Some of: {', '.join(MEASUREMENTS)}.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights of the config's model, which are random without them.")
+    ] = None,
+    saved_model: Annotated[
+        pathlib.Path | None, typer.Option(help="Measure this exported folder, and nothing else.")
     ] = None,
     tflite: Annotated[
         pathlib.Path | None, typer.Option(help="Measure this file in its interpreter, and nothing else.")
@@ -25,34 +187,24 @@ def benchmark(
     height: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 800,
     width: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 1088,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
-    out: Annotated[pathlib.Path, typer.Option(help="The folder for benchmark.json and benchmark.png.")] = pathlib.Path(
-        "runs/benchmark"
-    ),
     as_json: AsJson = False,
 ):
-    """Time and memory on this machine's processor, beside torchvision, detectron2, Model Garden if they are there."""
-    from mrcnn_tf.benchmark.chart import draw_chart
-    from mrcnn_tf.benchmark.edge import benchmark_edge
-    from mrcnn_tf.benchmark.plan import OURS, Settings
-    from mrcnn_tf.benchmark.suite import run_benchmark
-    from mrcnn_tf.benchmark.table import benchmark_table
-    from mrcnn_tf.common.files import atomic_write
+    """Measure time and memory of a model on this machine's processor, each in a process of its own."""
 
-    tell = (lambda sentence: None) if as_json else (lambda sentence: console.print(sentence, style="dim", markup=False))
+    def report(title):
+        if not as_json:
+            console.print(title, style="dim", markup=False)
+
     if tflite:
-        report = benchmark_edge(tflite, repeats, report=tell)
-        print(json.dumps(report.to_json())) if as_json else console.print(report.table())
-        return
-    chosen = [name.strip() for name in only.split(",")] if only else []
-    report = run_benchmark(Settings(config, overrides or [], height, width, repeats), chosen, tell)
-    with atomic_write(out / "benchmark.json") as file:
-        file.write_text(json.dumps(report.to_json(), indent=1), encoding="utf-8")
-    with atomic_write(out / "benchmark.png") as file:
-        draw_chart(report, file)
-    if as_json:
-        print(json.dumps(report.to_json()))
+        measured = measure_tflite(tflite, repeats, report=report)
+    elif saved_model:
+        measured = measure_saved_model(saved_model, height, width, repeats, report)
     else:
-        console.print(benchmark_table(report))
-        console.print(f"Figures and chart: {out}", soft_wrap=True)
-    if any(f": {OURS}" in sentence for sentence in report.failed):
+        chosen = [name.strip() for name in only.split(",")] if only else []
+        measured = measure_config(config, overrides or [], weights, height, width, repeats, chosen, report)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(measured)))
+    else:
+        console.print(measured.table())
+    if measured.failed:
         raise typer.Exit(1)

@@ -31,8 +31,8 @@ finish_startup(imports, **json.loads(sys.argv[1]))
 TINY_RATE = 1e-9  # learning rate: random weights must not run away
 
 
-def benchmark_config(name, overrides, height, width):
-    """The `Config` of a name and overrides, for images of height x width pixels, with a score threshold of 0.
+def benchmark_config(config, overrides, height, width):
+    """The `Config` of a name or path and overrides, for images of height x width pixels, with a score threshold of 0.
 
     Random weights then give as many proposals and detections as the settings allow, the slowest case.
     """
@@ -40,8 +40,8 @@ def benchmark_config(name, overrides, height, width):
     from mrcnn_tf.config.load import load_config
     from mrcnn_tf.weights.architecture import COCO_STUFF, PERSON
 
-    config = load_config(name, overrides)
-    model = config.model
+    settings = load_config(config, overrides)
+    model = settings.model
     if not model.categories:
         things = [Category(number, str(number)) for number in range(1, COCO_CLASSES + 1)]
         model.categories = [PERSON] if model.keypoint_head else things
@@ -49,7 +49,7 @@ def benchmark_config(name, overrides, height, width):
         model.stuff = COCO_STUFF
     model.detections = dataclasses.replace(model.detections, score_threshold=0.0)
     model.resize = dataclasses.replace(model.resize, min_size=min(height, width), max_size=max(height, width))
-    return config
+    return settings
 
 
 def benchmark_model(config, precision, weights=None):

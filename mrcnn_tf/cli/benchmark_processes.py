@@ -1,0 +1,335 @@
+"""Measure in fresh processes: the measured process, and the one that starts several and lets them take turns.
+
+A module with measurements ends in `serve(inference, training)`, and `python -m MODULE inference ARGUMENTS` runs one of
+them, ARGUMENTS being a json object. It prints a json line after the first run, another after each line that it reads
+from stdin (one more run), and a summary as its last line when stdin ends. So a measurement can also be run by hand. The
+process that measures imports neither TensorFlow nor PyTorch.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+
+from mrcnn_tf.common.errors import UserError
+
+ANSWER_SECONDS = 900  # the longest wait: the first run of a large model on a small machine, with its compilation
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
+
+
+@dataclasses.dataclass
+class Task:
+    """What a measured process does over and over.
+
+    Attributes:
+        run: one run; returns seconds by name.
+        facts: anything worth reporting beside the times, json values by name; may be filled in by `run`.
+        folder: a tempfile.TemporaryDirectory to keep until the process ends.
+    """
+
+    run: Callable[[], dict[str, float]]
+    facts: dict = dataclasses.field(default_factory=dict)
+    folder: tempfile.TemporaryDirectory | None = None
+
+
+def timed(**functions):
+    """A `Task.run` that calls each function in turn; the name of its time is the argument's."""
+
+    def run():
+        return {name: seconds(function) for name, function in functions.items()}
+
+    return run
+
+
+def seconds(function):
+    """The wall time of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def peak_memory():
+    """The most memory that this process, or one that it has waited for, has held so far, bytes.
+
+    On Linux of this program alone: the peak in `resource` begins with that of the process that started this one.
+    """
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * RSS_UNIT
+    try:
+        with open("/proc/self/status", encoding="ascii") as lines:
+            own = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):  # not Linux
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
+    return max(own, children)
+
+
+def start_program(program, **arguments):
+    """Run Python code in a new process, as for a start-up; returns what it prints last, a json object.
+
+    The code gets the arguments and `started`, the time.time() before its process was started, as json in sys.argv[1].
+    """
+    command = [sys.executable, "-c", program, json.dumps(arguments | {"started": time.time()})]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1])
+
+
+def serve(*measurements):
+    """The whole life of a measured process, see the head of this file.
+
+    Args:
+        measurements: functions that prepare something and return its `Task`; the command line has the name of one and
+            its arguments. A UserError of it or of its first run says why there is nothing to measure, which is no
+            failure.
+    """
+    prepare = {function.__name__: function for function in measurements}[sys.argv[1]]
+    with _take_stdout() as channel:
+        try:
+            task = prepare(**json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
+            first = task.run()
+        except UserError as reason:
+            _send(channel, {"left_out": str(reason).splitlines()[0]})
+            return
+        _send(channel, {"first": first})
+        runs = []
+        for _ in sys.stdin:
+            runs.append(task.run())
+            _send(channel, {"run": runs[-1]})
+        _send(channel, {"runs": runs, "facts": task.facts, "peak_memory": peak_memory()})
+
+
+def _take_stdout():
+    """The real stdout for json alone: what libraries print goes to stderr."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return channel
+
+
+def _send(channel, message):
+    channel.write(json.dumps(message) + "\n")
+    channel.flush()
+
+
+class LeftOut(Exception):
+    """There is nothing to measure, for the reason given."""
+
+
+class Failed(Exception):
+    """The measured process ended or hung, for the reason given."""
+
+
+class Process:
+    """A measurement in a process that stays until `finish`.
+
+    Every method may raise LeftOut or Failed, after which the process is gone.
+
+    Args:
+        module: the full name of a module that calls `serve`.
+        task: the name of one of its measurements.
+        arguments: of that, json values by name.
+    """
+
+    def __init__(self, module, task, arguments):
+        self.module, self.task, self.arguments = module, task, arguments
+        self._process = None
+
+    def start(self):
+        """Prepare and run once; returns that run's seconds by name."""
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", self.module, self.task, json.dumps(self.arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},  # everything is measured on the processor
+        )
+        return self._answer()["first"]
+
+    def run(self):
+        """Run once more; returns seconds by name."""
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise Failed(self._end()) from None
+        return self._answer()["run"]
+
+    def finish(self):
+        """End the process; returns its summary: `runs`, `facts`, `peak_memory` in bytes."""
+        self._process.stdin.close()
+        summary = self._answer()
+        self._end()
+        return summary
+
+    def stop(self):
+        """End the process if it still runs."""
+        if self._process and self._process.poll() is None:
+            self._process.kill()
+            self._end()
+
+    def _answer(self):
+        watch = threading.Timer(ANSWER_SECONDS, self._process.kill)
+        watch.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            watch.cancel()
+        if not line:
+            raise Failed(self._end())
+        message = json.loads(line)
+        if "left_out" in message:
+            self._end()
+            raise LeftOut(message["left_out"])
+        return message
+
+    def _end(self):
+        """Wait for the process; returns a line that says why it ended."""
+        status = self._process.wait()
+        self._errors.seek(0)
+        lines = [line.strip() for line in self._errors if line.strip()]
+        for pipe in (self._process.stdout, self._errors):
+            pipe.close()
+        if status < 0:
+            return f"ended by signal {-status} (9: out of memory, or no answer for {ANSWER_SECONDS} s)"
+        return lines[-1] if lines else f"ended with status {status}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One process of a benchmark.
+
+    Attributes:
+        measurement: what is measured, such as "inference".
+        module, task, arguments: see `Process`.
+        label: sets it apart from the measurement's other cases, such as "bfloat16".
+    """
+
+    measurement: str
+    module: str
+    task: str
+    arguments: dict
+    label: str = ""
+
+    @property
+    def title(self):
+        """Such as "roi_align: custom float32"."""
+        return ": ".join(filter(None, (self.measurement, self.label)))
+
+
+@dataclasses.dataclass
+class Times:
+    """Seconds: of the first run, which compiles, and of the others."""
+
+    first: float
+    median: float
+    fastest: float
+    runs: list[float]
+
+
+@dataclasses.dataclass
+class Result:
+    """What the process of a `Case` measured: times by name, its peak of memory in bytes, and facts (see its module)."""
+
+    case: Case
+    times: dict[str, Times]
+    peak_memory: int
+    facts: dict
+
+
+def measure(cases, repeats, report):
+    """Start a process for each `Case`, then let them run in turn, so that what disturbs one disturbs all.
+
+    Args:
+        cases: list of `Case`.
+        repeats: timed runs of each after the first.
+        report: called with a case's title before its process is started.
+
+    Returns:
+        (list of `Result`, sentences on cases that were left out, sentences on cases that failed).
+    """
+    results, left_out, failed, first = [], [], [], {}
+    processes = {number: Process(case.module, case.task, case.arguments) for number, case in enumerate(cases)}
+    running = dict(processes)
+
+    def attempt(number, action):
+        try:
+            return action()
+        except (LeftOut, Failed) as reason:
+            (left_out if isinstance(reason, LeftOut) else failed).append(f"{cases[number].title}: {reason}")
+            del running[number]
+
+    try:
+        for number, process in processes.items():
+            report(cases[number].title)
+            first[number] = attempt(number, process.start)
+        for _ in range(repeats):
+            for number, process in list(running.items()):
+                attempt(number, process.run)
+        for number, process in list(running.items()):
+            if summary := attempt(number, process.finish):
+                results.append(_result(cases[number], first[number], summary))
+    finally:
+        for process in processes.values():
+            process.stop()
+    return results, left_out, failed
+
+
+def _result(case, first, summary):
+    runs = {name: [run[name] for run in summary["runs"]] for name in first}
+    times = {name: Times(first[name], statistics.median(run), min(run), run) for name, run in runs.items()}
+    return Result(case, times, summary["peak_memory"], summary["facts"])
+
+
+def available_cores():
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def describe_machine():
+    """Processor, cores that this process may use (all use as many threads), memory in bytes, load, system and date."""
+    return {
+        "processor": _processor(),
+        "cores": available_cores(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load": os.getloadavg()[0],  # processes that were busy in the last minute, beside the benchmark
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # not Linux, or no such line
+        return platform.processor() or "unknown processor"
+
+
+def library_versions(libraries):
+    """The version of each distribution, None where it isn't installed."""
+    versions = {distribution.name.lower(): distribution.version for distribution in importlib.metadata.distributions()}
+    return {library: versions.get(library) for library in libraries}
+
+
+def machine_lines(machine, versions):
+    """Two lines on what was measured on, by `describe_machine` and `library_versions`."""
+    installed = ", ".join(f"{library} {version}" for library, version in versions.items() if version)
+    return [
+        f"{machine['date']}, {machine['processor']}, {machine['cores']} cores (all used), "
+        f"{machine['memory'] / 2**30:.0f} GiB, {machine['system']}; load before the start {machine['load']:.1f}",
+        f"Python {machine['python']}, {installed}",
+    ]
+
+
+def format_seconds(value):
+    """Seconds with three digits that matter: "0.19 s", "12.3 s", "7.01 ms"."""
+    return f"{value * 1e3:.3g} ms" if value < 0.1 else f"{value:.3g} s"
