@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.evaluation.instance_ground_truth import (
     InstanceGroundTruth,
+    check_categories,
     keypoint_sigmas,
     read_instance_ground_truth,
 )
@@ -76,12 +77,12 @@ def evaluate_detections(
         evaluations["keypoints"] = run_keypoint_protocol(ground_truth, results, image_ids, sigmas, backend)
     per_class = [{"id": category_id, "name": name} for category_id, name in sorted(names.items())]
     for kind, evaluation in evaluations.items():
-        by_class = class_metrics(evaluation)
+        by_class = class_metrics(evaluation) if evaluation else {}
         for row in per_class:
             row[f"{kind}_AP"], row[f"{kind}_AP50"] = by_class.get(row["id"], (None, None))
     return CocoResults(
         images=len(set(image_ids)),
-        **{kind: summary_metrics(evaluation) for kind, evaluation in evaluations.items()},
+        **{kind: evaluation and summary_metrics(evaluation) for kind, evaluation in evaluations.items()},
         per_class=per_class,
         skipped=list(ground_truth.skipped),
         notes=notes if evaluations["keypoints"] else [],
@@ -103,12 +104,7 @@ def plan_evaluation(ground_truth, categories, sigmas):
     """
     names = {c["id"]: str(c.get("name", c["id"])) for c in ground_truth.categories}
     if categories is not None:
-        for category in categories:
-            if category.id not in names:
-                raise UserError(
-                    f"{ground_truth.source} has no category {category.id} ({category.name}), which the model detects: "
-                    "evaluate on annotations with the model's category ids."
-                )
+        check_categories(categories, names, ground_truth.source)
         names = {category.id: category.name for category in categories}
     return names, *keypoint_sigmas(names, ground_truth.keypoints, sigmas or {}, ground_truth.source)
 
@@ -156,14 +152,11 @@ def run_protocol(kind, ground_truth, results, image_ids, category_ids, backend="
 
 
 def run_keypoint_protocol(ground_truth, results, image_ids, sigmas, backend="pycocotools"):
-    """Run COCO's protocol for keypoints, over all categories of `sigmas`, and return the finished COCOeval.
+    """Run COCO's protocol for keypoints and return the finished COCOeval.
 
     Args:
-        ground_truth: the `InstanceGroundTruth`.
-        results: list of dicts in COCO's result format; those of the categories of `sigmas` have keypoints.
-        image_ids: those to evaluate.
-        sigmas: {category id: float64 [P]}; P may differ.
-        backend: one of `BACKENDS`.
+        ground_truth, results, image_ids, backend: as for `run_protocol`.
+        sigmas: {category id: float64 [P]} of the categories to evaluate, whose results have keypoints; P may differ.
     """
     # COCOeval takes one set of sigmas, so each category is a run of its own. COCO's metrics are means over categories,
     # which `summarize` takes of arrays that have an axis of categories: joined, they are one run's.
@@ -186,9 +179,7 @@ def run_keypoint_protocol(ground_truth, results, image_ids, sigmas, backend="pyc
 
 
 def summary_metrics(evaluation):
-    """{name: 0..1, or None where there was nothing to find} of a finished COCOeval; None of None."""
-    if evaluation is None:
-        return None
+    """{name: 0..1, or None where there was nothing to find} of a finished COCOeval."""
     names = KEYPOINT_METRICS if evaluation.params.iouType == "keypoints" else METRICS
     # pycocotools says -1 where there was nothing to find.
     values = [None if value < 0 or np.isnan(value) else float(value) for value in evaluation.stats]
@@ -196,9 +187,7 @@ def summary_metrics(evaluation):
 
 
 def class_metrics(evaluation):
-    """{category id: (AP, AP50)}, of all sizes and with the most detections per image; of None an empty dict."""
-    if evaluation is None:
-        return {}
+    """{category id: (AP, AP50)} of a finished COCOeval, of all sizes and with the most detections per image."""
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU thresholds, recalls, categories]
     return {
         category_id: (_mean_precision(precision[:, :, index]), _mean_precision(precision[:1, :, index]))
@@ -207,7 +196,7 @@ def class_metrics(evaluation):
 
 
 def _mean_precision(precision):
-    precision = precision[precision > -1]
+    precision = precision[precision > -1]  # where there was something to find
     return float(precision.mean()) if precision.size else None
 
 

@@ -229,11 +229,11 @@ class EvaluatedImages:
 
     def merge(self, strategy):
         """Take the images of the other processes of a strategy; all of them end up with everything."""
-        for data in gather_from_workers(strategy, json.dumps(list(self._images.items())).encode()):
-            self._images = dict(json.loads(data)) | self._images
-        for counts in filter(None, (self._quality, self._iou)):
-            for data in gather_from_workers(strategy, counts.to_bytes()):
-                counts.merge(data)
+        by_image = [self._images, *(metric.counts for metric in (self._quality, self._iou) if metric)]
+        data = json.dumps([list(values.items()) for values in by_image]).encode()
+        for worker_data in gather_from_workers(strategy, data):
+            for values, worker_items in zip(by_image, json.loads(worker_data), strict=True):
+                values |= dict(worker_items) | values
 
     def image_ids(self):
         """The ids of all images added, rising."""

@@ -13,7 +13,7 @@ from mrcnn_tf.datasets.map_files import describe_unknown_labels, read_label_map
 from mrcnn_tf.datasets.read_coco import load_index, source_name
 from mrcnn_tf.datasets.run_lengths import box_of_rle, encode
 from mrcnn_tf.evaluation.instance_ground_truth import InstanceGroundTruth, read_instance_ground_truth
-from mrcnn_tf.evaluation.panoptic_ground_truth import PanopticGroundTruth, check_categories, read_panoptic_ground_truth
+from mrcnn_tf.evaluation.panoptic_ground_truth import PanopticGroundTruth, read_panoptic_ground_truth
 
 
 @dataclasses.dataclass
@@ -63,7 +63,7 @@ def read_ground_truth(data_config, categories, detects_instances, classifies_pix
     instances = panoptic = index = None
     if data_config.panoptic and (classifies_pixels or not annotations):
         panoptic = read_panoptic_ground_truth(data_config.panoptic, data_config.panoptic_maps)
-        check_categories(panoptic, categories or () if detects_instances else (), stuff if classifies_pixels else ())
+        panoptic.check_categories(categories or () if detects_instances else (), stuff if classifies_pixels else ())
     if detects_instances and annotations:
         instances = read_instance_ground_truth(annotations, categories or ())
     elif detects_instances and panoptic:
@@ -78,12 +78,16 @@ def read_ground_truth(data_config, categories, detects_instances, classifies_pix
         image_ids = index.image_ids.tolist()
     else:
         raise UserError(explain_missing_ground_truth(data_config, classifies_pixels))
+    label_files = None
+    if index:
+        files = zip(index.image_ids.tolist(), map(os.fsdecode, index.map_files.tolist()), strict=True)
+        label_files = {image_id: path for image_id, path in files if path}
     return GroundTruth(
         source=source_name(data_config),
         image_ids=image_ids,
         instances=instances,
         panoptic=panoptic,
-        label_files=_label_files(index) if index else None,
+        label_files=label_files,
         things=categories or (panoptic.things if panoptic else []),
         stuff=stuff or (panoptic.stuff if panoptic else []),
         has_instances_from_segments=bool(instances and not annotations),
@@ -163,9 +167,3 @@ def _instances_of(panoptic, skipped):
     images = [{"id": image_id, "height": height, "width": width} for image_id, (height, width) in sizes.items()]
     categories = [{"id": category.id, "name": category.name} for category in panoptic.things]
     return InstanceGroundTruth(panoptic.source, images, categories, [], {}, skipped)
-
-
-def _label_files(index):
-    """{image id: path of its label map} of the images of a `CocoIndex` that have one."""
-    files = map(os.fsdecode, index.map_files.tolist())
-    return {image_id: path for image_id, path in zip(index.image_ids.tolist(), files, strict=True) if path}

@@ -17,25 +17,14 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.run_lengths import box_of_rle, decode_strings
 
 MASKS_AT_ONCE = 4096  # run lengths that are decoded together
-# As COCO measured them on 5000 persons that two people labelled.
-COCO_SIGMAS = {
-    "nose": 0.026,
-    "left_eye": 0.025,
-    "right_eye": 0.025,
-    "left_ear": 0.035,
-    "right_ear": 0.035,
-    "left_shoulder": 0.079,
-    "right_shoulder": 0.079,
-    "left_elbow": 0.072,
-    "right_elbow": 0.072,
-    "left_wrist": 0.062,
-    "right_wrist": 0.062,
-    "left_hip": 0.107,
-    "right_hip": 0.107,
-    "left_knee": 0.087,
-    "right_knee": 0.087,
-    "left_ankle": 0.089,
-    "right_ankle": 0.089,
+# As COCO measured them on 5000 persons that two people labelled, in the order of its keypoints.
+COCO_SIGMAS = {"nose": 0.026} | {
+    f"{side}_{part}": sigma
+    for part, sigma in (
+        *(("eye", 0.025), ("ear", 0.035), ("shoulder", 0.079), ("elbow", 0.072)),
+        *(("wrist", 0.062), ("hip", 0.107), ("knee", 0.087), ("ankle", 0.089)),
+    )
+    for side in ("left", "right")
 }
 DEFAULT_SIGMA = 0.05  # between COCO's for ears and for wrists
 
@@ -126,6 +115,16 @@ def read_image_sizes(images, path):
     return sizes
 
 
+def check_categories(predicted, category_ids, source, kind="category"):
+    """Raise UserError for a `Category` of `predicted`, a model's, that isn't among those of the json at `source`."""
+    for category in predicted:
+        if category.id not in category_ids:
+            raise UserError(
+                f"{source} has no {kind} {category.id} ({category.name}), which the model predicts: "
+                "evaluate on annotations with the model's category ids."
+            )
+
+
 def count_rle_pixels(records):
     """For each annotation the pixels that its compressed RLE covers, or -1 if that is broken or there is none."""
     for start in range(0, len(records), MASKS_AT_ONCE):
@@ -211,13 +210,7 @@ def _read_json(path):
 def _keypoint_names(records, categories, source):
     """{category id: names of its keypoints}, of those that have any: the json's or, where it names none, the model's.
 
-    Args:
-        records: "categories" of the json.
-        categories: the model's `Category`s; they may be fewer.
-        source: the json's path, for messages.
-
-    Raises:
-        UserError: both name a category's keypoints, and differently.
+    Raises UserError where the json's category records and the model's `Category`s name different ones.
     """
     names = {}
     for record in records:

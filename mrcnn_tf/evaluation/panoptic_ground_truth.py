@@ -19,7 +19,7 @@ from mrcnn_tf.datasets.map_files import (
     read_segment_map,
 )
 from mrcnn_tf.datasets.panoptic_json import PanopticJson, read_panoptic
-from mrcnn_tf.evaluation.instance_ground_truth import read_image_sizes
+from mrcnn_tf.evaluation.instance_ground_truth import check_categories, read_image_sizes
 
 
 @dataclasses.dataclass
@@ -51,6 +51,11 @@ class PanopticGroundTruth:
     def stuff(self):
         """The categories without, sorted by id; list of Category."""
         return self.records.stuff
+
+    def check_categories(self, things, stuff):
+        """Raise UserError for a `Category` that a model predicts and this lacks, or has of the other kind."""
+        check_categories(things, {category.id for category in self.things}, self.source, "thing category")
+        check_categories(stuff, {category.id for category in self.stuff}, self.source, "stuff category")
 
     def segments(self, image_id):
         """The segments of an image, a list of dicts with `id`, `category_id`, `iscrowd`, `area` and `bbox`."""
@@ -110,18 +115,6 @@ def read_panoptic_ground_truth(path, folder):
     ground_truth = PanopticGroundTruth(path, folder, indices, sizes, records, skipped)
     _check_maps(ground_truth)
     return ground_truth
-
-
-def check_categories(ground_truth, things, stuff):
-    """Raise UserError for a `Category` that a model predicts and the ground truth lacks, or has of the other kind."""
-    for kind, predicted, annotated in (("thing", things, ground_truth.things), ("stuff", stuff, ground_truth.stuff)):
-        ids = {category.id for category in annotated}
-        for category in predicted:
-            if category.id not in ids:
-                raise UserError(
-                    f"{ground_truth.source} has no {kind} category {category.id} ({category.name}), which the model "
-                    "predicts: evaluate on annotations with the model's category ids."
-                )
 
 
 def _check_references(records, sizes, path):

@@ -1,11 +1,10 @@
 """Panoptic quality of segments, and intersection over union of the classes of pixels: metrics counted image by image.
 
 Both are counted at the original images' size. Every process counts the images that it has predicted, nothing has to be
-written first, and the counts of all processes are merged.
+written first, and the counts of all processes, plain numbers, are joined.
 """
 
 import collections
-import json
 import math
 
 import numpy as np
@@ -23,22 +22,7 @@ ALL_THINGS = "things"  # the name of class 0 of pixels
 SegmentMatches = collections.namedtuple("SegmentMatches", "ious matches crowd ignored")
 
 
-class _ImageCounts:
-    """Counts of each image; subclasses fill `_counts`, {image id: lists of plain numbers}."""
-
-    def __init__(self):
-        self._counts = {}
-
-    def to_bytes(self):
-        """All that was counted, for another process to `merge`."""
-        return json.dumps(list(self._counts.items())).encode()
-
-    def merge(self, data):
-        """Adds what counts of the same categories gave as `to_bytes`; an image of both counts once."""
-        self._counts = dict(json.loads(data)) | self._counts
-
-
-class PanopticQuality(_ImageCounts):
+class PanopticQuality:
     """Counts PQ, SQ and RQ (Kirillov et al. 2019, Panoptic Segmentation, section 4) over the images that are added.
 
     The metrics are the same to the last bit in whatever order and in however many processes the images were added.
@@ -47,11 +31,14 @@ class PanopticQuality(_ImageCounts):
     Args:
         things, stuff: the `Category`s to evaluate. Ground truth of any other category is neither matched nor missed,
             and no void either: the metrics of a category don't depend on which others are evaluated.
+
+    Attributes:
+        counts: {image id: [[category id, sum of IoUs, tp, fp, fn], ...]}; several processes can join theirs.
     """
 
     def __init__(self, things, stuff):
-        super().__init__()  # {image id: [[category id, sum of IoUs, tp, fp, fn], ...]}
         self.things, self.stuff = list(things), list(stuff)
+        self.counts = {}
         self._evaluated_ids = {category.id for category in self.things + self.stuff}
 
     def add(self, image_id, truth_map, truth_segments, predicted_map, predicted_segments):
@@ -87,16 +74,12 @@ class PanopticQuality(_ImageCounts):
         # Whole numbers stay exact in the float64 that bincount sums up, below 2^53 pixels.
         overlaps = np.bincount(truth_numbers * columns + predicted_numbers, lengths, rows * columns)
         overlaps = overlaps.astype(np.int64).reshape(rows, columns)
-        self._counts[int(image_id)] = _count_matches(overlaps, truth_segments, predicted_segments)
+        self.counts[int(image_id)] = _count_matches(overlaps, truth_segments, predicted_segments)
 
     def results(self, skipped=()):
-        """The metrics of all images added, as `PanopticResults`.
-
-        Args:
-            skipped: sentences about what could not be evaluated.
-        """
+        """The metrics of all images added, as `PanopticResults`; `skipped`: sentences on what wasn't evaluated."""
         counts_by_category = collections.defaultdict(list)
-        for image in self._counts.values():
+        for image in self.counts.values():
             for category_id, *counts in image:
                 counts_by_category[category_id].append(counts)
         per_class = []
@@ -108,7 +91,7 @@ class PanopticQuality(_ImageCounts):
                 metrics = _panoptic_metrics(math.fsum(ious), *counts)  # exact, so in any order the same
                 per_class.append(row | metrics | dict(zip(COUNTS, counts, strict=True)))
         return PanopticResults(
-            images=len(self._counts),
+            images=len(self.counts),
             all=_mean_metrics(per_class),
             things=_mean_metrics([row for row in per_class if row["isthing"]]),
             stuff=_mean_metrics([row for row in per_class if not row["isthing"]]),
@@ -153,18 +136,9 @@ def _common_runs(truth_map, predicted_map):
 
 
 def _number_segments(ids, segments, where):
-    """The number of each pixel's segment.
+    """[N] int64 of segment ids [N]: 0 for void, which is id 0, i + 1 for `segments[i]`.
 
-    Args:
-        ids: [N] int, segment ids; 0 is void.
-        segments: list of dicts with `id`, none of them 0.
-        where: what the ids are of, for the sentence that names it.
-
-    Returns:
-        [N] int64: 0 for void, i + 1 for `segments[i]`.
-
-    Raises:
-        UserError: an id that isn't listed, or a segment without a pixel.
+    Raises UserError, which says `where`, for an id that isn't listed and for a segment without a pixel.
     """
     listed = np.array([0, *(segment["id"] for segment in segments)], np.int64)
     numbers = find_indices(listed, ids.astype(np.int64, copy=False))
@@ -188,8 +162,7 @@ def _category_ids(segments):
 
 
 def _count_matches(overlaps, truth_segments, predicted_segments):
-    """The counts of one image, for each category in it: list of [category id, sum of IoUs, tp, fp, fn]. The arguments
-    are those of `match_segments`."""
+    """[[category id, sum of IoUs, tp, fp, fn], ...] of the categories in one image, by what `match_segments` takes."""
     matched = match_segments(overlaps, truth_segments, predicted_segments)
     truth_classes, predicted_classes = _category_ids(truth_segments), _category_ids(predicted_segments)
     ious, is_matched = np.where(matched.matches, matched.ious, 0.0).sum(axis=1), matched.matches.any(axis=1)
@@ -218,7 +191,7 @@ def _mean_metrics(rows):
     return {name: _mean([row[name] for row in counted]) for name in PANOPTIC_METRICS} | {"n": len(counted)}
 
 
-class SemanticIoU(_ImageCounts):
+class SemanticIoU:
     """Counts IoU and accuracy of the classes of pixels over the images that are added.
 
     The rule is detectron2's of semantic segmentation: all things are one class, pixels without a label don't count, and
@@ -226,11 +199,14 @@ class SemanticIoU(_ImageCounts):
 
     Args:
         stuff: the S `Category`s of classes 1 to S; class 0 is any thing.
+
+    Attributes:
+        counts: {image id: [[true class, predicted class, pixels], ...]}; several processes can join theirs.
     """
 
     def __init__(self, stuff):
-        super().__init__()  # {image id: [[true class, predicted class, pixels], ...]}
         self.stuff = list(stuff)
+        self.counts = {}
 
     def add(self, image_id, truth, predicted):
         """Count an image; one added again still counts once.
@@ -256,36 +232,25 @@ class SemanticIoU(_ImageCounts):
             )
         pixels = np.bincount(truth[labelled].astype(np.int64) * classes + predicted[labelled])
         pairs = np.flatnonzero(pixels)
-        self._counts[int(image_id)] = np.stack([pairs // classes, pairs % classes, pixels[pairs]], axis=1).tolist()
+        self.counts[int(image_id)] = np.stack([pairs // classes, pairs % classes, pixels[pairs]], axis=1).tolist()
 
     def results(self, skipped=()):
-        """The metrics of all images added, as `SemanticResults`.
-
-        Args:
-            skipped: sentences about what could not be evaluated.
-        """
+        """The metrics of all images added, as `SemanticResults`; `skipped`: sentences on what wasn't evaluated."""
         classes = len(self.stuff) + 1
         confusion = np.zeros([classes, classes], np.int64)
-        for counts in self._counts.values():
+        for counts in self.counts.values():
             for true_class, predicted_class, pixels in counts:
                 confusion[true_class, predicted_class] += pixels
         correct, labelled = np.diag(confusion), confusion.sum(axis=1)
         unions = labelled + confusion.sum(axis=0) - correct
         names = [(None, ALL_THINGS), *((category.id, category.name) for category in self.stuff)]
-        per_class = [
-            {
-                "id": category_id,
-                "name": name,
-                "IoU": _ratio(hits, union if pixels else 0),
-                "accuracy": _ratio(hits, pixels),
-                "pixels": pixels,
-            }
-            for (category_id, name), hits, union, pixels in zip(
-                names, correct.tolist(), unions.tolist(), labelled.tolist(), strict=True
-            )
-        ]
+        per_class = []
+        numbers = zip(correct.tolist(), unions.tolist(), labelled.tolist(), strict=True)
+        for (category_id, name), (hits, union, pixels) in zip(names, numbers, strict=True):
+            metrics = {"IoU": _ratio(hits, union if pixels else 0), "accuracy": _ratio(hits, pixels)}
+            per_class.append({"id": category_id, "name": name} | metrics | {"pixels": pixels})
         return SemanticResults(
-            images=len(self._counts),
+            images=len(self.counts),
             mIoU=_mean([row["IoU"] for row in per_class if row["IoU"] is not None]),
             pixel_accuracy=_ratio(int(correct.sum()), int(labelled.sum())),
             per_class=per_class,

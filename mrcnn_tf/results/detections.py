@@ -64,8 +64,7 @@ class Detections:
         semantics=None,
     ):
         """Takes what the attributes describe, but as `categories` the model's K `Category`s, in its classes' order, and
-        as `semantics` what `semantic` and `panoptic` are made of, a `SemanticLogits` or
-        `SemanticMap`.
+        as `semantics` what `semantic` and `panoptic` are made of, a `SemanticLogits` or `SemanticMap`.
 
         Raises:
             ValueError: arrays of different lengths, a class outside 1..K, or keypoints that aren't [D, P, 3] or fewer

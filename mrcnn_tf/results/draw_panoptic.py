@@ -58,7 +58,9 @@ def draw_panoptic(image, panoptic, min_side=MIN_SIDE):
     if scale > 1:
         numbers = _enlarge_numbers(numbers, len(panoptic), picture.size)
     colours = _segment_colours(panoptic.segments)
-    picture = _blend_fills(picture, numbers, colours)
+    opacity = (numbers > 0) * np.uint8(round(255 * OPACITY))
+    fills = np.array([(0, 0, 0), *colours], np.uint8)[numbers]
+    picture = Image.composite(Image.fromarray(fills), picture, Image.fromarray(opacity))
     _draw_borders(picture, numbers, max(1.5, max(picture.size) / LINES_PER_SIDE))
     _write_names(picture, numbers, panoptic.segments, colours)
     return np.asarray(picture)
@@ -107,12 +109,6 @@ def _enlarge_numbers(numbers, count, size):
     return enlarged
 
 
-def _blend_fills(picture, numbers, colours):
-    fills = np.array([(0, 0, 0), *colours], np.uint8)[numbers]
-    opacity = (numbers > 0) * np.uint8(round(255 * OPACITY))
-    return Image.composite(Image.fromarray(fills), picture, Image.fromarray(opacity))
-
-
 def _draw_borders(picture, numbers, line):
     """Draw white lines between segments, and a dark rim along them for fills that are as bright."""
     for colour, width, opacity in (("black", 2.6 * line, 0.45), ("white", 1.2 * line, 0.9)):
@@ -132,7 +128,7 @@ def _border_band(numbers, band):
 def _write_names(picture, numbers, segments, colours):
     """Write the name of each segment that is larger than its tag, large ones first."""
     areas = np.bincount(numbers.ravel(), minlength=len(segments) + 1)[1:]
-    labels = [_label(segment) for segment in segments]
+    labels = [s.category.name if s.score is None else f"{s.category.name} {s.score:.2f}" for s in segments]
     font = tag_font(labels, picture.size)
     grid = SegmentGrid(numbers)
     pen = ImageDraw.Draw(picture, "RGBA")
@@ -144,10 +140,6 @@ def _write_names(picture, numbers, segments, colours):
         tag = place_tag(grid.roomy_places(index + 1) - np.array(size) / 2, size, picture.size, tags)
         tags = np.concatenate([tags, tag[None]])
         draw_tag(pen, labels[index], tag, colours[index], font)
-
-
-def _label(segment):
-    return segment.category.name if segment.score is None else f"{segment.category.name} {segment.score:.2f}"
 
 
 class SegmentGrid:

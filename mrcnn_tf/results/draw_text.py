@@ -14,11 +14,9 @@ def font_for(texts, size):
 
 
 def tag_font(labels, picture_size):
-    """Choose the font of a picture's tags: it grows with the picture and shrinks, to a readable size, with many tags.
+    """Choose the font of a picture's tags, with all `labels`; `picture_size` is (width, height) in pixels.
 
-    Args:
-        labels: list of str, the texts of all tags.
-        picture_size: (width, height) pixels.
+    It grows with the picture and shrinks when many tags must share it, but stays readable.
     """
     size = max(picture_size) / 55 * min(1.0, (12 / max(len(labels), 1)) ** 0.3)
     return font_for(labels, round(max(11, size)))

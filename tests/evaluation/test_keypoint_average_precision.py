@@ -229,9 +229,7 @@ def test_wrong_keypoints_are_named_and_their_instance_is_ignored(annotate, keypo
     results = [found(AT, score=0.99), found([[120, 120], [140, 120]], score=0.5, bbox=[110, 110, 40, 40])]
     outcome = evaluate_detections(results, path)
     assert len(outcome.skipped) == 1
-    assert (
-        f"{path}: annotation 1: its keypoints" in outcome.skipped[0] or "annotation 1: the vis" in outcome.skipped[0]
-    )
+    assert f"{path}: annotation 1: its keypoints" in outcome.skipped[0] or "annotation 1: the vis" in outcome.skipped[0]
     assert reason in outcome.skipped[0]
     assert (outcome.keypoints["AP"], outcome.bbox["AP"]) == pytest.approx((1.0, 1.0))
     assert evaluate_detections(results[1:], path).keypoints["AP"] == pytest.approx(1.0), "none to be found there either"

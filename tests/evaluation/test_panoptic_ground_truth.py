@@ -9,7 +9,7 @@ from PIL import Image
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.panoptic_ground_truth import check_categories, read_panoptic_ground_truth
+from mrcnn_tf.evaluation.panoptic_ground_truth import read_panoptic_ground_truth
 from mrcnn_tf.evaluation.panoptic_metrics import PanopticQuality
 
 LARGE = 256**3 - 1
@@ -104,7 +104,7 @@ def test_ids_that_differ_between_json_and_png(written, segments, sentence, monke
     paths = written(segments=segments)
     with pytest.raises(UserError, match=sentence):
         read_panoptic_ground_truth(*paths)
-    monkeypatch.setattr("mrcnn_tf.evaluation.ground_truth.FULL_CHECK_BYTES", 0)  # as if there were too many to look
+    monkeypatch.setattr("mrcnn_tf.evaluation.panoptic_ground_truth.FULL_CHECK_BYTES", 0)  # a large set
     truth = read_panoptic_ground_truth(*paths)
     with pytest.raises(UserError, match=sentence):
         truth.segment_map(5)
@@ -184,9 +184,9 @@ def test_paths_that_lead_nowhere(written, tmp_path):
 
 def test_categories_of_a_model_are_looked_up_by_kind(written):
     truth = read_panoptic_ground_truth(*written())
-    check_categories(truth, THINGS, STUFF)
-    check_categories(truth, THINGS[:1], [])
+    truth.check_categories(THINGS, STUFF)
+    truth.check_categories(THINGS[:1], [])
     with pytest.raises(UserError, match=r"truth.json has no stuff category 3 \(cat\), which the model predicts"):
-        check_categories(truth, [], THINGS[:1])
+        truth.check_categories([], THINGS[:1])
     with pytest.raises(UserError, match=r"no thing category 8 \(cow\)"):
-        check_categories(truth, [Category(8, "cow")], [])
+        truth.check_categories([Category(8, "cow")], [])
