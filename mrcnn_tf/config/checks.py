@@ -5,6 +5,7 @@ What a single value may be stands beside its field in settings.py. Each mistake 
 
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,119 +49,77 @@ def check_values(config: Any, source: str, path: str = "") -> None:
 def check_combinations(config: Config, source: str) -> None:
     """Raise UserError for settings that are sensible one by one and not together."""
     model = config.model
-    for is_broken, sentence in (
-        *_backbone_rules(model),
-        *_roi_rules(model),
-        *_head_rules(model),
-        *_data_and_training_rules(config),
-    ):
-        if is_broken:
-            raise UserError(f"{source}: {sentence}.")
+    mistakes = (_backbone_mistakes(model), _roi_mistakes(model), _head_mistakes(model), _training_mistakes(config))
+    for sentence in itertools.chain(*mistakes):
+        raise UserError(f"{source}: {sentence}.")
 
 
-Rules = Iterator[tuple[Any, str]]  # whether a rule is broken, and what to tell the user then
+def _backbone_mistakes(model: ModelConfig) -> Iterator[str]:
+    backbone, has_pyramid = model.backbone, model.features == "FPN"
+    if has_pyramid and len(model.rpn.anchor_sizes) != 5:
+        yield "'model.rpn.anchor_sizes' must hold 5 numbers, one for each of P2 to P6"
+    if not model.rpn.anchor_sizes:
+        yield "'model.rpn.anchor_sizes' is empty: give sizes in pixels"
+    if backbone.depth < 50 and (backbone.groups, backbone.width_per_group) != (1, 64):
+        yield "'model.backbone.groups' and 'width_per_group' need a depth of 50 or more"
+    if backbone.dilated and model.features != "C5":
+        yield "'model.backbone.dilated' is for a single map: set model.features=C5"
+    if backbone.application and not has_pyramid:
+        yield (
+            f"'model.backbone.application' is {backbone.application}, which works under a pyramid only: set "
+            "model.features=FPN"
+        )
+    if backbone.application and backbone.norm != "frozen_bn":
+        yield "the normalisation of a keras.applications network is frozen: set model.backbone.norm=frozen_bn"
+    if backbone.taps and not backbone.application:
+        yield "'model.backbone.taps' are layers of a keras.applications network: name it in model.backbone.application"
 
 
-def _backbone_rules(model: ModelConfig) -> Rules:
-    backbone, anchor_sizes = model.backbone, model.rpn.anchor_sizes
-    has_pyramid = model.features == "FPN"
-    yield (
-        has_pyramid and len(anchor_sizes) != 5,
-        "'model.rpn.anchor_sizes' must hold 5 numbers, one for each of P2 to P6",
-    )
-    yield not anchor_sizes, "'model.rpn.anchor_sizes' is empty: give sizes in pixels"
-    yield (
-        backbone.depth < 50 and (backbone.groups, backbone.width_per_group) != (1, 64),
-        "'model.backbone.groups' and 'width_per_group' need a depth of 50 or more",
-    )
-    yield (
-        backbone.dilated and model.features != "C5",
-        "'model.backbone.dilated' is for a single map: set model.features=C5",
-    )
-    yield (
-        backbone.application and not has_pyramid,
-        f"'model.backbone.application' is {backbone.application}, which works under a pyramid only: set "
-        "model.features=FPN",
-    )
-    yield (
-        backbone.application and backbone.norm != "frozen_bn",
-        "the normalisation of a keras.applications network is frozen: set model.backbone.norm=frozen_bn",
-    )
-    yield (
-        backbone.taps and not backbone.application,
-        "'model.backbone.taps' are layers of a keras.applications network: name it in model.backbone.application",
-    )
-
-
-def _roi_rules(model: ModelConfig) -> Rules:
+def _roi_mistakes(model: ModelConfig) -> Iterator[str]:
     layer, conventions = model.roi_layer, model.conventions
-    yield (
-        layer.kind == "pool" and layer.aggregate == "average",
-        "RoIPool takes maxima: set model.roi_layer.aggregate=max",
-    )
-    yield (
-        layer.kind != "pool" and layer.aggregate == "max" and conventions.roi_sampling_ratio < 1,
-        "maxima need a fixed number of samples: set model.conventions.roi_sampling_ratio to 1 or more",
-    )
-    yield (
-        layer.kind != "align" and conventions.box_width == "inclusive",
-        "matterport's model.conventions.box_width=inclusive is defined for model.roi_layer.kind=align only",
-    )
+    if layer.kind == "pool" and layer.aggregate == "average":
+        yield "RoIPool takes maxima: set model.roi_layer.aggregate=max"
+    if layer.kind != "pool" and layer.aggregate == "max" and conventions.roi_sampling_ratio < 1:
+        yield "maxima need a fixed number of samples: set model.conventions.roi_sampling_ratio to 1 or more"
+    if layer.kind != "align" and conventions.box_width == "inclusive":
+        yield "matterport's model.conventions.box_width=inclusive is defined for model.roi_layer.kind=align only"
 
 
-def _head_rules(model: ModelConfig) -> Rules:
+def _head_mistakes(model: ModelConfig) -> Iterator[str]:
     box, mask, semantic = model.box_head, model.mask_head, model.semantic_head
-    if model.features == "C4":
-        yield (
-            box and box.pool_size not in (7, 14),
-            "with model.features=C4 res5 takes 7 or 14 bins a side: set model.box_head.pool_size to one of them",
-        )
-        yield (
-            mask and mask.pool_size != 7,
-            "with model.features=C4 the mask head reads res5's 7x7 output: set model.mask_head.pool_size=7",
-        )
-        yield model.keypoint_head, "keypoints need finer features than res5's 7x7 output: set model.features=FPN or C5"
-    if mask and mask.activation == "softmax":
-        yield (
-            mask.fcs,
-            "'model.mask_head.activation' softmax is for the convolutional head: set model.mask_head.fcs=0",
-        )
-        yield (
-            mask.class_agnostic,
-            "one mask for all classes leaves nothing to divide: set model.mask_head.activation=sigmoid",
-        )
-    yield semantic and model.features != "FPN", "the semantic head reads a pyramid: set model.features=FPN"
-    yield (
-        semantic and semantic.norm == "gn" and semantic.channels % 32 != 0,
-        "group norm splits channels into 32 groups: set model.semantic_head.channels to a multiple of 32",
-    )
-    yield not box and not semantic, "the model would find nothing: set model.box_head or model.semantic_head"
-    yield (
-        not box and (mask or model.keypoint_head),
-        "masks and keypoints are of boxes: set model.mask_head=null and model.keypoint_head=null, or a box_head",
-    )
+    has_res5_head = model.features == "C4"
+    if has_res5_head and box and box.pool_size not in (7, 14):
+        yield "with model.features=C4 res5 takes 7 or 14 bins a side: set model.box_head.pool_size to one of them"
+    if has_res5_head and mask and mask.pool_size != 7:
+        yield "with model.features=C4 the mask head reads res5's 7x7 output: set model.mask_head.pool_size=7"
+    if has_res5_head and model.keypoint_head:
+        yield "keypoints need finer features than res5's 7x7 output: set model.features=FPN or C5"
+    if mask and mask.activation == "softmax" and mask.fcs:
+        yield "'model.mask_head.activation' softmax is for the convolutional head: set model.mask_head.fcs=0"
+    if mask and mask.activation == "softmax" and mask.class_agnostic:
+        yield "one mask for all classes leaves nothing to divide: set model.mask_head.activation=sigmoid"
+    if semantic and model.features != "FPN":
+        yield "the semantic head reads a pyramid: set model.features=FPN"
+    if semantic and semantic.norm == "gn" and semantic.channels % 32 != 0:
+        yield "group norm splits channels into 32 groups: set model.semantic_head.channels to a multiple of 32"
+    if not box and not semantic:
+        yield "the model would find nothing: set model.box_head or model.semantic_head"
+    if not box and (mask or model.keypoint_head):
+        yield "masks and keypoints are of boxes: set model.mask_head=null and model.keypoint_head=null, or a box_head"
 
 
-def _data_and_training_rules(config: Config) -> Rules:
+def _training_mistakes(config: Config) -> Iterator[str]:
     train, data, val = config.train, config.data.train, config.data.val
-    yield (
-        sum(map(bool, (data.annotations or data.panoptic, data.records, data.sources))) > 1,
-        "'data.train' takes annotations or panoptic, or both, or records, or sources: set the others to nothing",
-    )
-    yield (
-        val.records or val.sources,
-        "'data.val' is evaluated against a COCO json: set data.val.annotations and data.val.images",
-    )
-    yield (
-        any(bool(source.annotations) == bool(source.records) for source in data.sources),
-        "each of 'data.train.sources' takes annotations and images, or records",
-    )
-    yield (
-        train.images_per_batch % train.accumulate != 0,
-        f"'train.images_per_batch' is {train.images_per_batch}, which {train.accumulate} parts (train.accumulate) "
-        "can't share equally: set it to a multiple",
-    )
-    yield (
-        train.jit_compile and train.strategy == "mirrored",
-        "XLA can't compile a step on several devices: set train.jit_compile=false",
-    )
+    if sum(map(bool, (data.annotations or data.panoptic, data.records, data.sources))) > 1:
+        yield "'data.train' takes annotations or panoptic, or both, or records, or sources: set the others to nothing"
+    if val.records or val.sources:
+        yield "'data.val' is evaluated against a COCO json: set data.val.annotations and data.val.images"
+    if any(bool(source.annotations) == bool(source.records) for source in data.sources):
+        yield "each of 'data.train.sources' takes annotations and images, or records"
+    if train.images_per_batch % train.accumulate != 0:
+        yield (
+            f"'train.images_per_batch' is {train.images_per_batch}, which {train.accumulate} parts (train.accumulate) "
+            "can't share equally: set it to a multiple"
+        )
+    if train.jit_compile and train.strategy == "mirrored":
+        yield "XLA can't compile a step on several devices: set train.jit_compile=false"

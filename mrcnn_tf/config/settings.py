@@ -85,39 +85,33 @@ class Conventions:
     keypoint_score: str = choice("probability", ("probability", "logit"))
 
 
+_DETECTRON2 = {
+    "anchor_rounding": False,
+    "anchor_stride": "fixed",
+    "level_assignment": "detectron2",
+    "roi_aligned": True,
+    "roi_sampling_ratio": 0,
+    "min_proposal_size": 0.0,
+    "min_detection_size": 0.0,
+    "rpn_box_beta": 0.0,
+    "box_beta": 0.0,
+    "rpn_normalizer": "batch_size",
+    "mask_target": "binary",
+    "mask_paste": "detectron2",
+}
+_PAPER = {
+    "level_assignment": "paper",
+    "roi_aligned": False,
+    "roi_sampling_ratio": 2,
+    "rpn_box_beta": 1 / 9,
+    "box_beta": 1.0,
+}
 CONVENTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "torchvision": {"roi_aligned": False, "keypoint_offset": 0.0, "keypoint_score": "logit"},
-    "detectron2": {
-        "anchor_rounding": False,
-        "anchor_stride": "fixed",
-        "level_assignment": "detectron2",
-        "roi_aligned": True,
-        "roi_sampling_ratio": 0,
-        "min_proposal_size": 0.0,
-        "min_detection_size": 0.0,
-        "rpn_box_beta": 0.0,
-        "box_beta": 0.0,
-        "rpn_normalizer": "batch_size",
-        "mask_target": "binary",
-        "mask_paste": "detectron2",
-    },
-    "paper": {
-        "anchor_rounding": False,
-        "anchor_stride": "fixed",
-        "level_assignment": "paper",
-        "roi_aligned": False,
-        "roi_sampling_ratio": 2,
-        "min_proposal_size": 0.0,
-        "min_detection_size": 0.0,
-        "rpn_box_beta": 1 / 9,
-        "box_beta": 1.0,
-        "rpn_normalizer": "batch_size",
-        "mask_target": "binary",
-        "mask_paste": "detectron2",
-    },
+    "detectron2": _DETECTRON2,
+    "paper": _DETECTRON2 | _PAPER,  # the systems of the paper's authors, with what it says itself
 }
-
 
 # Residual blocks in the stages res2 to res5 by the depth of a ResNet (He et al. 2016, table 1).
 RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
