@@ -246,10 +246,10 @@ def tfrecord(
     )
 
 
-CocoJson = Annotated[pathlib.Path, typer.Argument(help="The COCO json.")]
+Source = Annotated[pathlib.Path, typer.Argument(help="The COCO json.")]
 ImageFolder = Annotated[pathlib.Path, typer.Option(help="The folder that its file names are relative to.")]
 ImagesToCopy = Annotated[pathlib.Path | None, typer.Option(help="The folder of the images, for --copy-images.")]
-NewFolder = Annotated[pathlib.Path, typer.Option(help="The new folder to write.")]
+OutDir = Annotated[pathlib.Path, typer.Option(help="The new folder to write.")]
 CopyImages = Annotated[
     bool,
     typer.Option("--copy-images", help="Put the images into the folder too, by hard links where the disk has them."),
@@ -258,7 +258,7 @@ CopyImages = Annotated[
 
 @coco_to_app.command("labelme")
 def coco_to_labelme(
-    source: CocoJson, images: ImageFolder, out: NewFolder, copy_images: CopyImages = False, as_json: AsJson = False
+    source: Source, images: ImageFolder, out: OutDir, copy_images: CopyImages = False, as_json: AsJson = False
 ):
     """A json for each image, for labelme 5.3 or later. Masks without outlines become mask shapes."""
     from mrcnn_tf.datasets.convert.labelme import write_labelme
@@ -268,7 +268,7 @@ def coco_to_labelme(
 
 @coco_to_app.command("via")
 def coco_to_via(
-    source: CocoJson,
+    source: Source,
     images: ImageFolder,
     out: Annotated[pathlib.Path, typer.Option(callback=_refuse_folder, help="The json to write.")],
     as_json: AsJson = False,
@@ -281,11 +281,7 @@ def coco_to_via(
 
 @coco_to_app.command("yolo")
 def coco_to_yolo(
-    source: CocoJson,
-    out: NewFolder,
-    images: ImagesToCopy = None,
-    copy_images: CopyImages = False,
-    as_json: AsJson = False,
+    source: Source, out: OutDir, images: ImagesToCopy = None, copy_images: CopyImages = False, as_json: AsJson = False
 ):
     """labels/ and data.yaml for Ultralytics' segmentation. Without --copy-images, put your images into images/.
 
@@ -298,8 +294,8 @@ def coco_to_yolo(
 
 @coco_to_app.command("voc")
 def coco_to_voc(
-    source: CocoJson,
-    out: NewFolder,
+    source: Source,
+    out: OutDir,
     images: ImagesToCopy = None,
     copy_images: CopyImages = False,
     split: Annotated[str, typer.Option(help="The name of the lists in ImageSets.")] = "train",
@@ -313,8 +309,8 @@ def coco_to_voc(
 
 @coco_to_app.command("label-maps")
 def coco_to_label_maps(
-    source: CocoJson,
-    out: NewFolder,
+    source: Source,
+    out: OutDir,
     class_divisor: Annotated[int, typer.Option(min=2, help="Pixels are class id * this + object.")] = 1000,
     as_json: AsJson = False,
 ):
@@ -326,11 +322,7 @@ def coco_to_label_maps(
 
 @coco_to_app.command("masks")
 def coco_to_masks(
-    source: CocoJson,
-    out: NewFolder,
-    images: ImagesToCopy = None,
-    copy_images: CopyImages = False,
-    as_json: AsJson = False,
+    source: Source, out: OutDir, images: ImagesToCopy = None, copy_images: CopyImages = False, as_json: AsJson = False
 ):
     """NAME/masks/CLASS/1.png, 2.png, ... for each image NAME.jpg: an exact black and white picture of each object."""
     from mrcnn_tf.datasets.convert.mask_folders import write_mask_folders
