@@ -92,15 +92,8 @@ def evaluate_detections(
 def plan_evaluation(ground_truth, categories, sigmas):
     """Say what `evaluate_detections` evaluates: a model need not detect for hours before a mistake in it comes out.
 
-    Args:
-        ground_truth: the `InstanceGroundTruth`.
-        categories, sigmas: as for `evaluate_detections`.
-
-    Returns:
-        ({category id: name}, {category id: float64 [P]} of those with keypoints, sentences about guessed sigmas).
-
-    Raises:
-        UserError: a category that the json lacks, or wrong sigmas.
+    Returns ({category id: name}, {category id: sigmas, float64 [P]} of those with keypoints, sentences about guessed
+    sigmas); raises UserError for a category that the json lacks and for wrong sigmas.
     """
     names = {c["id"]: str(c.get("name", c["id"])) for c in ground_truth.categories}
     if categories is not None:
