@@ -46,7 +46,7 @@ def saved_model(
     """Export a SavedModel for TensorFlow Serving: image files in, boxes in their pixels and masks out."""
     from mrcnn_tf.serving.saved_model_export import export_saved_model
 
-    model = _model(weights)
+    model = _load_model(weights)
     report = export_saved_model(
         model,
         out / str(_next_version(out)),
@@ -54,15 +54,15 @@ def saved_model(
         precision=precision,
         max_detections=max_detections,
         score_threshold=score_threshold,
-        input_size=_size(input_size),
+        input_size=_parse_size(input_size),
         xla=xla,
         custom_ops=custom_ops,
         gpu=gpu,
-        check_images=_images(check_images),
+        check_images=_find_images(check_images),
     )
     if as_json:
-        facts = {"folder": str(report.folder), "bytes": report.size, "precision": report.precision}
-        print(json.dumps(facts | {"input_size": report.input_size, "differences": report.differences.to_json()}))
+        figures = {"folder": str(report.folder), "bytes": report.size, "precision": report.precision}
+        print(json.dumps(figures | {"input_size": report.input_size, "differences": report.differences.to_json()}))
         return
     console.print(report.differences.table())
     console.print(f"{report.size / 2**20:.0f} MiB, {report.precision}: {report.folder}", soft_wrap=True)
@@ -93,14 +93,14 @@ def tflite(
     from mrcnn_tf.datasets.image_files import read_image
     from mrcnn_tf.serving.tflite_export import export_tflite
 
-    model = _model(weights)
-    images = None if calibration is None else map(read_image, _images(calibration))
-    size, checks = _size(input_size), _images(check_images)
+    model = _load_model(weights)
+    images = None if calibration is None else map(read_image, _find_images(calibration))
+    size, checks = _parse_size(input_size), _find_images(check_images)
     report = export_tflite(model, out, quantize, images, size, max_detections, score_threshold, split, checks)
     sizes = {str(file): file.stat().st_size for file in report.files}
     if as_json:
-        facts = {"files": sizes, "quantization": report.quantization, "input_size": report.input_size}
-        print(json.dumps(facts | {"differences": report.differences.to_json()}))
+        figures = {"files": sizes, "quantization": report.quantization, "input_size": report.input_size}
+        print(json.dumps(figures | {"differences": report.differences.to_json()}))
         return
     console.print(report.differences.table())
     for file, size in sizes.items():
@@ -108,7 +108,7 @@ def tflite(
     console.print(f"Try it:  mrcnn-tf predict YOUR_IMAGE.png --tflite {report.files[0]}", soft_wrap=True)
 
 
-def _model(weights):
+def _load_model(weights):
     from mrcnn_tf.training.trainer import load_model
 
     if weights is None:
@@ -121,7 +121,7 @@ def _next_version(folder):
     return max(versions, default=0) + 1
 
 
-def _size(text):
+def _parse_size(text):
     """A side or (height, width) from "320" or "240x320"; None for None."""
     if text is None:
         return None
@@ -134,7 +134,7 @@ def _size(text):
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
-def _images(patterns):
+def _find_images(patterns):
     from mrcnn_tf.datasets.image_files import find_images
 
     return None if patterns is None else find_images(patterns)

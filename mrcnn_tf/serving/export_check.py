@@ -359,10 +359,10 @@ def _compare_maps(image_index, reference, exported, matches, tolerances):
         return abs(segment.area - fusion.stuff_area) <= area_tolerance
 
     numbers = collections.defaultdict(itertools.count().__next__)  # one number for what is the same in both models
-    mine = _number_pixels(reference.panoptic, numbers, matches.reference, "reference", is_near_limit)
-    other = _number_pixels(exported.panoptic, numbers, matches.exported, "exported", is_near_limit)
-    both = (mine >= 0) & (other >= 0)
-    compared["segments"] = Pixels(int((both & (mine == other)).sum()), int(both.sum()))
+    reference_map = _number_pixels(reference.panoptic, numbers, matches.reference, "reference", is_near_limit)
+    exported_map = _number_pixels(exported.panoptic, numbers, matches.exported, "exported", is_near_limit)
+    is_compared = (reference_map >= 0) & (exported_map >= 0)
+    compared["segments"] = Pixels(int((is_compared & (reference_map == exported_map)).sum()), int(is_compared.sum()))
     return compared
 
 

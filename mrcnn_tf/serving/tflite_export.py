@@ -178,12 +178,12 @@ INT8_RECIPE = [
 ]
 
 
-def quantize_network(flatbuffer, kind, samples=None):
+def quantize_network(flatbuffer, quantization, samples=None):
     """The bytes of a .tflite with its network quantised.
 
     Args:
         flatbuffer: bytes of a float32 .tflite.
-        kind: "dynamic" (weights only, inputs as they come) or "int8".
+        quantization: "dynamic" (weights only, inputs as they come) or "int8".
         samples: for int8, inputs by name.
 
     Raises:
@@ -195,7 +195,7 @@ def quantize_network(flatbuffer, kind, samples=None):
     except ImportError as error:
         raise UserError("Quantising needs ai-edge-quantizer: pip install 'mrcnn-tf[edge]'.") from error
     work, calibration = quantizer.Quantizer(flatbuffer), None
-    if kind == "dynamic":
+    if quantization == "dynamic":
         for scope, operation in PRODUCT_RECIPE:
             work.add_dynamic_config(scope, TFLOperationName(operation), num_bits=8)
     else:
