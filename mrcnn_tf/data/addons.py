@@ -44,15 +44,7 @@ def check_addons(names):
 
 
 def apply_addons(sample, config, seed):
-    """Applies each of `config.augment.addons` with its probability.
-
-    Args:
-        sample: a `Sample` at its final size, its image float32.
-        config: settings.DataConfig; `augment` and `masks` are read.
-        seed: int64 [2].
-
-    Returns:
-        Sample with an image of the same size.
+    """Applies each of `config.augment.addons` with its probability to a `Sample` at its final size, its image float32.
 
     Raises:
         UserError: see `check_addons`.

@@ -134,17 +134,8 @@ HIDDEN = 1.0  # COCO's v of a keypoint that something lies over
 def paste_instances(sample, load_partner, permutations, config, seed):
     """With the probability `config.augment.copy_paste`, pastes instances of another image.
 
-    What they cover is taken from the instances below.
-
-    Args:
-        sample: a `Sample` at its final size, its image float32, with masks.
-        load_partner: a function without arguments that gives the other Sample.
-        permutations: int32 [K + 1, P], `geometric.mirror_permutations`.
-        config: settings.DataConfig.
-        seed: int64 [2].
-
-    Returns:
-        Sample with an image of the same size; the pasted instances come last.
+    The arguments are those of `augment_sample`; the sample is at its final size, its image float32, and has masks.
+    What the pasted instances cover is taken from those below. They come last.
     """
     wanted = tf.random.stateless_uniform([], stream_seed(seed, RandomStream.PASTE)) < config.augment.copy_paste
 

@@ -91,10 +91,6 @@ def draw_window(original_size, usual_size, largest_size, augment, seed):
     A random crop is enlarged until it fills the usual size in one direction: it never makes a batch larger. Of an image
     that large-scale jitter makes larger than `largest_size`, a part of that size is shown.
 
-    Args:
-        original_size: (H, W) int32 [2].
-        usual_size, largest_size, augment, seed: as for `crop_rotate_scale`.
-
     Returns:
         (corner, part, size), int32 [2] each: (top, left) and (height, width) of the part, in pixels of the image, and
         the (h, w) that it is resized to.
@@ -150,16 +146,10 @@ def resize_sample(sample, size, config):
 
 
 def flip_and_turn(sample, permutations, augment, seed):
-    """Applies the flips and quarter turns that are allowed, each with its probability.
+    """Applies the flips and quarter turns that are allowed to a `Sample`, each with its probability.
 
-    Args:
-        sample: a `Sample`.
-        permutations: int32 [K + 1, P], `mirror_permutations`.
-        augment: settings.AugmentConfig.
-        seed: int64 [2]; the same seed gives the same result.
-
-    Returns:
-        Sample; H and W exchange in an odd number of quarter turns.
+    H and W exchange in an odd number of quarter turns. `permutations` are `mirror_permutations`, int32 [K + 1, P],
+    `augment` is a settings.AugmentConfig, and `seed` int64 [2].
     """
     moved = (sample.image, sample.boxes, sample.masks, sample.keypoints, sample.semantic)
     draws = tf.random.stateless_uniform([3], seed)

@@ -58,14 +58,7 @@ def read_segments(data, table, size, path):
 
 
 def make_label_table(classes):
-    """Makes the table of classes by a label map's value, for `read_label_classes`.
-
-    Args:
-        classes: {category id: class}, `map_files.semantic_classes`.
-
-    Returns:
-        int16 [65536].
-    """
+    """Makes the table of classes by a label map's value, int16 [65536], from `map_files.semantic_classes`."""
     table = np.full(MAX_VALUES, _UNKNOWN, np.int16)
     table[list(UNLABELLED)] = IGNORED
     for value, number in classes.items():
@@ -80,8 +73,7 @@ def read_label_classes(data, table, size, path):
     Args:
         data: the PNG's bytes, string scalar: grey or with a palette, 1 to 16 bits.
         table: see `make_label_table`.
-        size: (height, width) that it has to have, int32 [2].
-        path: of the file, for errors.
+        size, path: as for `read_segments`.
 
     Returns:
         [H, W] uint8.

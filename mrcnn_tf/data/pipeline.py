@@ -198,11 +198,8 @@ class TrainingData:
 def make_element(sample, original_size, image_id, config):
     """Makes the element of one image, of fixed shapes, as `coco_dataset` describes them.
 
-    Args:
-        sample: `Sample`, its image [h, w, 3] float32 as the network is to see it.
-        original_size: int32 [2].
-        image_id: int64 scalar.
-        config: settings.DataConfig; of more than its `max_instances` objects the largest are kept, crowds last.
+    The `Sample` is as the network is to see it. Of more than `config.max_instances` objects the largest are kept,
+    crowds last.
     """
     size = tf.shape(sample.image)[:2]
     largest = _find_largest(sample.areas, sample.crowd, config.max_instances)

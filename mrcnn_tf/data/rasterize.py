@@ -58,16 +58,9 @@ def crop_masks(segmentations, boxes, height, width, size):
 
 
 def crop_segments(pixels, values, boxes, size):
-    """The mask of each instance inside its box, to the bit what `crop_masks` makes of its run lengths.
+    """Each segment's mask inside its box, to the bit what `crop_masks` makes of its run lengths.
 
-    Args:
-        pixels: [H, W] int32, see `map_reader.read_segments`.
-        values: [N] int32, the value in `pixels` that is the instance's.
-        boxes: [N, 4] float32 pixels, inside the image.
-        size: S.
-
-    Returns:
-        [N, S, S] uint8, 255 times the occupancy.
+    `pixels` are [H, W] int32, see `map_reader.read_segments`, and `values` [N] int32 those of the instances in it.
     """
     height, width = tf.unstack(tf.shape(pixels))
     grids = make_instance_grids(boxes, size)
@@ -81,13 +74,7 @@ def crop_segments(pixels, values, boxes, size):
 def crop_png_masks(pngs, boxes, size):
     """Each object's mask inside its box, to the bit what `crop_masks` makes of the same mask's run lengths.
 
-    Args:
-        pngs: [N] strings, grey PNGs of the image's size; a pixel that isn't 0 is inside.
-        boxes: [N, 4] float32 pixels, inside the image.
-        size: S.
-
-    Returns:
-        [N, S, S] uint8, 255 times the occupancy.
+    `pngs` are [N] strings, grey PNGs of the image's size; a pixel that isn't 0 is inside.
     """
     grids = make_instance_grids(boxes, size)
     columns, rows = _grid_pixels(grids, size)

@@ -67,9 +67,7 @@ class CocoIndex:
 def cache_path(config, image_names):
     """Where the index of a `DataConfig` is kept: named by all of the config and the jsons' files that it depends on.
 
-    Args:
-        config: settings.DataConfig.
-        image_names: of a folder without a json.
+    Without a json it depends on the `image_names` of the folder.
     """
     jsons = [path for path in (config.annotations, config.panoptic) if path]
     states = [(os.path.realpath(path), os.stat(path)) for path in jsons]
@@ -113,13 +111,7 @@ def load_or_compile_index(path, compile_index):
 
 
 def report_index_problems(index, path, source, max_instances):
-    """Reports an index' problems beside its file at `path`, those images included that a batch has no room for.
-
-    Args:
-        index: CocoIndex; problems are added.
-        path: of its cached file.
-        source: the json or pattern that it was made from.
-        max_instances: of a batch.
+    """Reports an index' problems beside its cached file at `path`; images that a batch has no room for are added.
 
     Raises:
         UserError: it has no image.
@@ -133,14 +125,7 @@ def report_index_problems(index, path, source, max_instances):
 
 
 def find_overfull_images(image_ids, counts, source, max_instances):
-    """A Problem for each image with more instances than a batch has room for.
-
-    Args:
-        image_ids: [I] int64.
-        counts: [I] int64, instances of each image.
-        source: the json or pattern that lists them.
-        max_instances: of a batch.
-    """
+    """A Problem for each image with more instances, `counts` [I] int64, than a batch has room for."""
     problems = []
     for row in np.flatnonzero(counts > max_instances).tolist():
         image = int(image_ids[row])

@@ -73,14 +73,10 @@ def inspect_bytes(data):
 
 
 def image_frame(header, height, width):
-    """How a described size fits a file: (height, width, EXIF orientation to apply), or None if it doesn't.
+    """How a described size fits an ImageFile: (height, width, EXIF orientation to apply), or None if it doesn't.
 
     A description may be of the image as it's seen or, if sides differ, of the file as it's stored, which then stays as
     it is.
-
-    Args:
-        header: ImageFile without a problem.
-        height, width: pixels as described.
     """
     visible, stored = visible_size(header), (header.height, header.width)
     if (height, width) == visible:

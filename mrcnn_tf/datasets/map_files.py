@@ -56,12 +56,7 @@ def read_label_map(path):
 
 
 def check_map_header(header, segments):
-    """What is wrong with the header of a map, (kind, what is wrong, remedy); None if nothing is.
-
-    Args:
-        header: image_files.ImageFile.
-        segments: whether it should be a segment map, and not a label map.
-    """
+    """What is wrong with the ImageFile of a segment map, or a label map: (kind, what, remedy); None if nothing is."""
     if header.problem and header.format in ("", "PNG"):
         kind, what, remedy = header.problem
         return kind.replace("image", "map"), what, remedy
@@ -87,10 +82,8 @@ def count_values(pixels):
 def find_segment_fault(path, size, listed):
     """What keeps a segment map from being used, "what: remedy" without the period; None if nothing does.
 
-    Args:
-        path: of the PNG.
-        size: (height, width) of its image.
-        listed: [M] ids that it has to have, and no others; 0 needs no pixel.
+    `size` is its image's (height, width), and `listed` [M] the ids that it has to have, and no others; 0 needs no
+    pixel.
     """
     pixels, fault = _read_of_size(path, size, read_segment_map)
     if fault:
@@ -225,13 +218,7 @@ def map_columns(files, segment_offsets=None, segment_ids=(), segment_classes=())
 
 
 def segment_map_paths(panoptic, folder, image_ids):
-    """(paths, annotations): the PNG of each image, None without one, and [I] int64 its annotation's index, or -1.
-
-    Args:
-        panoptic: panoptic_json.PanopticJson.
-        folder: of the PNGs.
-        image_ids: [I] int64.
-    """
+    """(paths, annotations): the PNG of each image, None without one, and [I] int64 its annotation's index, or -1."""
     annotations = find_indices(panoptic.image_ids, image_ids)
     names = panoptic.map_names
     return [os.path.join(folder, names[i]) if i >= 0 else None for i in annotations.tolist()], annotations
@@ -250,13 +237,7 @@ def find_orphan_annotations(panoptic):
 
 
 def label_map_paths(folder, images, image_files):
-    """Where the label map of each image is: the image's path in its folder, but .png, in the folder of maps.
-
-    Args:
-        folder: of the maps.
-        images: folder of the images.
-        image_files: [I] bytes, their paths.
-    """
+    """Where the label map of each image is in `folder`: the path that the image has in `images`, but .png."""
     names = (os.path.relpath(os.fsdecode(path), images) for path in image_files.tolist())
     return [os.path.join(folder, os.path.splitext(name)[0] + ".png") for name in names]
 
@@ -269,8 +250,7 @@ def check_maps(paths, fields, source, segments, on_progress, decode=None):
         fields: the image arrays of a CocoIndex, as a dict.
         source: the json or folder that lists the images.
         segments: whether the maps are segment maps.
-        on_progress: called with the number of files done since the last call.
-        decode: see `inspect_files`.
+        on_progress, decode: see `inspect_files`.
 
     Returns:
         ImageMaps.
@@ -297,11 +277,11 @@ def check_label_values(maps, known):
     """Raises UserError if one of the label maps has a value that isn't among `known`, ids of categories."""
     listed = [*known, *UNLABELLED]
 
-    def unknown(path):
+    def unknown_values(path):
         return np.setdiff1d(count_values(read_label_map(path))[0], listed)
 
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-        for path, values in zip(maps.files, pool.map(unknown, maps.files), strict=True):
+        for path, values in zip(maps.files, pool.map(unknown_values, maps.files), strict=True):
             if values.size:
                 raise UserError(f"{describe_unknown_labels(path, values)}.")
 

@@ -220,11 +220,7 @@ class MapSegments:
             setattr(self, name, getattr(self, name)[self._present])
 
     def columns(self, classes):
-        """The map columns of a CocoIndex, as a dict.
-
-        Args:
-            classes: {category id: class}, `map_files.semantic_classes`. Pixels of all others are ignored.
-        """
+        """The map columns of a CocoIndex, as a dict; `classes` are `semantic_classes`, pixels of all others ignored."""
         category_ids, category_index = np.unique(self.category_ids, return_inverse=True)
         known_classes = np.array([classes.get(category, IGNORED) for category in category_ids.tolist()], np.uint8)
         # Void is a segment of every map.
@@ -238,11 +234,7 @@ class MapSegments:
         return map_columns(self._files, offsets, ids[order], values[order])
 
     def things(self, classes):
-        """The segments to look for instances in, as SegmentObjects.
-
-        Args:
-            classes: see `columns`. Of the categories that it doesn't name those of things are in.
-        """
+        """The segments to look for instances in, as SegmentObjects, also of things that `classes` doesn't name."""
         stuff = [category.id for category in self._panoptic.stuff]
         stuff += [category for category, number in classes.items() if number != THINGS]
         return SegmentObjects(self, ~np.isin(self.category_ids, [*stuff, NO_CATEGORY]), self._images, self._panoptic)
