@@ -25,23 +25,15 @@ SHARES = {"semantic": "class", "segments": "segment"}  # with what a pixel has t
 
 @dataclasses.dataclass(frozen=True)
 class Tolerances:
-    """How far an exported model's detections may lie from the Keras model's.
+    """How far an exported model's detections may lie from the Keras model's."""
 
-    Attributes:
-        box, keypoint: the largest difference of a coordinate, pixels.
-        score, mask: the largest difference of a probability.
-        iou: the least IoU at which two boxes of a class are one detection.
-        matched: the least share of either model's detections that the other has too.
-        pixels: the least share of the pixels of the semantic map, and of the segments, that are equal.
-    """
-
-    box: float
-    keypoint: float
-    score: float
-    mask: float
-    iou: float = 0.5
-    matched: float = 1.0
-    pixels: float = 0.999
+    box: float  # the largest difference of a coordinate, pixels
+    keypoint: float  # the same
+    score: float  # the largest difference of a probability
+    mask: float  # the same
+    iou: float = 0.5  # the least at which two boxes of a class are one detection
+    matched: float = 1.0  # the least share of either model's detections that the other has too
+    pixels: float = 0.999  # the least share of the pixels of the semantic map, and of the segments, that are equal
 
 
 SAVED_MODEL_TOLERANCES = Tolerances(box=1e-3, keypoint=1e-3, score=1e-5, mask=1e-4)
@@ -70,41 +62,29 @@ TOLERANCES_BY_QUANTIZATION = {
 
 @dataclasses.dataclass
 class Differences:
-    """The outcome of `check_detections`, over all images.
+    """The outcome of `check_detections`, over all images."""
 
-    Attributes:
-        images: how many were compared.
-        reference, exported: detections of the Keras model and of the exported one.
-        matched: those that both have.
-        near_ties: those that only one has, because their score lies at the threshold or at that of the last detection
-            kept, nearer than the scores' tolerance.
-        only_reference, only_exported: the other unmatched ones.
-        iou: the least IoU of a matched pair.
-        box, score, mask, keypoint: the largest difference of matched pairs, in the units of `Tolerances`; None where
-            nothing was compared.
-        mask_pixels: where the exported model gives encoded masks, their pixels that no probabilities within the mask's
-            tolerance would give; else None.
-        semantic, segments: the share, 0..1, of the pixels whose class is the same in the semantic maps, and whose
-            segment is the same after fusion; None without such maps.
-        tolerances: what was allowed.
-    """
-
-    images: int
-    reference: int
-    exported: int
-    matched: int
+    images: int  # how many were compared
+    reference: int  # detections of the Keras model
+    exported: int  # detections of the exported model
+    matched: int  # those that both have
+    # Those that only one has, because their score lies at the threshold or at that of the last detection kept, nearer
+    # than the scores' tolerance.
     near_ties: int
-    only_reference: int
+    only_reference: int  # the other unmatched ones
     only_exported: int
-    iou: float | None
+    iou: float | None  # the least of a matched pair
+    # The largest difference of matched pairs, in the units of `Tolerances`; None where nothing was compared.
     box: float | None
     score: float | None
     mask: float | None
     keypoint: float | None
+    # Where the exported model gives encoded masks, their pixels that no probabilities within the mask's tolerance would
+    # give; else None.
     mask_pixels: int | None
-    semantic: float | None
-    segments: float | None
-    tolerances: Tolerances
+    semantic: float | None  # the share, 0..1, of the pixels of the same class; None without semantic maps
+    segments: float | None  # the same for the segments after fusion
+    tolerances: Tolerances  # what was allowed
 
     @property
     def matched_share(self):

@@ -74,27 +74,17 @@ def write_assets(model, folder, export_options):
 
 @dataclasses.dataclass
 class ExportLabels:
-    """What a client must know about an exported model.
+    """What a client must know about an exported model."""
 
-    Attributes:
-        categories: the model's K `Category`s, class 1 first.
-        stuff: the S `Category`s of its semantic head, class 1 first; [] without one.
-        fusion: the `PanopticConfig` by which it fuses instances and stuff; None without a semantic head, and with boxes
-            that have no masks.
-        box_head: bool, whether it detects instances.
-        mask_rule, keypoint_offset: as in `Detections`.
-        resize: the `ResizeConfig` that the model applies to an image by itself.
-        document: all of labels.json, as a dictionary.
-    """
-
-    categories: list[Category]
-    stuff: list[Category]
+    categories: list[Category]  # K, class 1 first
+    stuff: list[Category]  # S of the semantic head, class 1 first; [] without one
+    # How instances and stuff are fused; None without a semantic head, and with boxes that have no masks.
     fusion: PanopticConfig | None
-    box_head: bool
-    mask_rule: str
-    keypoint_offset: float
-    resize: ResizeConfig
-    document: dict[str, Any]
+    box_head: bool  # whether it detects instances
+    mask_rule: str  # as in `Detections`
+    keypoint_offset: float  # as in `Detections`
+    resize: ResizeConfig  # what the model does to an image by itself
+    document: dict[str, Any]  # all of labels.json
 
 
 def read_labels(source):

@@ -38,21 +38,13 @@ libraries: for it, export without custom ops.
 
 @dataclasses.dataclass
 class SavedModelReport:
-    """What an export wrote.
+    """What an export wrote."""
 
-    Attributes:
-        folder: of the version.
-        size: bytes of all its files.
-        precision: of the convolutions: "float32", "bfloat16" or "float16".
-        input_size: (height, width) of the fixed input; None where images keep the size that the resize rule gives.
-        differences: from the Keras model, the `Differences` of the check.
-    """
-
-    folder: pathlib.Path
-    size: int
-    precision: str
-    input_size: tuple[int, int] | None
-    differences: Differences
+    folder: pathlib.Path  # of the version
+    size: int  # bytes of all its files
+    precision: str  # of the convolutions: "float32", "bfloat16" or "float16"
+    input_size: tuple[int, int] | None  # fixed (height, width); None where the resize rule gives an image's size
+    differences: Differences  # from the Keras model
 
 
 def export_saved_model(

@@ -129,10 +129,8 @@ REST_FAULTS = {400: "unfit", 404: "unknown", 408: "late", 412: "unfit", 413: "to
 class RestClient:
     """Asks `serving_default` of one model for the outputs of image files, by REST. Threads may share it.
 
-    Args:
-        url: such as http://localhost:8501, without a path unless a proxy wants one.
-        model, version: which to ask for; None for the latest version.
-        timeout: seconds without any answer.
+    The url is such as http://localhost:8501, without a path unless a proxy wants one; the timeout is of seconds without
+    any answer.
     """
 
     def __init__(self, url, model, version, timeout):
@@ -224,12 +222,7 @@ GRPC_FAULTS = {
 
 
 class GrpcClient:
-    """Asks `serving_default` of one model for the outputs of image files, by gRPC. Threads may share it.
-
-    Args:
-        address: HOST:PORT.
-        model, version: which to ask for; None for the latest version.
-        timeout: seconds until the whole answer is there.
+    """As `RestClient` by gRPC, at HOST:PORT; the timeout is of seconds until the whole answer is there.
 
     Raises:
         UserError: grpcio or tensorflow-serving-api is missing.
@@ -250,11 +243,7 @@ class GrpcClient:
         self._service = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def predict(self, files):
-        """List of bytes -> list of dictionaries of arrays, or bytes, one for each file.
-
-        Raises:
-            ServerFault: no answer, or one that isn't the outputs.
-        """
+        """As `RestClient.predict`."""
         request = self._request()
         request.model_spec.name, request.model_spec.signature_name = self._model, "serving_default"
         if self._version is not None:

@@ -28,19 +28,12 @@ QUANTIZATIONS = ("float32", "float16", "dynamic", "int8")
 
 @dataclasses.dataclass
 class TFLiteReport:
-    """What an export wrote.
+    """What an export wrote."""
 
-    Attributes:
-        files: one path, or those of the backbone and the heads.
-        input_size: (height, width) pixels.
-        quantization: "float32", "float16", "dynamic" or "int8".
-        differences: from the Keras model in float32, the `Differences` of the check.
-    """
-
-    files: list[pathlib.Path]
-    input_size: tuple[int, int]
-    quantization: str
-    differences: Differences
+    files: list[pathlib.Path]  # one, or those of the backbone and the heads
+    input_size: tuple[int, int]  # (height, width) pixels
+    quantization: str  # one of QUANTIZATIONS
+    differences: Differences  # from the Keras model in float32
 
 
 def export_tflite(
