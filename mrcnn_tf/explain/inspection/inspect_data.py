@@ -101,13 +101,13 @@ class Inspection:
         }
 
 
-def inspect_data(data, out, network=None, model=None, detections=None, facts=(), limit=500, progress=True):
+def inspect_data(data, out, model_config=None, model=None, detections=None, facts=(), limit=500, progress=True):
     """Write a report on a dataset and, if there is a model or what it detected, on that; the `Inspection`.
 
     Args:
         data: the `DataConfig` of the split; with a model its categories, stuff and resize rule are the model's.
         out: the HTML file to write.
-        network: the `ModelConfig` whose anchors and image size the boxes are compared with; None: the default one's.
+        model_config: the `ModelConfig` with whose anchors and image size boxes are compared; None: the default one's.
         model: has `detect_batch`, as `evaluate` needs it; or None.
         detections: in its place a list of dicts in COCO's result format, or a `ResultFolder`; or None.
         facts: [(what it is, path)] of the model or the file of detections, for the report's head.
@@ -125,7 +125,7 @@ def inspect_data(data, out, network=None, model=None, detections=None, facts=(),
     unused = {category.id for category in data.categories if category.name == UNUSED}
     categories = [category for category in data.categories if category.id not in unused] or None if model else None
     truth, regions = _read_truth(data, categories or (), progress)
-    statistics = compute_statistics(truth, network)
+    statistics = compute_statistics(truth, model_config)
     # The folder is for what a model predicts, as long as the report is being made.
     with tempfile.TemporaryDirectory() as folder:
         results = findings = None
@@ -236,22 +236,22 @@ class ResultFolder:
     segments: PanopticGroundTruth | None  # of panoptic.json and its PNGs
 
 
-def _judge_results(given, data, truth, regions):
+def _judge_results(evaluation, data, truth, regions):
     """(`CocoResults`, `Findings` or None) of detections or a `ResultFolder`; adds findings to `regions`."""
     settings = {"sigmas": data.keypoint_sigmas, "backend": data.coco_backend}
-    if not isinstance(given, ResultFolder):
-        findings = make_findings(truth, given, **settings)
+    if not isinstance(evaluation, ResultFolder):
+        findings = make_findings(truth, evaluation, **settings)
         return findings.results, findings
-    results, findings = given.results, None
-    if given.has_instances and truth.categories:
-        findings = make_findings(truth, given.detections, **settings)
+    results, findings = evaluation.results, None
+    if evaluation.has_instances and truth.categories:
+        findings = make_findings(truth, evaluation.detections, **settings)
         results = findings.results
-        results.panoptic, results.semantic = given.results.panoptic, given.results.semantic
-        results.notes = given.results.notes
+        results.panoptic, results.semantic = evaluation.results.panoptic, evaluation.results.semantic
+        results.notes = evaluation.results.notes
     if regions and (results.panoptic or results.semantic):
         regions.results = results
-    if regions and regions.truth.has_segments and given.segments:
-        regions.findings = judge_regions(regions.truth, PanopticRegions(given.segments), results)
+    if regions and regions.truth.has_segments and evaluation.segments:
+        regions.findings = judge_regions(regions.truth, PanopticRegions(evaluation.segments), results)
     return results, findings
 
 
