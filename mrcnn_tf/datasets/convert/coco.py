@@ -21,11 +21,8 @@ class CocoAnnotation:
     """An annotation.
 
     Attributes:
-        id: of the annotation.
-        category_id: int.
         segmentation: list of polygons, or a run-length mask; None where there is only a box.
         box: [x, y, width, height], pixels.
-        crowd: bool.
     """
 
     id: int
@@ -65,17 +62,17 @@ class CocoJson:
         """Notes something that a format can't hold."""
         self.problems.append(Problem(kind, record, self.source, message))
 
-    def leave_out_annotation(self, kind, number, what):
-        """Notes an annotation that a format can't hold; `what` goes on after its name."""
-        self.leave_out(kind, f"Annotation {number} in {self.source} {what}.", number)
+    def leave_out_annotation(self, kind, number, detail):
+        """Notes an annotation that a format can't hold; `detail` goes on after its name."""
+        self.leave_out(kind, f"Annotation {number} in {self.source} {detail}.", number)
 
     def drop_crowds(self):
         """Leaves crowds out and notes them, for formats that can't tell them from objects."""
         for image in self.images:
             for annotation in image.annotations:
                 if annotation.crowd:
-                    what = "is a crowd, which the format can't tell, and was left out"
-                    self.leave_out_annotation("crowd", annotation.id, what)
+                    detail = "is a crowd, which the format can't tell, and was left out"
+                    self.leave_out_annotation("crowd", annotation.id, detail)
             image.annotations = [annotation for annotation in image.annotations if not annotation.crowd]
 
 
@@ -118,8 +115,8 @@ def _add_annotation(record, images, coco):
     try:
         image, category = images.get(record["image_id"]), record["category_id"]
         if image is None or category not in coco.names:
-            what = "has an image or category that isn't listed and was left out"
-            coco.leave_out_annotation("unknown", number, what)
+            detail = "has an image or category that isn't listed and was left out"
+            coco.leave_out_annotation("unknown", number, detail)
             return
         segmentation = record.get("segmentation") or None
         if isinstance(segmentation, list):
@@ -164,8 +161,8 @@ def paint_annotations(coco, image, numbers):
         if number not in visible:
             coco.leave_out_annotation("hidden", annotation.id, "lies wholly under smaller objects and is lost")
         elif visible[number] < area:
-            what = f"keeps {visible[number]} of its {area} pixels, as smaller objects overlap it"
-            coco.leave_out_annotation("overlapped", annotation.id, what)
+            detail = f"keeps {visible[number]} of its {area} pixels, as smaller objects overlap it"
+            coco.leave_out_annotation("overlapped", annotation.id, detail)
     return labels
 
 
@@ -178,8 +175,7 @@ def note_box_only(coco, annotation):
 def new_folder(path):
     """Gives a temporary folder beside `path` and renames it to `path` when the block ends well.
 
-    Raises:
-        UserError: there are files in `path` already.
+    Raises UserError if there are files in `path` already.
     """
     path = pathlib.Path(os.path.abspath(path))
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
@@ -197,11 +193,7 @@ def new_folder(path):
 
 
 def output_names(coco, suffix):
-    """(image, its file name with another suffix) of each image.
-
-    Raises:
-        UserError: two images would get the same file, as a.jpg and a.png.
-    """
+    """(image, its file name with another suffix) of each image; UserError if two get the same, as a.jpg and a.png."""
     owners = {}
     for image in coco.images:
         name = pathlib.PurePosixPath(image.file_name).with_suffix(suffix)
@@ -213,8 +205,7 @@ def output_names(coco, suffix):
 def find_image(coco, image, images):
     """The file of a CocoImage in the folder `images`; None, and a note, if it isn't there.
 
-    Raises:
-        UserError: no folder was given, or there is none.
+    Raises UserError if no folder was given, or there is none.
     """
     if images is None:
         raise UserError(f"Say where the images of {coco.source} are: --images FOLDER.")

@@ -1,5 +1,6 @@
 """A dataset on its way to COCO's json: its classes, images and objects, and what had to be left out."""
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -11,6 +12,7 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
+from mrcnn_tf.datasets.convert.inputs import BrokenFile, read_frame
 
 DECIMALS = 3  # of a coordinate in pixels
 FEWEST_NUMBERS = 6  # of a polygon: three points
@@ -145,6 +147,14 @@ class Dataset:
         """Notes something that isn't used, for `report_problems`."""
         self.problems.append(Problem(kind, record, str(file), message))
 
+    def read_frame(self, path, record=None):
+        """The Frame of an image file; None and a note if it can't be read."""
+        try:
+            return read_frame(path)
+        except BrokenFile as error:
+            self.leave_out("unreadable_image", path, str(error), record)
+            return None
+
     def add_image(self, file_name, width, height, file):
         """Adds an image that `file` describes and gives it, a DatasetImage; None and a note if it's a repetition."""
         if file_name in self._file_names:
@@ -171,8 +181,8 @@ class Dataset:
         if not problem:
             annotation, problem = make_annotation(parts, box, image.width, image.height)
         if problem:
-            kind, what = problem
-            self.leave_out(kind, file, f"{where} of {file} {what}.", where)
+            kind, detail = problem
+            self.leave_out(kind, file, f"{where} of {file} {detail}.", where)
             return
         category = self._ids.setdefault(label.strip(), max(self._ids.values(), default=0) + 1)
         image.annotations.append({"category_id": category, "iscrowd": int(crowd)} | annotation)
@@ -181,8 +191,8 @@ class Dataset:
         if not isinstance(label, str) or not label.strip():
             return "no_class", "has no class and was left out: give it a label"
         if self._has_fixed_classes and label.strip() not in self._ids:
-            what = f"has the class {label.strip()!r}, which --names lacks, and was left out: add it there"
-            return "unknown_class", what
+            detail = f"has the class {label.strip()!r}, which --names lacks, and was left out: add it there"
+            return "unknown_class", detail
         return None
 
     def to_coco(self):
@@ -217,10 +227,8 @@ class Dataset:
                     file.write((",\n" if number else "\n") + json.dumps(record, ensure_ascii=False))
                 file.write("]")
             file.write("}\n")
-        names = {category["id"]: category["name"] for category in coco["categories"]}
-        classes = dict.fromkeys(names.values(), 0)
-        for annotation in coco["annotations"]:
-            classes[names[annotation["category_id"]]] += 1
+        counts = collections.Counter(annotation["category_id"] for annotation in coco["annotations"])
+        classes = {category["name"]: counts[category["id"]] for category in coco["categories"]}
         boxes_only = sum(not annotation["segmentation"] for annotation in coco["annotations"])
         return ConversionSummary(len(coco["images"]), len(coco["annotations"]), boxes_only, classes, self.problems)
 

@@ -59,17 +59,17 @@ def trace_edges(mask):
     """
     rows, columns = _edge_corners(mask)
     beside, above = _edge_ends(rows, columns), _edge_ends(columns, rows)
-    is_left = np.ones(rows.size, bool)
+    is_unused = np.ones(rows.size, bool)
     polygons = []
     for start in range(rows.size):
-        if not is_left[start]:
+        if not is_unused[start]:
             continue
         polygon, corner = [], start
-        while is_left[corner]:
+        while is_unused[corner]:
             # One side across and one side down by turns, until the outline is closed.
             across = beside[corner]
             polygon += [columns[corner], rows[corner], columns[across], rows[across]]
-            is_left[[corner, across]] = False
+            is_unused[[corner, across]] = False
             corner = above[across]
         polygons.append([int(value) for value in polygon])
     return polygons

@@ -1,4 +1,4 @@
-"""What all readers need of a foreign dataset: files parsed, its format recognised, images found and their sizes."""
+"""For all readers of foreign datasets: parses files, recognises formats, finds images and reads their sizes."""
 
 import contextlib
 import dataclasses
@@ -32,14 +32,9 @@ class BrokenFile(UserError):
 
 
 def existing_path(path, wanted):
-    """`path` as a pathlib.Path.
+    """The path of a file or folder as a pathlib.Path; UserError for nothing there, and for an archive.
 
-    Args:
-        path: file or folder.
-        wanted: what should be there, such as "a folder of labelme files".
-
-    Raises:
-        UserError: there is nothing, or an archive, which has to be unpacked or was cut off.
+    `wanted` is what should be there, such as "a folder of labelme files".
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -93,17 +88,10 @@ def open_image(path):
 
 
 def read_label_image(path):
-    """The numbers in an image file whose pixels are numbers rather than colours.
+    """The numbers in an image file whose pixels are numbers rather than colours, int32 [H, W]; raises BrokenFile.
 
-    Args:
-        path: of a palette image (the indices into the palette count), a gray one of 1, 8 or 16 bits, or a colour one,
-            where each colour counts as the number red + 256 green + 65536 blue. Transparency is ignored.
-
-    Returns:
-        int32 [H, W].
-
-    Raises:
-        BrokenFile: it isn't readable, or of another kind.
+    It is a palette image (the indices into the palette count), a gray one of 1, 8 or 16 bits, or a colour one, where
+    each colour counts as the number red + 256 green + 65536 blue. Transparency is ignored.
     """
     with open_image(path) as image:
         pixels, mode = np.asarray(image), image.mode
@@ -117,12 +105,9 @@ def read_label_image(path):
 
 
 def raise_wrong_format(source, command, problems=()):
-    """Raises the UserError for a source that holds nothing of the chosen format.
+    """Raises the UserError for a file or folder that holds nothing of the format of a subcommand, such as "labelme".
 
-    Args:
-        source: file or folder.
-        command: the subcommand that was used, such as "labelme".
-        problems: what was noted on the way; a broken file explains more than the other files do.
+    Of the problems that were noted on the way, a broken file explains more than the other files do.
     """
     broken = [problem.message for problem in problems if problem.kind == "broken_file"]
     if broken:
@@ -219,14 +204,7 @@ def read_frame(path):
 
 
 class ImageFolder:
-    """The folder that file names in COCO's json are relative to.
-
-    Args:
-        root: the folder.
-
-    Raises:
-        UserError: there is no such folder.
-    """
+    """The folder that file names in COCO's json are relative to; raises UserError if there is none."""
 
     def __init__(self, root):
         self.root = pathlib.Path(root)
@@ -258,11 +236,7 @@ class ImageFolder:
         return self._by_name.get(stem, [])
 
     def relative(self, path):
-        """A path as COCO's file_name.
-
-        Raises:
-            UserError: it isn't in the folder.
-        """
+        """A path as COCO's file_name; raises UserError if it isn't in the folder."""
         try:
             return pathlib.Path(os.path.abspath(path)).relative_to(os.path.abspath(self.root)).as_posix()
         except ValueError:
@@ -279,15 +253,15 @@ class ImageFolder:
 
 def _common_end(parts, others):
     """How many of the last parts of two paths are the same, whatever their case."""
-    pairs = zip(reversed(parts), reversed(others), strict=False)
-    return len(list(itertools.takewhile(lambda pair: pair[0].lower() == pair[1].lower(), pairs)))
+    same = (part.lower() == other.lower() for part, other in zip(reversed(parts), reversed(others), strict=False))
+    return sum(itertools.takewhile(bool, same))
 
 
-def find_image_files(folder):
+def find_image_files(folder, suffixes=PHOTO_SUFFIXES, follow_links=True):
     """All image files in a folder and those below, sorted by path, but for hidden ones, as macOS leaves in zips."""
     paths = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+    for place, folders, names in os.walk(folder, followlinks=follow_links):
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         names = [name for name in names if not name.startswith(".")]
-        paths += [pathlib.Path(place, name) for name in names if os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES]
+        paths += [pathlib.Path(place, name) for name in names if os.path.splitext(name)[1].lower() in suffixes]
     return sorted(paths, key=lambda path: path.as_posix())

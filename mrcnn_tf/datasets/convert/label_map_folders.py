@@ -33,13 +33,13 @@ NAMES = "names.json"
 def read_label_maps(
     source, images, names=None, class_name=None, class_divisor=None, ignore=(), split_parts=False, ending=None
 ):
-    """The objects of label maps.
+    """The Dataset of the label maps in a folder and those below; see `convert` for readers.
 
-    A map belongs to the image of the same name; endings such as _mask may follow.
+    A map belongs to the image of the same name; endings such as _mask may follow. Maps without image, images without
+    map and maps of another size are noted.
 
     Args:
-        source: the folder of the maps; folders below are read as well.
-        images: the folder of the images.
+        images: needed here.
         names: ClassNames by number. A number in a map is then a class; with `class_divisor`, number // class_divisor.
         class_name: the class of all objects, instead.
         class_divisor: 1000 for Cityscapes, whose instanceIds are class * 1000 + object; lower numbers, which it has for
@@ -47,12 +47,6 @@ def read_label_maps(
         ignore: numbers that are no objects, such as 255.
         split_parts: make an object of each part of a number that doesn't touch the others.
         ending: what a map's name has after the image's, such as _gtFine_instanceIds; None for the usual ones.
-
-    Returns:
-        Dataset. Maps without image, images without map and maps of another size are noted in it.
-
-    Raises:
-        UserError: a folder isn't there or is packed, holds no map, or nothing says what the classes are.
     """
     source = existing_path(source, "the folder of the label maps")
     if images is None:
@@ -139,13 +133,8 @@ def _class_of(number, numbers, divisor, file, dataset):
 def write_label_maps(coco, out, class_divisor=1000):
     """Writes a 16-bit PNG for each image, with pixels of class * class_divisor + object from 1, and names.json.
 
-    Args:
-        coco: CocoJson; crowds, what overlaps and what has no mask is noted in it. Classes go by their ids.
-        out: a new folder.
-        class_divisor: 1000 as Cityscapes has it.
-
-    Raises:
-        UserError: `out` has files already, two images would get the same map, or numbers don't fit 16 bits.
+    Crowds are left out; what overlaps and what has no mask is noted, too. Classes go by their ids, and `class_divisor`
+    is 1000 as Cityscapes has it; a UserError if numbers don't fit 16 bits. See `convert` for writers.
     """
     if max(coco.names) * class_divisor + class_divisor > MAX_VALUE + 1:
         raise UserError(

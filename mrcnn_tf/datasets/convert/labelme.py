@@ -24,7 +24,6 @@ from mrcnn_tf.datasets.convert.inputs import (
     existing_path,
     find_image_files,
     raise_wrong_format,
-    read_frame,
     read_json,
 )
 
@@ -33,18 +32,9 @@ VERSION = "5.5.0"  # of labelme, whose files know mask shapes
 
 
 def read_labelme(source, images=None, names=None):
-    """The objects of a folder of labelme's json files.
+    """The Dataset of labelme's json files in a folder and those below, or of a single one; see `convert` for readers.
 
-    Args:
-        source: the folder; folders below are read as well. Or one json file.
-        images: the folder that file names will be relative to; None for `source`.
-        names: ClassNames, to leave out other labels.
-
-    Returns:
-        Dataset. Points, lines, broken files, jsons without their image and images without a json are noted in it.
-
-    Raises:
-        UserError: the source isn't there, is packed, or isn't labelme's.
+    Points, lines, broken files, jsons without their image and images without a json are noted in it.
     """
     source = existing_path(source, "the folder of labelme's json files")
     files = [source] if source.is_file() else sorted(source.rglob("*.json"), key=lambda path: path.as_posix())
@@ -79,10 +69,8 @@ def _read_file(file, content, folder, dataset):
         dataset.leave_out("missing_image", file, message)
         return None
     file_name = folder.relative(path)
-    try:
-        frame = read_frame(path)
-    except BrokenFile as error:
-        dataset.leave_out("unreadable_image", path, str(error))
+    frame = dataset.read_frame(path)
+    if frame is None:
         return file_name
     size = content.get("imageWidth") or frame.width, content.get("imageHeight") or frame.height
     if not frame.fits(*size):
@@ -99,8 +87,8 @@ def _read_objects(shapes, file, image, dataset):
     """(label, where, parts, crowd) of each object: shapes of one label and group_id are its parts."""
     objects = {}
 
-    def leave_out(kind, where, what):
-        dataset.leave_out(kind, file, f"{where} of {file} {what}.", where)
+    def leave_out(kind, where, detail):
+        dataset.leave_out(kind, file, f"{where} of {file} {detail}.", where)
 
     for number, shape in enumerate(shapes, 1):
         where = f"Shape {number}"
@@ -108,16 +96,16 @@ def _read_objects(shapes, file, image, dataset):
             kind = shape.get("shape_type") or "polygon"
             label, group = shape.get("label"), shape.get("group_id")
             if kind not in OUTLINES:
-                what = f"is a {kind}, which has no area, and was left out: outline the object"
-                leave_out(f"{kind}_shape", where, what)
+                detail = f"is a {kind}, which has no area, and was left out: outline the object"
+                leave_out(f"{kind}_shape", where, detail)
                 continue
             if label in (IGNORED, *BACKGROUNDS):
                 leave_out("background_shape", where, f"is {label} and was left out")
                 continue
             part = _read_shape(shape, kind, image)
         except (AttributeError, TypeError, ValueError, KeyError, OSError, SyntaxError) as error:
-            what = f"can't be read ({error or type(error).__name__}) and was left out: draw it again"
-            leave_out("broken_shape", where, what)
+            detail = f"can't be read ({error or type(error).__name__}) and was left out: draw it again"
+            leave_out("broken_shape", where, detail)
             continue
         key = (label, group) if group is not None else number
         crowd = bool((shape.get("flags") or {}).get("iscrowd"))
@@ -155,16 +143,8 @@ def _read_mask(text, points, image):
 def write_labelme(coco, out, images, copy_images=False):
     """Writes a json for each image: polygons as polygons, run lengths as mask shapes, boxes without mask as rectangles.
 
-    Parts of one object get a group_id of their own, and a crowd the flag "iscrowd".
-
-    Args:
-        coco: CocoJson; images that aren't there are noted in it and left out.
-        out: a new folder.
-        images: the folder of the images.
-        copy_images: put the images beside the jsons; without, the jsons name them by a relative path.
-
-    Raises:
-        UserError: `out` has files already, there is no folder of images, or two images would get the same json.
+    Parts of one object get a group_id of their own, and a crowd the flag "iscrowd". Images are put beside the jsons, or
+    without `copy_images` named there by a relative path. See `convert` for writers.
     """
     names = output_names(coco, ".json")
     with new_folder(out) as folder:

@@ -25,7 +25,6 @@ from mrcnn_tf.datasets.convert.inputs import (
     find_image_files,
     open_image,
     raise_wrong_format,
-    read_frame,
 )
 
 FOLDER_NAMES = ("masks", "mask")
@@ -35,20 +34,13 @@ _GREY_MODES = ("1", "L", "I;16", "I;16B", "I")  # Pillow's names
 
 
 def read_mask_folders(source, images=None, names=None, class_name=None, split_parts=False):
-    """The objects of folders of binary masks.
+    """The Dataset of binary masks in a folder and those below; see `convert` for readers.
+
+    Masks without image or of another size, and images without mask are noted in it.
 
     Args:
-        source: the folder; folders below are read as well.
-        images: the folder that file names will be relative to; None for `source`.
-        names: ClassNames, to leave out other classes.
-        class_name: the class of masks that no folder names one of.
+        class_name: the class of masks that no folder names one of; a UserError if it's needed and missing.
         split_parts: make an object of each part of a mask that doesn't touch the others.
-
-    Returns:
-        Dataset. Masks without image, of another size or without a pixel, and images without mask are noted in it.
-
-    Raises:
-        UserError: the source isn't there, is packed or has no masks, or nothing says what the objects are.
     """
     source = existing_path(source, "the folder with the masks")
     if source.is_file():
@@ -131,12 +123,9 @@ def _find_by_name(file, below, nearby, by_stem):
 
 def _read_image(path, masks, folder, class_name, split_parts, dataset):
     """Adds an image and the objects of its masks."""
-    try:
-        frame = read_frame(path)
-    except BrokenFile as error:
-        dataset.leave_out("unreadable_image", path, str(error))
+    frame, image = dataset.read_frame(path), None
+    if frame is None:
         return
-    image = None
     for file, label in masks:
         if not (label or class_name):
             raise UserError(f"No folder of {file} names its class: say what the objects are by --class-name NAME.")
@@ -167,17 +156,9 @@ def _read_mask(path):
 
 
 def write_mask_folders(coco, out, images=None, copy_images=False):
-    """Writes NAME/masks/CLASS/1.png, 2.png, ... for each image NAME.jpg, white on black.
+    """Writes NAME/masks/CLASS/1.png, 2.png, ... for each image NAME.jpg, white on black, and copies to NAME/images.
 
-    Args:
-        coco: CocoJson; what is left out is noted in it: crowds, objects without a mask and, with `copy_images`, images
-            that aren't there.
-        out: a new folder.
-        images: the folder of the images, for `copy_images`.
-        copy_images: put each image into NAME/images.
-
-    Raises:
-        UserError: `out` has files already, there is no folder of images, or two images would get the same folder.
+    Crowds and objects without a mask are left out. See `convert` for writers.
     """
     coco.drop_crowds()
     names = output_names(coco, "")

@@ -16,15 +16,7 @@ from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets.convert.coco import find_image
 from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.geometry import as_one_polygon, ellipse, rectangle
-from mrcnn_tf.datasets.convert.inputs import (
-    BrokenFile,
-    ImageFolder,
-    existing_path,
-    raise_wrong_format,
-    read_frame,
-    read_json,
-    read_text,
-)
+from mrcnn_tf.datasets.convert.inputs import ImageFolder, existing_path, raise_wrong_format, read_json, read_text
 
 LIKELY_ATTRIBUTES = ("class", "class_name", "label", "category", "name", "type", "object")  # that may be the class
 CLOSED = 5  # pixels between the ends of a polyline that count as none, as when VIA closes a polygon
@@ -33,21 +25,16 @@ CSV_COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 
 
 def read_via(source, images=None, names=None, class_attribute=None, class_name=None):
-    """The objects of a VIA project or of exported annotations.
+    """The Dataset of a VIA project or of annotations exported as json or csv; see `convert` for readers.
+
+    Points, open lines, regions without a class and missing images are noted in it.
 
     Args:
-        source: the json or csv file.
-        images: the folder of the images; None for the file's.
-        names: ClassNames, to leave out other classes.
         class_attribute: the region attribute that is the class; None to find it.
         class_name: the class of all regions, instead.
 
-    Returns:
-        Dataset. Points, open lines, regions without a class and missing images are noted in it.
-
     Raises:
-        UserError: the file isn't there, is packed or broken, isn't VIA's, or has several attributes that may be the
-            class, or none.
+        UserError: also if there are several attributes that may be the class, or none.
     """
     source = existing_path(source, "VIA's json or csv file")
     if source.is_dir():
@@ -141,8 +128,10 @@ class RegionClasses:
             return self._class_name
         options = _chosen_options(_dict_at(region, "region_attributes").get(self._attribute))
         if len(options) != 1:
-            kind, what = ("several_classes", f"is {' and '.join(options)}") if options else ("no_class", "has no value")
-            message = f"{where} in {dataset.source} {what} in {self._attribute!r} and was left out: choose one class."
+            kind, detail = (
+                ("several_classes", f"is {' and '.join(options)}") if options else ("no_class", "has no value")
+            )
+            message = f"{where} in {dataset.source} {detail} in {self._attribute!r} and was left out: choose one class."
             dataset.leave_out(kind, dataset.source, message, where)
             return None
         # As in VIA's own COCO export, an option goes by its description where it has one.
@@ -167,13 +156,11 @@ def _likely_attribute(examples, source):
     if len(candidates) == 1:
         return candidates[0]
     if not examples:
-        raise UserError(
-            f"No region of {source} has an attribute with a value: name the class of all by --class-name NAME."
-        )
+        remedy = "name the class of all by --class-name NAME"
+        raise UserError(f"No region of {source} has an attribute with a value: {remedy}.")
     listed = ", ".join(f"{name!r} (such as {value!r})" for name, value in examples.items())
-    raise UserError(
-        f"Regions of {source} have several attributes, {listed}: say which is the class by --class-attribute."
-    )
+    remedy = "say which is the class by --class-attribute"
+    raise UserError(f"Regions of {source} have several attributes, {listed}: {remedy}.")
 
 
 def _chosen_options(value):
@@ -193,10 +180,8 @@ def _read_entry(entry, folder, classes, dataset):
         message = f"{name} in {source} isn't in {folder.root} and was left out: give its folder by --images."
         dataset.leave_out("missing_image", source, message, name)
         return
-    try:
-        frame = read_frame(path)
-    except BrokenFile as error:
-        dataset.leave_out("unreadable_image", path, str(error), name)
+    frame = dataset.read_frame(path, name)
+    if frame is None:
         return
     regions = {f"Region {number} of {name}": region for number, region in enumerate(_regions(entry), 1)}
     polygons = {where: _read_polygon(region, where, dataset) for where, region in regions.items()}
@@ -225,12 +210,12 @@ def _read_polygon(region, where, dataset):
             if kind == "polygon" or math.hypot(x[0] - x[-1], y[0] - y[-1]) <= CLOSED:
                 return [float(value) for point in zip(x, y, strict=True) for value in point]
     except (AttributeError, TypeError, ValueError, KeyError, IndexError) as error:
-        kind, what = "broken_shape", f"can't be read ({error!r}) and was left out: draw it again"
+        kind, detail = "broken_shape", f"can't be read ({error!r}) and was left out: draw it again"
     else:
         kind = "open polyline" if kind == "polyline" else kind
-        what = f"is a {kind}, which has no area, and was left out: outline the object"
+        detail = f"is a {kind}, which has no area, and was left out: outline the object"
         kind = f"{kind}_shape".replace(" ", "_")
-    dataset.leave_out(kind, dataset.source, f"{where} in {dataset.source} {what}.", where)
+    dataset.leave_out(kind, dataset.source, f"{where} in {dataset.source} {detail}.", where)
     return None
 
 
@@ -238,14 +223,8 @@ def write_via(coco, out, images):
     """Writes one json for "Import Annotations" in VIA 2, a region for each object: a polygon, or a rect for a box.
 
     A region can't have several parts or holes, so these become one polygon with ways between them, see `geometry`.
-
-    Args:
-        coco: CocoJson; crowds and images that aren't there are noted in it and left out.
-        out: the file.
-        images: the folder of the images; VIA knows an image by its name and the size of its file.
-
-    Raises:
-        UserError: there is no folder of images.
+    Crowds are left out. The images are needed, as VIA knows an image by its name and the size of its file. See
+    `convert` for writers; here `out` is the file.
     """
     coco.drop_crowds()
     entries = {}

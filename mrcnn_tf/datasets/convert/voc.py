@@ -37,21 +37,15 @@ _FLAGS = ("1", "0", "-1")  # after a name in the list of one class: present, dif
 
 
 def read_voc(source, images=None, names=None, split=None, zero_based=False):
-    """The objects of a VOC dataset.
+    """The Dataset of a folder such as VOCdevkit/VOC2012, or of xml files; see `convert` for readers.
+
+    Objects of an image with a PNG have masks, others boxes. Masks that no object's box fits, objects without a mask
+    where others have one, and missing images are noted in it.
 
     Args:
-        source: its folder, such as VOCdevkit/VOC2012, or a folder of xml files.
-        images: the folder of the images; None for JPEGImages in it or, without one, the source.
-        names: ClassNames, to leave out other classes.
+        images: None for JPEGImages in the source or, without one, the source.
         split: a list in ImageSets, such as "train"; None for every xml file.
         zero_based: pixels are counted from 0 in the boxes, and their ends don't belong to them, as some tools have it.
-
-    Returns:
-        Dataset. Objects of an image with a PNG have masks, others boxes. Masks that no object's box fits, objects
-        without a mask where others have one, and missing images are noted in it.
-
-    Raises:
-        UserError: the source isn't there, is packed or isn't VOC's, or there is no such split.
     """
     source = existing_path(source, "the folder of a VOC dataset")
     files = _annotation_files(source, split)
@@ -221,18 +215,13 @@ def box_iou(box, other):
 def write_voc(coco, out, images=None, copy_images=False, split="train"):
     """Writes Annotations, SegmentationObject, SegmentationClass, ImageSets and labelmap.txt.
 
-    Boxes are those around the masks, in whole pixels. Images whose objects have no masks get no PNGs.
-
-    Args:
-        coco: CocoJson; crowds, what overlaps and what has no mask is noted in it.
-        out: a new folder.
-        images: the folder of the images, for `copy_images`.
-        copy_images: put the images into JPEGImages.
-        split: name of the lists in ImageSets.
+    Boxes are those around the masks, in whole pixels. Images whose objects have no masks get no PNGs. Crowds are left
+    out; what overlaps and what has no mask is noted, too. `split` is the name of the lists in ImageSets. See `convert`
+    for writers.
 
     Raises:
-        UserError: `out` has files already, there is no folder of images, two images would get the same file, images lie
-            in folders of their own, or there are more classes or objects than a PNG can number.
+        UserError: also if images lie in folders of their own, or there are more classes or objects than a PNG can
+            number.
     """
     coco.drop_crowds()
     names = output_names(coco, "")

@@ -5,7 +5,6 @@ image's width and height; or, with five numbers in all, a box's centre, width an
 splits.
 """
 
-import dataclasses
 import math
 import pathlib
 
@@ -34,46 +33,33 @@ OUTSIDE = 0.1  # how far a part of the image's side may be beyond it; pixels wou
 DIGITS = 9  # written after the point: a thousandth of a pixel in an image of a million
 
 
-@dataclasses.dataclass
-class YoloFiles:
-    """What there is to read.
-
-    Attributes:
-        root: the dataset's folder.
-        images: list of Path.
-        labels: list of Path, every text file in folders called labels that these images may have.
-        numbers: dict number -> name of a class.
-        has_keypoints: whether lines go on with keypoints after their box.
-    """
-
-    root: pathlib.Path
-    images: list[pathlib.Path]
-    labels: list[pathlib.Path]
-    numbers: dict[int, str]
-    has_keypoints: bool
-
-
 def read_yolo(source, images=None, names=None, split=None):
-    """The objects of a YOLO dataset.
+    """The Dataset of a YOLO dataset's folder or data.yaml; see `convert` for readers.
+
+    Broken lines, labels without their image and the keypoints of pose datasets are noted in it. An image without labels
+    has no objects.
 
     Args:
-        source: its folder, or its data.yaml.
-        images: the folder that file names will be relative to; None for the dataset's.
-        names: ClassNames that replace those of the dataset, by number; those of a COCO json only fix the ids.
+        names: they replace those of the dataset, by number; those of a COCO json only fix the ids.
         split: "train", "val" or another that data.yaml names; None for all, if there is only one.
 
-    Returns:
-        Dataset. Broken lines, labels without their image and the keypoints of pose datasets are noted in it. An image
-        without labels has no objects.
-
     Raises:
-        UserError: the source isn't there, is packed or isn't YOLO's, there are several splits, or no names.
+        UserError: also if there are several splits, or no names.
     """
-    files = _find_files(source, names, split)
-    folder = ImageFolder(images or files.root)
-    dataset = Dataset(source, names or ClassNames(list(enumerate(files.numbers.values(), 1)), files.numbers))
+    source = existing_path(source, "the folder of a YOLO dataset, or its data.yaml")
+    settings_file = _find_settings(source)
+    root = settings_file.parent if settings_file else source
+    settings = _read_settings(settings_file) if settings_file else {}
+    places = _chosen_places(settings, settings_file or source, root, split)
+    image_files = sorted({path for place in places for path in _images_of(place)}, key=lambda path: path.as_posix())
+    label_files = _find_labels(places, image_files)
+    if not any(map(_starts_with_numbers, label_files)) and not settings_file:
+        raise_wrong_format(source, "yolo")
+    classes, has_keypoints = _class_numbers(settings, settings_file, root, names), "kpt_shape" in settings
+    folder = ImageFolder(images or root)
+    dataset = Dataset(source, names or ClassNames(list(enumerate(classes.values(), 1)), classes))
     used_labels = set()
-    for path in show_progress(files.images, "YOLO"):
+    for path in show_progress(image_files, "YOLO"):
         file = _label_folder(path.parent) / f"{path.stem}.txt"
         used_labels.add(file)
         try:
@@ -86,33 +72,12 @@ def read_yolo(source, images=None, names=None, split=None):
         image = dataset.add_image(folder.relative(path), frame.width, frame.height, file)
         for number, line in enumerate(lines, 1) if image else ():
             if line.strip():
-                _read_line(line, f"Line {number}", file, image, files, dataset)
-    for file in files.labels:
+                _read_line(line, f"Line {number}", file, image, classes, has_keypoints, dataset)
+    for file in label_files:
         if file not in used_labels:
             message = f"{file} has no image and was left out: put {file.stem}.jpg or .png into the folder of images."
             dataset.leave_out("missing_image", file, message)
     return dataset
-
-
-def _find_files(source, names, split):
-    """The YoloFiles of a dataset's folder or data.yaml; arguments and errors as of `read_yolo`."""
-    source = existing_path(source, "the folder of a YOLO dataset, or its data.yaml")
-    settings_file = _find_settings(source)
-    root = settings_file.parent if settings_file else source
-    settings = _read_settings(settings_file) if settings_file else {}
-    splits = _split_paths(settings, root)
-    if split and split not in splits:
-        raise UserError(f"{settings_file or source} has no split {split!r}: it has {', '.join(splits) or 'none'}.")
-    if not split and len({tuple(paths) for paths in splits.values()}) > 1:
-        remedy = f"convert one at a time by --split {next(iter(splits))}"
-        raise UserError(f"{settings_file} has the splits {', '.join(splits)}: {remedy}.")
-    chosen = [path for name in splits if split in (None, name) for path in splits[name]] or [root]
-    images = sorted({path for place in chosen for path in _images_of(place)}, key=lambda path: path.as_posix())
-    labels = _find_labels(chosen, images)
-    if not any(map(_starts_with_numbers, labels)) and not settings_file:
-        raise_wrong_format(source, "yolo")
-    numbers = _class_numbers(settings, settings_file, root, names)
-    return YoloFiles(root, images, labels, numbers, has_keypoints="kpt_shape" in settings)
 
 
 def _find_settings(source):
@@ -140,18 +105,23 @@ def _read_settings(path):
     return content
 
 
-def _split_paths(settings, root):
-    """dict split -> list of the folders and lists of images that exist."""
+def _chosen_places(settings, source, root, split):
+    """The folders and lists of images of the split; list of Path."""
     base = pathlib.Path(str(settings.get("path") or "."))
     bases = [base, root / base, root] if settings.get("path") else [root]
-    splits = {}
-    for split in SPLITS:
-        values = settings.get(split) or []
+    places = {}
+    for name in SPLITS:
+        values = settings.get(name) or []
         values = values if isinstance(values, list) else [values]
-        paths = [path for path in (_resolve(str(value), bases) for value in values) if path]
-        if paths:
-            splits[split] = paths
-    return splits
+        existing = [path for path in (_resolve(str(value), bases) for value in values) if path]
+        if existing:
+            places[name] = existing
+    if split and split not in places:
+        raise UserError(f"{source} has no split {split!r}: it has {', '.join(places) or 'none'}.")
+    if not split and len(set(map(tuple, places.values()))) > 1:
+        remedy = f"convert one at a time by --split {next(iter(places))}"
+        raise UserError(f"{source} has the splits {', '.join(places)}: {remedy}.")
+    return [path for name in places if split in (None, name) for path in places[name]] or [root]
 
 
 def _resolve(value, bases):
@@ -208,11 +178,11 @@ def _class_numbers(settings, settings_file, root, names):
     raise UserError(f"{settings_file or root} doesn't name its classes: list them in a text file, given by --names.")
 
 
-def _read_line(line, where, file, image, files, dataset):
+def _read_line(line, where, file, image, classes, has_keypoints, dataset):
     """Adds the object of a line, or notes why not."""
 
-    def leave_out(kind, what):
-        dataset.leave_out(kind, file, f"{where} of {file} {what}.", where)
+    def leave_out(kind, detail):
+        dataset.leave_out(kind, file, f"{where} of {file} {detail}.", where)
 
     try:
         values = [float(word) for word in line.split()]
@@ -222,15 +192,15 @@ def _read_line(line, where, file, image, files, dataset):
     except (ValueError, OverflowError) as error:
         leave_out("broken_line", f"isn't a row of numbers ({error}) and was left out: correct it")
         return
-    if files.has_keypoints and len(values) > BOX_FIELDS:
+    if has_keypoints and len(values) > BOX_FIELDS:
         leave_out("keypoints", "has keypoints, which were left out; its box was kept")
         values = values[:BOX_FIELDS]
     problem = _line_problem(values)
-    if number not in files.numbers:
+    if number not in classes:
         problem = "unknown_class", f"has class {number}, which data.yaml doesn't name,"
     if problem:
-        kind, what = problem
-        leave_out(kind, f"{what} and was left out: correct it")
+        kind, detail = problem
+        leave_out(kind, f"{detail} and was left out: correct it")
         return
     scaled = [value * (image.height if index % 2 else image.width) for index, value in enumerate(values[1:])]
     if len(values) == BOX_FIELDS:
@@ -238,7 +208,7 @@ def _read_line(line, where, file, image, files, dataset):
         shape = {"box": [x - width / 2, y - height / 2, width, height]}
     else:
         shape = {"parts": [scaled]}
-    dataset.add_object(image, files.numbers[number], file, where, **shape)
+    dataset.add_object(image, classes[number], file, where, **shape)
 
 
 def _line_problem(values):
@@ -259,15 +229,7 @@ def write_yolo(coco, out, images=None, copy_images=False):
     converter has it. Where no object has a mask, lines are boxes; a mixture would make Ultralytics forget the outlines,
     so objects that have only a box are left out then.
 
-    Args:
-        coco: CocoJson; what is left out is noted in it: crowds, boxes among outlines and, with `copy_images`, images
-            that aren't there.
-        out: a new folder.
-        images: the folder of the images, for `copy_images`.
-        copy_images: put the images into images/ beside labels/.
-
-    Raises:
-        UserError: `out` has files already, there is no folder of images, or two images would get the same labels.
+    Crowds are left out, too, and `copy_images` puts images into images/ beside labels/. See `convert` for writers.
     """
     coco.drop_crowds()
     names = output_names(coco, ".txt")
@@ -281,8 +243,8 @@ def write_yolo(coco, out, images=None, copy_images=False):
             lines = []
             for annotation in image.annotations:
                 if has_outlines and annotation.segmentation is None:
-                    what = "has only a box among outlines and was left out"
-                    coco.leave_out_annotation("no_mask", annotation.id, what)
+                    detail = "has only a box among outlines and was left out"
+                    coco.leave_out_annotation("no_mask", annotation.id, detail)
                 else:
                     lines.append(_make_line(annotation, image, numbers))
             file = folder / "labels" / name

@@ -13,19 +13,14 @@ IMBALANCE = 50  # times as many objects of one class as of another
 BACKGROUND_NAMES = ("background", "_background_", "__background__", "bg")
 
 # Where no category can be used, annotations are checked against one that none of them can have.
-NO_CATEGORY = Category(-(2**62), "")
+PLACEHOLDER_CATEGORY = Category(-(2**62), "")
 
 
 def check_categories(records, path, findings):
-    """The usable categories of a json.
-
-    Args:
-        records: list, "categories" of the json.
-        path: the json.
-        findings: Findings, to which what is wrong is added.
+    """The usable ones among the category records of the json at `path`, and what is wrong with the others.
 
     Returns:
-        list of `Category` sorted by id, never empty (`NO_CATEGORY`).
+        list of `Category` sorted by id, never empty (`PLACEHOLDER_CATEGORY`).
     """
     usable, ids_by_name = {}, {}
     for record in records:
@@ -46,7 +41,7 @@ def check_categories(records, path, findings):
             findings.add("category_zero", 0, f"{where} has the id 0.")
     if not usable:
         findings.add("no_categories", None, f"{path} has no usable category.")
-        return [NO_CATEGORY]
+        return [PLACEHOLDER_CATEGORY]
     return sorted(usable.values(), key=lambda category: category.id)
 
 
@@ -67,13 +62,12 @@ def check_object_counts(categories, counts, findings, unit, rare=RARE):
     Args:
         categories: list of K `Category`s.
         counts: [K] int64, usable objects of each.
-        findings: Findings.
         unit: what objects are called there, "annotation" or "segment".
         rare: a class with fewer will hardly be learnt; 0 for classes of which the number says nothing.
     """
     for category, count in zip(categories, counts.tolist(), strict=True):
         where = f"Category {category.id} ({category.name!r}) in {findings.file}"
-        if count == 0 and category.name != UNUSED and category is not NO_CATEGORY:
+        if count == 0 and category.name != UNUSED and category is not PLACEHOLDER_CATEGORY:
             findings.add("empty_class", category.id, f"{where} has no usable {unit}.")
         elif 0 < count < rare:
             findings.add("rare_class", category.id, f"{where} has {count} usable {unit}s.")
@@ -103,8 +97,8 @@ def compare_categories(train, val, findings):
     train_things, val_things = _thing_ids(train), _thing_ids(val)
     for number in sorted((train_things ^ val_things) & train_names.keys() & val_names.keys()):
         as_thing, as_stuff = (train, val) if number in train_things else (val, train)
-        what = f"is a thing in {as_thing.source.path} and stuff in {as_stuff.source.path}"
-        findings.add("other_isthing", number, f"Category {number} ({train_names[number]!r}) {what}.")
+        detail = f"is a thing in {as_thing.source.path} and stuff in {as_stuff.source.path}"
+        findings.add("other_isthing", number, f"Category {number} ({train_names[number]!r}) {detail}.")
 
 
 def _names(examination):

@@ -1,4 +1,4 @@
-"""Reads a COCO json once, record by record, and says what was given instead where it isn't one."""
+"""Reads a COCO json once, record by record, and says what a file is that isn't one."""
 
 import array
 import dataclasses
@@ -6,12 +6,10 @@ import json
 import os
 import pathlib
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
 from mrcnn_tf.common.json_stream import stream_arrays
-from mrcnn_tf.common.problems import CONSOLE, Problem
+from mrcnn_tf.common.problems import Problem, reading_bar
 from mrcnn_tf.datasets.annotation_records import Annotations
 from mrcnn_tf.datasets.convert.inputs import FORMAT_OF_SUFFIX, json_format, quote_path
 from mrcnn_tf.datasets.image_files import PHOTO_SUFFIXES
@@ -19,7 +17,7 @@ from mrcnn_tf.datasets.image_files import PHOTO_SUFFIXES
 SECTIONS = ("images", "annotations", "categories")
 ABSENT = -1  # in place of a number that a record doesn't give
 PARSED_BYTES = 64 << 20  # a json of another program for one image is smaller; larger ones aren't parsed as a whole
-FOLDER_ENTRIES = 50  # of a folder in the json's place that are looked at
+FOLDER_ENTRIES = 50  # looked at to tell what a folder is that is named instead of a json
 
 _FORMAT_OF_SUFFIX = FORMAT_OF_SUFFIX | {".txt": "yolo"}
 _PROGRAMS = {"labelme": "labelme's", "via": "VIA's", "yolo": "YOLO's", "voc": "Pascal VOC's"}
@@ -54,8 +52,8 @@ class AnnotationRecords(Annotations):
             self.keypoint_totals.append(total if type(total) is int and 0 <= total < 2**31 else ABSENT)
             if record.get("iscrowd", 0) not in (0, 1):
                 number, value = record["id"], record["iscrowd"]
-                what = f"has iscrowd {value!r} and counts as {int(bool(value))}"
-                sentence = f"Annotation {number} in {self.file} {what}: give 0 or 1."
+                detail = f"has iscrowd {value!r} and counts as {int(bool(value))}"
+                sentence = f"Annotation {number} in {self.file} {detail}: give 0 or 1."
                 new_problems.append(Problem("crowd_value", number, self.file, sentence))
                 self.problems.append(new_problems[-1])
             for problem in new_problems:
@@ -82,26 +80,20 @@ class CocoSource:
 
 
 def read_source(path, folder, needs_masks, bars):
-    """Reads a json of instances.
+    """The CocoSource of a json of instances and its folder of images.
 
     Args:
-        path: the json.
-        folder: the images.
         needs_masks: whether annotations need a segmentation.
-        bars: rich Progress.
-
-    Returns:
-        CocoSource.
 
     Raises:
-        UserError: the json or the folder is missing, an archive, or not COCO's; it says what to do.
+        UserError: the json isn't COCO's; it says what to do.
     """
     path, folder = os.fspath(path), os.fspath(folder)
-    check_json_and_folder(path, folder)
     records, images, categories = AnnotationRecords(path, needs_masks), [], []
     takers = {"images": images.append, "annotations": records.add, "categories": categories.append}
     try:
-        for section, record in stream_arrays(path, SECTIONS, reading_bar(bars, path)):
+        on_progress = reading_bar(bars, f"Reading {os.path.basename(path)}", path)
+        for section, record in stream_arrays(path, SECTIONS, on_progress):
             takers[section](record)
     except UserError as error:
         raise describe_read_error(path, error) from None
@@ -109,34 +101,8 @@ def read_source(path, folder, needs_masks, bars):
     return CocoSource(path, folder, images, categories, records)
 
 
-def progress_bars():
-    """A rich Progress on stderr; silent where that is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
-    is_shown = CONSOLE.is_terminal
-    return Progress(*columns, TimeRemainingColumn(), console=CONSOLE, transient=True, disable=not is_shown)
-
-
-def reading_bar(bars, path):
-    """A function of the bytes of a file read so far, which moves a new bar."""
-    task = bars.add_task(f"Reading {os.path.basename(path)}", total=os.path.getsize(path))
-    return lambda done: bars.update(task, completed=done)
-
-
-def counting_bar(bars, description, total):
-    """A function of how many more are done, which moves a new bar."""
-    task = bars.add_task(description, total=total)
-    return lambda number: bars.advance(task, number)
-
-
 def check_json_and_folder(path, folder):
-    """Makes sure that there are a json file and a folder.
-
-    Args:
-        path, folder: str.
-
-    Raises:
-        UserError: one is missing, an archive, of the other kind or of another format.
-    """
+    """Raises UserError unless there are a json file and a folder: an archive and other formats are told by name."""
     for source in (path, folder):
         refuse_archive(source, "the json and the folder in it")
     if os.path.isdir(path) and os.path.isfile(folder):

@@ -44,18 +44,16 @@ class LayoutCorrection:
     reading: str
 
 
-def correct_layouts(records, masks, width, height):
+def correct_layouts(records, masks, sides):
     """Finds the dataset's habits and changes the columns, the points and the masks' boxes to COCO's form.
 
     Args:
-        records: AnnotationRecords, finished; changed in place.
-        masks: their `MaskGeometry`; boxes and areas are changed in place.
-        width, height: [T] float64 pixels of each record's image; NaN where it isn't known.
+        records, masks: changed in place.
+        sides: [T, 2] float64 pixels, width and height of each record's image; NaN where it isn't known.
 
     Returns:
         list of LayoutCorrection.
     """
-    sides = np.stack([width, height], axis=1)
     corrections = _correct_polygons(records, masks, sides)
     corrections += _correct_keypoints(records, sides)
     return corrections + _correct_boxes(records, masks.boxes, sides)

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import os
 import re
 import unicodedata
@@ -10,8 +9,9 @@ import unicodedata
 import numpy as np
 from PIL import Image
 
+from mrcnn_tf.common.problems import counting_bar
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.datasets.doctor.coco_source import counting_bar
+from mrcnn_tf.datasets.convert.inputs import find_image_files
 from mrcnn_tf.datasets.image_files import inspect_files
 from mrcnn_tf.datasets.read_coco import check_image_record, image_paths
 
@@ -53,52 +53,13 @@ class CheckedImages:
     as_stored: list[int]
 
 
-class FolderListing:
-    """The image files in a folder and those within it, by the endings of their names.
-
-    Hidden files and what macOS leaves in zips don't count.
-    """
-
-    def __init__(self, folder):
-        self._folder, names = folder, []
-        for place, folders, files in os.walk(folder):
-            folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-            for name in files:
-                if name[0] != "." and os.path.splitext(name)[1].lower() in _DECODED_SUFFIXES + _OTHER_SUFFIXES:
-                    names.append(os.path.relpath(os.path.join(place, name), folder))
-        self.names = sorted(names)  # relative to the folder
-
-    @functools.cached_property
-    def _by_key(self):
-        by_key = collections.defaultdict(list)
-        for name in self.names:
-            by_key[_comparable(name)].append(name)
-        return by_key
-
-    def find_renamed(self, file_name):
-        """The only image whose name is that of a missing file but for case, accents' encoding or folder, or None."""
-        names = self._by_key[_comparable(file_name)]
-        return names[0] if len(names) == 1 else None
-
-    def unlisted(self, paths):
-        """list of str, the names of images that aren't among `paths` (which begin with the folder)."""
-        listed = {os.path.normpath(os.path.relpath(path, self._folder)) for path in paths}
-        return [name for name in self.names if os.path.normpath(name) not in listed]
-
-
 def _comparable(name):
     # A json from Windows may have its folders' backslashes, one from macOS letters apart from their accents.
     return unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1]).casefold()
 
 
 def check_images(source, findings, bars, headers):
-    """Reads the headers of all files that the json names, and sorts its image records.
-
-    Args:
-        source: CocoSource.
-        findings: Findings, to which what is wrong is added.
-        bars: rich Progress.
-        headers: {path: ImageFile} that are known already.
+    """Reads the headers of all files that the json names but those known already, and checks its image records.
 
     Returns:
         CheckedImages.
@@ -106,13 +67,20 @@ def check_images(source, findings, bars, headers):
     paths = list(image_paths(source.images, source.folder))
     headers = headers | _read_headers([path for path in paths if path not in headers], bars)
     headers = {path: headers[path] for path in paths}
-    listing = FolderListing(source.folder)
+    files = find_image_files(source.folder, _DECODED_SUFFIXES + _OTHER_SUFFIXES, follow_links=False)
+    folder_names = [os.path.relpath(path, source.folder) for path in files]
+    names_by_key = collections.defaultdict(list)
+    for name in folder_names:
+        names_by_key[_comparable(name)].append(name)
     config = DataConfig(annotations=source.path, images=source.folder)
     rows, positions, kinds, names, as_stored, skipped, seen = [], [], {}, {}, [], set(), set()
     for position, record in enumerate(source.images):
         row, problem = check_image_record(record, headers, config, seen)
         if problem:
-            kinds[position] = _report_unusable(problem, record, listing, names, position, findings)
+            candidates = names_by_key[_comparable(record["file_name"])] if problem.kind == "missing_image" else []
+            if len(candidates) == 1:  # but for case, accents' encoding or folder that file was meant
+                names[position] = candidates[0]
+            kinds[position] = _report_unusable(problem, names.get(position), findings)
             if problem.kind != "duplicate_image" and type(problem.record) is int:
                 skipped.add(problem.record)
         else:
@@ -127,8 +95,10 @@ def check_images(source, findings, bars, headers):
     if not source.images:
         findings.add("no_images", None, f"{source.path} lists no image.")
     _check_shared_files(rows, findings)
-    for name in listing.unlisted(headers):
-        findings.add("unlisted_file", None, f"{name} isn't in {source.path}.", os.path.join(source.folder, name))
+    listed = {os.path.normpath(os.path.relpath(path, source.folder)) for path in headers}
+    for name in folder_names:
+        if os.path.normpath(name) not in listed:
+            findings.add("unlisted_file", None, f"{name} isn't in {source.path}.", os.path.join(source.folder, name))
     ids, paths, heights, widths, _ = zip(*rows, strict=True) if rows else ((),) * 5
     sides = (np.array(heights, np.int32), np.array(widths, np.int32))
     columns = (np.array(ids, np.int64), np.array(positions, np.int64), *sides, list(paths))
@@ -176,14 +146,12 @@ def _recognise_file(path):
     return None
 
 
-def _report_unusable(problem, record, listing, names, position, findings):
-    """Adds a problem, with the file that was probably meant; returns its kind."""
-    renamed = listing.find_renamed(record["file_name"]) if problem.kind == "missing_image" else None
-    if renamed is None:
+def _report_unusable(problem, name, findings):
+    """Adds the problem of an image, of which the folder has a file with another name or None; returns its kind."""
+    if name is None:
         findings.extend([problem])
         return problem.kind
-    names[position] = renamed
-    sentence = f"{problem.message.rsplit(': ', 1)[0]}; the folder has {renamed!r}."
+    sentence = f"{problem.message.rsplit(': ', 1)[0]}; the folder has {name!r}."
     findings.add("misnamed_image", problem.record, sentence, problem.file)
     return "misnamed_image"
 
@@ -194,7 +162,7 @@ def _check_usable(record, row, header, findings):
     has_size = record.get("height") is not None and record.get("width") is not None
     is_grey = header.mode in ("L", "LA", "1", "I", "F") or header.mode.startswith("I;")
     has_alpha = header.mode in ("LA", "RGBA", "PA", "La", "RGBa")
-    for kind, applies, what in (
+    for kind, applies, detail in (
         ("missing_size", not has_size, f"has no width and height; the file is {width} x {height}"),
         ("exif_turned", orientation != 1, f"has EXIF orientation {orientation}"),
         ("large_image", height * width > LARGE_IMAGE, f"has {width} x {height} pixels"),
@@ -205,7 +173,7 @@ def _check_usable(record, row, header, findings):
         ("animated_image", header.format == "GIF", "is a GIF"),
     ):
         if applies:
-            findings.add(kind, number, f"Image {number} in {findings.file} ({file}) {what}.", file)
+            findings.add(kind, number, f"Image {number} in {findings.file} ({file}) {detail}.", file)
 
 
 def _check_shared_files(rows, findings):
@@ -220,14 +188,8 @@ def _check_shared_files(rows, findings):
 def check_exif_orientation(images, records, masks, image_index, findings):
     """Adds images that EXIF turns by a quarter and that the json describes as they are stored.
 
-    Where annotations fit only the upright image, its width and height are exchanged.
-
-    Args:
-        images: CheckedImages; heights and widths are changed in place.
-        records: AnnotationRecords.
-        masks: MaskGeometry of the records.
-        image_index: [T] int64, the image of each record; -1 for none.
-        findings: Findings.
+    Where annotations fit only the upright image, its width and height are exchanged in `images`. `image_index` [T] is
+    each record's image; -1 for none.
 
     Returns:
         int64 indices of the images whose sides were exchanged.
@@ -245,11 +207,11 @@ def check_exif_orientation(images, records, masks, image_index, findings):
         number, path = int(images.ids[index]), images.paths[index]
         width, height = sides[index].tolist()
         if upright[index]:
-            kind, what = "exif_mismatch", f"there; its annotations fit the upright {height} x {width}"
+            kind, detail = "exif_mismatch", f"there; its annotations fit the upright {height} x {width}"
         else:
-            kind, what = "exif_frame", f"as stored, and {height} x {width} upright"
+            kind, detail = "exif_frame", f"as stored, and {height} x {width} upright"
         where = f"Image {number} in {findings.file} ({os.path.basename(path)})"
-        findings.add(kind, number, f"{where} is {width} x {height} {what}.", path)
+        findings.add(kind, number, f"{where} is {width} x {height} {detail}.", path)
     return np.flatnonzero(upright)
 
 

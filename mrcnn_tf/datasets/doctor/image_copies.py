@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mrcnn_tf.common.files import sha256
+from mrcnn_tf.common.problems import counting_bar
 from mrcnn_tf.datasets.annotation_checks import find_indices
-from mrcnn_tf.datasets.doctor.coco_source import counting_bar
 
 WORKERS = 4
 SIDE = 16  # of the thumbnails that are compared
@@ -20,12 +20,7 @@ ROWS = 2048  # of the table of all pairs at a time
 
 
 def check_copies(images, records, findings):
-    """Adds images whose files have the same bytes.
-
-    Args:
-        images: CheckedImages.
-        records: AnnotationRecords or PanopticJson; of copies, the one with the most annotations counts as the original.
-        findings: Findings.
+    """Adds images whose files have the same bytes. The one with the most annotations counts as the original.
 
     Returns:
         list of lists of paths with the same bytes, the original first.
@@ -73,14 +68,7 @@ def _compare_bytes(train, val, findings):
 
 
 def group_same_bytes(headers):
-    """Groups of files with the same content; only files of one length are read.
-
-    Args:
-        headers: {path: ImageFile}.
-
-    Returns:
-        list of lists of paths, in the order given.
-    """
+    """Groups of files with the same content, lists of paths; only files of one length are read."""
     by_size = collections.defaultdict(list)
     for path, header in headers.items():
         if header.size > 0:
@@ -102,14 +90,9 @@ def _digest(path):
 
 
 def make_thumbnails(paths, on_progress):
-    """Small grey copies of images, upright.
+    """Small grey copies of N images, upright, float32 [N, SIDE, SIDE]; NaN for an image that can't be decoded.
 
-    Args:
-        paths: list of str.
-        on_progress: called with the number of images done since the last call.
-
-    Returns:
-        float32 [N, SIDE, SIDE]; NaN for an image that can't be decoded.
+    `on_progress` is called with the number of images done since the last call.
     """
     thumbnails = np.full([len(paths), SIDE, SIDE], np.nan, np.float32)
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:

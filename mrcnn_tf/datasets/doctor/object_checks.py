@@ -16,6 +16,9 @@ FEW = 0.25  # of the objects, which is more than COCO has at 800 pixels; below i
 FINE = 0.05  # of the objects that may stay too small for the anchors that are proposed
 MAX_FACTOR = 16  # by which images may be enlarged or anchors shrunk
 
+# Of these the Checker sets all keypoints, or those outside, to zero and reports them.
+KEYPOINT_FAULTS = ("bad_keypoints", "keypoint_count", "keypoint_visibility", "nan_coordinate", "outside_keypoint")
+
 
 @dataclasses.dataclass
 class CheckedAnnotations:
@@ -112,9 +115,8 @@ def check_keypoints(annotations):
     unnamed = checker.kept & (expected == 0) & (numbers > 0)
     sentence = "has {count} numbers of keypoints, and category {category} names none"
     annotations.note("unnamed_keypoints", unnamed, sentence, count=numbers)
-    # The checker has set those to zero that can't be used, and reports them.
     is_reported = np.zeros(checker.ids.size, bool)
-    for kind in ("outside_keypoint", "keypoint_visibility", "keypoint_count", "bad_keypoints", "nan_coordinate"):
+    for kind in KEYPOINT_FAULTS:
         is_reported[checker.rows.get(kind, [])] = True
     owner = np.repeat(np.arange(checker.ids.size), checker.keypoint_counts)
     labelled = np.bincount(owner[checker.keypoints[:, 2] > 0], minlength=checker.ids.size)
@@ -127,12 +129,8 @@ def check_keypoints(annotations):
 def check_anchors(annotations, model):
     """Adds objects that overlap with the best anchor less than the RPN's background_iou.
 
-    Images are resized as the config says. An anchor right on the object's centre is taken, so that it's about size and
-    shape alone.
-
-    Args:
-        annotations: CheckedAnnotations.
-        model: settings.ModelConfig; `resize` and `rpn` are read.
+    Images are resized as the settings.ModelConfig says. An anchor right on the object's centre is taken, so that it's
+    about size and shape alone.
     """
     checker, resize, rpn = annotations.checker, model.resize, model.rpn
     is_object = checker.kept & ~checker.crowd

@@ -8,17 +8,11 @@ import numpy as np
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
-from mrcnn_tf.common.problems import Problem
+from mrcnn_tf.common.problems import Problem, counting_bar, reading_bar
 from mrcnn_tf.datasets import map_files
 from mrcnn_tf.datasets.annotation_checks import Checker
-from mrcnn_tf.datasets.doctor.category_checks import NO_CATEGORY, check_categories
-from mrcnn_tf.datasets.doctor.coco_source import (
-    CocoSource,
-    check_json_and_folder,
-    counting_bar,
-    describe_read_error,
-    reading_bar,
-)
+from mrcnn_tf.datasets.doctor.category_checks import PLACEHOLDER_CATEGORY, check_categories
+from mrcnn_tf.datasets.doctor.coco_source import CocoSource, describe_read_error
 from mrcnn_tf.datasets.doctor.image_checks import check_decodable
 from mrcnn_tf.datasets.image_files import WORKERS
 from mrcnn_tf.datasets.panoptic_json import MapSegments, read_panoptic
@@ -40,15 +34,9 @@ def check_map_folder(maps):
 
 
 def check_label_maps(source, images, maps, categories, stuff, findings, bars):
-    """Adds what is wrong with the label maps of usable images; all of them are read.
+    """Adds what is wrong with the label maps of usable images, in the folder `maps`; all of them are read.
 
-    Args:
-        source: CocoSource.
-        images: CheckedImages.
-        maps: the folder.
-        categories, stuff: lists of Category.
-        findings: Findings.
-        bars: rich Progress.
+    Their values are ids of `categories` and `stuff`, lists of Category.
 
     Raises:
         UserError: there is no stuff, or see `semantic_classes`.
@@ -97,21 +85,15 @@ def _check_map_files(paths, images, source, segments, bars):
 
 
 def read_panoptic_source(path, folder, bars):
-    """The CocoSource of a panoptic json; its PanopticJson takes no category for a thing or stuff yet.
-
-    Raises:
-        UserError: the json or the folder is missing, an archive, or not COCO's.
-    """
-    path, folder = os.fspath(path), os.fspath(folder)
-    check_json_and_folder(path, folder)
-    categories = []
+    """The CocoSource of a panoptic json, whose categories are neither things nor stuff yet; raises as `read_source`."""
+    path, folder, categories = os.fspath(path), os.fspath(folder), []
 
     def keep(records, path):
         categories.extend(records)
         return [], []
 
     try:
-        panoptic = read_panoptic(path, reading_bar(bars, path), keep)
+        panoptic = read_panoptic(path, reading_bar(bars, f"Reading {os.path.basename(path)}", path), keep)
     except UserError as error:
         raise describe_read_error(path, error) from None
     return CocoSource(path, folder, panoptic.images, categories, panoptic)
@@ -123,7 +105,7 @@ def check_things_and_stuff(source, findings):
     records = (record for record in reversed(source.categories) if isinstance(record, dict))
     isthing = {record["id"]: record.get("isthing") for record in records if type(record.get("id")) is int}
     things, stuff = [], []
-    for category in usable if usable != [NO_CATEGORY] else []:
+    for category in usable if usable != [PLACEHOLDER_CATEGORY] else []:
         if isthing[category.id] not in (0, 1):
             where = f"Category {category.id} ({category.name!r}) in {source.path}"
             findings.add("missing_isthing", category.id, f"{where} has no isthing of 0 or 1.")
@@ -137,14 +119,9 @@ def check_things_and_stuff(source, findings):
 
 
 def check_segments(source, images, maps, findings, bars):
-    """Adds what is wrong with the segments of a panoptic json and with their PNGs, which are all read.
+    """Adds what is wrong with the segments of a panoptic json and their PNGs in the folder `maps`, which are all read.
 
-    Args:
-        source: CocoSource with a PanopticJson that knows things and stuff.
-        images: CheckedImages.
-        maps: the folder of the PNGs.
-        findings: Findings.
-        bars: rich Progress.
+    The PanopticJson has its things and stuff by now.
 
     Returns:
         ([I] bool, the images whose PNG can be used; Checker of the segments of things, its images being those;
@@ -154,13 +131,9 @@ def check_segments(source, images, maps, findings, bars):
     classes = map_files.semantic_classes(panoptic.things, panoptic.stuff)
     paths, annotations = map_files.segment_map_paths(panoptic, os.fspath(maps), images.ids)
     usable = _check_map_files(paths, images, source, True, bars)
-
-    def on_stage(name, total):
-        return counting_bar(bars, f"Looking at {name}", total)
-
-    segments = MapSegments(panoptic, usable, annotations[usable.kept], on_stage, thorough=True)
+    segments = MapSegments(panoptic, usable, annotations[usable.kept], bars, thorough=True)
     frames = (side[usable.kept] for side in (images.ids, images.heights, images.widths))
-    checker = Checker(segments.things(classes), *frames, set(), panoptic.things or [NO_CATEGORY])
+    checker = Checker(segments.things(classes), *frames, set(), panoptic.things or [PLACEHOLDER_CATEGORY])
     problems = panoptic.problems + map_files.find_orphan_annotations(panoptic)
     for problem in problems + usable.problems + segments.problems + checker.problems:
         kind = _SEGMENT_KINDS.get(problem.kind, problem.kind)

@@ -12,8 +12,9 @@ from rich.table import Table
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.json_stream import stream_arrays
+from mrcnn_tf.common.problems import CONSOLE, progress_bars
 from mrcnn_tf.config.load import load_config
-from mrcnn_tf.datasets.doctor.coco_source import SECTIONS, progress_bars
+from mrcnn_tf.datasets.doctor.coco_source import SECTIONS
 from mrcnn_tf.datasets.doctor.findings import PROBLEM_KINDS, Report
 from mrcnn_tf.datasets.doctor.repair_plan import (
     make_plan,
@@ -94,7 +95,11 @@ def repair(report, out, config="mask_rcnn_r50_fpn", overrides=()):
     targets = _target_paths(report, out)
     counts = {"changed": collections.Counter(), "removed": collections.Counter()}
     repaired = []
-    with atomic_write(out / LOG) as temporary, open(temporary, "w", encoding="utf-8") as log, progress_bars() as bars:
+    with (
+        atomic_write(out / LOG) as temporary,
+        open(temporary, "w", encoding="utf-8") as log,
+        progress_bars(CONSOLE.is_terminal) as bars,
+    ):
         for examination, target in zip(report.examinations, targets, strict=True):
             headers = examination.images.headers
             for number in range(1, ROUNDS + 1):
@@ -143,13 +148,10 @@ def _make_logger(log, round_number, target, counts):
 
 
 class RecordFixer:
-    """Carries out a RepairPlan on the records of one json, which have to come in the order of the file.
+    """Carries out a RepairPlan of an Examination on the records of its json, which have to come in the file's order.
 
-    Args:
-        plan: RepairPlan.
-        examination: the Examination that it was made from.
-        log: function(kind, section, position, record, field, old, new) that is told of each change; without a field the
-            record is removed.
+    `log` is a function(kind, section, position, record, field, old, new) that is told of each change; without a field
+    the record is removed.
     """
 
     def __init__(self, plan, examination, log):
@@ -290,21 +292,17 @@ class _JsonWriter:
     """Writes a json object piece by piece, sections that arrive record by record as arrays."""
 
     def __init__(self, file):
-        self._file = file
-        self._section = None  # the one being written
+        self._file, self._section, self._is_empty = file, None, True  # the section being written, if any
         self._written = set()
-        self._is_empty = True  # the section so far
         file.write("{")
 
     def write_value(self, name, value):
-        self._begin(name)
-        self._file.write(json.dumps(value))
+        self._begin(name, json.dumps(value))
 
     def write_record(self, section, record):
         """Adds a record; None only begins the section."""
         if section != self._section:
-            self._begin(section)
-            self._file.write("[")
+            self._begin(section, "[")
             self._section, self._is_empty = section, True
         if record is not None:
             self._file.write(("\n" if self._is_empty else ",\n") + json.dumps(record))
@@ -317,9 +315,9 @@ class _JsonWriter:
         self._end_section()
         self._file.write("\n}\n")
 
-    def _begin(self, name):
+    def _begin(self, name, text):
         self._end_section()
-        self._file.write((",\n" if self._written else "\n") + json.dumps(name) + ": ")
+        self._file.write((",\n" if self._written else "\n") + json.dumps(name) + ": " + text)
         self._written.add(name)
 
     def _end_section(self):

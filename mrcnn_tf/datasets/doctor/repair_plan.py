@@ -1,4 +1,4 @@
-"""What a repair will do to each record of a dataset, decided from its examination."""
+"""Plans a repair: what to do with each record of a dataset, decided from its examination."""
 
 import dataclasses
 import math
@@ -11,6 +11,7 @@ from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.annotation_checks import MIN_SIDE, find_indices
 from mrcnn_tf.datasets.doctor.image_checks import SIZE_TOLERANCE, largest_coordinates
+from mrcnn_tf.datasets.doctor.object_checks import KEYPOINT_FAULTS
 from mrcnn_tf.datasets.image_files import visible_size
 
 FITTING = 0.95  # of the images of a wrong size with annotations: fewer that fit, and the annotations are of other files
@@ -26,14 +27,6 @@ _REMOVED_ANNOTATIONS = (
     "duplicate_object",
 )
 _BOXES_FROM_MASKS = ("degenerate_box", "outside_box", "nan_coordinate")
-_CLEARED_KEYPOINTS = (
-    "bad_keypoints",
-    "keypoint_count",
-    "keypoint_visibility",
-    "nan_coordinate",
-    "missing_keypoints",
-    "outside_keypoint",
-)
 
 
 def _sections():
@@ -235,7 +228,7 @@ def _plan_keypoints(annotations, plan):
     def visibility(row):
         return checker.keypoints[starts[row] :][: checker.keypoint_counts[row], 2]
 
-    for kind in _CLEARED_KEYPOINTS:
+    for kind in ("missing_keypoints", *KEYPOINT_FAULTS):
         for row in checker.rows.get(kind, []):
             if checker.kept[row]:
                 expected = len(checker.keypoint_names[checker.category_index[row]])

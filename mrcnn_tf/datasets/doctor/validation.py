@@ -6,11 +6,12 @@ import os
 import numpy as np
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.problems import CONSOLE, progress_bars
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.datasets.annotation_checks import Checker, find_indices
 from mrcnn_tf.datasets.coco_index import find_overfull_images
 from mrcnn_tf.datasets.doctor.category_checks import check_categories, check_object_counts, compare_categories
-from mrcnn_tf.datasets.doctor.coco_source import CocoSource, check_json_and_folder, progress_bars, read_source
+from mrcnn_tf.datasets.doctor.coco_source import CocoSource, check_json_and_folder, read_source
 from mrcnn_tf.datasets.doctor.coordinate_layouts import LayoutCorrection, correct_layouts
 from mrcnn_tf.datasets.doctor.findings import PROBLEM_KINDS, Finding, Findings, Report
 from mrcnn_tf.datasets.doctor.image_checks import CheckedImages, check_exif_orientation, check_images
@@ -52,16 +53,7 @@ class Examination:
     facts: dict
 
 
-def validate(
-    annotations,
-    images,
-    val=None,
-    config="mask_rcnn_r50_fpn",
-    overrides=(),
-    headers=None,
-    maps=None,
-    val_maps=None,
-):
+def validate(annotations, images, val=None, config="mask_rcnn_r50_fpn", overrides=(), maps=None, val_maps=None):
     """Finds what is wrong with a COCO dataset: what training would skip, what is probably a mistake, what to know.
 
     Nothing is changed and TensorFlow isn't imported.
@@ -74,7 +66,6 @@ def validate(
         config: name or path of the config to train by. Its resize rule, anchors, mask head and
             data.train.max_instances decide what is too small, too long or too much.
         overrides: of the config, such as "model.resize.min_size=512".
-        headers: {path: ImageFile} of image files that an earlier examination has looked at.
         maps: the folder of a panoptic json's PNGs or, beside one of instances, of label maps, whose values are ids of
             its categories and of the config's model.stuff. All of them are read.
         val_maps: the same of the validation set.
@@ -86,11 +77,11 @@ def validate(
         UserError: a file or folder is missing, an archive, or not COCO's; or the config is wrong.
     """
     settings = load_config(config, list(overrides))
-    with progress_bars() as bars:
-        train = _examine_any(annotations, images, maps, settings, bars, headers or {})
+    with progress_bars(CONSOLE.is_terminal) as bars:
+        train = _examine_any(annotations, images, maps, settings, bars)
         if val is None:
             return Report([train], [])
-        val = _examine_any(*val, val_maps, settings, bars, headers or {})
+        val = _examine_any(*val, val_maps, settings, bars)
         drop_files_of_other_set([train, val])
         findings = Findings(val.source.path, {"image": len(val.source.images)})
         compare_categories(train, val, findings)
@@ -110,7 +101,7 @@ def drop_files_of_other_set(examinations):
         dataset.findings = [finding for finding in dataset.findings if finding.problems]
 
 
-def _examine_any(annotations, images, maps, settings, bars, headers):
+def _examine_any(annotations, images, maps, settings, bars):
     check_json_and_folder(os.fspath(annotations), os.fspath(images))
     if maps:
         check_map_folder(maps)
@@ -119,13 +110,13 @@ def _examine_any(annotations, images, maps, settings, bars, headers):
     except UserError:
         is_of_segments = False  # `examine` reads all of it and says what is wrong
     if not is_of_segments:
-        return examine(annotations, images, settings, bars, headers, maps)
+        return examine(annotations, images, settings, bars, maps=maps)
     if not maps:
         raise UserError(f"{annotations} is a panoptic json: name the folder of its PNGs with --maps or --val-maps.")
-    return _examine_panoptic(annotations, images, maps, settings, bars, headers)
+    return _examine_panoptic(annotations, images, maps, settings, bars)
 
 
-def examine(path, folder, config, bars, headers, maps=None):
+def examine(path, folder, config, bars, headers=None, maps=None):
     """Checks one dataset of instances.
 
     Args:
@@ -133,8 +124,7 @@ def examine(path, folder, config, bars, headers, maps=None):
         folder: the images.
         config: settings.Config; the resize rule, the anchors, whether there is a mask head, and
             data.train.max_instances are read.
-        bars: rich Progress.
-        headers: {path: ImageFile} that are known already, from an earlier examination.
+        headers: those that are known already, from an earlier examination.
         maps: the folder of label maps, whose values are ids of the json's categories or of model.stuff; None: without.
 
     Returns:
@@ -148,7 +138,7 @@ def examine(path, folder, config, bars, headers, maps=None):
     totals = {"image": len(source.images), "annotation": records.count, "category": len(source.categories)}
     findings = Findings(source.path, totals)
     categories = check_categories(source.categories, source.path, findings)
-    images = check_images(source, findings, bars, headers)
+    images = check_images(source, findings, bars, headers or {})
     copies = check_copies(images, records, findings)
     if maps:
         check_label_maps(source, images, maps, categories, config.model.stuff, findings, bars)
@@ -157,8 +147,8 @@ def examine(path, folder, config, bars, headers, maps=None):
     masks = measure_masks(records)
     image_index = find_indices(images.ids, np.asarray(records.image_ids))
     exchanged = check_exif_orientation(images, records, masks, image_index, findings)
-    sides = [np.r_[side.astype(np.float64), np.nan][image_index] for side in (images.widths, images.heights)]
-    corrections = correct_layouts(records, masks, *sides)
+    sides = np.stack([np.r_[side, np.nan][image_index] for side in (images.widths, images.heights)], axis=1)
+    corrections = correct_layouts(records, masks, sides)
     checker = Checker(records, images.ids, images.heights, images.widths, images.skipped, categories)
     annotations = CheckedAnnotations(records, checker, masks, findings)
     for correction in corrections:
@@ -204,7 +194,7 @@ def _check_image_counts(annotations, images, max_instances):
 def _facts(source, images, annotations, categories, object_counts, per_image):
     """What the dataset holds, for json."""
     checker = annotations.checker
-    facts = {
+    return {
         "annotations_file": source.path,
         "images_folder": source.folder,
         "images": len(source.images),
@@ -216,26 +206,26 @@ def _facts(source, images, annotations, categories, object_counts, per_image):
         "polygons": int((checker.kept & (checker.ring_counts > 0)).sum()),
         "run_lengths": int((checker.kept & (checker.run_counts > 0)).sum()),
         "with_keypoints": int((checker.keypoint_counts[checker.kept] > 0).sum()),
-        "classes": _class_facts(categories, object_counts),
+        **_class_and_size_facts(categories, object_counts, images, per_image),
     }
-    return facts | _size_facts(images, per_image)
 
 
-def _class_facts(categories, counts):
-    return {f"{category.id} {category.name}": n for category, n in zip(categories, counts.tolist(), strict=True)}
+def _class_and_size_facts(categories, counts, images, per_image):
+    """Facts about categories and their usable objects, and images [I] with so many objects each, if there are any."""
+    facts = {
+        "classes": {
+            f"{category.id} {category.name}": n for category, n in zip(categories, counts.tolist(), strict=True)
+        }
+    }
+    if images.ids.size:
+        sizes = np.stack([images.widths, images.heights], axis=1)
+        areas = sizes.prod(axis=1, dtype=np.int64)
+        facts["smallest_image"], facts["largest_image"] = sizes[[areas.argmin(), areas.argmax()]].tolist()
+        facts["most_objects"] = int(per_image.max(initial=0))
+    return facts
 
 
-def _size_facts(images, per_image):
-    """The part about sizes, of images [I] with so many objects each; without images nothing."""
-    sizes = np.stack([images.widths, images.heights], axis=1)
-    if not images.ids.size:
-        return {}
-    areas = sizes.prod(axis=1, dtype=np.int64)
-    smallest, largest = sizes[areas.argmin()].tolist(), sizes[areas.argmax()].tolist()
-    return {"smallest_image": smallest, "largest_image": largest, "most_objects": int(per_image.max(initial=0))}
-
-
-def _examine_panoptic(path, folder, maps, config, bars, headers):
+def _examine_panoptic(path, folder, maps, config, bars):
     """Checks one panoptic dataset, as `examine`; all PNGs in the folder `maps` are read."""
     source = read_panoptic_source(path, folder, bars)
     panoptic = source.records
@@ -249,7 +239,7 @@ def _examine_panoptic(path, folder, maps, config, bars, headers):
     }
     findings = Findings(source.path, totals, is_repairable=False)
     panoptic.things, panoptic.stuff = check_things_and_stuff(source, findings)
-    images = check_images(source, findings, bars, headers)
+    images = check_images(source, findings, bars, headers={})
     copies = check_copies(images, panoptic, findings)
     has_map, checker, counts = check_segments(source, images, maps, findings, bars)
     things, stuff = panoptic.things, panoptic.stuff
@@ -270,7 +260,6 @@ def _examine_panoptic(path, folder, maps, config, bars, headers):
         "usable_segments": int(checker.kept.sum() + counts[len(things) :].sum()),
         "things": int(checker.kept.sum()),
         "crowds": int((checker.kept & checker.crowd).sum()),
-        "classes": _class_facts(things + stuff, counts),
+        **_class_and_size_facts(things + stuff, counts, images, per_image),
     }
-    facts |= _size_facts(images, per_image)
     return Examination(source, images, None, [], np.zeros(0, np.int64), copies, findings.to_list(), facts)

@@ -24,7 +24,8 @@ def test_damage_is_what_tensorflow_calls_damage(tmp_path, kind):
         paths.append(str(tmp_path / f"spoilt {number}"))
         (tmp_path / f"spoilt {number}").write_bytes(spoilt)
     by_tensorflow, by_pillow = (
-        [header.problem for header in inspect_files(paths, lambda n: None, decode)] for decode in (None, check_decodable)
+        [header.problem for header in inspect_files(paths, lambda n: None, decode)]
+        for decode in (None, check_decodable)
     )
     assert by_tensorflow == by_pillow and any(by_pillow)
 

@@ -34,9 +34,9 @@ def corners_of(boxes):
 
 
 def corrected(records):
-    frame = np.full(len(records.ids), WIDTH), np.full(len(records.ids), HEIGHT)
-    found = correct_layouts(records, measure_masks(records), *frame)
-    return [one.kind for one in found], np.asarray(records.boxes).reshape(-1, 4)
+    sides = np.tile((WIDTH, HEIGHT), (len(records.ids), 1))
+    corrections = correct_layouts(records, measure_masks(records), sides)
+    return [correction.kind for correction in corrections], np.asarray(records.boxes).reshape(-1, 4)
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -75,8 +75,8 @@ def test_masks_and_boxes_with_the_same_habit():
     scale = np.array([WIDTH, HEIGHT])
     records = collected(boxes / np.tile(scale, 2), corners_of(boxes) / scale)
     masks = measure_masks(records)
-    frame = np.full(60, WIDTH), np.full(60, HEIGHT)
-    kinds = [one.kind for one in correct_layouts(records, masks, *frame)]
+    corrections = correct_layouts(records, masks, np.tile((WIDTH, HEIGHT), (60, 1)))
+    kinds = [correction.kind for correction in corrections]
     assert kinds == ["normalised_polygons", "normalised_boxes"]
     again = measure_masks(records)
     np.testing.assert_allclose(masks.boxes, again.boxes, rtol=1e-5)
