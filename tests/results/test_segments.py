@@ -8,14 +8,10 @@ import pytest
 from PIL import Image
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import PanopticConfig
 from mrcnn_tf.datasets.map_files import rgb_to_ids
-from mrcnn_tf.results import draw, draw_panoptic
 from mrcnn_tf.results.detections import Detections
-from mrcnn_tf.results.draw_text import place_tag
 from mrcnn_tf.results.segments import Panoptic, Segment
-from mrcnn_tf.weights.architecture import COCO_STUFF
 
 THINGS = [Category(3, "cat"), Category(90, "tooth brush")]
 STUFF = [Category(101, "sky"), Category(102, "grass"), Category(200, "Straße")]
