@@ -70,7 +70,7 @@ def test_runs_go_seed_by_seed_and_have_folders_by_what_they_are(tmp_path):
     assert [(run.label, run.seed) for run in runs] == [(row.label, seed) for seed in (0, 1) for row in table.rows]
     assert folders(seeds=2)[:3] == folders(seeds=1)
     others = [folders(seeds=1, steps=7), folders(seeds=1, images=9), folders(["train.momentum=0.5"], seeds=1)]
-    every = [*folders(seeds=2), *(folder for one in others for folder in one)]
+    every = [*folders(seeds=2), *(folder for changed in others for folder in changed)]
     assert len(set(every)) == len(every)
 
 
@@ -78,7 +78,7 @@ FIGURES = ("segm.AP", "bbox.AP")
 ROWS = (Row("first", (10.0, 20.0)), Row("up", (12.0, 20.0)), Row("down", (8.0, None)), Row("gone", (9.0, 9.0)))
 
 
-def _outcome(label, seed, mask, box=None):
+def _run(label, seed, mask, box=None):
     figures = {"bbox": {"AP": box}, "segm": None if mask is None else {"AP": mask}}
     return FinishedRun(label, seed, {"figures": figures, "seconds": 3.0})
 
@@ -89,53 +89,53 @@ def _ablation(*outcomes):
     return Ablation("x", table, budget, [], list(outcomes), ["gone, seed 0: broke"])
 
 
-def _lines(ablation):
-    return {(line.label, line.figure): line for line in ablation.lines()}
+def _figures(ablation):
+    return {(figure.label, figure.figure): figure for figure in ablation.row_figures()}
 
 
 def test_differences_spread_and_verdicts():
     ablation = _ablation(
-        _outcome("first", 0, 0.20, 0.5),
-        _outcome("first", 1, 0.22, 0.5),
-        _outcome("up", 0, 0.30, 0.7),
-        _outcome("up", 1, 0.34, 0.7),
-        _outcome("down", 0, 0.23, 0.1),
-        _outcome("down", 1, 0.25, 0.1),
+        _run("first", 0, 0.20, 0.5),
+        _run("first", 1, 0.22, 0.5),
+        _run("up", 0, 0.30, 0.7),
+        _run("up", 1, 0.34, 0.7),
+        _run("down", 0, 0.23, 0.1),
+        _run("down", 1, 0.25, 0.1),
     )
-    lines = _lines(ablation)
+    figures = _figures(ablation)
     # Variances 2, 8 and 2 points squared with a degree of freedom each.
     assert ablation.spread("segm.AP") == pytest.approx(2.0)
-    assert lines["first", "segm.AP"].values == pytest.approx([20, 22])
-    assert lines["first", "segm.AP"].verdict == "" and lines["first", "segm.AP"].difference is None
-    assert lines["up", "segm.AP"].difference == pytest.approx(11)
-    assert lines["up", "segm.AP"].paper_difference == 2.0
-    assert lines["up", "segm.AP"].verdict == "same sign"
-    assert lines["down", "segm.AP"].difference == pytest.approx(3)  # against a noise of 2 * 2 * sqrt(1/2 + 1/2) = 4
-    assert lines["down", "segm.AP"].verdict == "within noise"
-    assert lines["up", "bbox.AP"].verdict == "no difference in the paper"
-    assert lines["down", "bbox.AP"].difference == pytest.approx(-40) and lines["down", "bbox.AP"].verdict == ""
-    assert lines["gone", "segm.AP"].values == [] and lines["gone", "segm.AP"].verdict == ""
+    assert figures["first", "segm.AP"].values == pytest.approx([20, 22])
+    assert figures["first", "segm.AP"].verdict == "" and figures["first", "segm.AP"].difference is None
+    assert figures["up", "segm.AP"].difference == pytest.approx(11)
+    assert figures["up", "segm.AP"].paper_difference == 2.0
+    assert figures["up", "segm.AP"].verdict == "same sign"
+    assert figures["down", "segm.AP"].difference == pytest.approx(3)  # against a noise of 2 * 2 * sqrt(1/2 + 1/2) = 4
+    assert figures["down", "segm.AP"].verdict == "within noise"
+    assert figures["up", "bbox.AP"].verdict == "no difference in the paper"
+    assert figures["down", "bbox.AP"].difference == pytest.approx(-40) and figures["down", "bbox.AP"].verdict == ""
+    assert figures["gone", "segm.AP"].values == [] and figures["gone", "segm.AP"].verdict == ""
 
 
 def test_an_opposite_sign_is_called_so():
-    lines = _lines(_ablation(*(_outcome(*one) for one in (("first", 0, 0.2), ("first", 1, 0.21), ("down", 0, 0.4)))))
-    assert lines["down", "segm.AP"].verdict == "opposite sign"
+    figures = _figures(_ablation(*(_run(*run) for run in (("first", 0, 0.2), ("first", 1, 0.21), ("down", 0, 0.4)))))
+    assert figures["down", "segm.AP"].verdict == "opposite sign"
 
 
 def test_one_seed_tells_nothing():
-    lines = _lines(_ablation(_outcome("first", 0, 0.2, 0.1), _outcome("up", 0, 0.9, 0.9)))
-    assert lines["up", "segm.AP"].verdict == "one seed"
+    figures = _figures(_ablation(_run("first", 0, 0.2, 0.1), _run("up", 0, 0.9, 0.9)))
+    assert figures["up", "segm.AP"].verdict == "one seed"
 
 
 def test_table_and_json_hold_everything():
-    ablation = _ablation(_outcome("first", 0, 0.2, 0.1), _outcome("first", 1, 0.3, 0.1), _outcome("up", 0, None, 0.9))
+    ablation = _ablation(_run("first", 0, 0.2, 0.1), _run("first", 1, 0.3, 0.1), _run("up", 0, None, 0.9))
     console = Console(width=140, record=True)
     console.print(ablation_table(ablation))
     text = console.export_text()
     for word in ("a title", "mask AP", "box AP", "25.0", f"{statistics.stdev([20, 30]):.1f}", "+2.0", "FAILED: gone"):
         assert word in text
     data = json.loads(json.dumps(ablation.to_json()))
-    assert len(data["lines"]) == 8 and len(data["runs"]) == 3 and data["failed"] == ["gone, seed 0: broke"]
+    assert len(data["row_figures"]) == 8 and len(data["runs"]) == 3 and data["failed"] == ["gone, seed 0: broke"]
 
 
 @pytest.mark.parametrize(
@@ -166,21 +166,21 @@ SMALL = [
 
 
 def test_finished_runs_stay_and_a_failure_loses_nothing_else(tmp_path, monkeypatch):
-    budget, told = Budget(steps=1, seeds=1, images=2, size=64), []
-    result = run_ablation("2e", budget, tmp_path, ["FCN"], SMALL, told.append)
-    assert result.failed == [] and told[-1] == "1/1 FCN, seed 0" and len(told) == 3
-    (outcome,) = result.outcomes
-    assert 0 <= outcome.figure("segm.AP") <= 100 and outcome.result["seconds"] > 0
+    budget, reported = Budget(steps=1, seeds=1, images=2, size=64), []
+    result = run_ablation("2e", budget, tmp_path, ["FCN"], SMALL, reported.append)
+    assert result.failed == [] and reported[-1] == "1/1 FCN, seed 0" and len(reported) == 3
+    (run,) = result.runs
+    assert 0 <= run.figure("segm.AP") <= 100 and run.result["seconds"] > 0
     (done,) = (tmp_path / "table-2e").iterdir()
     left = {RESULT, "config.yaml", "history.json", "log.jsonl", "run.log", "tensorboard"}
     assert {file.name for file in done.iterdir()} == left
 
     # The same again beside a row whose process ends badly.
     monkeypatch.setattr(ablation.sys, "executable", "/bin/false")
-    told.clear()
-    result = run_ablation("2e", budget, tmp_path, ["1", "FCN"], SMALL, told.append)
-    assert told == ["1/2 MLP 2 fc, seed 0", "2/2 FCN, seed 0: done before"]
-    assert [one.label for one in result.outcomes] == ["FCN"] and result.outcomes[0].result == outcome.result
+    reported.clear()
+    result = run_ablation("2e", budget, tmp_path, ["1", "FCN"], SMALL, reported.append)
+    assert reported == ["1/2 MLP 2 fc, seed 0", "2/2 FCN, seed 0: done before"]
+    assert [finished.label for finished in result.runs] == ["FCN"] and result.runs[0].result == run.result
     assert len(result.failed) == 1 and "MLP 2 fc, seed 0: ended with status 1" in result.failed[0]
 
 
@@ -188,4 +188,4 @@ def test_a_worker_says_in_a_sentence_what_it_cannot_do(tmp_path):
     result = run_ablation(
         "2e", Budget(steps=1, seeds=1, images=1, size=64), tmp_path, ["FCN"], ["train.weights=nowhere.pth"]
     )
-    assert result.outcomes == [] and "nowhere.pth" in result.failed[0] and "Traceback" not in result.failed[0]
+    assert result.runs == [] and "nowhere.pth" in result.failed[0] and "Traceback" not in result.failed[0]

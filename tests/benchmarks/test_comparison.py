@@ -1,5 +1,6 @@
-"""The benchmark's report, table, chart and command. Nothing is timed."""
+"""The comparison's figures, table, chart and command. Nothing is timed."""
 
+import importlib
 import io
 import json
 import pathlib
@@ -12,20 +13,25 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from benchmarks import __main__ as command
 from benchmarks import cases, comparison
-from benchmarks.comparison import Comparison, Result, Times
+from benchmarks.cases import PACKAGE, Settings
+from benchmarks.comparison import Comparison
 from benchmarks.display import comparison_table, draw_chart
-from mrcnn_tf import cli
+from mrcnn_tf.cli.benchmark_processes import Result, Times
 from mrcnn_tf.common.errors import UserError
+
+ROOT = pathlib.Path(command.__file__).parents[1]
 
 
 def times(*seconds):
     return Times(10 * seconds[0], float(np.median(seconds)), min(seconds), list(seconds))
 
 
-def entry(measurement, who, medians, precision="float32", variant=None, facts=None, subject=None):
-    medians = {name: times(value) for name, value in medians.items()}
-    return Result(measurement, who, precision, variant, medians, 2**30, facts or {}, subject)
+def result(measurement, system, medians, precision="float32", variant=None, facts=None, model=None):
+    label = " ".join(filter(None, (variant, precision)))
+    case = cases.ComparedCase(measurement, "", "", {}, label, system, precision, variant, model)
+    return Result(case, {name: times(value) for name, value in medians.items()}, 2**30, facts or {})
 
 
 @pytest.fixture
@@ -33,43 +39,43 @@ def report():
     """A run with figures that are easy to reckon with: an image takes 10 GFLOP, of which the backbone has 8."""
     counts = {"backbone": 8e9, "fpn": 2e9}
     rates = {"product_float32": 1e9, "product_bfloat16": 4e9}
-    found = Comparison(
-        cases.CompareSettings("mask_rcnn_r50_fpn", [], 800, 1088, 3),
+    figures = Comparison(
+        Settings("mask_rcnn_r50_fpn", [], 800, 1088, 3),
         {"processor": "Abacus", "cores": 2, "memory": 2**33, "load": 0.5, "system": "L", "python": "3", "date": "d"},
         {"mrcnn-tf": "1", "torchvision": None},
     )
-    found.entries = [
-        entry("roofline", cases.PACKAGE, dict.fromkeys(rates, 0.5), facts={"operations": rates}),
-        entry("roi_align", cases.PACKAGE, {"forward_level": 0.01}, variant="custom"),
-        entry("roi_align", cases.PACKAGE, {"forward_level": 0.1}, variant="gather"),
-        entry("roi_align", "torchvision", {"forward_level": 0.2}),
-        entry("inference", cases.PACKAGE, {"detect": 10.0, "detect_full": 12.0}, facts={"operations": counts}),
-        entry("inference", cases.PACKAGE, {"detect": 5.0, "detect_full": 6.0}, "bfloat16", facts={"operations": counts}),
-        entry("inference", "torchvision", {"detect_full": 24.0}),
-        entry("inference", "torchvision", {"detect_full": 18.0}, "bfloat16"),
-        entry("breakdown", cases.PACKAGE, {"backbone": 4.0, "fpn": 1.0, "rpn_head": 0.5, "rpn": 2.0, "whole": 10.0}),
-        entry("panoptic", cases.PACKAGE, {"detect": 10.0, "detect_semantic": 11.0, "detect_panoptic": 12.5}),
-        entry("pipeline", cases.PACKAGE, {"image": 0.02}),
-        entry("replicas", cases.PACKAGE, {"step": 10.0}, variant="1 x CPU"),
-        entry("replicas", cases.PACKAGE, {"step": 11.0}, variant="2 x CPU"),
-        entry("checkpoints", cases.PACKAGE, {"steps": 20.0, "steps_saving": 22.0}, facts={"every": 100, "steps": 2}),
+    figures.results = [
+        result("roofline", PACKAGE, dict.fromkeys(rates, 0.5), facts={"operations": rates, "image_operations": counts}),
+        result("roi_align", PACKAGE, {"forward_level": 0.01}, variant="custom"),
+        result("roi_align", PACKAGE, {"forward_level": 0.1}, variant="gather"),
+        result("roi_align", "torchvision", {"forward_level": 0.2}),
+        result("inference", PACKAGE, {"detect": 10.0, "detect_full": 12.0}),
+        result("inference", PACKAGE, {"detect": 5.0, "detect_full": 6.0}, "bfloat16"),
+        result("inference", "torchvision", {"detect_full": 24.0}),
+        result("inference", "torchvision", {"detect_full": 18.0}, "bfloat16"),
+        result("breakdown", PACKAGE, {"backbone": 4.0, "fpn": 1.0, "rpn_head": 0.5, "rpn": 2.0, "whole": 10.0}),
+        result("panoptic", PACKAGE, {"detect": 10.0, "detect_semantic": 11.0, "detect_panoptic": 12.5}),
+        result("pipeline", PACKAGE, {"image": 0.02}),
+        result("replicas", PACKAGE, {"step": 10.0}, variant="1 x CPU"),
+        result("replicas", PACKAGE, {"step": 11.0}, variant="2 x CPU"),
+        result("checkpoints", PACKAGE, {"steps": 20.0, "steps_saving": 22.0}, facts={"every": 100, "steps": 2}),
     ]
-    found.left_out = ["Model Garden isn't installed (pip install tf-models-official)."]
-    return found
+    figures.left_out = ["Model Garden isn't installed (pip install tf-models-official)."]
+    return figures
 
 
 @pytest.fixture
 def family(report):
     """The same run with only the family in it."""
-    report.entries = [
-        entry("family", who, medians, precision, subject=subject)
-        for subject, who, precision, medians in (
-            ("Faster R50-FPN", cases.PACKAGE, "float32", {"detect": 2.0}),
+    report.results = [
+        result("family", system, medians, precision, model=model)
+        for model, system, precision, medians in (
+            ("Faster R50-FPN", PACKAGE, "float32", {"detect": 2.0}),
             ("Faster R50-FPN", "torchvision", "float32", {"detect": 5.0}),
-            ("Faster R50-FPN", cases.PACKAGE, "bfloat16", {"detect": 1.0}),
-            ("Mask R50-FPN", cases.PACKAGE, "float32", {"detect": 2.5, "detect_full": 3.0}),
+            ("Faster R50-FPN", PACKAGE, "bfloat16", {"detect": 1.0}),
+            ("Mask R50-FPN", PACKAGE, "float32", {"detect": 2.5, "detect_full": 3.0}),
             ("Mask R50-FPN", "torchvision", "float32", {"detect_full": 9.0}),
-            ("Mask R50-C4", cases.PACKAGE, "float32", {"detect": 8.0, "detect_full": 8.5}),
+            ("Mask R50-C4", PACKAGE, "float32", {"detect": 8.0, "detect_full": 8.5}),
             ("Mask R50-C4", "detectron2", "float32", {"detect": 16.0, "detect_full": 17.0}),
         )
     ]
@@ -77,15 +83,15 @@ def family(report):
 
 
 def test_a_member_of_the_family_is_held_against_the_same_model_and_time(family):
-    compared = {(row["what"], row["peer"]): row["over_ours"]["float32"] for row in family.to_json()["compared"]}
+    compared = {(row["title"], row["peer"]): row["over_ours"]["float32"] for row in family.to_json()["compared"]}
     assert compared == {
         ("Faster R50-FPN, image to boxes", "torchvision float32"): 2.5,
         ("Mask R50-FPN, image to boxes, full-size masks", "torchvision float32"): 3.0,
         ("Mask R50-C4, image to boxes, 14x14 masks", "detectron2 float32"): 2.0,
         ("Mask R50-C4, image to boxes, full-size masks", "detectron2 float32"): 2.0,
     }
-    alone = next(e for e in family.entries if e.who == "detectron2")
-    family.entries = [e for e in family.entries if (e.who, e.subject) != (cases.PACKAGE, "Mask R50-C4")]
+    alone = next(r for r in family.results if r.case.system == "detectron2")
+    family.results = [r for r in family.results if (r.case.system, r.case.model) != (PACKAGE, "Mask R50-C4")]
     assert family.factor(alone, "detect", "float32") is None
 
 
@@ -102,14 +108,14 @@ def test_the_mask_branch_is_what_masks_add_to_boxes_in_each_precision_that_has_b
 
 
 def test_a_peer_is_held_against_our_fastest_in_its_own_precision_and_from_float32_also_in_bfloat16(report):
-    torch_op, torch_float, torch_half = (e for e in report.entries if e.who == "torchvision")
+    torch_op, torch_float, torch_half = (r for r in report.results if r.case.system == "torchvision")
     assert report.factor(torch_op, "forward_level", "float32") == pytest.approx(20)
     assert report.factor(torch_op, "forward_level", "bfloat16") is None
     assert report.factor(torch_float, "detect_full", "float32") == pytest.approx(2)
     assert report.factor(torch_float, "detect_full", "bfloat16") == pytest.approx(4)
     assert report.factor(torch_half, "detect_full", "float32") is None
     assert report.factor(torch_half, "detect_full", "bfloat16") == pytest.approx(3)
-    assert report.factor(report.entries[1], "forward_level", "float32") is None
+    assert report.factor(report.results[1], "forward_level", "float32") is None
 
 
 def test_the_roofline_is_the_counted_operations_at_the_products_rate(report):
@@ -155,7 +161,7 @@ def test_the_chart_has_bars_as_long_as_the_times_in_everyones_colour(report, tmp
 
 
 def test_a_chart_without_peers_has_bars_for_our_own_times(report, tmp_path):
-    report.entries = [e for e in report.entries if e.who == cases.PACKAGE]
+    report.results = [r for r in report.results if r.case.system == PACKAGE]
     draw_chart(report, tmp_path / "chart.png")
     pixels = np.asarray(Image.open(tmp_path / "chart.png").convert("RGB")).astype(int)
     bars = (abs(pixels - [0x0B, 0x72, 0x85]).max(-1) < 8).sum(1)
@@ -163,43 +169,51 @@ def test_a_chart_without_peers_has_bars_for_our_own_times(report, tmp_path):
 
 
 def test_a_chart_of_nothing_that_has_a_time_of_its_own_is_still_a_picture(report, tmp_path):
-    report.entries = [e for e in report.entries if e.measurement == "roofline"]
+    report.results = [r for r in report.results if r.case.measurement == "roofline"]
     draw_chart(report, tmp_path / "chart.png")
     assert Image.open(tmp_path / "chart.png").size[0] > 300
 
 
 def test_the_command_prints_json_alone_and_leaves_json_and_chart(report, tmp_path, monkeypatch):
-    seen = {}
-    monkeypatch.setattr(comparison, "run_benchmark", lambda *arguments: seen.update(a=arguments) or report)
-    found = CliRunner().invoke(
-        cli.app, ["benchmark", "--only", "roi_align, inference", "--height", "64", "--out", str(tmp_path), "--json"]
+    calls = []
+    monkeypatch.setattr(command, "run_comparison", lambda *arguments: calls.append(arguments) or report)
+    ended = CliRunner().invoke(
+        command.app, ["compare", "--only", "roi_align, inference", "--height", "64", "--out", str(tmp_path), "--json"]
     )
-    assert found.exit_code == 0, found.output
-    printed = json.loads(found.stdout)
+    assert ended.exit_code == 0, ended.output
+    printed = json.loads(ended.stdout)
     assert printed == json.loads((tmp_path / "benchmark.json").read_text())
     assert printed["compared"][0]["over_ours"]["float32"] == pytest.approx(20)
-    assert printed["entries"][1]["times"]["forward_level"]["median"] == 0.01
+    assert printed["results"][1]["times"]["forward_level"]["median"] == 0.01
     assert printed["images_per_second"] == [50.0]
     assert printed["replicas_price"] == pytest.approx(0.1) and printed["checkpoint_price"] == pytest.approx(0.002)
     assert Image.open(tmp_path / "benchmark.png").format == "PNG"
-    settings, only, _ = seen["a"]
-    assert settings == cases.CompareSettings("mask_rcnn_r50_fpn", [], 64, 1088, 10) and only == ["roi_align", "inference"]
+    settings, only, _ = calls[0]
+    assert settings == Settings("mask_rcnn_r50_fpn", [], 64, 1088, 10) and only == ["roi_align", "inference"]
 
 
-@pytest.mark.parametrize(("who", "status"), [(cases.PACKAGE, 1), ("torchvision", 0)])
-def test_a_failure_of_ours_is_told_by_the_exit_status_too(report, tmp_path, monkeypatch, who, status):
-    report.failed = [f"roi_align: {who} float32: it broke"]
-    monkeypatch.setattr(comparison, "run_benchmark", lambda *arguments: report)
-    found = CliRunner().invoke(cli.app, ["benchmark", "--out", str(tmp_path)])
-    assert found.exit_code == status and "it broke" in found.stdout
+@pytest.mark.parametrize(("system", "status"), [(PACKAGE, 1), ("torchvision", 0)])
+def test_a_failure_of_ours_is_told_by_the_exit_status_too(report, tmp_path, monkeypatch, system, status):
+    report.failed = [f"roi_align: {system} float32: it broke"]
+    monkeypatch.setattr(command, "run_comparison", lambda *arguments: report)
+    ended = CliRunner().invoke(command.app, ["compare", "--out", str(tmp_path)])
+    assert ended.exit_code == status and "it broke" in ended.stdout
 
 
 def test_unknown_measurements_and_configs_are_refused_before_anything_is_started(monkeypatch):
-    monkeypatch.setattr(comparison, "take_turns", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(comparison, "measure", lambda *_: pytest.fail("started"))
     with pytest.raises(UserError, match="no measurement 'speed': choose of roofline, roi_align"):
-        comparison.run_comparison(cases.CompareSettings("mask_rcnn_r50_fpn", [], 64, 64, 1), ["speed"])
+        comparison.run_comparison(Settings("mask_rcnn_r50_fpn", [], 64, 64, 1), ["speed"])
     with pytest.raises(UserError, match="no config 'mine'"):
-        comparison.run_comparison(cases.CompareSettings("mine", [], 64, 64, 1))
+        comparison.run_comparison(Settings("mine", [], 64, 64, 1))
+
+
+def test_a_mistake_is_one_sentence_and_status_2(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "ablate", "9"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("benchmarks: There is no table '9': choose one of 2a, 2b")
 
 
 def test_ours_is_measured_without_the_peers_and_they_are_named(monkeypatch):
@@ -207,57 +221,75 @@ def test_ours_is_measured_without_the_peers_and_they_are_named(monkeypatch):
     broken = cases.Peer("Broken", "numpy", "pip install numpy", "no.module", ("postprocessing",))
     other = cases.Peer("Elsewhere", "no_such_package", "pip install it", "no.module", ("family",))
     monkeypatch.setattr(cases, "PEERS", (absent, broken, other))
-    found = comparison.run_comparison(cases.CompareSettings("mask_rcnn_r50_fpn", [], 64, 96, 2), ["postprocessing"])
-    assert found.left_out == ["Nobody isn't installed (pip install no-such-dist)."]
-    assert len(found.failed) == 1 and found.failed[0].startswith("postprocessing: Broken float32: ")
-    assert "no" in found.failed[0]
-    (ours,) = found.entries
-    assert ours.who == cases.PACKAGE and ours.times.keys() == {"paste", "rle"} and ours.peak_memory > 2**26
+    figures = comparison.run_comparison(Settings("mask_rcnn_r50_fpn", [], 64, 96, 2), ["postprocessing"])
+    assert figures.left_out == ["Nobody isn't installed (pip install no-such-dist)."]
+    assert len(figures.failed) == 1 and figures.failed[0].startswith("postprocessing: Broken float32: ")
+    assert "no" in figures.failed[0]
+    (ours,) = figures.results
+    assert ours.case.system == PACKAGE and ours.times.keys() == {"paste", "rle"} and ours.peak_memory > 2**26
     assert all(len(t.runs) == 2 and t.fastest <= t.median for t in ours.times.values())
 
 
 def test_the_familys_models_are_never_all_in_memory(monkeypatch):
-    settings, groups = cases.CompareSettings("mask_rcnn_r50_fpn", [], 64, 96, 1), []
+    turns = []
+
+    def measure(turn, repeats, report):
+        turns.append(turn)
+        return [Result(case, {}, 0, {"native_bfloat16": True}) for case in turn], [], []
+
     monkeypatch.setattr(cases, "installed_peers", lambda measurements: (cases.PEERS, []))
-    monkeypatch.setattr(comparison, "take_turns", lambda processes, *_: groups.append(processes) or [{}] * len(processes))
-    native = {"facts": {"native_bfloat16": True}}
-    monkeypatch.setattr(comparison, "_entry", lambda contender, outcome: type("Entry", (), native))
-    comparison.run_comparison(settings, ["family"])
+    monkeypatch.setattr(comparison, "measure", measure)
+    comparison.run_comparison(Settings("mask_rcnn_r50_fpn", [], 64, 96, 1), ["family"])
     # The roofline, Faster and Mask R-CNN in each precision, then each other model in each.
-    assert [len(group) for group in groups] == [1, 4, 4, 2, 2, 2, 2]
-    assert all(len({process.arguments["precision"] for process in group}) == 1 for group in groups[1:])
+    assert [len(turn) for turn in turns] == [1, 4, 4, 2, 2, 2, 2]
+    assert all(len({case.arguments["precision"] for case in turn}) == 1 for turn in turns[1:])
 
 
 def test_the_process_that_measures_never_imports_tensorflow():
     program = (
-        "import sys; sys.argv[0] = 'mrcnn-tf'; import benchmarks.comparison, benchmarks.display, "
-        "benchmarks.display; print([m for m in ('tensorflow', 'keras', 'torch') if m in sys.modules])"
+        "import sys, benchmarks.__main__; print([m for m in ('tensorflow', 'keras', 'torch') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_every_measurement_has_a_module_and_roi_align_each_implementation():
-    settings = cases.CompareSettings("mask_rcnn_r50_fpn", ["train.seed=1"], 64, 96, 1)
-    found = {name: cases.make_cases(name, settings, ["float32", "bfloat16"], cases.PEERS) for name in cases.MEASUREMENTS}
-    assert [c.label for c in found["roi_align"]] == [
+def test_every_measurement_has_a_function_and_roi_align_each_implementation():
+    settings = Settings("mask_rcnn_r50_fpn", ["train.seed=1"], 64, 96, 1)
+    planned = {name: cases.make_cases(name, settings, cases.PRECISIONS, cases.PEERS) for name in cases.MEASUREMENTS}
+    titles = {name: [case.title.removeprefix(f"{name}: ") for case in group] for name, group in planned.items()}
+    assert titles["roi_align"] == [
         "mrcnn_tf custom float32", "mrcnn_tf gather float32", "torchvision float32",
     ]  # fmt: skip
-    assert [c.label for c in found["training"]] == [
+    assert titles["training"] == [
         "mrcnn_tf float32", "mrcnn_tf bfloat16",
         "torchvision 7 RoIs float32", "torchvision 128 RoIs float32",
         "torchvision 7 RoIs bfloat16", "torchvision 128 RoIs bfloat16",
     ]  # fmt: skip
-    assert [c.who for c in found["inference"]] == [cases.PACKAGE] * 2 + ["torchvision"] * 2 + ["Model Garden"] * 2
-    assert found["roi_align"][0].arguments == {"implementation": "custom", "height": 16, "width": 24}
-    assert found["training"][0].arguments["overrides"] == ["train.seed=1"]
-    assert [c.label for c in found["family"]][-4:] == [
+    systems = [case.system for case in planned["inference"]]
+    assert systems == [PACKAGE] * 2 + ["torchvision"] * 2 + ["Model Garden"] * 2
+    assert planned["roi_align"][0].arguments == {"implementation": "custom", "height": 16, "width": 24}
+    assert planned["training"][0].arguments["overrides"] == ["train.seed=1"]
+    assert titles["family"][-4:] == [
         "mrcnn_tf Mask R50-C4 float32", "detectron2 Mask R50-C4 float32",
         "mrcnn_tf Mask R50-C4 bfloat16", "detectron2 Mask R50-C4 bfloat16",
     ]  # fmt: skip
-    assert found["family"][-3].arguments == {
-        "task": "family", "model": "Mask R50-C4", "height": 64, "width": 96, "precision": "float32",
-    }  # fmt: skip
-    assert all(cases.FAMILY[c.subject].peer == c.who for c in found["family"] if c.who != cases.PACKAGE)
-    for contender in (c for group in found.values() for c in group):
-        module = f"{contender.module.replace('.', '/')}.py"
-        assert (pathlib.Path(cli.__file__).parents[2] / module).is_file()
+    peer = planned["family"][-3]
+    assert (peer.module, peer.task) == ("benchmarks.peers.detectron2", "family")
+    assert peer.arguments == {"model": "Mask R50-C4", "height": 64, "width": 96, "precision": "float32"}
+    assert all(cases.FAMILY[c.model].peer == c.system for c in planned["family"] if c.system != PACKAGE)
+    backends = [case.arguments for case in planned["evaluation"]]
+    assert backends == [{"backend": "pycocotools"}, {"backend": "hotcoco"}]
+    for case in (case for group in planned.values() for case in group):
+        if case.system == PACKAGE:
+            assert callable(getattr(importlib.import_module(case.module), case.task))
+        else:
+            source = (ROOT / f"{case.module.replace('.', '/')}.py").read_text()
+            assert f"\ndef {case.task}(" in source
+
+
+def test_the_report_says_how_much_faster_the_other_backend_is(report):
+    assert report.evaluation_speedup() is None
+    for variant, seconds in (("pycocotools", 60.0), ("hotcoco", 4.0)):
+        report.results.append(result("evaluation", PACKAGE, {"evaluate": seconds}, variant=variant))
+    assert report.to_json()["evaluation_speedup"] == 15
+    sentences = [str(part) for part in comparison_table(report).renderables]
+    assert "COCO's figures by hotcoco: 15.0 times as fast as pycocotools" in sentences

@@ -1,17 +1,54 @@
-"""The part of the benchmark that compares the backends of COCO's figures. Nothing is timed."""
+"""What is measured beside the training steps, and the data for it, at small sizes. Nothing is timed."""
+
+import json
+import math
+import pathlib
 
 import numpy as np
 import pytest
 
-from benchmarks import cases, training_cost
-from benchmarks.comparison import WHAT, Comparison, Result, Times
-from benchmarks.display import comparison_table
-from benchmarks.inputs import coco_like
+from benchmarks import training_cost
+from benchmarks.cases import BACKENDS
+from benchmarks.comparison import TITLES
+from benchmarks.inputs import coco_like_detections, make_jpeg_dataset
+from mrcnn_tf.cli.benchmark_measurements import OBJECTS
+
+SMALL = [
+    "model.fpn.channels=32",
+    "model.box_head.channels=32",
+    "model.mask_head={channels: 16, convs: 1}",
+    "model.rois.batch_per_image=8",
+    "model.rpn.post_nms_train=20",
+    "model.rpn.post_nms_test=20",
+    "model.detections.max_per_image=5",
+]
+MODEL = {"config": "nuclei_r18_fpn", "overrides": SMALL, "height": 64, "width": 96}
 
 
-def test_the_dataset_is_the_same_each_time_and_like_coco():
-    data, results = coco_like(60, 20)
-    assert (data, results) == coco_like(60, 20)
+def names_of(task):
+    times = task.run()
+    assert all(math.isfinite(seconds) and seconds > 0 for seconds in times.values())
+    return set(times)
+
+
+def test_replicas_and_checkpoints_are_timed():
+    assert names_of(training_cost.replicas(**MODEL, replicas=1)) == {"step"}
+    task = training_cost.checkpoints(**MODEL)
+    assert names_of(task) == {"steps", "steps_saving"}
+    assert [path.name for path in pathlib.Path(task.folder.name).iterdir()] == ["step-00000001.npz"]
+    assert task.facts["every"] == 500
+
+
+def test_the_pipelines_images_have_seven_objects_at_training_size(tmp_path):
+    task = training_cost.pipeline(images=2, batch=1)
+    assert names_of(task) == {"image"}
+    tree = json.loads(pathlib.Path(make_jpeg_dataset(tmp_path)).read_text())
+    assert len(tree["images"]) == 16 and len(tree["annotations"]) == 16 * OBJECTS
+
+
+def test_the_detections_are_the_same_each_time_and_like_cocos():
+    data, results = coco_like_detections(60, 20)
+    assert (data, results) == coco_like_detections(60, 20)
     assert len(data["images"]) == 60 and len(results) == 1200
     objects = np.bincount([a["image_id"] for a in data["annotations"]], minlength=61)[1:]
     assert 5 < objects.mean() < 10 and objects.min() < 4
@@ -21,36 +58,11 @@ def test_the_dataset_is_the_same_each_time_and_like_coco():
 
 
 def test_both_backends_are_timed_and_give_the_same_figures():
-    tasks = {backend: training_cost.evaluation(backend, images=12, detections=10) for backend in cases.BACKENDS}
+    tasks = {backend: training_cost.evaluation(backend, images=12, detections=10) for backend in BACKENDS}
     for task in tasks.values():
-        assert set(task.run()) == {name for measurement, name in WHAT if measurement == "evaluation"}
+        assert set(task.run()) == {name for measurement, name in TITLES if measurement == "evaluation"}
         assert task.facts["images"] == 12 and task.facts["detections"] == 120
-    one, other = (task.facts["figures"] for task in tasks.values())
-    for kind in ("bbox", "segm"):
-        assert one[kind]["AP50"] > 0
-        assert one[kind]["AP"] == pytest.approx(other[kind]["AP"], rel=0, abs=1e-9)
-
-
-def test_the_plan_has_a_process_for_each_backend():
-    found = cases.make_cases("evaluation", cases.CompareSettings("nuclei_r18_fpn", [], 64, 64, 1), ["float32", "bfloat16"], [])
-    assert [contender.arguments for contender in found] == [{"backend": "pycocotools"}, {"backend": "hotcoco"}]
-
-
-def test_the_report_says_how_much_faster_it_is():
-    machine = {
-        "processor": "Abacus",
-        "cores": 2,
-        "memory": 2**33,
-        "load": 0.5,
-        "system": "L",
-        "python": "3",
-        "date": "d",
-    }
-    report = Comparison(cases.CompareSettings("nuclei_r18_fpn", [], 64, 64, 3), machine, {"mrcnn-tf": "1"})
-    assert report.evaluation_speedup() is None
-    for variant, seconds in (("pycocotools", 60.0), ("hotcoco", 4.0)):
-        times = {"evaluate": Times(seconds, seconds, seconds, [seconds])}
-        report.entries.append(Result("evaluation", cases.PACKAGE, "float32", variant, times, 2**30, {}))
-    assert report.to_json()["evaluation_speedup"] == 15
-    sentences = [str(part) for part in comparison_table(report).renderables]
-    assert "COCO's figures by hotcoco: 15.0 times as fast as pycocotools" in sentences
+    first, second = (task.facts["figures"] for task in tasks.values())
+    for annotation_type in ("bbox", "segm"):
+        assert first[annotation_type]["AP50"] > 0
+        assert first[annotation_type]["AP"] == pytest.approx(second[annotation_type]["AP"], rel=0, abs=1e-9)

@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 from tiny import tiny_batch, tiny_config
 
-from benchmarks.training_cost import logical_strategy
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import SemanticHeadConfig
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
@@ -20,6 +19,15 @@ IMAGES, STEPS = 4, 3  # images of a step; two batches of so many where two are a
 RATE = 0.005  # small, or rounding would decide which RoIs are drawn in the third step
 
 OVERFLOW = 100 + 10 + 3  # the last image of the second step, so that of the last replica
+
+
+def logical_strategy(replicas):
+    """A strategy of so many logical devices on the processor; nothing may have used TensorFlow's devices before."""
+    if replicas == 1:
+        return tf.distribute.get_strategy()
+    processor = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
 
 
 @keras.saving.register_keras_serializable("tests")
