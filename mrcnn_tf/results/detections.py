@@ -12,9 +12,8 @@ from mrcnn_tf.datasets.run_lengths import as_text, decode_strings
 from mrcnn_tf.ops.masks import paste_masks, paste_window
 from mrcnn_tf.ops.panoptic_maps import semantic_map
 from mrcnn_tf.results import draw
-from mrcnn_tf.results.segments import Panoptic
+from mrcnn_tf.results.segments import NAMED_IN_REPR, Panoptic
 
-NAMED_IN_REPR = 5
 ENCODED_MASK_SIDE = 112  # cells along each side of a box by which a picture shows an encoded mask
 
 # Of one image: logits [h, w, S + 1] of all things and S classes of stuff; the (h, w) of the network's image that they

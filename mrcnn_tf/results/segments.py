@@ -15,7 +15,7 @@ from mrcnn_tf.ops.panoptic_maps import fuse, ids_to_rgb
 from mrcnn_tf.results import draw_panoptic
 from mrcnn_tf.results.draw import MIN_SIDE
 
-NAMED_IN_REPR = 5
+NAMED_IN_REPR = 5  # of the categories in an image
 
 
 @dataclasses.dataclass
