@@ -1,12 +1,11 @@
-"""Where the time of a detection goes, and what a semantic head, full-size masks and an export add to it.
-
-TensorFlow is imported inside: masks are pasted and encoded without it.
-"""
+"""Where the time of a detection goes, and what a semantic head, full-size masks and an export add to it."""
 
 import dataclasses
 import json
 import pathlib
 import tempfile
+
+import tensorflow as tf
 
 from benchmarks.inputs import DETECTION_SIZES, mask_probabilities
 from mrcnn_tf.cli.benchmark_measurements import (
@@ -21,6 +20,10 @@ from mrcnn_tf.cli.benchmark_processes import Task, seconds, serve, timed
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import PanopticConfig, SemanticHeadConfig
 from mrcnn_tf.results.detections import Detections
+from mrcnn_tf.results.segments import Panoptic
+from mrcnn_tf.serving.export_labels import write_assets
+from mrcnn_tf.serving.served_graph import ServedGraph
+from mrcnn_tf.weights.architecture import COCO_STUFF
 
 FUSION = PanopticConfig(score_threshold=0.0)  # all instances take part, whatever their scores
 
@@ -30,8 +33,6 @@ def breakdown(config, overrides, height, width, precision):
 
     Each works on what the stage before it gives. One contains another: `rpn` has `rpn_head` in it.
     """
-    import tensorflow as tf
-
     model = benchmark_model(benchmark_config(config, overrides, height, width), precision)
     image = random_image(height, width)
     stages = {}
@@ -75,9 +76,6 @@ def panoptic(config, overrides, height, width, precision, count=100):
 
     Steps of the latter by themselves: the map of classes, and the fusion of `count` instances with a made-up map.
     """
-    from mrcnn_tf.results.segments import Panoptic
-    from mrcnn_tf.weights.architecture import COCO_STUFF
-
     settings = benchmark_config(config, overrides, height, width)
     head = settings.model.semantic_head or SemanticHeadConfig()
     stuff = settings.model.stuff or COCO_STUFF
@@ -123,9 +121,6 @@ def serving(config, overrides, height, width, precision, custom_ops=False, batch
     `detections` of one image and the bytes of its answer: `grpc_bytes` as tensors of a PredictResponse, `rest_bytes` as
     json.
     """
-    from mrcnn_tf.serving.export_labels import write_assets
-    from mrcnn_tf.serving.served_graph import ServedGraph
-
     model = benchmark_model(benchmark_config(config, overrides, height, width), precision)
     folder = tempfile.TemporaryDirectory()
     version = pathlib.Path(folder.name) / "1"
@@ -147,8 +142,6 @@ def _answer_bytes(outputs):
 
     Json has the fewest digits that give back the same float32, as TensorFlow Serving writes it.
     """
-    import tensorflow as tf
-
     tensors = [tf.make_tensor_proto(value).ByteSize() + len(name) for name, value in outputs.items()]
     answer = {name: _shortest_digits(value[0]) for name, value in outputs.items()}
     return {"grpc_bytes": sum(tensors), "rest_bytes": len(json.dumps({"predictions": [answer]}))}

@@ -10,10 +10,10 @@ import math
 import tensorflow as tf
 
 from benchmarks.inputs import ROI_BINS, ROI_SAMPLES, ROI_SIZES, ROI_STRIDE, random_features
+from mrcnn_tf import ops
 from mrcnn_tf.cli.benchmark_measurements import benchmark_config, benchmark_model, random_boxes
 from mrcnn_tf.cli.benchmark_processes import Task, serve, timed
 from mrcnn_tf.model.assembly import dtype_policy
-from mrcnn_tf.ops import roi_align as roi_align_ops
 
 
 def roofline(model=None, side=2048, rows=200, columns=272, channels=256):
@@ -175,7 +175,7 @@ def roi_align(implementation, height, width, rois=512, channels=256):
     @tf.function(autograph=False)
     def forward(features, boxes):
         scale = 1 / ROI_STRIDE
-        return roi_align_ops.roi_align(features, boxes, image, scale, ROI_BINS, ROI_SAMPLES, True, implementation)
+        return ops.roi_align(features, boxes, image, scale, ROI_BINS, ROI_SAMPLES, True, implementation)
 
     @tf.function(autograph=False)
     def backward(features, boxes):
