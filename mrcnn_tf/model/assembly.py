@@ -13,10 +13,9 @@ from mrcnn_tf.model.fpn import FPN, STRIDES
 from mrcnn_tf.model.heads.box import BoxHead
 from mrcnn_tf.model.heads.keypoint import KeypointHead
 from mrcnn_tf.model.heads.mask import MaskHead, MaskMLP
-from mrcnn_tf.model.heads.res5 import Res5
 from mrcnn_tf.model.heads.semantic import SemanticHead
 from mrcnn_tf.model.preprocess import Preprocess
-from mrcnn_tf.model.rois import RoILayer, RoISampler
+from mrcnn_tf.model.rois import Res5, RoILayer, RoISampler
 from mrcnn_tf.model.rpn import RPN
 
 

@@ -9,7 +9,7 @@ has its share of the loss, and losses and gradients add up to what a single one 
 import tensorflow as tf
 
 from mrcnn_tf.common.categories import IGNORED
-from mrcnn_tf.ops.replicas import summed
+from mrcnn_tf.ops.replicas import sum_over_replicas
 
 
 def smooth_l1(predictions, targets, beta):
@@ -31,7 +31,7 @@ def _total(values, mask):
 
 def _count(mask):
     """In the batches of all replicas."""
-    return summed(tf.reduce_sum(tf.cast(mask, tf.float32)))
+    return sum_over_replicas(tf.reduce_sum(tf.cast(mask, tf.float32)))
 
 
 def _rpn_normalizer(sample, normalizer):

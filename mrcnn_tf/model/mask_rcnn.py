@@ -46,9 +46,8 @@ class MaskRCNN(Trainable):
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0, **kwargs):
-        super().__init__(
-            autocast=False, **kwargs
-        )  # images and boxes must stay float32; the layers choose for themselves
+        # Images and boxes must stay float32; the layers choose for themselves.
+        super().__init__(autocast=False, **kwargs)
         if config.box_head and not config.categories:
             raise UserError("The model has no classes: set data.train.annotations or model.categories in the config.")
         if config.semantic_head and not config.stuff:
@@ -81,7 +80,7 @@ class MaskRCNN(Trainable):
         self.keypoint_features = parts.keypoint_features(strides)
         self.keypoint_head = parts.keypoint_head()
         self.semantic_head = parts.semantic_head()
-        names = ["loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"] * bool(self.box_head)
+        names = ["loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"] if self.box_head else []
         heads = {"mask": self.mask_head, "keypoint": self.keypoint_head, "semantic": self.semantic_head}
         self.track(["loss", *names, *(f"loss_{name}" for name, head in heads.items() if head)])
         self.build()
@@ -142,7 +141,7 @@ class MaskRCNN(Trainable):
         return self.detections(inputs, self.compute_padded_size(inputs), training)
 
     def compute_padded_size(self, inputs):
-        """int32 [B, 2] = (height, width): each image's own area in a batch, its size up to the coarsest stride."""
+        """int32 [B, 2] = (height, width): each image's size rounded up to the coarsest stride, see `ops.padding`."""
         return padding.round_up(inputs["image_size"], self.divisor)
 
     def features(self, inputs, padded_size=None, training=False):
@@ -152,16 +151,16 @@ class MaskRCNN(Trainable):
         return self.fpn(maps, padded_size=padded_size) if self.fpn else maps[-1:]
 
     def features_and_scores(self, inputs, padded_size=None, training=False):
-        """The maps, and what the RPN's head says of them: three lists over levels, see `RPNHead`."""
+        """The maps, and the RPN head's outputs on them: three lists over levels, see `RPNHead`."""
         features = self.features(inputs, padded_size, training)
         return features, *(self.rpn.scores(features, padded_size) if self.rpn else ((), ()))
 
     def detections(self, inputs, padded_size=None, training=False):
-        """As `call`, each image's own area in the batch being `padded_size` int32 [B, 2]; None: all of it."""
+        """As `call`, for images of `padded_size` int32 [B, 2]; None: all images fill the batch."""
         return self.detections_in(*self.features_and_scores(inputs, padded_size, training), inputs, padded_size)
 
     def detections_in(self, features, rpn_logits, rpn_deltas, inputs, padded_size=None):
-        """The same from maps and what the RPN's head gave on them; of `inputs` the two sizes count."""
+        """The same from maps and the RPN head's outputs on them; of `inputs` only the two sizes are read."""
         outputs = self._instances_in(features, rpn_logits, rpn_deltas, inputs, padded_size) if self.rpn else {}
         if self.semantic_head:
             outputs["semantic_logits"] = self.semantic_head(self.semantic_maps(features), padded_size)
@@ -172,12 +171,16 @@ class MaskRCNN(Trainable):
         """Those of the pyramid's levels that the semantic head reads."""
         return features[: len(self.semantic_head.strides)]
 
+    def box_limits(self, image_size):
+        """int32 [B, 2]: the largest (y, x) of boxes inside the model, for images of `image_size` [B, 2] pixels."""
+        return image_size - int(self.half_open_offset[-1])
+
     def _instances_in(self, features, rpn_logits, rpn_deltas, inputs, padded_size):
         sizes = inputs["image_size"], inputs["original_size"]
-        extent = inputs["image_size"] - int(self.half_open_offset[-1])
-        proposals = self.rpn.propose(features, rpn_logits, rpn_deltas, extent, padded_size)
+        limits = self.box_limits(inputs["image_size"])
+        proposals = self.rpn.propose(features, rpn_logits, rpn_deltas, limits, padded_size)
         logits, deltas = self.box_head(self.box_features(features, proposals.boxes, padded_size))
-        detected = self.box_head.detect(logits, deltas, proposals, extent)
+        detected = self.box_head.detect(logits, deltas, proposals, limits)
         boxes = tf.where(detected.valid[..., None], detected.boxes + self.half_open_offset, 0.0)
         outputs = {
             "boxes": to_original(boxes, *sizes),
@@ -189,11 +192,10 @@ class MaskRCNN(Trainable):
             masks = self.mask_head(self.mask_features(features, detected.boxes, padded_size), detected.classes)
             outputs["masks"] = tf.exp(masks.foreground)
         if self.keypoint_head:
-            heatmaps = self.keypoint_head(
-                self.keypoint_features(features, detected.boxes, padded_size), detected.classes
-            )
-            canvas_pixels = padding.static_image_size(features[0], self.rpn.strides[0])
-            keypoints = self.keypoint_head.detect(heatmaps, boxes, detected.classes, canvas_pixels)
+            roi_features = self.keypoint_features(features, detected.boxes, padded_size)
+            heatmaps = self.keypoint_head(roi_features, detected.classes)
+            max_box_size = padding.static_image_size(features[0], self.rpn.strides[0])
+            keypoints = self.keypoint_head.detect(heatmaps, boxes, detected.classes, max_box_size)
             outputs["keypoints"] = points_to_original(keypoints, *sizes)
         return outputs
 
@@ -203,12 +205,12 @@ class MaskRCNN(Trainable):
             batch = fill_empty_batch(batch)
         padded_size = self.compute_padded_size(batch)
         features = self.features(batch, padded_size, training)
-        found = self._instance_losses(batch, features, padded_size, training) if self.rpn else {}
+        values = self._instance_losses(batch, features, padded_size, training) if self.rpn else {}
         if self.semantic_head:
             logits = self.semantic_head(self.semantic_maps(features), padded_size)
             loss = losses.semantic_loss(logits, batch["semantic"])
-            found["loss_semantic"] = self.config.semantic_head.loss_weight * loss
-        return found
+            values["loss_semantic"] = self.config.semantic_head.loss_weight * loss
+        return values
 
     def _instance_losses(self, batch, features, padded_size, training):
         rules = self.config.conventions
@@ -216,13 +218,12 @@ class MaskRCNN(Trainable):
         step = self.optimizer.iterations if training and self.compiled else 0
         seeds = image_seeds(self.seed, step, batch["image_id"])
         anchors = self.rpn.sample_anchors(features, boxes, classes > 0, crowd, seeds, padded_size)
-        extent = batch["image_size"] - int(self.half_open_offset[-1])
-        proposals = self.rpn(features, extent, padded_size, training=True)
+        proposals = self.rpn(features, self.box_limits(batch["image_size"]), padded_size, training=True)
         rois = self.roi_sampler(proposals, boxes, classes, crowd, seeds)
         positives = foreground(rois, self.roi_sampler.most_positives)
-        box_features = self.box_features(features, rois.boxes, padded_size)
-        logits, deltas = self.box_head(box_features)
-        found = {
+        roi_features = self.box_features(features, rois.boxes, padded_size)
+        logits, deltas = self.box_head(roi_features)
+        values = {
             "loss_rpn_objectness": losses.rpn_objectness_loss(anchors, rules.rpn_normalizer),
             "loss_rpn_box": losses.rpn_box_loss(anchors, rules.rpn_normalizer, rules.rpn_box_beta),
             "loss_class": losses.class_loss(logits, rois),
@@ -230,19 +231,18 @@ class MaskRCNN(Trainable):
         }
         if self.mask_head:
             if self.mask_features is self.box_features:
-                mask_features = box_features[:, : positives.boxes.shape[1]]
+                roi_features = roi_features[:, : positives.boxes.shape[1]]
             else:
-                mask_features = self.mask_features(features, positives.boxes, padded_size)
-            masks = self.mask_head(mask_features, positives.classes)
+                roi_features = self.mask_features(features, positives.boxes, padded_size)
+            masks = self.mask_head(roi_features, positives.classes)
             targets = self.mask_head.targets(batch["masks"], boxes, positives)
-            found["loss_mask"] = losses.mask_loss(masks, targets, positives.positive)
+            values["loss_mask"] = losses.mask_loss(masks, targets, positives.positive)
         if self.keypoint_head:
-            keypoint_features = self.keypoint_features(features, positives.boxes, padded_size)
-            heatmaps = self.keypoint_head(keypoint_features, positives.classes)
-            found["loss_keypoint"] = losses.keypoint_loss(
-                heatmaps, *self.keypoint_head.targets(batch["keypoints"], positives)
-            )
-        return found
+            roi_features = self.keypoint_features(features, positives.boxes, padded_size)
+            heatmaps = self.keypoint_head(roi_features, positives.classes)
+            cells, visible = self.keypoint_head.targets(batch["keypoints"], positives)
+            values["loss_keypoint"] = losses.keypoint_loss(heatmaps, cells, visible)
+        return values
 
     def detect(self, images):
         """Detections of one image, uint8 [H, W, 3] RGB -> `Detections`, or of a list of images of any sizes -> a list.
@@ -258,7 +258,7 @@ class MaskRCNN(Trainable):
         image = check_pixels(image, position)
         if self._detect_function is None:
             signature = [tf.TensorSpec([None, None, 3], tf.uint8)]
-            # One image fills its own canvas: None spares the masking. AutoGraph has nothing to convert here (Keras
+            # One image fills its batch: no padded size spares the masking. AutoGraph has nothing to convert here (Keras
             # traces `call` without it too) and would take a quarter of the tracing.
             self._detect_function = tf.function(
                 lambda pixels: self.detections(self.preprocess(pixels)),
@@ -285,14 +285,14 @@ class MaskRCNN(Trainable):
 
     def as_detections(self, outputs, image_size):
         """`Detections` in an image of image_size (H, W) from one row of what `detections` gives, numpy arrays."""
-        found = int(outputs["num_detections"]) if self.box_head else 0
-        none = np.zeros(0, np.float32)
+        count = int(outputs["num_detections"]) if self.box_head else 0
+        empty = np.zeros(0, np.float32)
         return Detections(
-            boxes=outputs.get("boxes", none)[:found],
-            scores=outputs.get("scores", none)[:found],
-            classes=outputs.get("classes", none)[:found],
-            mask_probabilities=outputs["masks"][:found] if self.mask_head else None,
-            keypoints=outputs["keypoints"][:found] if self.keypoint_head else None,
+            boxes=outputs.get("boxes", empty)[:count],
+            scores=outputs.get("scores", empty)[:count],
+            classes=outputs.get("classes", empty)[:count],
+            mask_probabilities=outputs["masks"][:count] if self.mask_head else None,
+            keypoints=outputs["keypoints"][:count] if self.keypoint_head else None,
             image_size=image_size,
             categories=self.config.categories,
             mask_rule=self.config.conventions.mask_paste,
@@ -317,7 +317,7 @@ class MaskRCNN(Trainable):
             allow_missing: leave weights that the file lacks as they are, and skip tensors that the model has no place
                 for, instead of refusing the file.
             map_classes: keep the class-dependent weights of the classes that both know by the same name.
-            verbose: print what was loaded, transformed, skipped and left.
+            verbose: print what was loaded, converted, skipped and not loaded.
 
         Returns:
             A `LoadReport` of the same.

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.ops.padding import valid_mask
 from mrcnn_tf.ops.resize import fitted_size, resize_image, resized_size
 
 
@@ -25,27 +26,25 @@ class Preprocess(keras.layers.Layer):
         original = tf.shape(image)[:2]
         limits = self.resize["min_size"], self.resize["max_size"]
         size = tf.stack(resized_size(original[0], original[1], *limits, self.resize["rule"]))
-        return self._resized(image, size, -size % self.divisor)
+        return self._resize_and_pad(image, size, -size % self.divisor)
 
     def letterbox(self, image, height, width):
-        """The same on a canvas of fixed size, pixels: resized to fit, its aspect kept, at the top left."""
+        """The same in an input of fixed size, pixels: resized to fit, its aspect kept, at the top left."""
         original = tf.shape(image)[:2]
         size = tf.stack(fitted_size(original[0], original[1], height, width, self.resize["rule"]))
-        inputs = self._resized(image, size, [height, width] - size)
+        inputs = self._resize_and_pad(image, size, [height, width] - size)
         return inputs | {"image": tf.ensure_shape(inputs["image"], [1, height, width, 3])}
 
-    def _resized(self, image, size, missing):
+    def _resize_and_pad(self, image, size, border):
         resized = resize_image(image, size, self.resize["rule"])
-        padded = tf.pad(resized, [[0, missing[0]], [0, missing[1]], [0, 0]])
+        padded = tf.pad(resized, [[0, border[0]], [0, border[1]], [0, 0]])
         return {"image": padded[None], "image_size": size[None], "original_size": tf.shape(image)[None, :2]}
 
     def normalize(self, images, image_size):
         """(pixels - mean) / std with zeros outside each image: [B, H, W, 3] and image_size [B, 2] -> [B, H, W, 3]."""
-        height, width = tf.shape(images)[1], tf.shape(images)[2]
-        rows = tf.range(height)[None, :, None] < image_size[:, 0, None, None]
-        columns = tf.range(width)[None, None, :] < image_size[:, 1, None, None]
+        inside = valid_mask(image_size, tf.shape(images)[1], tf.shape(images)[2])
         normalized = (tf.cast(images, tf.float32) - tf.constant(self.mean)) / tf.constant(self.std)
-        return tf.cast(tf.where((rows & columns)[..., None], normalized, 0.0), self.compute_dtype)
+        return tf.cast(tf.where(inside, normalized, 0.0), self.compute_dtype)
 
     def get_config(self):
         return super().get_config() | {

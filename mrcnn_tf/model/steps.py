@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import NonFiniteLoss, UserError
-from mrcnn_tf.ops.replicas import count_local_replicas, gather_over_replicas
+from mrcnn_tf.ops.replicas import count_local_replicas, gather_over_replicas, sum_over_replicas
 
 GRADIENT, SCALED_GRADIENT = "gradient", "scaled_gradient"  # what is checked beside the losses
 SUBJECTS = {GRADIENT: "the gradient", SCALED_GRADIENT: "the gradient, however small the loss scale,"}
@@ -176,12 +176,15 @@ class _Accumulator:
 
     def add(self, batch):
         losses, gradients = self.model.loss_gradients(batch)
-        losses = self.model.finite_check.check(losses, gather_over_replicas(batch["image_id"]))
-        for variable, gradient in zip(self.gradients, gradients, strict=True):
-            variable.assign_add(gradient)
-        for name, value in losses.items():
-            self.losses[name].assign_add(value)
-        self.images.assign_add(tf.shape(batch["image_id"])[0])
+        # The sums over all replicas: those that share a step must all go on with it or all fail.
+        sums = dict(zip(losses, sum_over_replicas(list(losses.values())), strict=True))
+        checked = self.model.finite_check.check(sums, gather_over_replicas(batch["image_id"]))
+        with tf.control_dependencies(list(checked.values())):
+            for variable, gradient in zip(self.gradients, gradients, strict=True):
+                variable.assign_add(gradient)
+            for name, value in losses.items():
+                self.losses[name].assign_add(value)
+            self.images.assign_add(tf.shape(batch["image_id"])[0])
 
     def update(self, now, waited):
         batches = float(self.model.accumulate)

@@ -1,18 +1,23 @@
 """A Keras model that brings its own losses: `compile`, `fit` and the steps between them."""
 
-import re
-
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.common.errors import NonFiniteLoss, UserError
-from mrcnn_tf.model.steps import MARK, check_finite, make_step_function, make_train_function, prepare_optimizer
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.model.steps import (
+    GRADIENT,
+    SCALED_GRADIENT,
+    FiniteCheck,
+    make_step_function,
+    make_train_function,
+    prepare_optimizer,
+)
 from mrcnn_tf.ops.native.library import static_shapes
-from mrcnn_tf.ops.replicas import gathered, summed
+from mrcnn_tf.ops.replicas import gather_over_replicas, sum_over_replicas
 
-# What the progress bar shows beside the losses.
-#
+SMALLEST_LOSS_SCALE = 2.0**-10  # halved so often, it isn't the scale that is at fault
+
 
 class _Clock(keras.metrics.Metric):
     """Counts something over the wall time since the first step of the epoch, whose own count only starts the clock.
@@ -53,9 +58,6 @@ class InputWait(_Clock):
         super().__init__(name, **kwargs)
 
 
-SMALLEST_LOSS_SCALE = 2.0**-10  # halved so often, it isn't the scale that is at fault
-
-
 class Trainable(keras.Model):
     """What `MaskRCNN` needs for training beside `compute_losses(batch, training) -> {name: scalar}`."""
 
@@ -84,6 +86,7 @@ class Trainable(keras.Model):
         super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
         prepare_optimizer(self.optimizer, self.distribute_strategy)
         self.accumulate, self.by_xla = accumulate, jit_compile
+        self.finite_check = FiniteCheck(self.loss_names, self.distribute_strategy)
 
     accumulate, by_xla = 1, False
 
@@ -111,7 +114,7 @@ class Trainable(keras.Model):
             self.test_function = make_step_function(self, self.test_step)
 
     def train_step(self, batch, now=0.0, waited=0.0):
-        """One step of `fit`; raises NonFiniteLoss before a bad number reaches the weights.
+        """One step of `fit`, which fails before a number that isn't finite reaches the weights, see `FiniteCheck`.
 
         Args:
             batch: of the data contract, this replica's part of it.
@@ -139,28 +142,27 @@ class Trainable(keras.Model):
 
     def update(self, values, gradients, images, now, waited, image_ids=None):
         """Sums losses and gradients over the replicas, updates the weights, and returns the figures of the step."""
-        gradients = summed([tf.convert_to_tensor(gradient) for gradient in gradients])
-        values = dict(zip(values, summed(list(values.values())), strict=True))
-        checked = check_finite(
-            values | self._gradient_check(gradients), None if image_ids is None else gathered(image_ids)
-        )
+        gradients = sum_over_replicas([tf.convert_to_tensor(gradient) for gradient in gradients])
+        values = dict(zip(values, sum_over_replicas(list(values.values())), strict=True))
+        image_ids = None if image_ids is None else gather_over_replicas(image_ids)
+        checked = self.finite_check.check(values | self._gradient_scalar(gradients), image_ids)
         with tf.control_dependencies(list(checked.values())):
             self.optimizer.apply([tf.identity(gradient) for gradient in gradients], self.trainable_weights)
-        self.speed.update_state(summed(images), now)
+        self.speed.update_state(sum_over_replicas(images), now)
         self.input_wait.update_state(waited, now)
         return self._report(values) | {metric.name: metric.result() for metric in (self.speed, self.input_wait)}
 
-    def _gradient_check(self, gradients):
-        """What has to be finite beside the losses: the gradient, unless loss scaling deals with it."""
+    def _gradient_scalar(self, gradients):
+        """A scalar by name that is finite where the gradient is, or may still become so by a smaller loss scale."""
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            return {"the gradient": tf.linalg.global_norm(gradients)}
+            return {GRADIENT: tf.linalg.global_norm(gradients)}
         scale = tf.convert_to_tensor(self.optimizer.dynamic_scale)
-        return {"the gradient, however small the loss scale,": tf.where(scale < SMALLEST_LOSS_SCALE, np.inf, 0.0)}
+        return {SCALED_GRADIENT: tf.where(scale < SMALLEST_LOSS_SCALE, np.inf, 0.0)}
 
     def test_step(self, batch):
         """One step of `fit`'s validation and of keras `evaluate`: the losses. Average precision: `CocoAP`."""
         values = self.compute_losses(batch, training=False)
-        return self._report(dict(zip(values, summed(list(values.values())), strict=True)))
+        return self._report(dict(zip(values, sum_over_replicas(list(values.values())), strict=True)))
 
     def _report(self, values):
         for name, value in {"loss": tf.add_n(list(values.values())), **values}.items():
@@ -188,8 +190,8 @@ class Trainable(keras.Model):
         kwargs = {"shuffle": False} | kwargs  # Keras warns of shuffling a tf.data.Dataset
         try:
             return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **kwargs)
-        except tf.errors.InvalidArgumentError as error:
-            found = re.search(re.escape(MARK) + r"[^\]]*?step before\.", error.message)
-            if found is None:
+        except tf.errors.InvalidArgumentError:
+            error = self.finite_check.error()
+            if error is None:
                 raise
-            raise NonFiniteLoss(found.group()) from None
+            raise error from None

@@ -14,7 +14,7 @@ PREAMBLE = b"Exif\x00\x00"
 MOST_BLOCKS = 1 << 14  # segments or chunks looked through: a file of a million empty ones was made to keep us busy
 
 
-def orientation(data):
+def read_orientation(data):
     """The EXIF orientation of an image file's bytes (scalar string): int32 scalar, 1 to 8; 1 where it has none.
 
     Where something of it is damaged, it is 1 as well.
@@ -144,7 +144,7 @@ def decode_upright(data):
     fits = (pixels > 0) & (pixels <= MOST_PIXELS)
     with tf.control_dependencies([tf.debugging.Assert(fits, ["An image of", height, "x", width, "pixels."])]):
         image = decode_image(tf.identity(data))
-    return apply_orientation(image, orientation(data))
+    return apply_orientation(image, read_orientation(data))
 
 
 def decode_image(data):

@@ -1,4 +1,8 @@
-"""Which candidate boxes learn which ground truth, and which of them are sampled (Faster R-CNN, section 3.1.2)."""
+"""Which candidate boxes learn which ground truth, and which of them are sampled (Faster R-CNN, section 3.1.2).
+
+The sample is drawn by random numbers that belong to an image and to a candidate of it: the same whatever batch, device
+or padding the image comes with.
+"""
 
 import tensorflow as tf
 
@@ -7,11 +11,17 @@ from mrcnn_tf.ops import boxes as box_ops
 BACKGROUND, IGNORED = -1, -2
 CROWD_OVERLAP = 0.7  # a candidate with this share of its area in a crowd region teaches nothing (Detectron's threshold)
 
+# The 32 bits that count an image's candidates in `uniform`. Of an anchor they are its level (3 bits), row (12), column
+# (12) and shape (5), so that it keeps its number on a map of any size: maps of up to 4096 x 4096 cells, 32 shapes. RoIs
+# are counted through on the last of the eight levels, which no pyramid has.
+COLUMN_STEP, ROW_STEP, LEVEL_STEP = 2**5, 2**17, 2**29
+ROI_LEVEL = 7
+
 
 def match(candidates, boxes, valid, crowd, foreground_iou, background_iou, promote_best, usable=True):
     """Matches candidates to the ground truth of the same image by IoU.
 
-    Runs once per ground truth, so that memory doesn't grow with candidates times ground truths: 268,000 anchors against
+    Loops over ground truths, so that memory doesn't grow with candidates times ground truths: 268,000 anchors against
     100 padded boxes would take several gigabytes as one matrix.
 
     Args:
@@ -32,7 +42,7 @@ def match(candidates, boxes, valid, crowd, foreground_iou, background_iou, promo
     objects, crowds = tf.logical_and(valid, ~crowd), tf.logical_and(valid, crowd)
     candidate_area = box_ops.area(candidates)
 
-    def against_one(g, best_iou, best, promoted, in_crowd):
+    def compare(g, best_iou, best, promoted, in_crowd):
         box = boxes[:, g, None, :]
         shared = box_ops.intersection(candidates, box)
         union = candidate_area + box_ops.area(box) - shared
@@ -48,7 +58,7 @@ def match(candidates, boxes, valid, crowd, foreground_iou, background_iou, promo
     false = tf.fill(shape, False)
     _, best_iou, best, promoted, in_crowd = tf.while_loop(
         lambda g, *_: g < last,
-        against_one,
+        compare,
         (tf.constant(0), tf.zeros(shape), tf.fill(shape, 0), false, false),
         shape_invariants=(tf.TensorShape([]), *[tf.TensorShape([None, None])] * 4),
     )
@@ -71,16 +81,15 @@ def sample(matches, usable, count, positive_count, noise):
         indices int32 [B, count] into A, positives first; positive bool [B, count]; drawn bool [B, count], False where
         the image had too few candidates (index 0 there).
     """
-    positives = tf.where((matches >= 0) & usable, noise + 1.0, 0.0)
-    negatives = tf.where((matches == BACKGROUND) & usable, noise + 1.0, 0.0)
-    positive_keys, positive_indices = _top_k_padded(positives, count)
-    negative_keys, negative_indices = _top_k_padded(negatives, count)
-    found = tf.minimum(tf.reduce_sum(tf.cast(positive_keys > 0.0, tf.int32), axis=1, keepdims=True), positive_count)
+    keys = [tf.where(group & usable, noise + 1.0, 0.0) for group in (matches >= 0, matches == BACKGROUND)]
+    (positive_keys, positive_indices), (negative_keys, negative_indices) = (_top_k_padded(k, count) for k in keys)
+    positives = tf.reduce_sum(tf.cast(positive_keys > 0.0, tf.int32), axis=1, keepdims=True)
+    positives = tf.minimum(positives, positive_count)
     slots = tf.range(count)[None, :]
-    positive = slots < found
-    filler = tf.maximum(slots - found, 0)
-    indices = tf.where(positive, positive_indices, tf.gather(negative_indices, filler, batch_dims=1))
-    drawn = positive | (tf.gather(negative_keys, filler, batch_dims=1) > 0.0)
+    positive = slots < positives
+    negative_slots = tf.maximum(slots - positives, 0)
+    indices = tf.where(positive, positive_indices, tf.gather(negative_indices, negative_slots, batch_dims=1))
+    drawn = positive | (tf.gather(negative_keys, negative_slots, batch_dims=1) > 0.0)
     return tf.where(drawn, indices, 0), positive, drawn
 
 
@@ -90,9 +99,6 @@ def _top_k_padded(keys, count):
     keys = tf.pad(keys, [[0, 0], [0, missing]])
     return tf.math.top_k(keys, count)
 
-
-# Random numbers that belong to a place: the same for an image whatever batch, device or padding it comes with.
-#
 
 def image_seeds(seed, step, image_ids):
     """A seed for each image of a training step.
@@ -105,34 +111,48 @@ def image_seeds(seed, step, image_ids):
     Returns:
         uint32 [B].
     """
-    key = _mixed(tf.constant(seed % 2**32, tf.uint32) ^ _mixed(_low_word(step)))
+    key = _mix(tf.constant(seed % 2**32, tf.uint32) ^ _mix(_low_word(step)))
     image_ids = tf.cast(image_ids, tf.int64)
     low, high = _low_word(image_ids), _low_word(tf.bitwise.right_shift(image_ids, tf.constant(32, tf.int64)))
-    return _mixed(key ^ _mixed(low ^ _mixed(high)))
+    return _mix(key ^ _mix(low ^ _mix(high)))
+
+
+def anchor_counters(features, anchors_per_cell):
+    """uint32 [A], a number for each anchor on maps [B, H_l, W_l, C], the same on maps of any size."""
+    counters = []
+    for level, values in enumerate(features):
+        row, column = (tf.range(tf.shape(values)[axis]) for axis in (1, 2))
+        cells = level * LEVEL_STEP + row[:, None] * ROW_STEP + column * COLUMN_STEP
+        counters.append(tf.reshape(cells[..., None] + tf.range(anchors_per_cell), [-1]))
+    return tf.bitcast(tf.concat(counters, axis=0), tf.uint32)
+
+
+def roi_counters(count):
+    """uint32 [count], a number for each candidate RoI, other than those of all anchors."""
+    return ROI_LEVEL * LEVEL_STEP + tf.cast(tf.range(count), tf.uint32)
 
 
 def uniform(seeds, counters):
-    """Numbers in [0, 1), one for each counter of each image.
+    """Random numbers in [0, 1), one for each counter of each image.
 
-    A pseudorandom function of the two: unlike a generator it needs no state to save or to share between devices, and an
-    anchor keeps its number when the map around it is padded.
+    A pseudorandom function of the two: unlike a generator it needs no state to save or to share between devices.
 
     Args:
-        seeds: uint32 [B].
+        seeds: uint32 [B], see `image_seeds`.
         counters: uint32 [A] or [B, A].
 
     Returns:
         float32 [B, A], multiples of 2^-24.
     """
-    mixed = _mixed(_mixed(counters) ^ seeds[:, None])
-    return tf.cast(tf.bitwise.right_shift(mixed, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
+    bits = _mix(_mix(counters) ^ seeds[:, None])
+    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
 
 
 def _low_word(values):
     return tf.cast(tf.bitwise.bitwise_and(tf.cast(values, tf.int64), tf.constant(2**32 - 1, tf.int64)), tf.uint32)
 
 
-def _mixed(values):
+def _mix(values):
     """A bijection of uint32 each of whose input bits changes half of the output's (MurmurHash3's finaliser)."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, None)):
         values ^= tf.bitwise.right_shift(values, tf.constant(shift, tf.uint32))

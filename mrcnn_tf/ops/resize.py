@@ -53,28 +53,28 @@ def resized_size(height, width, min_size, max_size, rule):
     return tuple(tf.maximum(tf.cast(size, tf.int32), 1) for size in sizes)
 
 
-def fitted_size(height, width, canvas_height, canvas_width, rule):
-    """The height and width that bring an image as large as fits into a fixed canvas, its aspect kept.
+def fitted_size(height, width, input_height, input_width, rule):
+    """The height and width that bring an image as large as fits into an input of fixed size, its aspect kept.
 
     Args:
         height, width: int tensors of one shape, pixels.
-        canvas_height, canvas_width: pixels.
+        input_height, input_width: pixels.
         rule: rounds as in `resized_size`.
 
     Returns:
-        (height, width), int32 tensors of the shape given, at least 1 and at most the canvas.
+        (height, width), int32 tensors of the shape given, at least 1 and at most the input's.
 
     Raises:
         UserError: `rule` is neither.
     """
     _check_rule(rule)
-    sides, canvas = tf.cast([height, width], tf.float64), tf.constant([canvas_height, canvas_width], tf.float64)
-    canvas = tf.reshape(canvas, [2] + [1] * (sides.shape.rank - 1))
-    ratios = canvas / sides
+    sides, limits = tf.cast([height, width], tf.float64), tf.constant([input_height, input_width], tf.float64)
+    limits = tf.reshape(limits, [2] + [1] * (sides.shape.rank - 1))
+    ratios = limits / sides
     scale = tf.reduce_min(ratios, axis=0)
     fitted = tf.floor(sides * scale + 0.5) if rule == "detectron2" else tf.floor(sides * scale)
-    # The side that decides fills the canvas, whatever a rounding error makes of it.
-    fitted = tf.where(ratios == scale, canvas, tf.minimum(fitted, canvas))
+    # The side that decides fills the input, whatever a rounding error makes of it.
+    fitted = tf.where(ratios == scale, limits, tf.minimum(fitted, limits))
     return tuple(tf.unstack(tf.maximum(tf.cast(fitted, tf.int32), 1)))
 
 

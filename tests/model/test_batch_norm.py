@@ -29,7 +29,7 @@ def own_cells(values):
 def test_training_normalises_by_the_images_own_cells_and_moves_the_statistics():
     layer, values = make(), maps()
     gamma, beta, old_mean, old_variance = (np.float64(weight.numpy()) for weight in layer.weights)
-    outputs = layer(values, extent=EXTENT, training=True).numpy()
+    outputs = layer(values, valid_cells=EXTENT, training=True).numpy()
     mean, variance = own_cells(values).mean(axis=0), own_cells(values).var(axis=0)
     expected = (own_cells(values) - mean) / np.sqrt(variance + 1e-3) * gamma + beta
     np.testing.assert_allclose(own_cells(outputs), expected, atol=1e-5)
@@ -41,9 +41,9 @@ def test_inference_uses_the_moving_statistics_and_so_does_a_frozen_layer():
     layer, values = make(), maps()
     gamma, beta, mean, variance = (np.float64(weight.numpy()) for weight in layer.weights)
     expected = (values - mean) / np.sqrt(variance + 1e-3) * gamma + beta
-    np.testing.assert_allclose(layer(values, extent=EXTENT).numpy(), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(layer(values, valid_cells=EXTENT).numpy(), expected, rtol=1e-4, atol=1e-4)
     layer.trainable = False
-    np.testing.assert_allclose(layer(values, extent=EXTENT, training=True).numpy(), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(layer(values, valid_cells=EXTENT, training=True).numpy(), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(layer.moving_mean.numpy(), np.float32(mean))
 
 
@@ -52,7 +52,7 @@ def test_the_gradient_is_that_of_finite_differences():
     weights = np.random.default_rng(2).normal(size=values.shape) * (values.numpy() < 100)
     with tf.GradientTape() as tape:
         tape.watch(values)
-        total = tf.reduce_sum(layer(values, extent=EXTENT, training=True) * tf.cast(weights, tf.float32))
+        total = tf.reduce_sum(layer(values, valid_cells=EXTENT, training=True) * tf.cast(weights, tf.float32))
     slope = tape.gradient(total, values).numpy()[0, 1, 2]
     gamma = np.float64(layer.gamma.numpy())
 
@@ -71,6 +71,6 @@ def test_the_gradient_is_that_of_finite_differences():
 def test_a_large_mean_doesnt_swallow_the_variance_once_the_moving_mean_is_near():
     layer, values = make(), maps(offset=1000.0)
     layer.moving_mean.assign([1000.0, 1000.0, 1000.0])
-    layer(values, extent=EXTENT, training=True)
+    layer(values, valid_cells=EXTENT, training=True)
     before, variance = np.float64(make().moving_variance.numpy()), own_cells(values).var(axis=0)
     np.testing.assert_allclose(layer.moving_variance.numpy(), 0.9 * before + 0.1 * variance, rtol=1e-4)

@@ -83,13 +83,13 @@ def test_batch_norm_uses_the_batch_in_training_and_moves_its_statistics(norm):
     np.testing.assert_allclose(layer.normalization.moving_mean, 0.9 * mean + 0.1 * own_mean, rtol=1e-4, atol=1e-5)
 
 
-def test_batch_norm_in_training_looks_only_at_the_canvases():
+def test_batch_norm_in_training_looks_only_at_valid_cells():
     layer, inputs = built(3, 4, 1, norm="bn"), images(2, 6, 8, 3)
     plain = reference_conv(inputs, layer.kernel.numpy(), 1)
     seen = np.concatenate([plain[0].reshape(-1, 4), plain[1, :2, :5].reshape(-1, 4)])
     gamma, beta = (np.float64(w.numpy()) for w in layer.normalization.weights[:2])
     expected = (plain - seen.mean(0)) / np.sqrt(seen.var(0) + 1e-5) * gamma + beta
-    result = layer(inputs, extent=tf.constant([[6, 8], [2, 5]]), training=True)
+    result = layer(inputs, valid_cells=tf.constant([[6, 8], [2, 5]]), training=True)
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -104,11 +104,11 @@ def test_a_frozen_batch_norm_layer_keeps_its_statistics_in_training():
 
 @pytest.mark.parametrize("norm", [None, "frozen_bn", "gn"])
 @pytest.mark.parametrize(("size", "strides"), [(3, 1), (3, 2), (7, 2)])
-def test_beyond_the_extent_nothing_has_influence(norm, size, strides):
+def test_beyond_the_valid_cells_nothing_has_influence(norm, size, strides):
     layer, inputs = built(3, 32, size, strides, norm=norm, activation="relu"), images(1, 6, 8, 3)
     padded = np.full((2, 10, 12, 3), 50, np.float32)
     padded[0, :6, :8] = inputs
-    result = layer(padded, extent=tf.constant([[6, 8], [10, 12]]))
+    result = layer(padded, valid_cells=tf.constant([[6, 8], [10, 12]]))
     alone = layer(inputs).numpy()
     np.testing.assert_allclose(result[:1, : alone.shape[1], : alone.shape[2]], alone, rtol=1e-4, atol=1e-5)
 

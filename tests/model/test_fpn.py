@@ -76,8 +76,8 @@ def test_shapes_of_five_levels(fpn, maps):
     ]
 
 
-def test_levels_are_zero_beyond_each_canvas(fpn, maps):
-    levels = fpn(maps, canvas_size=tf.constant([[32, 64], [64, 96]]))
+def test_levels_are_zero_beyond_each_padded_size(fpn, maps):
+    levels = fpn(maps, padded_size=tf.constant([[32, 64], [64, 96]]))
     for level, stride in zip(levels, STRIDES, strict=True):
         first = level.numpy()[0]
         height, width = -(-32 // stride), -(-64 // stride)
@@ -87,13 +87,13 @@ def test_levels_are_zero_beyond_each_canvas(fpn, maps):
         assert level.numpy()[1].all()
 
 
-def test_beyond_the_canvas_nothing_has_influence(fpn, maps):
-    canvas = tf.constant([[32, 64], [64, 96]])
+def test_beyond_the_padded_size_nothing_has_influence(fpn, maps):
+    padded_size = tf.constant([[32, 64], [64, 96]])
     spoiled = [m.copy() for m in maps]
     for m, stride in zip(spoiled, STRIDES[:4], strict=True):
         m[0, 32 // stride :], m[0, :, 64 // stride :] = 1e3, -1e3
     cropped = [m[:1, : 32 // s, : 64 // s] for m, s in zip(maps, STRIDES[:4], strict=True)]
-    for ours, alone in zip(fpn(spoiled, canvas_size=canvas), fpn(cropped), strict=True):
+    for ours, alone in zip(fpn(spoiled, padded_size=padded_size), fpn(cropped), strict=True):
         np.testing.assert_allclose(ours[:1, : alone.shape[1], : alone.shape[2]], alone, rtol=1e-4, atol=1e-5)
 
 

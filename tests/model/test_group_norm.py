@@ -1,4 +1,4 @@
-"""GroupNorm against Keras's, on whole maps and on canvases."""
+"""GroupNorm against Keras's, on full maps and on the valid cells of a padded batch."""
 
 import keras
 import numpy as np
@@ -31,12 +31,12 @@ def test_a_full_map_is_normalised_as_keras_does(pair, features):
     ours, theirs = pair
     expected = theirs(features)
     np.testing.assert_allclose(ours(features), expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(ours(features, extent=tf.constant([[5, 7]] * 2)), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ours(features, valid_cells=tf.constant([[5, 7]] * 2)), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_canvas_is_normalised_by_its_own_statistics(pair, features):
+def test_a_padded_image_is_normalised_by_its_own_statistics(pair, features):
     ours, theirs = pair
-    result = ours(features, extent=tf.constant([[3, 4], [5, 2]]))
+    result = ours(features, valid_cells=tf.constant([[3, 4], [5, 2]]))
     np.testing.assert_allclose(result[:1, :3, :4], theirs(features[:1, :3, :4]), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(result[1:, :5, :2], theirs(features[1:, :5, :2]), rtol=1e-4, atol=1e-4)
 

@@ -275,8 +275,8 @@ def _tensors(batch):
     return {name: tf.constant(value) for name, value in batch.items()}
 
 
-def _padded(image, canvas):
-    return np.pad(image, [(0, canvas[0] - image.shape[0]), (0, canvas[1] - image.shape[1]), (0, 0)])
+def _padded(image, size):
+    return np.pad(image, [(0, size[0] - image.shape[0]), (0, size[1] - image.shape[1]), (0, 0)])
 
 
 def _inputs(images, sizes):

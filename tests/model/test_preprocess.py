@@ -81,7 +81,7 @@ def test_pixels_stay_exact_under_bfloat16_until_they_are_normalised():
     ("size", "fitted"), [((64, 96), (64, 96)), ((20, 25), (64, 80)), ((50, 25), (64, 32)), ((200, 600), (32, 96))]
 )
 @pytest.mark.parametrize("rule", ["torchvision", "detectron2"])
-def test_an_image_is_fitted_into_the_upper_left_of_a_canvas(rule, size, fitted):
+def test_an_image_is_fitted_into_the_upper_left_of_a_fixed_input(rule, size, fitted):
     outputs, pixels = layer(rule).letterbox(image(*size), 64, 96), image(*size)
     assert outputs["image"].shape == (1, 64, 96, 3) and outputs["image"].dtype == tf.float32
     np.testing.assert_array_equal(outputs["image_size"], [fitted])

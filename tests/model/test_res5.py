@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.heads.res5 import Res5
-from mrcnn_tf.model.rois import RoILayer
+from mrcnn_tf.model.rois import Res5, RoILayer
 
 SETTINGS = {"groups": 1, "width_per_group": 64, "norm": "frozen_bn", "epsilon": 1e-5}
 
@@ -50,17 +49,17 @@ def test_seven_cells_a_side_whatever_it_pools(inputs, conventions, side, depth):
 
 
 @pytest.mark.parametrize(("side", "kind"), [(14, "align"), (7, "align"), (14, "warp")])
-@pytest.mark.parametrize("canvas", [None, [[96, 128], [60, 75]]])
-def test_convolving_the_map_first_gives_the_same(inputs, conventions, monkeypatch, side, kind, canvas):
+@pytest.mark.parametrize("padded_size", [None, [[96, 128], [60, 75]]])
+def test_convolving_the_map_first_gives_the_same(inputs, conventions, monkeypatch, side, kind, padded_size):
     res5 = made(conventions, side, kind=kind)
-    canvas = canvas and tf.constant(canvas)
+    padded_size = padded_size and tf.constant(padded_size)
     results = []
     for cells in (10**6, 0):  # few RoIs: pooled first; many: convolved first
-        monkeypatch.setattr("mrcnn_tf.model.heads.res5.MAP_CELLS", cells)
+        monkeypatch.setattr("mrcnn_tf.model.rois.C4_CELLS", cells)
         with tf.GradientTape() as tape:
             features = tf.constant(inputs[0])
             tape.watch(features)
-            outputs = res5([features], inputs[1], canvas)
+            outputs = res5([features], inputs[1], padded_size)
             total = tf.reduce_sum(outputs * tf.cos(tf.range(2048, dtype=tf.float32)))
         results.append([outputs, *tape.gradient(total, [features, res5.blocks[0].convs[0].kernel])])
     for plain, first in zip(*results, strict=True):
@@ -79,7 +78,7 @@ def test_convolving_the_map_first_gives_the_same(inputs, conventions, monkeypatc
 )
 def test_where_the_order_matters_rois_are_pooled_first(inputs, conventions, monkeypatch, settings):
     res5 = made(conventions, 14, **settings)
-    monkeypatch.setattr("mrcnn_tf.model.heads.res5.MAP_CELLS", 10**6)
+    monkeypatch.setattr("mrcnn_tf.model.rois.C4_CELLS", 10**6)
     plain = res5([inputs[0]], inputs[1])
-    monkeypatch.setattr("mrcnn_tf.model.heads.res5.MAP_CELLS", 0)
+    monkeypatch.setattr("mrcnn_tf.model.rois.C4_CELLS", 0)
     np.testing.assert_array_equal(res5([inputs[0]], inputs[1]), plain)

@@ -150,7 +150,7 @@ def pyramid(request, frozen_bn_network):
     random = np.random.default_rng(2)
     for conv in [*fpn.lateral, *fpn.output_convs]:
         conv.bias.assign(random.normal(size=conv.bias.shape))
-    return lambda images, canvas=None: fpn(network(images, canvas_size=canvas), canvas_size=canvas)
+    return lambda images, padded_size=None: fpn(network(images, padded_size=padded_size), padded_size=padded_size)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def pyramid(request, frozen_bn_network):
     [((32, 32), (64, 96)), ((64, 32), (64, 96)), ((32, 96), (96, 96)), ((96, 64), (128, 64)), ((64, 96), (64, 96))],
 )
 def test_features_dont_depend_on_the_padding(pyramid, size, batch):
-    """An image in its own canvas, and the same one in a larger batch beside another."""
+    """An image in a batch of its own, and the same one in a larger batch beside another."""
     random = np.random.default_rng(3)
     own = random.normal(size=(1, *size, 3)).astype(np.float32)
     padded = np.zeros((2, *batch, 3), np.float32)
@@ -177,6 +177,6 @@ def test_features_dont_depend_on_the_padding(pyramid, size, batch):
 
 def test_bfloat16_runs():
     network = built(18, dtype="mixed_bfloat16")
-    maps = network(np.ones((1, 32, 32, 3), np.float32), canvas_size=tf.constant([[32, 32]]))
+    maps = network(np.ones((1, 32, 32, 3), np.float32), padded_size=tf.constant([[32, 32]]))
     assert {m.dtype for m in maps} == {tf.bfloat16}
     assert {keras.backend.standardize_dtype(weight.dtype) for weight in network.weights} == {"float32"}

@@ -42,7 +42,7 @@ def test_the_level_rule_is_the_conventions(features, conventions):
     np.testing.assert_allclose(detectron2, expected[1], atol=1e-5)
 
 
-def test_the_canvas_reaches_every_level(features, conventions):
+def test_the_padded_size_reaches_every_level(features, conventions):
     layer = RoILayer(3, STRIDES[:4], conventions())
     spoiled = [level.copy() for level in features]
     for level, stride in zip(spoiled, STRIDES, strict=True):

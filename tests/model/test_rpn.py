@@ -7,7 +7,7 @@ import tensorflow as tf
 from mrcnn_tf.model.fpn import STRIDES
 from mrcnn_tf.model.rpn import RPN
 from mrcnn_tf.ops import boxes as box_ops
-from mrcnn_tf.ops.canvas import canvas
+from mrcnn_tf.ops.padding import round_up
 
 CHANNELS = 4
 SIZES = [8.0, 16.0, 32.0, 64.0, 128.0]
@@ -125,7 +125,7 @@ def test_proposals_dont_depend_on_the_padding(make, extra):
     layer, features = make(), pyramid(64, 96)
     sizes = tf.constant([[60, 90], [64, 96]])
     alone = layer(features, sizes)
-    together = layer(padded(features, extra), sizes, canvas(sizes))
+    together = layer(padded(features, extra), sizes, round_up(sizes))
     np.testing.assert_array_equal(together.valid, alone.valid)
     np.testing.assert_allclose(together.boxes, alone.boxes, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(together.scores, alone.scores, rtol=1e-4, atol=1e-5)
@@ -167,17 +167,17 @@ def test_padding_changes_nothing_about_the_draw(make):
     """So that images draw the same anchors whichever others share their batch."""
     layer, features = make(), pyramid(64, 96)
     alone = layer.sample_anchors(features, BOXES, VALID, CROWD, SEEDS)
-    extent = canvas(tf.constant([[64, 96]] * 2))
-    together = layer.sample_anchors(padded(features, (32, 64)), BOXES, VALID, CROWD, SEEDS, extent)
+    padded_size = round_up(tf.constant([[64, 96]] * 2))
+    together = layer.sample_anchors(padded(features, (32, 64)), BOXES, VALID, CROWD, SEEDS, padded_size)
     np.testing.assert_array_equal(together.positive, alone.positive)
     np.testing.assert_allclose(together.targets, alone.targets, atol=1e-5)
     np.testing.assert_allclose(together.logits, alone.logits, rtol=1e-4, atol=1e-5)
 
 
-def all_of_an_image(layer, features, boxes, canvas_size=None):
+def all_of_an_image(layer, features, boxes, padded_size=None):
     """Sorted (positive, logit) of every anchor that may be drawn for one ground truth."""
     sampled = layer.sample_anchors(
-        features, np.float32([[boxes]] * 2), np.ones((2, 1), bool), np.zeros((2, 1), bool), SEEDS, canvas_size
+        features, np.float32([[boxes]] * 2), np.ones((2, 1), bool), np.zeros((2, 1), bool), SEEDS, padded_size
     )
     drawn = sampled.drawn.numpy()[0]
     rows = np.stack([sampled.positive.numpy()[0], sampled.logits.numpy()[0]], axis=1)[drawn]
@@ -190,7 +190,7 @@ def test_the_anchors_to_learn_from_dont_depend_on_the_padding(make, box):
     layer = make({"batch_per_image": 3000, "positive_fraction": 0.5})
     features, sizes = pyramid(64, 96), tf.constant([[64, 96]] * 2)
     alone = all_of_an_image(layer, features, box)
-    together = all_of_an_image(layer, padded(features, (32, 64)), box, canvas(sizes))
+    together = all_of_an_image(layer, padded(features, (32, 64)), box, round_up(sizes))
     assert len(alone) == len(together) > 1000
     assert together[:, 0].sum() == alone[:, 0].sum() > 0
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)

@@ -93,7 +93,7 @@ def test_padding_has_no_influence(norm):
         larger[0, : 64 // stride, : 96 // stride] = level[0]
         larger[1] = np.random.default_rng(stride).normal(size=larger.shape[1:])
         padded.append(tf.constant(larger))
-    logits = layer(padded, canvas_size=tf.constant([[64, 96], [128, 128]])).numpy()[0]
+    logits = layer(padded, padded_size=tf.constant([[64, 96], [128, 128]])).numpy()[0]
     np.testing.assert_allclose(logits[:16, :24], alone, atol=2e-5)
     np.testing.assert_array_equal(logits[16:, :24], np.repeat(logits[15:16, :24], 16, axis=0))
     np.testing.assert_array_equal(logits[:, 24:], np.repeat(logits[:, 23:24], 8, axis=1))

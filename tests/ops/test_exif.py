@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mrcnn_tf.ops.image_bytes import orientation
+from mrcnn_tf.ops.image_bytes import read_orientation
 
-read = tf.function(orientation, input_signature=[tf.TensorSpec([], tf.string)])
+read = tf.function(read_orientation, input_signature=[tf.TensorSpec([], tf.string)])
 PIXELS = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
 
 

@@ -187,11 +187,11 @@ def test_upsampling_takes_three_quarters_of_the_nearer_cell():
 
 
 @pytest.mark.parametrize("rule", ["logit", "probability"])
-def test_a_static_canvas_changes_nothing(heatmaps, rule):
+def test_a_static_box_size_changes_nothing(heatmaps, rule):
     boxes = np.concatenate([BOXES[:4], [[np.nan] * 4]])
     cases = [(heatmaps, boxes, (37, 21)), (heatmaps, BOXES, (40, 104)), (GOLDEN["maps"], GOLDEN["boxes"], (420, 420))]
-    for maps, boxes, canvas in cases:
+    for maps, boxes, max_box_size in cases:
         sides = np.ceil(boxes[:, 2:] - boxes[:, :2])
-        assert np.nanmax(sides[:, 1]) <= canvas[0] and np.nanmax(sides[:, 0]) <= canvas[1]
-        found = decode_keypoints(maps, boxes, rule, canvas)
+        assert np.nanmax(sides[:, 1]) <= max_box_size[0] and np.nanmax(sides[:, 0]) <= max_box_size[1]
+        found = decode_keypoints(maps, boxes, rule, max_box_size)
         np.testing.assert_allclose(found, decode_keypoints(maps, boxes, rule), rtol=1e-5)

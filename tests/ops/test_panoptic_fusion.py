@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.datasets.label_maps import colour_numbers
+from mrcnn_tf.datasets.map_files import rgb_to_ids
 from mrcnn_tf.ops.masks import paste_masks
-from mrcnn_tf.ops.panoptic import fuse, png_of_ids
+from mrcnn_tf.ops.panoptic_maps import fuse, ids_to_rgb
 
 SIDE = 8  # pixels, of the images of the hand-made cases
 WHOLE = [0, 0, SIDE, SIDE]
@@ -222,7 +222,7 @@ def test_an_unknown_rule_is_an_error():
 def test_colours_stand_for_ids():
     colours = np.uint8([[[0, 0, 0], [7, 0, 0]], [[1, 2, 3], [255, 255, 255]]])
     ids = [[0, 7], [1 + 512 + 196608, 256**3 - 1]]
-    np.testing.assert_array_equal(colour_numbers(colours), ids)
-    np.testing.assert_array_equal(colour_numbers(np.dstack([colours, colours[..., 0]])), ids)
-    np.testing.assert_array_equal(png_of_ids(np.int32(ids)), colours)
-    assert png_of_ids(np.int32(ids)).dtype == np.uint8
+    np.testing.assert_array_equal(rgb_to_ids(colours), ids)
+    np.testing.assert_array_equal(rgb_to_ids(np.dstack([colours, colours[..., 0]])), ids)
+    np.testing.assert_array_equal(ids_to_rgb(np.int32(ids)), colours)
+    assert ids_to_rgb(np.int32(ids)).dtype == np.uint8

@@ -95,12 +95,12 @@ def test_an_unknown_rule_is_the_users_error():
         ((1, 1), (64, 64), (64, 64)),
     ],
 )
-def test_an_image_is_fitted_into_a_canvas(size, down, nearest):
+def test_an_image_is_fitted_into_a_fixed_input(size, down, nearest):
     for rule, expected in (("torchvision", down), ("detectron2", nearest)):
         assert tuple(int(side) for side in fitted_size(*size, 64, 96, rule)) == expected
 
 
-def test_the_side_that_decides_fills_the_canvas():
+def test_the_side_that_decides_fills_the_fixed_input():
     # 161 * (800 / 161) is just below 800 in float64.
     assert [int(side) for side in fitted_size(161, 100, 800, 800, "torchvision")] == [800, 496]  # 496.9
 

@@ -25,9 +25,9 @@ def implementation(request):
     return request.param
 
 
-def pool(features, boxes, batch, level, scales, canvas, out, ratio, aligned, implementation):
+def pool(features, boxes, batch, level, scales, padded_size, out, ratio, aligned, implementation):
     """`pyramid_roi_align` of tensors; the static form is for graphs, and slow without."""
-    rois = PyramidRoIs(boxes, batch, level, scales, canvas)
+    rois = PyramidRoIs(boxes, batch, level, scales, padded_size)
     if implementation == "static":
         graph = tf.function(lambda features: pyramid_roi_align(features, rois, out, ratio, aligned, implementation))
         return graph(features)
@@ -81,11 +81,11 @@ class Case:
         self.level = random.integers(0, levels, rois).astype(np.int32)
         self.upstream = random.normal(size=(rois, out, out, channels)).astype(np.float32)
 
-    def ours(self, ratio, aligned, implementation, canvas=None, function=pool):
+    def ours(self, ratio, aligned, implementation, padded_size=None, function=pool):
         features = [tf.constant(values) for values in self.features]
         with tf.GradientTape() as tape:
             tape.watch(features)
-            rois = (self.boxes, self.batch, self.level, self.scales, canvas)
+            rois = (self.boxes, self.batch, self.level, self.scales, padded_size)
             pooled = function(features, *rois, self.out, ratio, aligned, implementation)
             total = tf.reduce_sum(pooled * self.upstream)
         return pooled.numpy(), [gradient.numpy() for gradient in tape.gradient(total, features)]
@@ -95,8 +95,8 @@ class Case:
         arguments = (self.boxes, self.batch, self.level, self.scales, self.out, ratio, aligned, sizes, self.upstream)
         return reference(self.features, *arguments)
 
-    def check(self, ratio, aligned, implementation, canvas=None, sizes=None):
-        ours, expected = self.ours(ratio, aligned, implementation, canvas), self.expected(ratio, aligned, sizes)
+    def check(self, ratio, aligned, implementation, padded_size=None, sizes=None):
+        ours, expected = self.ours(ratio, aligned, implementation, padded_size), self.expected(ratio, aligned, sizes)
         np.testing.assert_allclose(ours[0], expected[0], atol=1e-5)
         for gradient, wanted in zip(ours[1], expected[1], strict=True):
             np.testing.assert_allclose(gradient, wanted, atol=1e-5)
@@ -157,8 +157,8 @@ def test_every_nth_bin_of_a_finer_grid(ratio, step, aligned, implementation):
     fine.upstream[:] = 0
     fine.upstream[:, ::step, ::step] = case.upstream
 
-    def stepped(features, boxes, batch, level, scales, canvas, out, ratio, aligned, implementation):
-        rois = PyramidRoIs(boxes, batch, level, scales, canvas)
+    def stepped(features, boxes, batch, level, scales, padded_size, out, ratio, aligned, implementation):
+        rois = PyramidRoIs(boxes, batch, level, scales, padded_size)
         return pyramid_roi_align(features, rois, out, ratio, aligned, implementation, bin_step=step)
 
     ours, expected = case.ours(ratio, aligned, implementation, function=stepped), fine.expected(ratio, aligned)
@@ -238,7 +238,7 @@ def test_chunks_change_nothing(monkeypatch, rois):
 
 @pytest.mark.parametrize("ratio", [0, 2])
 def test_the_canvas_ends_the_map_as_if_it_were_smaller(ratio, implementation):
-    """The boxes reach past the canvas of 40x72 pixels; what lies beyond is not even read."""
+    """The boxes reach past the padded size of 40x72 pixels; what lies beyond is not even read."""
     case = Case(levels=3, rois=8, seed=3)
     sizes = [[(10, 18), (16, 24)], [(5, 9), (8, 12)], [(3, 5), (4, 6)]]
     padded = [values.copy() for values in case.features]
@@ -246,7 +246,7 @@ def test_the_canvas_ends_the_map_as_if_it_were_smaller(ratio, implementation):
         values[0, height:], values[0, :, width:] = 1e3, -1e3
     case.features = padded
     case.batch[:6] = 0
-    case.check(ratio, True, implementation, canvas=tf.constant([[40, 72], [64, 96]]), sizes=sizes)
+    case.check(ratio, True, implementation, padded_size=tf.constant([[40, 72], [64, 96]]), sizes=sizes)
 
 
 @pytest.mark.parametrize("aligned", [False, True])
@@ -255,8 +255,8 @@ def test_the_same_image_in_a_larger_batch_gives_the_same_features(aligned, imple
     case.batch[:] = 0
     alone, _ = case.ours(2, aligned, implementation)
     case.features = [np.pad(f, [(0, 0), (0, 8), (0, 4), (0, 0)], constant_values=9) for f in case.features]
-    padded, gradients = case.ours(2, aligned, implementation, canvas=tf.constant([[64, 96], [96, 112]]))
-    # A graph's optimiser folds other constants where there is a canvas: the static form's products differ by rounding.
+    padded, gradients = case.ours(2, aligned, implementation, padded_size=tf.constant([[64, 96], [96, 112]]))
+    # A graph's optimiser folds other constants where there are padded sizes: the static form's products differ by rounding.
     np.testing.assert_allclose(padded, alone, rtol=0, atol=1e-6 if implementation == "static" else 0)
     assert not gradients[0][0, 16:].any() and not gradients[0][0, :, 24:].any()
 

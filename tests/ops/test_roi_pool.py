@@ -64,14 +64,14 @@ class Case:
         self.level = random.integers(0, levels, rois).astype(np.int32)
         self.upstream = np.float32(random.integers(-8, 9, (rois, out, out, channels)))
 
-    def rois(self, canvas=None):
-        return PyramidRoIs(tf.constant(self.boxes), self.batch, self.level, self.scales, canvas)
+    def rois(self, padded_size=None):
+        return PyramidRoIs(tf.constant(self.boxes), self.batch, self.level, self.scales, padded_size)
 
-    def ours(self, canvas=None):
+    def ours(self, padded_size=None):
         features = [tf.constant(values) for values in self.features]
         with tf.GradientTape() as tape:
             tape.watch(features)
-            pooled = roi_pool(features, self.rois(canvas), self.out)
+            pooled = roi_pool(features, self.rois(padded_size), self.out)
             total = tf.reduce_sum(pooled * self.upstream)
         return pooled.numpy(), [gradient.numpy() for gradient in tape.gradient(total, features)]
 
@@ -80,8 +80,8 @@ class Case:
         maps = (self.features, self.boxes, self.batch, self.level, self.scales)
         return reference(*maps, self.out, sizes, self.upstream)
 
-    def check(self, canvas=None, sizes=None):
-        ours, expected = self.ours(canvas), self.expected(sizes)
+    def check(self, padded_size=None, sizes=None):
+        ours, expected = self.ours(padded_size), self.expected(sizes)
         np.testing.assert_array_equal(ours[0], expected[0])
         for gradient, wanted in zip(ours[1], expected[1], strict=True):
             np.testing.assert_array_equal(gradient, wanted)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.ops.panoptic import semantic_map
+from mrcnn_tf.ops.panoptic_maps import semantic_map
 
 
 def sampled(x, places):

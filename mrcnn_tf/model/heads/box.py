@@ -5,7 +5,7 @@ import collections
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.blocks import conv_stack
+from mrcnn_tf.model.blocks import build_in_turn, conv_stack, convolve_rois
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.boxes import DROPPED, nms
 
@@ -13,7 +13,7 @@ DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 # Of each RoI one box for each class, RoI after RoI: boxes [B, R * K, 4] pixels, scores [B, R * K] (DROPPED below the
 # threshold), classes int32 [R * K]
-Candidates = collections.namedtuple("Candidates", "boxes scores classes")
+ClassBoxes = collections.namedtuple("ClassBoxes", "boxes scores classes")
 # boxes [B, D, 4] pixels, scores [B, D], classes int32 [B, D] in 1..K (0 in padding), valid [B, D] bool
 Detected = collections.namedtuple("Detected", "boxes scores classes valid")
 
@@ -52,15 +52,12 @@ class BoxHead(keras.layers.Layer):
         self.fcs = [
             dense(f"fc{index}", config["channels"], "relu", self.dtype_policy) for index in range(1, config["fcs"] + 1)
         ]
-        # Detections are ranked by these: with eight bits of mantissa many would tie.
+        # float32, since detections are ranked by them: with eight bits of mantissa many would tie.
         self.class_logits = dense("class_logits", num_classes + 1, None, "float32")
         self.box_deltas = dense("box_deltas", 4 * num_classes, None, "float32")
 
     def build(self, input_shape):
-        side, channels = input_shape[-2:]
-        for conv in self.convs:
-            conv.build((None, None, None, channels))
-            channels = conv.filters
+        side, channels = input_shape[-2], build_in_turn(self.convs, input_shape[-1])
         units = side**2 * channels if self.fcs else channels
         for layer in self.fcs:
             layer.build((None, units))
@@ -70,9 +67,7 @@ class BoxHead(keras.layers.Layer):
 
     def call(self, roi_features):
         """RoI features [B, R, S, S, C] -> logits [B, R, K + 1] and deltas [B, R, K, 4], float32."""
-        hidden = tf.reshape(roi_features, [-1, *roi_features.shape[2:]])
-        for conv in self.convs:
-            hidden = conv(hidden)
+        hidden = convolve_rois(self.convs, roi_features)
         if self.fcs:
             hidden = tf.reshape(hidden, [-1, self.fcs[0].kernel.shape[0]])
         else:
@@ -103,7 +98,7 @@ class BoxHead(keras.layers.Layer):
         Returns:
             `Detected`, D = max_per_image of the config, by falling score.
         """
-        boxes, scores, classes = self.candidates(logits, deltas, proposals, image_size)
+        boxes, scores, classes = self.decode_boxes(logits, deltas, proposals, image_size)
         config = self.detections
         kept, valid = nms(boxes, scores, classes[None, :], config["nms_iou"], config["max_per_image"])
         return Detected(
@@ -113,8 +108,8 @@ class BoxHead(keras.layers.Layer):
             valid,
         )
 
-    def candidates(self, logits, deltas, proposals, image_size):
-        """The `Candidates` that `detect` suppresses; arguments as there."""
+    def decode_boxes(self, logits, deltas, proposals, image_size):
+        """`ClassBoxes`, which `detect` suppresses; arguments as there."""
         scores = tf.nn.softmax(logits)[..., 1:]
         boxes = box_ops.decode(deltas, proposals.boxes[:, :, None, :], DELTA_WEIGHTS)
         batch, count = tf.shape(boxes)[0], boxes.shape[1] * self.num_classes
@@ -123,7 +118,7 @@ class BoxHead(keras.layers.Layer):
         usable = (scores > self.detections["score_threshold"]) & tf.repeat(proposals.valid, self.num_classes, axis=1)
         usable &= box_ops.large_enough(boxes, self.conventions["min_detection_size"])
         classes = tf.tile(tf.range(1, self.num_classes + 1), [boxes.shape[1] // self.num_classes])
-        return Candidates(boxes, tf.where(usable, scores, DROPPED), classes)
+        return ClassBoxes(boxes, tf.where(usable, scores, DROPPED), classes)
 
     def get_config(self):
         return super().get_config() | {

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.blocks import HE_FAN_OUT, conv_stack
+from mrcnn_tf.model.blocks import HE_FAN_OUT, build_in_turn, conv_stack, convolve_rois
 from mrcnn_tf.ops.keypoints import decode_keypoints, keypoint_targets, upsample_heatmaps
 
 
@@ -11,7 +11,7 @@ from mrcnn_tf.ops.keypoints import decode_keypoints, keypoint_targets, upsample_
 class KeypointHead(keras.layers.Layer):
     """Eight 3x3 convolutions, a 4x4 deconvolution of stride 2 and bilinear doubling: logits of four times the side.
 
-    A keypoint's place is one of M * M cells (a softmax over the whole heatmap), as in torchvision and detectron2.
+    A keypoint lies in one of M * M cells (a softmax over the heatmap), as in torchvision and detectron2.
 
     Args:
         channels_of_class: [K + 1][P], the heatmap of each keypoint of each class, -1 where it has fewer than P; see
@@ -30,10 +30,7 @@ class KeypointHead(keras.layers.Layer):
         )
 
     def build(self, input_shape):
-        channels = input_shape[-1]
-        for conv in self.convs:
-            conv.build((None, None, None, channels))
-            channels = conv.filters
+        channels = build_in_turn(self.convs, input_shape[-1])
         he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
         self.kernel = self.add_weight(name="score_kernel", shape=(4, 4, self.heatmaps, channels), initializer=he)
         self.bias = self.add_weight(name="score_bias", shape=(self.heatmaps,), initializer="zeros")
@@ -46,11 +43,9 @@ class KeypointHead(keras.layers.Layer):
     def call(self, roi_features, classes):
         """Logits float32 [B, R, P, M, M] of the keypoints of `classes` int32 [B, R] for features [B, R, S, S, C].
 
-        What stands in the slots that a class lacks means nothing.
+        Of a class with fewer than P keypoints the remaining logits mean nothing.
         """
-        outputs = tf.reshape(roi_features, [-1, *roi_features.shape[2:]])
-        for conv in self.convs:
-            outputs = conv(outputs)
+        outputs = convolve_rois(self.convs, roi_features)
         side = 2 * outputs.shape[1]
         shape = [tf.shape(outputs)[0], side, side, self.heatmaps]
         scores = tf.nn.conv2d_transpose(outputs, tf.cast(self.kernel, outputs.dtype), shape, 2, "SAME")
@@ -58,8 +53,8 @@ class KeypointHead(keras.layers.Layer):
         scores = upsample_heatmaps(tf.cast(scores, tf.float32) + tf.cast(self.bias, tf.float32))
         scores = tf.transpose(scores, [0, 3, 1, 2])
         channels = tf.gather(tf.maximum(self.channels_of_class, 0), tf.reshape(classes, [-1]))
-        own = tf.gather(scores, channels, batch_dims=1)
-        return tf.reshape(own, [-1, roi_features.shape[1], own.shape[1], 2 * side, 2 * side])
+        class_scores = tf.gather(scores, channels, batch_dims=1)
+        return tf.reshape(class_scores, [-1, roi_features.shape[1], class_scores.shape[1], 2 * side, 2 * side])
 
     def targets(self, keypoints, rois):
         """Which cell of its heatmap each keypoint lies in.
@@ -71,22 +66,23 @@ class KeypointHead(keras.layers.Layer):
         Returns:
             int32 [B, N, P], the cells counted row by row, and bool [B, N, P]: labelled and inside a positive RoI.
         """
-        own = tf.gather(keypoints, rois.truth, batch_dims=1)
-        points, side = own.shape[2], 4 * self.config["pool_size"]
-        cells, inside = keypoint_targets(tf.reshape(own, [-1, points, 3]), tf.reshape(rois.boxes, [-1, 4]), side)
+        matched = tf.gather(keypoints, rois.truth, batch_dims=1)
+        points, side = matched.shape[2], 4 * self.config["pool_size"]
+        cells, inside = keypoint_targets(tf.reshape(matched, [-1, points, 3]), tf.reshape(rois.boxes, [-1, 4]), side)
         shape = [-1, rois.boxes.shape[1], points]
         return tf.reshape(cells, shape), tf.reshape(inside, shape) & rois.positive[:, :, None]
 
-    def detect(self, logits, boxes, classes, canvas=None):
+    def detect(self, logits, boxes, classes, max_box_size=None):
         """Keypoints float32 [B, D, P, 3] = (x, y, score) of boxes [B, D, 4] pixels; zeros where a class has fewer.
 
-        `canvas` is as in `decode_keypoints`.
+        `max_box_size` is as in `decode_keypoints`.
         """
-        flat = tf.reshape(logits, [-1, *logits.shape[2:]])
-        found = decode_keypoints(flat, tf.reshape(boxes, [-1, 4]), self.conventions["keypoint_score"], canvas)
-        found = tf.reshape(found, [-1, *logits.shape[1:3], 3])
+        heatmaps = tf.reshape(logits, [-1, *logits.shape[2:]])
+        score_rule = self.conventions["keypoint_score"]
+        keypoints = decode_keypoints(heatmaps, tf.reshape(boxes, [-1, 4]), score_rule, max_box_size)
+        keypoints = tf.reshape(keypoints, [-1, *logits.shape[1:3], 3])
         exists = tf.gather(tf.greater_equal(self.channels_of_class, 0), classes)
-        return tf.where(exists[..., None], found, 0.0)
+        return tf.where(exists[..., None], keypoints, 0.0)
 
     def get_config(self):
         return super().get_config() | {

@@ -5,7 +5,7 @@ import collections
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.blocks import HE_FAN_OUT, conv_stack
+from mrcnn_tf.model.blocks import HE_FAN_OUT, build_in_turn, conv_stack, convolve_rois
 from mrcnn_tf.ops.masks import mask_targets
 
 # Logarithms of the probabilities that a pixel belongs to the RoI's object, or to the background: float32 [B, R, M, M].
@@ -37,10 +37,7 @@ class MaskHead(keras.layers.Layer):
         )
 
     def build(self, input_shape):
-        channels, hidden = input_shape[-1], self.config["channels"]
-        for conv in self.convs:
-            conv.build((None, None, None, channels))
-            channels = hidden
+        channels, hidden = build_in_turn(self.convs, input_shape[-1]), self.config["channels"]
         he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
         # The four output pixels of an input pixel don't overlap: the deconvolution is a 1x1 to 4 * channels,
         # rearranged.
@@ -66,11 +63,10 @@ class MaskHead(keras.layers.Layer):
 
     def call(self, roi_features, classes):
         """`MaskScores` of the masks of `classes` int32 [B, R] (0: padding, any) for RoI features [B, R, S, S, C]."""
-        outputs = tf.reshape(roi_features, [-1, *roi_features.shape[2:]])
-        for conv in self.convs:
-            outputs = conv(outputs)
+        outputs = convolve_rois(self.convs, roi_features)
         side, hidden = outputs.shape[1], self._deconvolve(outputs)
-        scores = (self._compete if self.multinomial else self._decide)(hidden, self._mask_of(classes))
+        score = self._score_competing if self.multinomial else self._score_independently
+        scores = score(hidden, self._mask_of(classes))
         shape = [-1, roi_features.shape[1], 2 * side, 2 * side]
         return MaskScores(*(tf.reshape(_interleave(values, side), shape) for values in scores))
 
@@ -87,14 +83,14 @@ class MaskHead(keras.layers.Layer):
         outputs = tf.reshape(outputs, [-1, cells * 4, hidden])
         return tf.nn.relu(tf.nn.bias_add(outputs, tf.cast(self.deconv_bias, outputs.dtype)))
 
-    def _decide(self, hidden, index):
+    def _score_independently(self, hidden, index):
         """Independent masks: a sigmoid of the logits of mask `index` int32 [N] -> two [N, pixels]."""
         kernel = tf.gather(tf.transpose(tf.cast(self.kernel, hidden.dtype)), index)  # [N, channels]
         logits = tf.cast(tf.matmul(hidden, kernel[:, :, None])[..., 0], tf.float32)
         logits += tf.gather(tf.cast(self.bias, tf.float32), index)[:, None]
         return tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
 
-    def _compete(self, hidden, index):
+    def _score_competing(self, hidden, index):
         """Multinomial masks: a softmax over the background, which is last, and all masks -> two [N, pixels]."""
         logits = tf.tensordot(hidden, tf.cast(self.kernel, hidden.dtype), 1)
         scores = tf.nn.log_softmax(tf.cast(logits, tf.float32) + self.bias)
@@ -112,10 +108,10 @@ class MaskHead(keras.layers.Layer):
             float32 [B, P, M, M] in 0..1.
         """
         side, crop = 2 * self.config["pool_size"], masks.shape[2]
-        own_masks = tf.reshape(tf.gather(masks, rois.truth, batch_dims=1), [-1, crop, crop])
-        own_boxes = tf.reshape(tf.gather(boxes, rois.truth, batch_dims=1), [-1, 4])
+        matched_masks = tf.reshape(tf.gather(masks, rois.truth, batch_dims=1), [-1, crop, crop])
+        matched_boxes = tf.reshape(tf.gather(boxes, rois.truth, batch_dims=1), [-1, 4])
         binary = self.conventions["mask_target"] == "binary"
-        targets = mask_targets(own_masks, own_boxes, tf.reshape(rois.boxes, [-1, 4]), side, binary)
+        targets = mask_targets(matched_masks, matched_boxes, tf.reshape(rois.boxes, [-1, 4]), side, binary)
         return tf.reshape(targets, [-1, rois.boxes.shape[1], side, side])
 
     def get_config(self):
@@ -134,14 +130,12 @@ def _interleave(pixels, side):
     return tf.transpose(tf.reshape(pixels, [-1, side, side, 2, 2]), [0, 1, 3, 2, 4])
 
 
-# The mask head as a multi-layer perceptron, which Table 2e of the paper compares the convolutional one with.
-#
-
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class MaskMLP(MaskHead):
-    """Fully connected hidden layers on the flattened RoI features, and K masks of independent pixels.
+    """The mask head as a multi-layer perceptron, which Table 2e of the paper compares the convolutional one with.
 
-    Arguments as of `MaskHead`; `config` has the number of hidden layers in `fcs` and their width in `channels`.
+    Fully connected hidden layers on the flattened RoI features, and K masks of independent pixels. Arguments as of
+    `MaskHead`; `config` has the number of hidden layers in `fcs` and their width in `channels`.
     """
 
     def __init__(self, num_classes, config, conventions, **kwargs):
@@ -172,8 +166,8 @@ class MaskMLP(MaskHead):
         hidden = tf.reshape(roi_features, [-1, self.fcs[0].kernel.shape[0]])
         for layer in self.fcs:
             hidden = layer(hidden)
-        every = tf.cast(tf.matmul(hidden, tf.cast(self.kernel, hidden.dtype)), tf.float32) + self.bias
-        every = tf.reshape(every, [-1, self.masks, 2 * side, 2 * side])
-        logits = tf.gather(every, self._mask_of(classes), batch_dims=1)
+        logits = tf.cast(tf.matmul(hidden, tf.cast(self.kernel, hidden.dtype)), tf.float32) + self.bias
+        logits = tf.reshape(logits, [-1, self.masks, 2 * side, 2 * side])
+        logits = tf.gather(logits, self._mask_of(classes), batch_dims=1)
         logits = tf.reshape(logits, [-1, count, 2 * side, 2 * side])
         return MaskScores(tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits))

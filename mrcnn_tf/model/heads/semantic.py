@@ -5,10 +5,10 @@ import math
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.blocks import ConvNorm
-from mrcnn_tf.ops import canvas
+from mrcnn_tf.model.blocks import ConvNorm, build_in_turn
+from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.conv import conv2d
-from mrcnn_tf.ops.panoptic import STRIDE, doubled
+from mrcnn_tf.ops.panoptic_maps import STRIDE, double_size
 
 # Small, as a box head's: all classes start out equal. He's by fan-out, detectron2's, grows as the classes get fewer:
 # with five of them a training starts at eight times the loss.
@@ -35,57 +35,52 @@ class SemanticHead(keras.layers.Layer):
         self.num_classes, self.strides, self.config, self.epsilon = num_classes, list(strides), config, epsilon
         self.levels = [self._level(stride) for stride in self.strides]
         # In float32, as the layers that give scores: the likeliest class is a matter of small differences.
-        self.predictor = ConvNorm(num_classes, 1, kernel_initializer=_small(), dtype="float32", name="predictor")
+        self.predictor = ConvNorm(
+            num_classes, 1, kernel_initializer=_predictor_initializer(), dtype="float32", name="predictor"
+        )
 
     def _level(self, stride):
-        """The convolutions of one level, the doublings between them left out."""
+        """The convolutions of one level, without the doublings between them."""
         count, level = max(round(math.log2(stride / STRIDE)), 1), round(math.log2(stride))
         settings = {"norm": self.config["norm"], "activation": "relu", "epsilon": self.epsilon}
-        return [
-            ConvNorm(
-                self.config["channels"], 3, **settings, dtype=self.dtype_policy, name=f"p{level}_conv{number}"
-            )
-            for number in range(1, count + 1)
-        ]  # fmt: skip
+        settings |= {"filters": self.config["channels"], "kernel_size": 3, "dtype": self.dtype_policy}
+        return [ConvNorm(**settings, name=f"p{level}_conv{number}") for number in range(1, count + 1)]
 
     def build(self, input_shape):
-        hidden = (None, None, None, self.config["channels"])
         for shape, convs in zip(input_shape, self.levels, strict=True):
-            convs[0].build(tuple(shape))
-            for conv in convs[1:]:
-                conv.build(hidden)
-        self.predictor.build(hidden)
+            build_in_turn(convs, shape[-1])
+        self.predictor.build((None, None, None, self.config["channels"]))
 
     def class_variables(self):
         """(variable, initializer) of each weight whose shape depends on the classes."""
         # A new initializer: the layer's own would draw the same numbers again.
-        return [(self.predictor.kernel, _small()), (self.predictor.bias, keras.initializers.Zeros())]
+        return [(self.predictor.kernel, _predictor_initializer()), (self.predictor.bias, keras.initializers.Zeros())]
 
-    def call(self, maps, canvas_size=None):
+    def call(self, maps, padded_size=None):
         """Maps [B, H_l, W_l, C] of the strides -> logits float32 [B, H, W, S + 1] at stride 4.
 
-        Beyond an image's canvas its last row and column repeat, so that enlarging it needs no care.
+        Beyond an image's valid cells its last row and column repeat, so that enlarging it needs no care.
         """
-        fine, *coarse = [
-            tf.cast(self._to_stride(features, convs, stride, canvas_size), tf.float32)
+        finest, *coarser = [
+            tf.cast(self._convolve_level(features, convs, stride, padded_size), tf.float32)
             for features, convs, stride in zip(maps, self.levels, self.strides, strict=True)
         ]
         kernel, bias = self.predictor.kernel_and_shift()
-        logits = conv2d(fine, kernel, bias, 1, "SAME")
-        if coarse:
-            coarser = conv2d(tf.add_n(coarse), kernel, None, 1, "SAME")
-            logits += doubled(canvas.extend(coarser, canvas.extent(canvas_size, 2 * STRIDE)))
-        return canvas.extend(logits, canvas.extent(canvas_size, STRIDE))
+        logits = conv2d(finest, kernel, bias, 1, "SAME")
+        if coarser:
+            at_stride_8 = conv2d(tf.add_n(coarser), kernel, None, 1, "SAME")
+            logits += double_size(padding.repeat_edges(at_stride_8, padding.count_cells(padded_size, 2 * STRIDE)))
+        return padding.repeat_edges(logits, padding.count_cells(padded_size, STRIDE))
 
-    def _to_stride(self, features, convs, stride, canvas_size):
+    def _convolve_level(self, features, convs, stride, padded_size):
         """One level up to its last ReLU, which is at stride 8, or 4 for the finest."""
-        for number, conv in enumerate(convs):
-            extent = canvas.extent(canvas_size, stride)
-            if number:
-                features = doubled(features)
-            features = conv(features, extent=extent)
-            if number + 1 < len(convs):
-                features, stride = canvas.extend(features, extent), stride // 2
+        for index, conv in enumerate(convs):
+            valid_cells = padding.count_cells(padded_size, stride)
+            if index:
+                features = double_size(features)
+            features = conv(features, valid_cells=valid_cells)
+            if index + 1 < len(convs):
+                features, stride = padding.repeat_edges(features, valid_cells), stride // 2
         return features
 
     def get_config(self):
@@ -97,5 +92,5 @@ class SemanticHead(keras.layers.Layer):
         }
 
 
-def _small():
+def _predictor_initializer():
     return keras.initializers.RandomNormal(stddev=INITIAL_STDDEV)

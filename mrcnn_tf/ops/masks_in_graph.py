@@ -1,23 +1,27 @@
-"""Masks as COCO's compressed run lengths, made inside the TensorFlow graph: what a server sends instead of pictures.
+"""Detected masks in their image, inside the TensorFlow graph: which pixels are set, and COCO's run lengths of them.
 
-The same pixels as `ops.masks.paste_window` and the same characters as pycocotools; `data.rle` describes the format.
-Stock operations only, and no whole-image mask is held.
+A server sends run lengths instead of pictures. The pixels are those of `ops.masks.paste_window`, bit for bit, and the
+characters those of pycocotools; `datasets.run_lengths` describes the format. Stock operations only, and no whole-image
+mask is held.
 """
 
 import collections
 
 import tensorflow as tf
 
-# Where a mask lies in its image, inside the TensorFlow graph: the samples of `ops.masks.paste_window`, bit for bit.
-#
+BLOCK_SAMPLES = 2**18  # 1 MiB of float32, whatever the size of the image
+GROUP_BITS = 5  # of a run length in one character
+GROUPS = 7  # 35 bits hold the signed difference of two runs in any image
+PARALLEL_MASKS = 4  # each holds a few blocks
 
-# left, top int64: its first column and row in the image. columns [w] float32: where its columns lie among the mask's
-# cells. values [M + 2, h] float32: the mask's samples at its rows, in each column of cells and one beyond on each side.
-MaskWindow = collections.namedtuple("MaskWindow", "left top columns values")
+# The window of an image in which a mask can be set. left, top int64: its first column and row in the image. columns [w]
+# float32: where its columns lie among the mask's cells. values [M + 2, h] float32: the mask's samples at its rows, in
+# each column of cells and one beyond on each side.
+WindowSamples = collections.namedtuple("WindowSamples", "left top columns values")
 
 
-def mask_window(mask, box, image_size, rule):
-    """The window of an image in which a mask can be set; empty where its box lies outside.
+def sample_window(mask, box, image_size, rule):
+    """`WindowSamples` of a mask, for `window_pixels`; empty where its box lies outside the image.
 
     Args:
         mask: [M, M] float32, M static.
@@ -25,25 +29,23 @@ def mask_window(mask, box, image_size, rule):
         image_size: (height, width), int64.
         rule: "torchvision" or "detectron2", as in `ops.masks.paste_masks`.
 
-    Returns:
-        `MaskWindow`, for `window_pixels`.
-
     Raises:
         ValueError: another `rule`.
     """
-    if rule not in _AXES:
+    if rule not in _POSITIONS:
         raise ValueError(f'The rule for pasting masks is "torchvision" or "detectron2", not {rule!r}.')
-    mask = tf.pad(mask, [[1, 1], [1, 1]])  # the border of zeros of `paste_window`
-    top, rows = _AXES[rule](box[1], box[3], mask.shape[0], image_size[0])
-    left, columns = _AXES[rule](box[0], box[2], mask.shape[1], image_size[1])
-    return MaskWindow(left, top, columns, tf.transpose(_interpolate_first_axis(mask, rows)))
+    find_positions = _POSITIONS[rule]
+    mask = tf.pad(mask, [[1, 1], [1, 1]])  # the border of zeros of `ops.masks.paste_window`
+    top, rows = find_positions(box[1], box[3], mask.shape[0], image_size[0])
+    left, columns = find_positions(box[0], box[2], mask.shape[1], image_size[1])
+    return WindowSamples(left, top, columns, tf.transpose(_interpolate_first_axis(mask, rows)))
 
 
 def window_pixels(values, columns, rule, threshold):
     """bool [n, h]: which pixels of n columns of a window are set.
 
     Args:
-        values, columns: of a `MaskWindow`; of the columns a part will do.
+        values, columns: of `WindowSamples`, of the columns all or some.
         rule, threshold: as in `ops.masks.paste_masks`.
     """
     compare = tf.greater if rule == "torchvision" else tf.greater_equal
@@ -68,16 +70,16 @@ def _resize_positions(low, high, side, limit):
 def _sample_positions(low, high, side, limit):
     """`ops.masks._sample_positions`."""
     cell = (high - low) / (side - 2)
-    some = cell > 0
-    cell = tf.where(some, cell, 1.0)
+    has_area = cell > 0
+    cell = tf.where(has_area, cell, 1.0)
     end = tf.cast(limit, tf.float32)
     start = tf.clip_by_value(tf.floor(low - cell / 2), 0.0, end)
-    stop = tf.where(some, tf.clip_by_value(tf.math.ceil(high + cell / 2), start, end), start)
+    stop = tf.where(has_area, tf.clip_by_value(tf.math.ceil(high + cell / 2), start, end), start)
     centres = tf.range(start, stop) + 0.5
     return tf.cast(start, tf.int64), (centres - low) / cell + 0.5
 
 
-_AXES = {"torchvision": _resize_positions, "detectron2": _sample_positions}
+_POSITIONS = {"torchvision": _resize_positions, "detectron2": _sample_positions}
 
 
 def _interpolate_first_axis(values, positions):
@@ -89,13 +91,8 @@ def _interpolate_first_axis(values, positions):
     return slopes * (positions - tf.cast(low, tf.float32))[:, None] + tf.gather(values, low)
 
 
-BLOCK_SAMPLES = 2**18  # 1 MiB of float32, whatever the size of the image
-GROUPS = 7  # of five bits: 35 bits hold the signed difference of two runs in any image
-AT_ONCE = 4  # masks; each holds a few blocks
-
-
 def rle_counts(masks, boxes, num_detections, image_size, rule="torchvision", threshold=0.5):
-    """COCO's RLE strings of detected masks in their whole images.
+    """COCO's RLE strings of detected masks in their images.
 
     Args:
         masks: [B, D, M, M] float32 probabilities in the boxes' frames. M must be static.
@@ -115,14 +112,13 @@ def rle_counts(masks, boxes, num_detections, image_size, rule="torchvision", thr
         shape = tf.shape(boxes)[:2]
         present = tf.where(tf.range(shape[1])[None, :] < num_detections[:, None])  # [N, 2] = (image, detection)
 
-        def encode(place):
-            size = tf.cast(image_size[place[0]], tf.int64)
-            bounds = _run_bounds(tf.gather_nd(masks, place), tf.gather_nd(boxes, place), size, rule, threshold)
+        def encode(index):
+            size = tf.cast(image_size[index[0]], tf.int64)
+            bounds = _run_bounds(tf.gather_nd(masks, index), tf.gather_nd(boxes, index), size, rule, threshold)
             return _compress(_run_lengths(bounds, size[0] * size[1]))
 
-        strings = tf.map_fn(
-            encode, present, fn_output_signature=tf.TensorSpec([], tf.string), parallel_iterations=AT_ONCE
-        )
+        string = tf.TensorSpec([], tf.string)
+        strings = tf.map_fn(encode, present, fn_output_signature=string, parallel_iterations=PARALLEL_MASKS)
         return tf.scatter_nd(present, strings, tf.cast(shape, tf.int64))
 
 
@@ -132,16 +128,16 @@ def _run_bounds(mask, box, size, rule, threshold):
     `mask` [M, M], `box` [4], `size` int64 [2]. A run that touches the image's bottom and the next column's top is two
     runs here.
     """
-    left, top, columns, values = mask_window(mask, box, size, rule)
+    left, top, columns, values = sample_window(mask, box, size, rule)
     step = tf.maximum(BLOCK_SAMPLES // tf.maximum(tf.shape(values)[1], 1), 1)
 
     def add_block(first, bounds):
         pixels = window_pixels(values, columns[first : first + step], rule, threshold)  # [columns, rows]
         # One unset pixel above and one below each column: no run goes on past its column.
         pixels = tf.pad(pixels, [[0, 0], [1, 1]])
-        changes = tf.where(pixels[:, 1:] != pixels[:, :-1])  # (column, row)
-        found = (changes[:, 0] + tf.cast(first, tf.int64) + left) * size[0] + changes[:, 1] + top
-        return first + step, tf.concat([bounds, found], axis=0)
+        edges = tf.where(pixels[:, 1:] != pixels[:, :-1])  # (column, row)
+        block_bounds = (edges[:, 0] + tf.cast(first, tf.int64) + left) * size[0] + edges[:, 1] + top
+        return first + step, tf.concat([bounds, block_bounds], axis=0)
 
     return tf.while_loop(
         lambda first, bounds: first < tf.size(columns),
@@ -154,9 +150,9 @@ def _run_bounds(mask, box, size, rule, threshold):
 
 def _run_lengths(bounds, pixels):
     """[n] int64: the runs outside and inside by turns, beginning outside, that fill `pixels`."""
-    # A place that is there twice ends one run and starts the next, at a column's top: the run goes on.
-    places, _, times = tf.unique_with_counts(bounds)
-    bounds = tf.boolean_mask(places, times == 1)
+    # A bound that is there twice ends one run and starts the next, at a column's top: the run goes on.
+    bounds, _, counts = tf.unique_with_counts(bounds)
+    bounds = tf.boolean_mask(bounds, counts == 1)
     # A run up to the last pixel needs no empty one after it.
     end = tf.cond(tf.reduce_any(bounds == pixels), lambda: bounds[:0], lambda: pixels[None])
     ends = tf.concat([bounds, end], axis=0)
@@ -164,9 +160,9 @@ def _run_lengths(bounds, pixels):
 
 
 def _compress(runs):
-    """COCO's string, a scalar, of runs [n] int64: see `data.rle.decode_strings`."""
+    """COCO's string, a scalar, of runs [n] int64: see `datasets.run_lengths`."""
     numbers = tf.concat([runs[:3], runs[3:] - runs[1:-2]], axis=0)
-    shifts = tf.range(0, 5 * GROUPS, 5, dtype=tf.int64)
+    shifts = tf.range(0, GROUP_BITS * GROUPS, GROUP_BITS, dtype=tf.int64)
     rest = tf.bitwise.right_shift(numbers[:, None], shifts[None, :])  # keeps the sign
     group = tf.bitwise.bitwise_and(rest, tf.constant(31, tf.int64))
     # The last group of a number is the one whose bit 4 says what all bits above it are.

@@ -6,9 +6,9 @@ import tensorflow as tf
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.ops import mask_window
-from mrcnn_tf.ops.mask_window import rle_counts
+from mrcnn_tf.ops import masks_in_graph
 from mrcnn_tf.ops.masks import paste_masks
+from mrcnn_tf.ops.masks_in_graph import rle_counts
 from mrcnn_tf.ops.native.library import stock_operations
 from mrcnn_tf.results.detections import Detections
 
@@ -27,7 +27,7 @@ def traced(rule, side, block):
 
 def encoded(masks, boxes, size, rule):
     """D strings of the graph for one image."""
-    function = traced(rule, len(masks[0]), mask_window.BLOCK_SAMPLES)
+    function = traced(rule, len(masks[0]), masks_in_graph.BLOCK_SAMPLES)
     strings = function(np.asarray([masks], np.float32), np.asarray([boxes], np.float32), [len(masks)], [size])
     return strings.numpy()[0].tolist()
 
@@ -91,9 +91,9 @@ def test_large_images_are_encoded_in_blocks(monkeypatch):
     mask = np.random.default_rng(4).uniform(0, 1, [5, 5])
     size, box = (300, 200), [2, -9, 195, 320]
     expected = pasted([mask, np.ones([5, 5])], [box, box], size, "torchvision")
-    monkeypatch.setattr(mask_window, "BLOCK_SAMPLES", 299)  # less than a column, so one at a time
+    monkeypatch.setattr(masks_in_graph, "BLOCK_SAMPLES", 299)  # less than a column, so one at a time
     assert encoded([mask, np.ones([5, 5])], [box, box], size, "torchvision") == expected
-    monkeypatch.setattr(mask_window, "BLOCK_SAMPLES", 7 * 300 + 1)
+    monkeypatch.setattr(masks_in_graph, "BLOCK_SAMPLES", 7 * 300 + 1)
     assert encoded([mask, np.ones([5, 5])], [box, box], size, "torchvision") == expected
 
 
