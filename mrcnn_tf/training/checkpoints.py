@@ -142,7 +142,7 @@ class Checkpoints:
         return max(scored, key=self._scores.get, default=None)  # the earliest of equals
 
     def latest(self):
-        """The path of the latest checkpoint that is whole; None if there is none.
+        """The path of the latest undamaged checkpoint; None if there is none.
 
         One that is damaged is named in a line on stderr, and passed over for the one before.
         """

@@ -26,7 +26,7 @@ class LogMetrics(keras.callbacks.Callback):
     Args:
         writers: objects with `write(record)`.
         log_steps: steps between records.
-        step: how many steps the run has behind it.
+        step: how many steps the run has done.
         state: the `state` of the run that goes on, from the checkpoint of that step. The sums behind the losses have
             to be restored, too, after Keras has cleared them (see `RestoreLosses`).
 
@@ -109,7 +109,7 @@ class LogFile:
 
     Args:
         path: such as log.jsonl.
-        step: how many steps the run has behind it. Lines of later steps are cut away, as is one that a killed run left
+        step: how many steps the run has done. Lines of later steps are cut away, as is one that a killed run left
             unfinished; with 0 the file starts anew.
     """
 

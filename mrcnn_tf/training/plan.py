@@ -26,7 +26,7 @@ def plan_lines(model, config, images, replicas=1, step=0):
         config: the whole `Config`.
         images: in the training data; None if unknown.
         replicas: devices that train together.
-        step: how many steps the run has behind it.
+        step: how many steps the run has done.
     """
     train = config.train
     seen = train.steps * train.images_per_batch
@@ -90,7 +90,7 @@ class TimeLeft(keras.callbacks.Callback):
 
     Args:
         steps: of the whole run.
-        step: how many it has behind it.
+        step: how many it has done.
         print_line: a function of the line.
     """
 

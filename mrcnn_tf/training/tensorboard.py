@@ -36,7 +36,7 @@ class EventFile:
 
     Args:
         folder: TensorBoard shows all event files of it as one run.
-        step: how many steps the run has behind it; what older files have of later ones is hidden.
+        step: how many steps the run has done; what older files have of later ones is hidden.
     """
 
     def __init__(self, folder, step=0):

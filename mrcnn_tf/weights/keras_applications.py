@@ -221,7 +221,7 @@ def _fold_rescaling(network, names, arrays, conversions):
         if isinstance(before, keras.layers.Normalization) and isinstance(after, keras.layers.Rescaling):
             path = f"backbone/{names[before.name]}/variance"
             arrays[path] = (arrays[path] / np.square(after.scale)).astype(np.float32)
-            conversions[path] = f"with the {after.name} behind it"
+            conversions[path] = f"{after.name} folded in"
 
 
 # ResNets, from a file or in memory.
@@ -346,7 +346,7 @@ def parse_path(path, is_layer):
 
 
 def fold_biases(arrays):
-    """Move each convolution's bias into the mean of the batch norm behind it, which is exact; returns the conversions.
+    """Move each convolution's bias into the mean of the batch norm after it, which is exact; returns the conversions.
 
     Args:
         arrays: our path -> array, the batch norm's under its convolution's path; changed in place.
