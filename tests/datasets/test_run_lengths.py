@@ -1,10 +1,15 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from made_up import runs_of
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.datasets import run_lengths
+
+SIDES = st.integers(1, 12)
+LABELS = arrays.arrays(np.int32, st.tuples(SIDES, SIDES), elements=st.sampled_from([0, 0, 1, 2, 700, 65535]))
 
 
 @settings(max_examples=40, deadline=None)
@@ -44,3 +49,22 @@ def test_bounding_box_is_pycocotools(height, width, seed):
     mask = np.asfortranarray(np.random.default_rng(seed).random((height, width)) < 0.1).astype(np.uint8)
     x, y, w, h = coco_mask.toBbox(coco_mask.encode(mask))
     assert run_lengths.box_of_runs(runs_of(mask), height) == (x, y, x + w, y + h)
+
+
+@settings(max_examples=100, deadline=None)
+@given(LABELS)
+def test_every_value_of_a_map_as_pycocotools_encodes_it(labels):
+    expected = {}
+    for value in sorted(set(labels.ravel().tolist()) - {0}):
+        rle = coco_mask.encode(np.asfortranarray(labels == value, np.uint8))
+        expected[value] = {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+    assert run_lengths.encode_labels(labels) == expected
+    assert list(run_lengths.encode_labels(labels)) == list(expected)
+
+
+def test_polygons_are_joined_and_lists_of_runs_are_read():
+    polygon = [1.0, 1.0, 3.0, 1.0, 3.0, 3.0, 1.0, 3.0]
+    assert run_lengths.mask_area([polygon, polygon], 5, 6) == 4
+    assert run_lengths.as_pixels({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2).tolist() == [[False, True], [True, False]]
+    with pytest.raises(ValueError, match="size"):
+        run_lengths.as_pixels({"size": [2, 2], "counts": [1, 2, 1]}, 2, 3)

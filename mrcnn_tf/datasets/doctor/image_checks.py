@@ -78,7 +78,7 @@ def check_images(source, findings, bars, headers):
         row, problem = check_image_record(record, headers, config, seen)
         if problem:
             candidates = names_by_key[_comparable(record["file_name"])] if problem.kind == "missing_image" else []
-            if len(candidates) == 1:  # but for case, accents' encoding or folder that file was meant
+            if len(candidates) == 1:  # the file that is meant, but for case, accents' encoding or folder
                 names[position] = candidates[0]
             kinds[position] = _report_unusable(problem, names.get(position), findings)
             if problem.kind != "duplicate_image" and type(problem.record) is int:

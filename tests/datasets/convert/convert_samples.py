@@ -104,3 +104,17 @@ def _key(found):
 def kinds(dataset):
     """The kinds of the problems of a Dataset or CocoJson, sorted."""
     return sorted(problem.kind for problem in dataset.problems)
+
+
+def labelme_shape(kind, points, label="cat", group=None, **fields):
+    """A record of labelme's "shapes"."""
+    record = {"label": label, "points": points, "group_id": group, "description": "", "shape_type": kind}
+    return record | {"flags": {}, "mask": None} | fields
+
+
+def save_labelme(path, shapes, name, width, height, **fields):
+    """labelme's json of an image."""
+    content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None}
+    content |= {"imageHeight": height, "imageWidth": width} | fields
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

@@ -6,8 +6,7 @@ import sys
 import zipfile
 
 import pytest
-from convert_samples import save_coco, save_image
-from test_convert_labelme import save_labelme, shape
+from convert_samples import labelme_shape, save_coco, save_image, save_labelme
 
 from mrcnn_tf import cli
 from mrcnn_tf.common.errors import UserError
@@ -34,7 +33,7 @@ def labelled(tmp_path):
     folder = tmp_path / "meine bilder"
     for stem, label in (("a", "猫"), ("b", "Hund")):
         save_image(folder / f"{stem}.png", 20, 10)
-        shapes = [shape("polygon", [[1, 1], [5, 1], [5, 4]], label), shape("point", [[1, 1]])]
+        shapes = [labelme_shape("polygon", [[1, 1], [5, 1], [5, 4]], label), labelme_shape("point", [[1, 1]])]
         save_labelme(folder / f"{stem}.json", shapes, f"{stem}.png", 20, 10)
     return folder
 

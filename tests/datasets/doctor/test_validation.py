@@ -1,15 +1,37 @@
-"""What is said of the bundled dataset is true."""
-
 import json
 import pathlib
 
 import numpy as np
+import pytest
+from sound_dataset import counts
+from spoilers import ALONG, CASES, SPOILERS
 
 import mrcnn_tf
 from mrcnn_tf.datasets.doctor import validate
+from mrcnn_tf.datasets.doctor.findings import PROBLEM_KINDS
 from mrcnn_tf.model.anchors import cell_anchors
 
 NUCLEI = pathlib.Path(mrcnn_tf.__file__).parent / "datasets" / "nuclei"
+
+
+def test_a_sound_dataset_is_called_sound(dataset):
+    report = dataset.check()
+    assert report.findings == []
+    facts = report.to_json()["datasets"][0]["facts"]
+    assert (facts["images"], facts["annotations"], facts["classes"]) == (3, 12, {"3 细胞": 12})
+
+
+def test_there_is_a_case_for_every_kind():
+    others = ("comparison", "maps")  # test_doctor_comparison.py and test_doctor_panoptic.py have those
+    assert set(SPOILERS) == {name for name, kind in PROBLEM_KINDS.items() if kind.section not in others}
+
+
+@pytest.mark.parametrize(("kind", "spoil", "count"), CASES)
+def test_what_is_wrong_is_found_and_nothing_else(dataset, kind, spoil, count):
+    spoil(dataset)
+    found = counts(dataset.check())
+    assert found.pop(kind, 0) == count
+    assert set(found) <= set(ALONG.get(kind, []))
 
 
 def best_iou(box):
@@ -20,12 +42,12 @@ def best_iou(box):
     return (width * height / (areas + box[2] * box[3] - width * height)).max()
 
 
-def test_at_800_pixels_nothing_is_wrong():
+def test_nothing_is_wrong_with_the_bundled_nuclei_at_800_pixels():
     report = validate(NUCLEI / "train.json", NUCLEI / "images", val=(NUCLEI / "val.json", NUCLEI / "images"))
     assert report.findings == []
 
 
-def test_at_256_pixels_some_nuclei_are_too_small():
+def test_some_nuclei_are_too_small_at_256_pixels():
     report = validate(NUCLEI / "train.json", NUCLEI / "images", config="nuclei_r18_fpn")
     other, finding = sorted(report.findings, key=lambda one: one.kind, reverse=True)
     assert other.kind == "unlisted_file" and other.count == 4  # those of val.json

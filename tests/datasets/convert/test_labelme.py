@@ -2,28 +2,15 @@
 
 import base64
 import io
-import json
 
 import numpy as np
 import pytest
-from convert_samples import kinds, pixels, save_image
+from convert_samples import kinds, labelme_shape, pixels, save_image, save_labelme
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.convert.dataset import ClassNames
 from mrcnn_tf.datasets.convert.labelme import read_labelme
-
-
-def shape(kind, points, label="cat", group=None, **fields):
-    record = {"label": label, "points": points, "group_id": group, "description": "", "shape_type": kind}
-    return record | {"flags": {}, "mask": None} | fields
-
-
-def save_labelme(path, shapes, name, width, height, **fields):
-    content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None}
-    content |= {"imageHeight": height, "imageWidth": width} | fields
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
 def png(mask):
@@ -36,10 +23,10 @@ def test_polygon_rectangle_and_groups(tmp_path):
     save_image(tmp_path / "b.png", 20, 10)
     save_image(tmp_path / "a.png", 30, 15)
     shapes = [
-        shape("polygon", [[1, 1], [5, 1], [5, 4]]),
-        shape("polygon", [[2, 2], [4, 2], [4, 5]], "dog", group=3),
-        shape("rectangle", [[9, 8], [6, 2]], "dog", group=3),
-        shape("polygon", [[11, 2], [14, 2], [14, 5], [11, 5]], "cat", group=3),
+        labelme_shape("polygon", [[1, 1], [5, 1], [5, 4]]),
+        labelme_shape("polygon", [[2, 2], [4, 2], [4, 5]], "dog", group=3),
+        labelme_shape("rectangle", [[9, 8], [6, 2]], "dog", group=3),
+        labelme_shape("polygon", [[11, 2], [14, 2], [14, 5], [11, 5]], "cat", group=3),
     ]
     save_labelme(tmp_path / "b.json", shapes, "b.png", 20, 10)
     save_labelme(tmp_path / "a.json", [], "a.png", 30, 15)
@@ -87,8 +74,8 @@ def test_mask_shapes_with_holes_and_beyond_the_image(tmp_path):
     hole[1:3, 2] = False
     over = np.ones([3, 3], bool)
     shapes = [
-        shape("mask", [[2, 3], [6, 6]], mask=png(hole)),
-        shape("mask", [[10, 7], [12, 9]], "dog", mask=png(over)),
+        labelme_shape("mask", [[2, 3], [6, 6]], mask=png(hole)),
+        labelme_shape("mask", [[10, 7], [12, 9]], "dog", mask=png(over)),
     ]
     save_labelme(tmp_path / "a.json", shapes, "a.png", 12, 9)
     coco = read_labelme(tmp_path).to_coco()
@@ -103,7 +90,7 @@ def test_mask_shapes_with_holes_and_beyond_the_image(tmp_path):
 
 def test_a_circle_has_its_area(tmp_path):
     save_image(tmp_path / "a.png", 200, 200)
-    save_labelme(tmp_path / "a.json", [shape("circle", [[100, 90], [130, 130]])], "a.png", 200, 200)
+    save_labelme(tmp_path / "a.json", [labelme_shape("circle", [[100, 90], [130, 130]])], "a.png", 200, 200)
     (annotation,) = read_labelme(tmp_path).to_coco()["annotations"]
     assert annotation["area"] == pytest.approx(np.pi * 50**2, rel=0.002)
     assert annotation["bbox"] == pytest.approx([50, 40, 100, 100], abs=0.1)
@@ -111,19 +98,19 @@ def test_a_circle_has_its_area(tmp_path):
 
 def test_what_has_no_area_is_counted(tmp_path):
     save_image(tmp_path / "a.png", 20, 10)
-    good = shape("polygon", [[1, 1], [5, 1], [5, 4]])
+    good = labelme_shape("polygon", [[1, 1], [5, 1], [5, 4]])
     shapes = [
         good,
-        shape("point", [[1, 1]], group=1),
-        shape("points", [[1, 1], [2, 2]]),
-        shape("line", [[1, 1], [2, 2]]),
-        shape("linestrip", [[1, 1], [2, 2], [3, 1]]),
-        shape("polygon", [[1, 1], [5, 1]]),
-        shape("polygon", [[100, 100], [105, 100], [105, 104]]),
-        shape("polygon", [[1, 1], [5, 1], [5, "x"]]),
-        shape("mask", [[2, 3], [6, 6]], mask="no base64"),
-        shape("polygon", [[1, 1], [5, 1], [5, 4]], " "),
-        shape("polygon", [[1, 1], [5, 1], [5, 4]], "_background_"),
+        labelme_shape("point", [[1, 1]], group=1),
+        labelme_shape("points", [[1, 1], [2, 2]]),
+        labelme_shape("line", [[1, 1], [2, 2]]),
+        labelme_shape("linestrip", [[1, 1], [2, 2], [3, 1]]),
+        labelme_shape("polygon", [[1, 1], [5, 1]]),
+        labelme_shape("polygon", [[100, 100], [105, 100], [105, 104]]),
+        labelme_shape("polygon", [[1, 1], [5, 1], [5, "x"]]),
+        labelme_shape("mask", [[2, 3], [6, 6]], mask="no base64"),
+        labelme_shape("polygon", [[1, 1], [5, 1], [5, 4]], " "),
+        labelme_shape("polygon", [[1, 1], [5, 1], [5, 4]], "_background_"),
         "text",
     ]
     save_labelme(tmp_path / "a.json", shapes, "a.png", 20, 10)
@@ -147,7 +134,7 @@ def test_what_has_no_area_is_counted(tmp_path):
 
 def test_labels_that_a_list_lacks(tmp_path):
     save_image(tmp_path / "a.png", 20, 10)
-    shapes = [shape("polygon", [[1, 1], [5, 1], [5, 4]], label) for label in ("dog", "cat", "cow")]
+    shapes = [labelme_shape("polygon", [[1, 1], [5, 1], [5, 4]], label) for label in ("dog", "cat", "cow")]
     save_labelme(tmp_path / "a.json", shapes, "a.png", 20, 10)
     dataset = read_labelme(tmp_path, names=ClassNames([(4, "cat"), (9, "dog")]))
     coco = dataset.to_coco()
@@ -160,21 +147,21 @@ def test_labels_that_a_list_lacks(tmp_path):
 def test_exif_keeps_the_frame_that_was_labelled(tmp_path, seen):
     save_image(tmp_path / "a.jpg", 40, 20, orientation=6)
     width, height = (20, 40) if seen else (40, 20)
-    save_labelme(tmp_path / "a.json", [shape("rectangle", [[1, 1], [18, 15]])], "a.jpg", width, height)
+    save_labelme(tmp_path / "a.json", [labelme_shape("rectangle", [[1, 1], [18, 15]])], "a.jpg", width, height)
     (image,) = read_labelme(tmp_path).to_coco()["images"]
     assert (image["width"], image["height"]) == (width, height)
 
 
 def test_without_a_size_the_image_counts_as_seen(tmp_path):
     save_image(tmp_path / "a.jpg", 40, 20, orientation=6)
-    rectangle = [shape("rectangle", [[1, 1], [18, 35]])]
+    rectangle = [labelme_shape("rectangle", [[1, 1], [18, 35]])]
     save_labelme(tmp_path / "a.json", rectangle, "a.jpg", None, None)
     (image,) = read_labelme(tmp_path).to_coco()["images"]
     assert (image["width"], image["height"]) == (20, 40)
 
 
 def test_files_that_cannot_be_used_are_counted(tmp_path):
-    good = [shape("polygon", [[1, 1], [5, 1], [5, 4]])]
+    good = [labelme_shape("polygon", [[1, 1], [5, 1], [5, 4]])]
     for name in ("good", "resized", "twice", "unlabelled", "half"):
         save_image(tmp_path / f"{name}.png", 20, 10)
     (tmp_path / "half.png").write_bytes((tmp_path / "half.png").read_bytes()[:20])
@@ -203,7 +190,7 @@ def test_files_that_cannot_be_used_are_counted(tmp_path):
 
 def test_images_elsewhere(tmp_path):
     """Paths of the computer that labelled, Windows' slashes, odd names and a folder of images apart from the jsons."""
-    good = [shape("polygon", [[1, 1], [5, 1], [5, 4]], "猫")]
+    good = [labelme_shape("polygon", [[1, 1], [5, 1], [5, 4]], "猫")]
     for name in ("über uns/日本 1.png", "b.png", "c.png"):
         save_image(tmp_path / "images" / name, 20, 10)
     save_labelme(tmp_path / "labels/a.json", good, "..\\images\\über uns\\日本 1.png", 20, 10)
@@ -217,7 +204,7 @@ def test_images_elsewhere(tmp_path):
 
 
 def test_images_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
-    good = [shape("polygon", [[1, 1], [5, 1], [5, 4]])]
+    good = [labelme_shape("polygon", [[1, 1], [5, 1], [5, 4]])]
     for name in ("images/train/1.png", "images/val/1.png"):
         save_image(tmp_path / name, 20, 10)
     save_labelme(tmp_path / "labels/1.json", good, "D:\\data\\Val\\1.png", 20, 10)
@@ -237,7 +224,7 @@ def test_images_outside_the_folder_ask_for_one(tmp_path):
 
 def test_a_set_without_objects_or_images(tmp_path):
     save_image(tmp_path / "a.png", 20, 10)
-    save_labelme(tmp_path / "a.json", [shape("point", [[1, 1]])], "a.png", 20, 10)
+    save_labelme(tmp_path / "a.json", [labelme_shape("point", [[1, 1]])], "a.png", 20, 10)
     with pytest.raises(UserError, match="1 images and not a single object.* Shape 1 of .* is a point"):
         read_labelme(tmp_path).to_coco()
     (tmp_path / "a.png").unlink()

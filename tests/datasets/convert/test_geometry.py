@@ -1,4 +1,4 @@
-"""Masks to polygons and back: pycocotools fills what `outlines` draws, pixel for pixel."""
+"""Masks to polygons and back, which pycocotools fills pixel for pixel, and their connected parts, which are SciPy's."""
 
 import hypothesis
 import hypothesis.extra.numpy as arrays
@@ -8,9 +8,12 @@ import pytest
 from convert_samples import ring
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.datasets.convert.geometry import as_one_polygon, join_polygons, trace_edges
+from mrcnn_tf.datasets.convert.geometry import as_one_polygon, connected_parts, join_polygons, trace_edges
 
 SIDES = st.integers(1, 9)
+LABEL_SIDES = st.integers(1, 12)
+LABEL_VALUES = st.sampled_from([0, 0, 1, 2, 700, 65535])
+LABELS = arrays.arrays(np.int32, st.tuples(LABEL_SIDES, LABEL_SIDES), elements=LABEL_VALUES)
 MASKS = arrays.arrays(bool, st.tuples(SIDES, SIDES), elements=st.booleans())
 
 
@@ -91,3 +94,21 @@ def test_opencv_fills_the_same_but_for_a_rim():
     assert (drawn & mask).sum() == mask.sum()
     way = cv2.polylines(np.zeros(mask.shape, np.uint8), [polygon], True, 1).astype(bool)
     assert not (drawn & ~rim & ~way).any()
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(LABELS)
+def test_connected_parts_are_scipys(labels):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    expected = set()
+    for value in set(labels.ravel().tolist()) - {0}:
+        parts, count = ndimage.label(labels == value, structure=np.ones([3, 3]))
+        expected |= {(parts == number).tobytes() for number in range(1, count + 1)}
+    found = connected_parts(labels)
+    assert {(found == number).tobytes() for number in range(1, found.max() + 1)} == expected
+    assert ((found == 0) == (labels == 0)).all()
+
+
+def test_parts_are_numbered_from_the_top_left():
+    labels = np.array([[0, 1, 0, 2], [1, 0, 0, 2], [0, 0, 0, 0], [1, 0, 2, 2]])
+    assert connected_parts(labels).tolist() == [[0, 1, 0, 2], [1, 0, 0, 2], [0, 0, 0, 0], [3, 0, 4, 4]]
