@@ -1,4 +1,4 @@
-"""The layers of a model from its config: which backbone, what the heads read, which heads there are."""
+"""The layers of a model from its config: which backbone, what the heads read, which heads and precision it has."""
 
 import dataclasses
 import pathlib
@@ -18,9 +18,12 @@ from mrcnn_tf.model.preprocess import Preprocess
 from mrcnn_tf.model.rois import Res5, RoILayer, RoISampler
 from mrcnn_tf.model.rpn import RPN
 
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+NATIVE_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+
 
 class Assembly:
-    """The parts of a `MaskRCNN`, each with the weight path that importers know.
+    """Makes the layers of a `MaskRCNN`, each with the weight path that importers know.
 
     Args:
         config: a `ModelConfig`.
@@ -90,7 +93,7 @@ class Assembly:
         return BoxHead(config=self.tree["box_head"], detections=self.tree["detections"], name="box_head", **self._head)
 
     def mask_features(self, strides, box_features):
-        """The same for the mask head, if there is one; on C4 it reads what the box head does."""
+        """From maps and RoIs to what the mask head reads, on C4 the same as the box head; None without one."""
         if not self.config.mask_head:
             return None
         return box_features if self.config.features == "C4" else self._roi_layer("mask_head", strides)
@@ -134,13 +137,6 @@ class Assembly:
         size = self.tree[head]["pool_size"]
         pooled = strides[:4]  # P6 is for proposals alone
         return RoILayer(size, pooled, self.conventions, **self.tree["roi_layer"], dtype=self.dtype, name=f"{head}_rois")
-
-
-# Which numbers the convolutions use.
-#
-
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-NATIVE_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def dtype_policy(precision):

@@ -1,4 +1,4 @@
-"""Box arithmetic: area, overlap, clipping and the delta parameterisation.
+"""Box arithmetic: area, overlap, clipping, the delta parameterisation, the original image's pixels, suppression.
 
 Boxes are [x1, y1, x2, y2] in absolute pixels, float32, half-open (width = x2 - x1). Everything here is float32 whatever
 the precision policy: eight bits of mantissa can't tell pixel 800 from 803.
@@ -9,6 +9,7 @@ import math
 import tensorflow as tf
 
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)  # largest decoded dw, dh in both reference systems: keeps exp() finite
+DROPPED = -1e9  # the score of a box that must not survive suppression
 
 
 def area(boxes):
@@ -48,8 +49,7 @@ def encode(boxes, references, weights):
     """Deltas [..., 4] = (dx, dy, dw, dh) that move `references` [..., 4] onto `boxes` [..., 4].
 
     Shifts are relative to the reference's sides, scales are logarithms (Fast R-CNN, section 2.3). `weights` are the
-    four
-    factors of the deltas: (1, 1, 1, 1) for the RPN and (10, 10, 5, 5) for the box head in both reference systems.
+    four factors of the deltas: (1, 1, 1, 1) for the RPN and (10, 10, 5, 5) for the box head in both reference systems.
     Degenerate boxes (padding) give finite deltas, to be masked by the caller.
     """
     centers, sides = _centers_and_sides(boxes)
@@ -75,9 +75,6 @@ def large_enough(boxes, min_side):
     return tf.logical_and(shorter > 0.0, shorter >= min_side)
 
 
-# Between the resized image that the network sees and the original.
-#
-
 def to_original(boxes, image_size, original_size):
     """Boxes [B, N, 4] of images resized to image_size [B, 2] in pixels of original_size [B, 2], (height, width) each.
 
@@ -88,7 +85,7 @@ def to_original(boxes, image_size, original_size):
 
 
 def points_to_original(points, image_size, original_size):
-    """Points [B, N, P, 3] = (x, y, anything), the same way."""
+    """Points [B, N, P, 3] = (x, y, anything) in pixels of the original images, as `to_original`."""
     ratio = tf.pad(_ratio(image_size, original_size)[:, ::-1], [[0, 0], [0, 1]], constant_values=1.0)
     return points * ratio[:, None, None, :]
 
@@ -97,17 +94,11 @@ def _ratio(image_size, original_size):
     return tf.cast(original_size, tf.float32) / tf.cast(image_size, tf.float32)
 
 
-# Non-maximum suppression with static output shapes.
-#
-
-DROPPED = -1e9  # the score of a box that must not survive
-
-
 def nms(boxes, scores, groups, iou_threshold, count):
     """Greedy non-maximum suppression inside each group, by falling score, the best `count` of each image.
 
-    Boxes of different groups (FPN levels, classes) never suppress each other: each group is moved to a place of its own
-    in the plane, as both reference systems do.
+    Boxes of different groups (FPN levels, classes) never suppress each other: each group is moved to a part of the
+    plane of its own, as both reference systems do. All output shapes are static.
 
     Args:
         boxes: [B, N, 4] pixels, non-negative coordinates.
@@ -120,13 +111,13 @@ def nms(boxes, scores, groups, iou_threshold, count):
         indices int32 [B, count] into N by falling score (0 in padding), valid bool [B, count].
     """
     # Each image's own largest coordinate: a neighbour in the batch must not decide how finely overlaps are computed.
-    apart = tf.reduce_max(boxes, axis=[1, 2], keepdims=True) + 1.0
-    shifted = boxes + tf.cast(groups, tf.float32)[..., None] * apart
+    distance = tf.reduce_max(boxes, axis=[1, 2], keepdims=True) + 1.0
+    shifted = boxes + tf.cast(groups, tf.float32)[..., None] * distance
 
     most = boxes.shape[1]
     most = tf.minimum(count, tf.shape(scores)[1]) if most is None else min(count, most)
 
-    def one_image(arguments):
+    def suppress(arguments):
         image_boxes, image_scores = arguments
         # The op reads yxyx, but overlap doesn't change when both axes are swapped.
         selected = tf.raw_ops.NonMaxSuppressionV4(
@@ -141,11 +132,11 @@ def nms(boxes, scores, groups, iou_threshold, count):
 
     scores = tf.cast(scores, tf.float32)
     if boxes.shape[0] == 1:  # TFLite has no lists of tensors, which map_fn needs
-        indices, found = (values[None] for values in one_image((shifted[0], scores[0])))
+        indices, counts = (values[None] for values in suppress((shifted[0], scores[0])))
     else:
         signature = (tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32))
-        indices, found = tf.map_fn(one_image, (shifted, scores), fn_output_signature=signature)
+        indices, counts = tf.map_fn(suppress, (shifted, scores), fn_output_signature=signature)
     indices = tf.pad(indices, [[0, 0], [0, count - tf.shape(indices)[1]]])
     indices = tf.ensure_shape(indices, [None, count])
-    valid = tf.range(count)[None, :] < found[:, None]
+    valid = tf.range(count)[None, :] < counts[:, None]
     return tf.where(valid, indices, 0), valid

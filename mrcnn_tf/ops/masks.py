@@ -88,10 +88,10 @@ def paste_masks(masks, boxes, height, width, rule="torchvision", threshold=0.5):
         ValueError: another `rule`.
     """
     pasted = np.zeros((len(masks), height, width), bool)
-    for whole, mask, box in zip(pasted, masks, boxes, strict=True):
+    for image_mask, mask, box in zip(pasted, masks, boxes, strict=True):
         window = paste_window(mask, box, height, width, rule, threshold)
         bottom, right = window.top + window.pixels.shape[0], window.left + window.pixels.shape[1]
-        whole[window.top : bottom, window.left : right] = window.pixels
+        image_mask[window.top : bottom, window.left : right] = window.pixels
     return pasted
 
 

@@ -111,3 +111,15 @@ def test_large_enough_needs_area_and_the_shorter_side():
     boxes = tf.constant([[0.0, 0, 9, 2], [0, 0, 2, 9], [0, 0, 1.5, 9], [0, 0, 0, 9], [5, 5, 4, 9]])
     np.testing.assert_array_equal(box_ops.large_enough(boxes, 2.0), [True, True, False, False, False])
     np.testing.assert_array_equal(box_ops.large_enough(boxes, 0.0), [True, True, True, False, False])
+
+
+def test_each_axis_of_each_image_has_its_own_ratio_to_the_original():
+    boxes = tf.constant([[[10.0, 20, 30, 40]], [[10.0, 20, 30, 40]]])
+    # (height, width): first 100x200 from 50x400 (y halves, x doubles); second unchanged in y, x thirds.
+    result = box_ops.to_original(boxes, tf.constant([[100, 200], [90, 90]]), tf.constant([[50, 400], [90, 30]]))
+    np.testing.assert_allclose(result, [[[20, 10, 60, 20]], [[10 / 3, 20, 10, 40]]], rtol=1e-6)
+
+
+def test_the_whole_resized_image_is_the_whole_original():
+    box = box_ops.to_original(tf.constant([[[0.0, 0, 993, 799]]]), tf.constant([[799, 993]]), tf.constant([[161, 200]]))
+    np.testing.assert_allclose(box, [[[0, 0, 200, 161]]], rtol=1e-6)

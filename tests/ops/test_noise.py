@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.ops.matching import image_seeds, uniform
+from mrcnn_tf.ops.matching import anchor_counters, image_seeds, roi_counters, uniform
 
 COUNT = 4096
 
@@ -39,3 +39,14 @@ def test_a_compiled_graph_gives_the_same_numbers():
     ids, counters = tf.constant([9], tf.int64), np.arange(8, dtype=np.uint32)
     compiled = tf.function(lambda step: uniform(image_seeds(3, step, ids), counters), jit_compile=True)
     np.testing.assert_array_equal(compiled(tf.constant(5, tf.int64)), numbers(3, 5, [9])[:, :8])
+
+
+def test_every_anchor_and_roi_has_a_counter_of_its_own_whatever_the_padding():
+    small, large = (
+        anchor_counters([tf.zeros([1, height + pad, width + pad, 1]) for height, width in ((4, 6), (2, 3))], 3).numpy()
+        for pad in (0, 2)
+    )
+    rois = roi_counters(50).numpy()
+    assert small.dtype == rois.dtype == np.uint32
+    assert len(np.unique(np.concatenate([large, rois]))) == len(large) + len(rois)
+    assert np.isin(small, large).all() and small[0] == 0 and rois[0] == 7 * 2**29

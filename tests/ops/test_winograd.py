@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.ops import conv
-from mrcnn_tf.ops.conv import FILTERS, INPUTS, OUTPUTS, SMALL, winograd_conv2d
+from mrcnn_tf.ops.conv import FILTERS, INPUTS, OUTPUTS, SMALL_SIDE, winograd_conv2d
 from mrcnn_tf.ops.native.library import static_shapes, stock_operations
 
 
@@ -32,7 +32,7 @@ def test_four_outputs_of_a_row_by_hand():
 
 
 # Tiles have four cells: less than one, one, a rest of each length; and a map that is taken one image at a time.
-@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 4, 4, 3), (2, 5, 7, 8), (3, 6, 2, 1), (2, SMALL + 1, 3, 4)])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 4, 4, 3), (2, 5, 7, 8), (3, 6, 2, 1), (2, SMALL_SIDE + 1, 3, 4)])
 def test_it_equals_the_plain_sum(shape):
     inputs, kernel = case(shape)
     check(winograd_conv2d(tf.constant(inputs), tf.constant(kernel)), inputs, kernel)

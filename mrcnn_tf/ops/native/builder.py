@@ -17,12 +17,22 @@ import tensorflow as tf
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write, cache_folder
 
-# The compilers on this machine.
-#
+PACKAGE = pathlib.Path(__file__).parents[2]
+SOURCE_FOLDERS = (
+    PACKAGE / "custom_ops",  # installed
+    PACKAGE.parent / "custom_ops",  # a checkout
+)
+# Turing (Colab's T4), Ampere, Ada and Hopper. Others run the nearest older one of their generation, or compile the PTX
+# that is added for the newest.
+CUDA_ARCHITECTURES = (75, 80, 89, 90)
+LIBRARY = "mrcnn_tf_ops"
+OPERATIONS = ("roi_align_op", "conv3x3_op")  # source files that need TensorFlow's headers
+KERNELS = ("roi_align_cpu", "winograd")  # and those that don't
+
 
 @dataclasses.dataclass(frozen=True)
 class Compiler:
-    """Of C++: its path, and a text that is another one wherever its programs could differ."""
+    """A C++ compiler: its path, and a text that differs wherever its programs could differ."""
 
     path: str
     identity: str
@@ -30,7 +40,7 @@ class Compiler:
 
 @dataclasses.dataclass(frozen=True)
 class Nvcc:
-    """Of CUDA: its path, version such as "12.5" and the toolkit's folder."""
+    """The CUDA compiler: its path, version such as "12.5" and the toolkit's folder."""
 
     path: str
     version: str
@@ -67,19 +77,6 @@ def _output(command):
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-PACKAGE = pathlib.Path(__file__).parents[2]
-SOURCE_FOLDERS = (
-    PACKAGE / "custom_ops",  # installed
-    PACKAGE.parent / "custom_ops",  # a checkout
-)
-# Turing (Colab's T4), Ampere, Ada and Hopper. Others run the nearest older one of their generation, or compile the PTX
-# that is added for the newest.
-CUDA_ARCHITECTURES = (75, 80, 89, 90)
-LIBRARY = "mrcnn_tf_ops"
-OPERATIONS = ("roi_align_op", "conv3x3_op")  # source files that need TensorFlow's headers
-KERNELS = ("roi_align_cpu", "winograd")  # and those that don't
 
 
 @dataclasses.dataclass(frozen=True)
