@@ -35,10 +35,10 @@ def rle(mask):
 
 def pixels(annotation, image):
     """bool [H, W] of a COCO annotation by pycocotools."""
-    found = annotation["segmentation"]
-    if isinstance(found, list):
-        found = coco_mask.merge(coco_mask.frPyObjects(found, image["height"], image["width"]))
-    return coco_mask.decode(found).astype(bool)
+    segmentation = annotation["segmentation"]
+    if isinstance(segmentation, list):
+        segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, image["height"], image["width"]))
+    return coco_mask.decode(segmentation).astype(bool)
 
 
 def save_coco(folder, overlapping=False, boxes=True, flat=False):
@@ -60,9 +60,9 @@ def save_coco(folder, overlapping=False, boxes=True, flat=False):
     if overlapping:
         annotations.append((6, 7, [[18.0, 14.0, 30.0, 14.0, 30.0, 19.5, 18.0, 19.5]]))
     records = []
-    for number, (image, category, segmentation) in enumerate(annotations, 1):
-        height, width = next((one["height"], one["width"]) for one in images if one["id"] == image)
-        record = {"id": 10 * number, "image_id": image, "category_id": category, "segmentation": segmentation}
+    for number, (image_id, category, segmentation) in enumerate(annotations, 1):
+        height, width = next((image["height"], image["width"]) for image in images if image["id"] == image_id)
+        record = {"id": 10 * number, "image_id": image_id, "category_id": category, "segmentation": segmentation}
         mask = pixels(record, {"height": height, "width": width})
         box = coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask, np.uint8))).tolist()
         records.append(record | {"bbox": box, "area": int(mask.sum()), "iscrowd": 0})
@@ -79,25 +79,25 @@ def save_coco(folder, overlapping=False, boxes=True, flat=False):
 def objects(coco):
     """dict file name -> list of (class, pixels or None, box), in the order of the json."""
     names = {category["id"]: category["name"] for category in coco["categories"]}
-    found = {image["file_name"]: [] for image in coco["images"]}
+    objects_of = {image["file_name"]: [] for image in coco["images"]}
     images = {image["id"]: image for image in coco["images"]}
     for annotation in coco["annotations"]:
         image = images[annotation["image_id"]]
         mask = pixels(annotation, image) if annotation["segmentation"] else None
-        found[image["file_name"]].append((names[annotation["category_id"]], mask, annotation["bbox"]))
-    return found
+        objects_of[image["file_name"]].append((names[annotation["category_id"]], mask, annotation["bbox"]))
+    return objects_of
 
 
-def assert_same_objects(one, other):
+def assert_same_objects(coco, other):
     """The same files with the same classes, exactly the same masks and, where there is no mask, the same boxes."""
-    one, other = objects(one), objects(other)
-    assert one.keys() == other.keys()
-    for name in one:
-        assert sorted(map(_key, one[name])) == sorted(map(_key, other[name]))
+    coco, other = objects(coco), objects(other)
+    assert coco.keys() == other.keys()
+    for name in coco:
+        assert sorted(map(_key, coco[name])) == sorted(map(_key, other[name]))
 
 
-def _key(found):
-    name, mask, box = found
+def _key(entry):
+    name, mask, box = entry
     return name, b"" if mask is None else mask.tobytes(), [] if mask is not None else np.round(box, 2).tolist()
 
 

@@ -147,8 +147,8 @@ def test_lists_of_names(tmp_path):
     (tmp_path / "n.txt").write_text("__ignore__\n_background_\ncat\ndog\n")
     assert read_names(tmp_path / "n.txt").numbers == {1: "cat", 2: "dog"}
     (tmp_path / "n.yaml").write_text("names:\n  3: x\n  7: y\n")
-    found = read_names(tmp_path / "n.yaml")
-    assert (found.numbers, found.categories) == ({3: "x", 7: "y"}, [(1, "x"), (2, "y")])
+    names = read_names(tmp_path / "n.yaml")
+    assert (names.numbers, names.categories) == ({3: "x", 7: "y"}, [(1, "x"), (2, "y")])
     assert read_names(None) is None
 
 

@@ -29,8 +29,14 @@ def test_labelme(tmp_path, copy_images):
             image["file_name"] = image["file_name"].removeprefix("images/")
     assert_same_objects(content, back)
     assert kinds(read) == []
-    polygons = [one["segmentation"] for one in content["annotations"] if isinstance(one["segmentation"], list)]
-    assert [one["segmentation"] for one in back["annotations"] if isinstance(one["segmentation"], list)] == polygons
+    polygons = [
+        annotation["segmentation"]
+        for annotation in content["annotations"]
+        if isinstance(annotation["segmentation"], list)
+    ]
+    assert [
+        annotation["segmentation"] for annotation in back["annotations"] if isinstance(annotation["segmentation"], list)
+    ] == polygons
 
 
 def test_labelme_keeps_crowds_and_makes_rectangles_of_boxes(tmp_path):
@@ -39,7 +45,7 @@ def test_labelme_keeps_crowds_and_makes_rectangles_of_boxes(tmp_path):
     path.write_text(json.dumps(content), encoding="utf-8")
     write_labelme(read_coco(path), tmp_path / "out", images, copy_images=True)
     back = read_labelme(tmp_path / "out").to_coco()
-    assert [one["iscrowd"] for one in back["annotations"]] == [0, 0, 1, 0, 0]
+    assert [annotation["iscrowd"] for annotation in back["annotations"]] == [0, 0, 1, 0, 0]
     assert back["annotations"][4]["segmentation"] == [[10.0, 1.0, 22.0, 1.0, 22.0, 7.0, 10.0, 7.0]]
 
 
@@ -100,8 +106,8 @@ def test_voc_puts_smaller_objects_on_top(tmp_path):
     before = objects(content)["zwei.jpg"]
     after = objects(read_voc(tmp_path / "voc").to_coco())["zwei.jpg"]
     small, large = sorted((mask for name, mask, _ in before if name == "猫"), key=np.sum)
-    found = sorted((mask for name, mask, _ in after if name == "猫"), key=np.sum)
-    assert {mask.tobytes() for mask in found} == {small.tobytes(), (large & ~small).tobytes()}
+    masks = sorted((mask for name, mask, _ in after if name == "猫"), key=np.sum)
+    assert {mask.tobytes() for mask in masks} == {small.tobytes(), (large & ~small).tobytes()}
 
 
 def test_label_maps(tmp_path):
@@ -145,7 +151,7 @@ def test_nothing_is_left_of_a_failed_conversion(tmp_path, monkeypatch, write):
     monkeypatch.setattr(f"{write.__module__}.copy_image", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write(read_coco(path), out, images, copy_images=True)
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["coco.json", "images"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["coco.json", "images"]
 
 
 def test_existing_files_are_never_replaced(tmp_path):

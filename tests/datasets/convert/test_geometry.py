@@ -70,11 +70,13 @@ def test_overlapping_parts_are_joined():
 
 
 COORDINATES = st.integers(0, 12000).map(lambda value: value / 1000)
-POLYGONS = st.lists(st.lists(COORDINATES, min_size=6, max_size=10).filter(lambda one: len(one) % 2 == 0), min_size=1)
+POLYGONS = st.lists(
+    st.lists(COORDINATES, min_size=6, max_size=10).filter(lambda polygon: len(polygon) % 2 == 0), min_size=1
+)
 
 
 @hypothesis.settings(max_examples=200, deadline=None)
-@hypothesis.given(POLYGONS.filter(lambda found: len(found) < 4))
+@hypothesis.given(POLYGONS.filter(lambda polygons: len(polygons) < 4))
 def test_one_polygon_fills_what_polygons_fill_together(parts):
     """Crossing themselves and one another as they may."""
     union = np.any([filled(part, 12, 12) for part in parts], axis=0)
@@ -104,9 +106,9 @@ def test_connected_parts_are_scipys(labels):
     for value in set(labels.ravel().tolist()) - {0}:
         parts, count = ndimage.label(labels == value, structure=np.ones([3, 3]))
         expected |= {(parts == number).tobytes() for number in range(1, count + 1)}
-    found = connected_parts(labels)
-    assert {(found == number).tobytes() for number in range(1, found.max() + 1)} == expected
-    assert ((found == 0) == (labels == 0)).all()
+    parts = connected_parts(labels)
+    assert {(parts == number).tobytes() for number in range(1, parts.max() + 1)} == expected
+    assert ((parts == 0) == (labels == 0)).all()
 
 
 def test_parts_are_numbered_from_the_top_left():

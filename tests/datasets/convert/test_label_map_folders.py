@@ -35,12 +35,12 @@ def test_each_number_is_an_object(folders):
     save_map(folders / "maps/deep/b_mask.png", {})
     dataset = read_label_maps(folders / "maps", folders / "images", class_name="Zelle")
     coco = dataset.to_coco()
-    assert [one["file_name"] for one in coco["images"]] == ["a.jpg", "deep/b.png"]
+    assert [image["file_name"] for image in coco["images"]] == ["a.jpg", "deep/b.png"]
     assert coco["categories"] == [{"id": 1, "name": "Zelle"}]
     for annotation, value in zip(coco["annotations"], (1, 700, 701), strict=True):
         assert np.array_equal(pixels(annotation, coco["images"][0]), labels == value)
-    assert [one["bbox"] for one in coco["annotations"]] == [[1, 1, 3, 2], [6, 4, 3, 4], [7, 5, 1, 1]]
-    assert [one["area"] for one in coco["annotations"]] == [6, 11, 1]
+    assert [annotation["bbox"] for annotation in coco["annotations"]] == [[1, 1, 3, 2], [6, 4, 3, 4], [7, 5, 1, 1]]
+    assert [annotation["area"] for annotation in coco["annotations"]] == [6, 11, 1]
     assert kinds(dataset) == []
 
 
@@ -54,7 +54,7 @@ def test_numbers_of_classes_and_their_parts(folders):
     names = read_names(folders / "names.json", first=1)
     dataset = read_label_maps(folders / "maps", folders / "images", names, ignore=[255], split_parts=True)
     coco = dataset.to_coco()
-    assert [(one["category_id"], one["bbox"]) for one in coco["annotations"]] == [
+    assert [(annotation["category_id"], annotation["bbox"]) for annotation in coco["annotations"]] == [
         (1, [0, 0, 2, 2]),
         (2, [5, 0, 2, 2]),
         (1, [9, 4, 2, 2]),
@@ -72,7 +72,7 @@ def test_cityscapes(tmp_path):
     roots = tmp_path / "gtFine/train", tmp_path / "leftImg8bit/train"
     dataset = read_label_maps(*roots, names, class_divisor=1000, ending="_gtFine_instanceIds")
     coco = dataset.to_coco()
-    assert [one["category_id"] for one in coco["annotations"]] == [1, 2, 2]
+    assert [annotation["category_id"] for annotation in coco["annotations"]] == [1, 2, 2]
     assert kinds(dataset) == ["below_divisor", "missing_image", "unknown_class"]
 
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_used_is_counted(folders):
     save_map(folders / "maps/lonely.png", {1: np.s_[0, 0]})
     save_map(folders / "maps/b.png", {1: np.s_[0, 0]})
     dataset = read_label_maps(folders / "maps", folders / "images", class_name="x")
-    assert [one["file_name"] for one in dataset.to_coco()["images"]] == ["deep/b.png"]
+    assert [image["file_name"] for image in dataset.to_coco()["images"]] == ["deep/b.png"]
     assert kinds(dataset) == ["missing_image", "other_size"]
 
 

@@ -85,7 +85,7 @@ def test_mask_shapes_with_holes_and_beyond_the_image(tmp_path):
     for annotation, mask in zip(coco["annotations"], expected, strict=True):
         assert np.array_equal(pixels(annotation, coco["images"][0]), mask)
         assert annotation["area"] == mask.sum()
-    assert [one["bbox"] for one in coco["annotations"]] == [[2.0, 3.0, 5.0, 4.0], [10.0, 7.0, 2.0, 2.0]]
+    assert [annotation["bbox"] for annotation in coco["annotations"]] == [[2.0, 3.0, 5.0, 4.0], [10.0, 7.0, 2.0, 2.0]]
 
 
 def test_a_circle_has_its_area(tmp_path):
@@ -129,7 +129,7 @@ def test_what_has_no_area_is_counted(tmp_path):
         "points_shape",
         "too_few_points",
     ]
-    assert "Shape 4 of" in next(one.message for one in dataset.problems if one.kind == "line_shape")
+    assert "Shape 4 of" in next(problem.message for problem in dataset.problems if problem.kind == "line_shape")
 
 
 def test_labels_that_a_list_lacks(tmp_path):
@@ -138,7 +138,7 @@ def test_labels_that_a_list_lacks(tmp_path):
     save_labelme(tmp_path / "a.json", shapes, "a.png", 20, 10)
     dataset = read_labelme(tmp_path, names=ClassNames([(4, "cat"), (9, "dog")]))
     coco = dataset.to_coco()
-    assert [one["category_id"] for one in coco["annotations"]] == [9, 4]
+    assert [annotation["category_id"] for annotation in coco["annotations"]] == [9, 4]
     assert coco["categories"] == [{"id": 4, "name": "cat"}, {"id": 9, "name": "dog"}]
     assert kinds(dataset) == ["unknown_class"]
 
@@ -184,8 +184,10 @@ def test_files_that_cannot_be_used_are_counted(tmp_path):
         "unlabelled_image",
         "unreadable_image",
     ]
-    assert "cut.json isn't valid json" in next(one.message for one in dataset.problems if one.kind == "broken_file")
-    assert "line 2" in next(one.message for one in dataset.problems if one.kind == "broken_file")
+    assert "cut.json isn't valid json" in next(
+        problem.message for problem in dataset.problems if problem.kind == "broken_file"
+    )
+    assert "line 2" in next(problem.message for problem in dataset.problems if problem.kind == "broken_file")
 
 
 def test_images_elsewhere(tmp_path):

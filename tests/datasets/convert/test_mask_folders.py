@@ -18,12 +18,15 @@ def save_mask(path, place=np.s_[1:3, 1:4], size=(8, 12), value=255, mode="L"):
     return mask
 
 
-def found(dataset):
+def objects_of(dataset):
     """(file name, class, box) of each object."""
     coco = dataset.to_coco()
     files = {image["id"]: image["file_name"] for image in coco["images"]}
     names = {category["id"]: category["name"] for category in coco["categories"]}
-    return [(files[one["image_id"]], names[one["category_id"]], one["bbox"]) for one in coco["annotations"]]
+    return [
+        (files[annotation["image_id"]], names[annotation["category_id"]], annotation["bbox"])
+        for annotation in coco["annotations"]
+    ]
 
 
 def test_data_science_bowl(tmp_path):
@@ -34,7 +37,7 @@ def test_data_science_bowl(tmp_path):
     save_mask(tmp_path / "id2/masks/0c.png", np.s_[0:1, 0:2], value=1)
     (tmp_path / "id2/masks/.0c.png").write_text("hidden")
     dataset = read_mask_folders(tmp_path, class_name="nucleus")
-    assert found(dataset) == [
+    assert objects_of(dataset) == [
         ("id1/images/id1.png", "nucleus", [1, 1, 3, 2]),
         ("id1/images/id1.png", "nucleus", [6, 5, 3, 3]),
         ("id2/images/id2.png", "nucleus", [0, 0, 2, 1]),
@@ -51,7 +54,7 @@ def test_two_folders_by_name_and_by_class(tmp_path):
     save_mask(tmp_path / "masks/cat/a-2.png", np.s_[0, 0:2])
     save_mask(tmp_path / "masks/hund/b c/1.png", np.s_[0, 0:3])
     save_mask(tmp_path / "masks/b c/hund/2.png", np.s_[0, 0:4])
-    assert sorted(found(read_mask_folders(tmp_path))) == [
+    assert sorted(objects_of(read_mask_folders(tmp_path))) == [
         ("images/a.jpg", "cat", [0, 0, 2, 1]),
         ("images/a_1.jpg", "cat", [0, 0, 1, 1]),
         ("images/b c.jpg", "hund", [0, 0, 3, 1]),
@@ -68,7 +71,7 @@ def test_masks_beside_their_image(tmp_path):
     save_mask(tmp_path / "many/x_mask.png")
     save_mask(tmp_path / "many/z_mask.png")
     dataset = read_mask_folders(tmp_path, class_name="x")
-    assert [name for name, _, _ in found(dataset)] == ["many/x.jpg", "many/y.jpg", "one/photo.jpg"]
+    assert [name for name, _, _ in objects_of(dataset)] == ["many/x.jpg", "many/y.jpg", "one/photo.jpg"]
     assert kinds(dataset) == ["missing_image"]
 
 
@@ -77,7 +80,7 @@ def test_masks_in_another_folder(tmp_path):
     save_image(tmp_path / "pictures/b.jpg", 12, 8)
     save_mask(tmp_path / "drawn/a_1.png")
     dataset = read_mask_folders(tmp_path / "drawn", tmp_path / "pictures", class_name="x")
-    assert found(dataset) == [("a.jpg", "x", [1, 1, 3, 2])]
+    assert objects_of(dataset) == [("a.jpg", "x", [1, 1, 3, 2])]
     assert kinds(dataset) == ["unlabelled_image"]
 
 
@@ -86,8 +89,8 @@ def test_one_mask_of_several_objects(tmp_path):
     mask = save_mask(tmp_path / "masks/a.png")
     mask[5:7, 6:8] = True
     Image.fromarray(mask).save(tmp_path / "masks/a.png")
-    assert len(found(read_mask_folders(tmp_path, class_name="x"))) == 1
-    boxes = [box for _, _, box in found(read_mask_folders(tmp_path, class_name="x", split_parts=True))]
+    assert len(objects_of(read_mask_folders(tmp_path, class_name="x"))) == 1
+    boxes = [box for _, _, box in objects_of(read_mask_folders(tmp_path, class_name="x", split_parts=True))]
     assert boxes == [[1, 1, 3, 2], [6, 5, 2, 2]]
 
 
@@ -101,7 +104,7 @@ def test_black_masks_other_sizes_and_damage(tmp_path):
     (tmp_path / "masks/none.png").unlink()
     dataset = read_mask_folders(tmp_path, class_name="x")
     assert [image["file_name"] for image in dataset.to_coco()["images"]] == ["images/black.png", "images/good.png"]
-    assert [name for name, _, _ in found(dataset)] == ["images/good.png"]
+    assert [name for name, _, _ in objects_of(dataset)] == ["images/good.png"]
     assert kinds(dataset) == ["other_size", "unlabelled_image", "unreadable_mask"]
 
 

@@ -19,7 +19,7 @@ def region(shape, **attributes):
 
 def save_via(path, regions, name="a.png", project=None, version=2):
     if version == 1:
-        regions = {str(number): one for number, one in enumerate(regions)}
+        regions = {str(number): region for number, region in enumerate(regions)}
     entry = {"filename": name, "size": 123, "regions": regions, "file_attributes": {}}
     if version == 1:
         entry |= {"fileref": "", "base64_img_data": ""}
@@ -47,12 +47,12 @@ def test_versions_and_projects_give_the_same(tmp_path, image, version, project):
     path = save_via(tmp_path / "via.json", regions, version=version, project=project)
     coco = read_via(path).to_coco()
     assert coco["images"] == [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}]
-    assert [one["segmentation"] for one in coco["annotations"]] == [
+    assert [annotation["segmentation"] for annotation in coco["annotations"]] == [
         [[1.0, 1.0, 5.0, 1.0, 5.0, 4.0]],
         [[2.0, 3.0, 6.0, 3.0, 6.0, 8.0, 2.0, 8.0]],
     ]
-    assert [one["bbox"] for one in coco["annotations"]] == [[1.0, 1.0, 4.0, 3.0], [2.0, 3.0, 4.0, 5.0]]
-    assert [one["category_id"] for one in coco["annotations"]] == [1, 2]
+    assert [annotation["bbox"] for annotation in coco["annotations"]] == [[1.0, 1.0, 4.0, 3.0], [2.0, 3.0, 4.0, 5.0]]
+    assert [annotation["category_id"] for annotation in coco["annotations"]] == [1, 2]
     assert coco["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
 
 
@@ -68,7 +68,7 @@ def test_csv_gives_the_same(tmp_path, image):
         encoding="utf-8",
     )
     coco = read_via(tmp_path / "via.csv").to_coco()
-    assert [one["file_name"] for one in coco["images"]] == ["a.png", "b.png"]
+    assert [image["file_name"] for image in coco["images"]] == ["a.png", "b.png"]
     save_via(tmp_path / "via.json", [region(POLYGON, kind="cat"), region(RECT, kind="dog")])
     assert coco["annotations"] == read_via(tmp_path / "via.json").to_coco()["annotations"]
 
@@ -94,7 +94,7 @@ def test_polylines_count_if_they_close(tmp_path, image):
     unclosed = {"name": "polyline", "all_points_x": [1, 9, 9], "all_points_y": [1, 1, 8]}
     point = {"name": "point", "cx": 3, "cy": 3}
     path = save_via(
-        tmp_path / "via.json", [region(one, kind="x") for one in (closed, unclosed, point, {"name": "rect"})]
+        tmp_path / "via.json", [region(outline, kind="x") for outline in (closed, unclosed, point, {"name": "rect"})]
     )
     dataset = read_via(path)
     assert len(dataset.to_coco()["annotations"]) == 1
@@ -105,7 +105,7 @@ def test_options_go_by_their_description_and_checkboxes_by_what_is_checked(tmp_p
     project = {"animal": {"type": "checkbox", "options": {"1": "cat", "2": "", "3": "cow"}}}
     regions = [region(POLYGON, animal=value) for value in ({"1": True}, {"2": True}, {"1": True, "3": True}, {}, "3")]
     dataset = read_via(save_via(tmp_path / "via.json", regions, project=project))
-    assert [one["name"] for one in dataset.to_coco()["categories"]] == ["cat", "2", "cow"]
+    assert [category["name"] for category in dataset.to_coco()["categories"]] == ["cat", "2", "cow"]
     assert kinds(dataset) == ["no_class", "several_classes"]
 
 
@@ -115,7 +115,7 @@ def test_the_class_among_several_attributes(tmp_path, image):
     assert dataset.to_coco()["categories"] == [{"id": 1, "name": "cat"}]
     assert kinds(dataset) == ["no_class"]
     chosen = read_via(path, class_attribute="quality").to_coco()
-    assert [one["name"] for one in chosen["categories"]] == ["good", "bad"]
+    assert [category["name"] for category in chosen["categories"]] == ["good", "bad"]
     with pytest.raises(UserError, match="No region of .* has the attribute 'colour': the file has 'Class', 'quality'"):
         read_via(path, class_attribute="colour")
 

@@ -36,11 +36,11 @@ def test_boxes_count_pixels_from_one(tmp_path):
     save_xml(tmp_path, "a", [("cat", 3, 2, 6, 9), ("dog", 1, 1, 20, 10)])
     coco = read_voc(tmp_path).to_coco()
     assert coco["images"] == [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}]
-    assert [one["bbox"] for one in coco["annotations"]] == [[2, 1, 4, 8], [0, 0, 20, 10]]
-    assert [one["segmentation"] for one in coco["annotations"]] == [[], []]
-    assert [one["area"] for one in coco["annotations"]] == [32, 200]
+    assert [annotation["bbox"] for annotation in coco["annotations"]] == [[2, 1, 4, 8], [0, 0, 20, 10]]
+    assert [annotation["segmentation"] for annotation in coco["annotations"]] == [[], []]
+    assert [annotation["area"] for annotation in coco["annotations"]] == [32, 200]
     zero = read_voc(tmp_path, zero_based=True).to_coco()
-    assert [one["bbox"] for one in zero["annotations"]] == [[3, 2, 3, 7], [1, 1, 19, 9]]
+    assert [annotation["bbox"] for annotation in zero["annotations"]] == [[3, 2, 3, 7], [1, 1, 19, 9]]
 
 
 @pytest.mark.parametrize("colours", [False, True])
@@ -65,7 +65,10 @@ def test_masks_go_by_number_or_by_box(tmp_path, colours):
     save_xml(tmp_path, "a", boxes)
     dataset = read_voc(tmp_path)
     coco = dataset.to_coco()
-    masks = [pixels(one, coco["images"][0]) if one["segmentation"] else None for one in coco["annotations"]]
+    masks = [
+        pixels(annotation, coco["images"][0]) if annotation["segmentation"] else None
+        for annotation in coco["annotations"]
+    ]
     for mask, number in zip(masks, (1, 2, 4, 3), strict=False):
         assert np.array_equal(mask, labels == number)
     assert masks[4] is None
@@ -111,7 +114,7 @@ def test_what_cannot_be_used_is_counted(tmp_path):
     (tmp_path / "Annotations/plain.xml").write_text("<plist/>", encoding="utf-8")
     dataset = read_voc(tmp_path)
     coco = dataset.to_coco()
-    assert [one["file_name"] for one in coco["images"]] == ["good.png", "png.png"]
+    assert [image["file_name"] for image in coco["images"]] == ["good.png", "png.png"]
     assert len(coco["annotations"]) == 2
     assert kinds(dataset) == [
         "bad_box",

@@ -28,7 +28,7 @@ def test_outlines_boxes_and_backgrounds(tmp_path):
     save_yolo(tmp_path, {"a": [OUTLINE, "", BOX], "b ü": None}, {"train": "images", "names": {0: "猫", 1: "dog"}})
     dataset = read_yolo(tmp_path)
     coco = dataset.to_coco()
-    assert [one["file_name"] for one in coco["images"]] == ["images/a.png", "images/b ü.png"]
+    assert [image["file_name"] for image in coco["images"]] == ["images/a.png", "images/b ü.png"]
     common = {"image_id": 1, "iscrowd": 0}
     assert coco["annotations"] == [
         {"id": 1, "category_id": 2, "bbox": [1, 1, 4, 3], "area": 6, "segmentation": [[1, 1, 5, 1, 5, 4]]} | common,

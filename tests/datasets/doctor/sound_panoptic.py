@@ -19,8 +19,8 @@ class PanopticDataset(Document):
             folder / f"{name} images",
             folder / f"{name} maps",
         )
-        for one in (self.images, self.folder):
-            one.mkdir(parents=True)
+        for folder in (self.images, self.folder):
+            folder.mkdir(parents=True)
         self.document = {"images": [], "annotations": [], "categories": []}
         for number, what, isthing in ((CELL, "cell", 1), (SKY, "sky", 0), (GRASS, "grass", 0)):
             self.categories.append({"id": number, "name": what, "isthing": isthing})

@@ -44,8 +44,8 @@ def test_crossings_are_those_of_all_pairs_of_edges(monkeypatch, pairs):
         rings.append(star if rng.random() < 0.6 else rng.uniform(0, 9, (size, 2)).round())
     expected = [crosses(ring) for ring in rings]
     assert 30 < sum(expected) < 270
-    found = find_self_crossing(np.concatenate(rings), np.array([len(ring) for ring in rings]))
-    assert found.tolist() == expected
+    is_crossing = find_self_crossing(np.concatenate(rings), np.array([len(ring) for ring in rings]))
+    assert is_crossing.tolist() == expected
 
 
 def test_touching_and_repeated_points_do_not_cross():
@@ -73,36 +73,36 @@ def test_run_lengths_have_the_boxes_and_areas_of_pycocotools(monkeypatch):
     monkeypatch.setattr(mask_checks, "BLOCK", 50)
     encoded = [coco_mask.encode(np.asfortranarray(mask)) for mask in masks_of(np.random.default_rng(1))]
     segmentations = []
-    for number, one in enumerate(encoded):
-        text = one["counts"].decode()
-        counts = text if number % 2 else coco_mask.decode(one).flatten(order="F")
+    for number, rle in enumerate(encoded):
+        text = rle["counts"].decode()
+        counts = text if number % 2 else coco_mask.decode(rle).flatten(order="F")
         if number % 2 == 0:
             line = np.r_[0, counts.astype(np.int64)]
             counts = np.diff(np.r_[0, np.flatnonzero(np.diff(line)), counts.size]).tolist()
         segmentations.append({"size": [20, 30], "counts": counts})
-    found = measure_masks(records_of(segmentations))
-    boxes = np.stack([coco_mask.toBbox(one) for one in encoded])
+    masks = measure_masks(records_of(segmentations))
+    boxes = np.stack([coco_mask.toBbox(rle) for rle in encoded])
     boxes[:, 2:] += boxes[:, :2]
-    np.testing.assert_array_equal(found.boxes, boxes)
-    np.testing.assert_array_equal(found.areas, [coco_mask.area(one) for one in encoded])
+    np.testing.assert_array_equal(masks.boxes, boxes)
+    np.testing.assert_array_equal(masks.areas, [coco_mask.area(rle) for rle in encoded])
 
 
 def test_polygons_are_measured_ring_by_ring():
     square, triangle = [2, 3, 12, 3, 12, 13, 2, 13], [20, 5, 26, 5, 20, 13]
     bow_tie = [0, 0, 10, 10, 10, 0, 0, 10]  # its two lobes cancel out
-    found = measure_masks(records_of([[square, triangle], [triangle], [bow_tie], [[1, 1, 5, 5, 9, 9]]]))
+    masks = measure_masks(records_of([[square, triangle], [triangle], [bow_tie], [[1, 1, 5, 5, 9, 9]]]))
     expected = [[2, 3, 26, 13], [20, 5, 26, 13], [0, 0, 10, 10], [1, 1, 9, 9]]
-    assert found.boxes.tolist() == expected
-    assert found.areas.tolist() == [124, 24, 0, 0]
-    assert found.polygon_areas.tolist() == [100, 24, 24, 0, 0] and found.owner.tolist() == [0, 0, 1, 2, 3]
-    assert found.is_crossing.tolist() == [False, False, False, True, False]
-    assert found.is_flat.tolist() == [False, False, False, False, True]
+    assert masks.boxes.tolist() == expected
+    assert masks.areas.tolist() == [124, 24, 0, 0]
+    assert masks.polygon_areas.tolist() == [100, 24, 24, 0, 0] and masks.owner.tolist() == [0, 0, 1, 2, 3]
+    assert masks.is_crossing.tolist() == [False, False, False, True, False]
+    assert masks.is_flat.tolist() == [False, False, False, False, True]
 
 
 def test_what_cannot_be_measured_does_not_disturb_the_rest():
-    found = measure_masks(
+    masks = measure_masks(
         records_of([[[0, 0, float("nan"), 5, 5, 5]], {"size": [0, 0], "counts": [3, -2]}, [[0, 0, 4, 0, 4, 4]]])
     )
-    assert found.boxes[2].tolist() == [0, 0, 4, 4] and found.areas[2] == 8
-    assert not np.isfinite(found.boxes[0]).all()
+    assert masks.boxes[2].tolist() == [0, 0, 4, 4] and masks.areas[2] == 8
+    assert not np.isfinite(masks.boxes[0]).all()
     assert isinstance(records_of([]).positions, array.array) and measure_masks(records_of([])).areas.size == 0

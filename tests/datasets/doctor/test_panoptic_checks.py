@@ -216,10 +216,10 @@ def test_what_is_wrong_with_a_map_is_found(scene, kind, spoil, count, words):
 
 
 def verify(scene, report, kind, count, words):
-    found = counts(report)
-    assert found.pop(kind, 0) == count
-    assert set(found) <= ALONG.get(kind, set())
-    (finding,) = [one for one in report.findings if one.kind == kind]
+    kinds = counts(report)
+    assert kinds.pop(kind, 0) == count
+    assert set(kinds) <= ALONG.get(kind, set())
+    (finding,) = [finding for finding in report.findings if finding.kind == kind]
     assert words.format(scene.json) in finding.problems[0].message
     assert finding.fix == "" and finding.title
 
@@ -248,7 +248,7 @@ def test_things_without_a_segment_and_too_many_in_an_image(scene):
     scene.categories.append({"id": 300, "name": "sea", "isthing": 0})
     report = check(scene, overrides=["data.train.max_instances=5"])
     assert counts(report) == {"empty_class": 2, "too_many_instances": 2}
-    (empty,) = [one for one in report.findings if one.kind == "empty_class"]
+    (empty,) = [finding for finding in report.findings if finding.kind == "empty_class"]
     assert [problem.record for problem in empty.problems] == [10, 300]
 
 
@@ -258,7 +258,7 @@ def test_training_and_validation_set_are_compared(scene, tmp_path):
     (val.images / "1.png").write_bytes((scene.images / "2.png").read_bytes())
     report = check(scene, val=val.write(), val_maps=val.folder)
     assert counts(report) == {"leaked_image": 1, "other_isthing": 1, "rare_class": 1}
-    (problem,) = [one for one in report.comparison if one.kind == "other_isthing"][0].problems
+    (problem,) = [finding for finding in report.comparison if finding.kind == "other_isthing"][0].problems
     assert problem.message == f"Category 21 ('sky') is a thing in {val.json} and stuff in {scene.json}."
 
 
@@ -297,18 +297,18 @@ def labelled(scene):
     for annotation in scene.annotations:
         ids = scene.maps[annotation["image_id"]]
         values = np.zeros(ids.shape, np.uint8)
-        for one in annotation["segments_info"]:
-            values[ids == one["id"]] = one["category_id"]
+        for segment in annotation["segments_info"]:
+            values[ids == segment["id"]] = segment["category_id"]
         Image.fromarray(values).save(scene.folder / f"{annotation['image_id']}.png")
     things = [
-        {**one, "id": 10 * annotation["image_id"] + place, "image_id": annotation["image_id"]}
+        {**segment, "id": 10 * annotation["image_id"] + place, "image_id": annotation["image_id"]}
         for annotation in scene.annotations
-        for place, one in enumerate(annotation["segments_info"])
-        if one["category_id"] == CELL
+        for place, segment in enumerate(annotation["segments_info"])
+        if segment["category_id"] == CELL
     ]
-    for one in things:
-        x, y, width, height = one["bbox"]
-        one["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    for thing in things:
+        x, y, width, height = thing["bbox"]
+        thing["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
     categories = [{"id": CELL, "name": "cell"}]
     scene.json.write_text(json.dumps({"images": scene.records, "annotations": things, "categories": categories}))
 

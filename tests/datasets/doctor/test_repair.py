@@ -59,7 +59,7 @@ def test_a_mended_copy_has_no_errors(dataset, tmp_path, kind, spoil, count):
         assert kind not in counts(again)
         assert kind in {entry["kind"] for entry in log}
     assert document["own"] == ["kept", 1] and document["info"] == {"description": "made up", "année": 2024}
-    assert all(one["note"] == "mine" for one in document["annotations"] if one["id"] < 13)
+    assert all(annotation["note"] == "mine" for annotation in document["annotations"] if annotation["id"] < 13)
 
 
 @pytest.mark.parametrize("kind", RESTORED)

@@ -38,13 +38,13 @@ def test_json_holds_what_the_table_says_and_the_file_every_record(dataset, tmp_p
     for number in range(1, 9):
         change(number, area=1)(dataset)
     result = run(*dataset.write(), "--json", "--out", tmp_path / "out")
-    found = json.loads(result.stdout)
-    assert found["counts"] == {"error": 0, "warning": 1, "note": 0}
-    (finding,) = found["datasets"][0]["findings"]
+    printed = json.loads(result.stdout)
+    assert printed["counts"] == {"error": 0, "warning": 1, "note": 0}
+    (finding,) = printed["datasets"][0]["findings"]
     assert (finding["kind"], finding["count"], finding["of"]) == ("area_mask", 8, 12) and len(finding["examples"]) == 5
     every = json.loads((tmp_path / "out" / "problems.json").read_text())
     assert [problem["record"] for problem in every["problems"]] == list(range(1, 9))
-    assert every["datasets"] == found["datasets"]
+    assert every["datasets"] == printed["datasets"]
 
 
 def test_fix_writes_copies_of_both_sets(dataset, tmp_path):

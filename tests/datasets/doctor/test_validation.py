@@ -29,9 +29,9 @@ def test_there_is_a_case_for_every_kind():
 @pytest.mark.parametrize(("kind", "spoil", "count"), CASES)
 def test_what_is_wrong_is_found_and_nothing_else(dataset, kind, spoil, count):
     spoil(dataset)
-    found = counts(dataset.check())
-    assert found.pop(kind, 0) == count
-    assert set(found) <= set(ALONG.get(kind, []))
+    kinds = counts(dataset.check())
+    assert kinds.pop(kind, 0) == count
+    assert set(kinds) <= set(ALONG.get(kind, []))
 
 
 def best_iou(box):
@@ -49,7 +49,7 @@ def test_nothing_is_wrong_with_the_bundled_nuclei_at_800_pixels():
 
 def test_some_nuclei_are_too_small_at_256_pixels():
     report = validate(NUCLEI / "train.json", NUCLEI / "images", config="nuclei_r18_fpn")
-    other, finding = sorted(report.findings, key=lambda one: one.kind, reverse=True)
+    other, finding = sorted(report.findings, key=lambda finding: finding.kind, reverse=True)
     assert other.kind == "unlisted_file" and other.count == 4  # those of val.json
     annotations = json.loads((NUCLEI / "train.json").read_text())["annotations"]
     boxes = [np.multiply(record["bbox"], 2) for record in annotations]
