@@ -194,7 +194,7 @@ def test_a_change_is_seen_and_otherwise_the_index_is_kept(written, monkeypatch):
     config, pattern = written
     first = load_record_index(pattern, config)
     with monkeypatch.context() as patch:
-        patch.setattr(tfrecord_reader, "scan", None)
+        patch.setattr(tfrecord_reader, "scan_records", None)
         again = load_record_index(pattern, config)
     np.testing.assert_array_equal(again.record_offsets, first.record_offsets)
     path = shard(pattern, 0)
