@@ -1,4 +1,4 @@
-"""What `import mrcnn_tf` gives: all public names, Keras's knowledge of the classes, and nothing heavy before it is needed."""
+"""What `import mrcnn_tf` gives: all public names, classes that Keras knows, and nothing heavy before it is needed."""
 
 import ast
 import pathlib

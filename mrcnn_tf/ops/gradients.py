@@ -1,8 +1,8 @@
 """Gradients that are registered once by name, for our own operations and for functions of stock operations.
 
-`tf.custom_gradient` registers a new gradient at every call inside a graph, for good: TensorFlow then keeps the closure, and
-with its tensors the whole graph, after the model is gone (180 MB for each small model that was traced). The gradients here
-are registered when their module is imported and take what they need from the inputs of the operation they belong to.
+`tf.custom_gradient` registers a new gradient at every call inside a graph, for good: TensorFlow then keeps the closure,
+and with its tensors the whole graph, after the model is gone (180 MB for each small model that was traced). The
+gradients here are registered when their module is imported and take what they need from their operation's inputs.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 
 def register_gradient(operation):
-    """A decorator like `tf.RegisterGradient` for modules that may be imported again, as notebooks do: the first stays."""
+    """A decorator like `tf.RegisterGradient`, but a module may be imported again, as notebooks do: the first stays."""
 
     def register(function):
         with contextlib.suppress(KeyError):

@@ -1,9 +1,9 @@
 """RoIAlign from stock TensorFlow operations: for exports, and wherever our own operation can't be built.
 
 Two implementations with one result. `gather_roi_align` is the faster one on a processor: averaging bilinear samples on a
-regular grid is separable, with Y [out, ky] and X [out, kx] the weights of the feature rows and columns that an RoI's samples
-touch, the result is Y F X^T. So the touched cells are gathered once and reduced by two small matrix products, which is exact.
-`static_roi_align` has no shape that depends on values, as compilers (XLA, TFLite) need it.
+regular grid is separable, with Y [out, ky] and X [out, kx] the weights of the feature rows and columns that an RoI's
+samples touch, the result is Y F X^T. So the touched cells are gathered once and reduced by two small matrix products,
+which is exact. `static_roi_align` has no shape that depends on values, as compilers (XLA, TFLite) need it.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ def gather_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_s
 def static_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step=1):
     """The same as `gather_roi_align`.
 
-    How many cells an RoI covers is known at run time only, how many a sample touches always: four. So the first sample of
-    every bin is pooled, then the second, and so on: a compiler makes one kernel of the four lookups, and with the adaptive
-    ratio it is the number of turns that depends on the boxes.
+    How many cells an RoI covers is known at run time only, how many a sample touches always: four. So the first sample
+    of every bin is pooled, then the second, and so on: a compiler makes one kernel of the four lookups, and with the
+    adaptive ratio it is the number of turns that depends on the boxes.
     """
     maps = locate_maps(features, rois)
     grid = make_sample_grid(rois.boxes * maps.scale[:, None], output_size, sampling_ratio, aligned, bin_step)
@@ -83,7 +83,7 @@ def locate_maps(features, rois):
 
 @dataclasses.dataclass
 class SampleGrid:
-    """Where RoIAlign samples: a regular grid of points in each bin of R RoIs (section 3), in cells of each RoI's own map.
+    """Where RoIAlign samples: a grid of points in each bin of R RoIs (section 3), in cells of each RoI's own map.
 
     Attributes:
         first: float32 [R, 2] = (x, y), the start of the first bin.
@@ -127,7 +127,8 @@ class SampleGrid:
         """
         first, bins = (tf.gather(values[:, axis], roi)[:, None, None] for values in (self.first, self.bins))
         # The order of these operations is the reference systems': rounding decides whether a sample is on the map.
-        bin_starts = first + tf.range(self.out * self.bin_step, delta=self.bin_step, dtype=tf.float32)[None, :, None] * bins
+        bin_index = tf.range(self.out * self.bin_step, delta=self.bin_step, dtype=tf.float32)[None, :, None]
+        bin_starts = first + bin_index * bins
         position = bin_starts + (sample + 0.5) * bins / count
         end = tf.cast(length, tf.float32)[:, None, None]
         pools = tf.gather(self.pools[:, min(axis, self.pools.shape[1] - 1)], roi)[:, None, None]
