@@ -274,5 +274,6 @@ def test_the_backbone_of_the_contributing_guide(tmp_path, monkeypatch):
     np.testing.assert_allclose(model.detect(image).boxes, again.detect(image).boxes, atol=1e-3)
     inputs = model.preprocess(image)
     wide = {"image": np.pad(inputs["image"], [[0, 0], [0, 0], [0, 64], [0, 0]]), "image_size": inputs["image_size"]}
-    for alone, padded in zip(model.features(inputs), model.features(wide, model.compute_padded_size(wide)), strict=True):
+    wide_features = model.features(wide, model.compute_padded_size(wide))
+    for alone, padded in zip(model.features(inputs), wide_features, strict=True):
         np.testing.assert_allclose(alone, padded[:, :, : alone.shape[2]], atol=1e-4)

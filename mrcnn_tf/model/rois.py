@@ -42,8 +42,8 @@ def assign_levels(boxes, lowest, highest, rule):
     exponent = tf.math.log(tf.maximum(relative, 1e-9)) / math.log(2.0)
     if rule == "torchvision":
         exponent += 1e-6
-    whole = tf.math.round(exponent) if rule == "matterport" else tf.math.floor(exponent)
-    level = 4 + tf.cast(whole, tf.int32)
+    rounded = tf.math.round(exponent) if rule == "matterport" else tf.math.floor(exponent)
+    level = 4 + tf.cast(rounded, tf.int32)
     return tf.clip_by_value(level, lowest, highest)
 
 

@@ -129,8 +129,8 @@ def read_orientation(data):
     Where something of it is damaged, it is 1 as well.
     """
     is_png = tf.equal(tf.strings.substr(data, 0, 4), b"\x89PNG")
-    found, block = tf.cond(is_png, lambda: _png_exif(data), lambda: _jpeg_exif(data))
-    return tf.cond(found, lambda: _tiff_orientation(block), lambda: tf.constant(1))
+    has_exif, block = tf.cond(is_png, lambda: _png_exif(data), lambda: _jpeg_exif(data))
+    return tf.cond(has_exif, lambda: _tiff_orientation(block), lambda: tf.constant(1))
 
 
 def _jpeg_exif(data):
@@ -144,8 +144,8 @@ def _jpeg_exif(data):
         goes_on = (head[0] == 0xFF) & (marker != 0xDA) & (marker != 0xD9)
         return wanted & (head[0] == 0xFF), tf.where(goes_on, step, 0)
 
-    found, position = _find_block(data, 2, 4 + len(PREAMBLE), look)
-    return found, _slice(data, position + 4 + len(PREAMBLE), 1 << 16)
+    has_exif, position = _find_block(data, 2, 4 + len(PREAMBLE), look)
+    return has_exif, _slice(data, position + 4 + len(PREAMBLE), 1 << 16)
 
 
 def _stands_alone(marker):
@@ -162,10 +162,10 @@ def _png_exif(data):
         goes_on = (length >= 0) & tf.reduce_any(kind != list(b"IEND"))
         return tf.reduce_all(kind == list(b"eXIf")), tf.where(goes_on, length + 12, 0)
 
-    found, position = _find_block(data, 8, 8, look)
+    has_exif, position = _find_block(data, 8, 8, look)
     block = _slice(data, position + 8, 1 << 16)
     has_preamble = tf.equal(_slice(block, 0, len(PREAMBLE)), PREAMBLE)  # some writers copy it from a JPEG
-    return found, _slice(block, tf.where(has_preamble, len(PREAMBLE), 0), 1 << 16)
+    return has_exif, _slice(block, tf.where(has_preamble, len(PREAMBLE), 0), 1 << 16)
 
 
 def _find_block(data, start, header, look):
@@ -182,8 +182,8 @@ def _find_block(data, start, header, look):
     """
     size = tf.strings.length(data)
 
-    def going(found, position):
-        return ~found & (position + header <= size)
+    def goes_on(is_wanted, position):
+        return ~is_wanted & (position + header <= size)
 
     def step(_, position):
         head = tf.io.decode_raw(tf.strings.substr(data, position, header), tf.uint8)
@@ -192,7 +192,7 @@ def _find_block(data, start, header, look):
         return wanted, tf.where(wanted, position, tf.where(ends, size, position + length))
 
     start = (tf.constant(False), tf.constant(start))
-    return tf.while_loop(going, step, start, maximum_iterations=MOST_BLOCKS, parallel_iterations=1)
+    return tf.while_loop(goes_on, step, start, maximum_iterations=MOST_BLOCKS, parallel_iterations=1)
 
 
 def _slice(data, position, length):

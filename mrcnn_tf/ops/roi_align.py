@@ -1,4 +1,8 @@
-"""RoIAlign (section 3 of the paper) over one feature map or several: one function, three implementations."""
+"""RoIAlign (section 3 of the paper) over one feature map or several: one function, three implementations.
+
+"custom" is our own operation (custom_ops/) on CPU and CUDA, all feature maps in one launch; the others are made of
+stock operations (`ops.roi_align_stock`).
+"""
 
 import dataclasses
 
@@ -9,48 +13,8 @@ from mrcnn_tf.ops.gradients import register_gradient
 from mrcnn_tf.ops.native.library import custom_ops, load_custom_ops, shapes_must_be_static
 from mrcnn_tf.ops.roi_align_stock import gather_roi_align, static_roi_align
 
-# RoIAlign by our own operation (custom_ops/): CPU and CUDA, all feature maps in one launch.
-#
-
 CPU_TYPES = (tf.float32, tf.bfloat16)
-GPU_TYPES = (tf.float32, tf.bfloat16, tf.float16)
-
-
-def has_custom_roi_align(dtype):
-    """Whether the operation is there for features of this dtype; builds it on the first use."""
-    types = GPU_TYPES if tf.config.list_physical_devices("GPU") else CPU_TYPES
-    return dtype in types and custom_ops() is not None
-
-
-def custom_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step=1):
-    """Pools `rois` (a `PyramidRoIs`) from maps [B, H_l, W_l, C]: [R, output_size, output_size, C] in their dtype."""
-    canvas = tf.zeros([0, 2], tf.int32) if rois.padded_size is None else tf.cast(rois.padded_size, tf.int32)
-    return custom_ops().mrcnn_tf_roi_align(
-        features,
-        rois.boxes,
-        rois.image,
-        rois.level,
-        canvas,
-        spatial_scales=rois.scales,
-        output_size=output_size,
-        sampling_ratio=sampling_ratio,
-        aligned=aligned,
-        bin_step=bin_step,
-    )
-
-
-@register_gradient("MrcnnTf>RoiAlign")
-def _gradient(op, upstream):
-    """With respect to the maps; none for the boxes, images, levels and canvas."""
-    levels = op.get_attr("levels")
-    names = ("spatial_scales", "output_size", "sampling_ratio", "aligned", "bin_step")
-    attributes = {name: op.get_attr(name) for name in names}
-    shapes = tf.shape_n(op.inputs[:levels])
-    gradients = load_custom_ops().mrcnn_tf_roi_align_grad(upstream, shapes, *op.inputs[levels:], **attributes)
-    return [*gradients, None, None, None, None]
-
-
-IMPLEMENTATIONS = {"custom": custom_roi_align, "gather": gather_roi_align, "static": static_roi_align}
+GPU_TYPES = (tf.float32, tf.bfloat16, tf.float16)  # of our own operation, on either device
 
 
 @dataclasses.dataclass
@@ -62,8 +26,8 @@ class PyramidRoIs:
         image: int32 [R], the index of each RoI's image in the batch.
         level: int32 [R], the index of each RoI's map.
         scales: L numbers, feature cells per image pixel (1 / stride) of each map.
-        padded_size: int32 [B, 2] = (height, width) pixels of each image's own area in the batch, or None when all fill it.
-            The map ends there for the image's RoIs, so that what lies beyond has no influence.
+        padded_size: int32 [B, 2] = (height, width) pixels, see `ops.padding`; None where all images fill the batch. The
+            map ends there for the image's RoIs, so that what lies beyond has no influence.
     """
 
     boxes: tf.Tensor
@@ -71,11 +35,6 @@ class PyramidRoIs:
     level: tf.Tensor
     scales: list[float]
     padded_size: tf.Tensor | None = None
-
-
-def implementations(dtype=tf.float32):
-    """The names of what can pool features of this dtype here, the preferred one first; may build the custom op."""
-    return ("custom", "gather") if has_custom_roi_align(tf.as_dtype(dtype)) else ("gather",)
 
 
 def roi_align(features, boxes, box_batch, spatial_scale, output_size, sampling_ratio, aligned, implementation="auto"):
@@ -137,3 +96,45 @@ def pyramid_roi_align(features, rois, output_size, sampling_ratio, aligned, impl
         raise UserError(f"The custom RoIAlign isn't there for {dtype.name} on this machine: choose auto or gather.")
     pool = IMPLEMENTATIONS[implementation]
     return pool(features, rois, output_size, sampling_ratio, aligned, bin_step)
+
+
+def implementations(dtype=tf.float32):
+    """The names of what can pool features of this dtype here, the preferred one first; may build the custom op."""
+    return ("custom", "gather") if has_custom_roi_align(tf.as_dtype(dtype)) else ("gather",)
+
+
+def has_custom_roi_align(dtype):
+    """Whether the operation is there for features of this dtype; builds it on the first use."""
+    types = GPU_TYPES if tf.config.list_physical_devices("GPU") else CPU_TYPES
+    return dtype in types and custom_ops() is not None
+
+
+def custom_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step=1):
+    """Pools `rois` (a `PyramidRoIs`) from maps [B, H_l, W_l, C]: [R, output_size, output_size, C] in their dtype."""
+    padded_size = tf.zeros([0, 2], tf.int32) if rois.padded_size is None else tf.cast(rois.padded_size, tf.int32)
+    return custom_ops().mrcnn_tf_roi_align(
+        features,
+        rois.boxes,
+        rois.image,
+        rois.level,
+        padded_size,
+        spatial_scales=rois.scales,
+        output_size=output_size,
+        sampling_ratio=sampling_ratio,
+        aligned=aligned,
+        bin_step=bin_step,
+    )
+
+
+@register_gradient("MrcnnTf>RoiAlign")
+def _gradient(op, upstream):
+    """The gradient with respect to the maps; none for the boxes, images, levels and padded sizes."""
+    levels = op.get_attr("levels")
+    names = ("spatial_scales", "output_size", "sampling_ratio", "aligned", "bin_step")
+    attributes = {name: op.get_attr(name) for name in names}
+    shapes = tf.shape_n(op.inputs[:levels])
+    gradients = load_custom_ops().mrcnn_tf_roi_align_grad(upstream, shapes, *op.inputs[levels:], **attributes)
+    return [*gradients, None, None, None, None]
+
+
+IMPLEMENTATIONS = {"custom": custom_roi_align, "gather": gather_roi_align, "static": static_roi_align}

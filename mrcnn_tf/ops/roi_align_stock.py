@@ -1,9 +1,9 @@
 """RoIAlign from stock TensorFlow operations: for exports, and wherever our own operation can't be built.
 
-Two implementations with one result. `gather_roi_align` is the faster one on a processor: averaging bilinear samples on a
-regular grid is separable, with Y [out, ky] and X [out, kx] the weights of the feature rows and columns that an RoI's
-samples touch, the result is Y F X^T. So the touched cells are gathered once and reduced by two small matrix products,
-which is exact. `static_roi_align` has no shape that depends on values, as compilers (XLA, TFLite) need it.
+Two implementations with one result. `gather_roi_align` is the faster one on a processor: the mean of bilinear samples
+on a regular grid is separable, with Y [out, ky] and X [out, kx] the weights of the feature rows and columns that an
+RoI's samples touch, the result is Y F X^T. So the touched cells are gathered once and reduced by two small matrix
+products, which is exact. `static_roi_align` has no shape that depends on values, as compilers (XLA, TFLite) need it.
 """
 
 import dataclasses

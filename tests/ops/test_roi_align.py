@@ -256,7 +256,7 @@ def test_the_same_image_in_a_larger_batch_gives_the_same_features(aligned, imple
     alone, _ = case.ours(2, aligned, implementation)
     case.features = [np.pad(f, [(0, 0), (0, 8), (0, 4), (0, 0)], constant_values=9) for f in case.features]
     padded, gradients = case.ours(2, aligned, implementation, padded_size=tf.constant([[64, 96], [96, 112]]))
-    # Graph optimisation folds other constants where there are padded sizes: the static form's products round elsewise.
+    # Graph optimisation folds other constants where there are padded sizes: the static form's products round otherwise.
     np.testing.assert_allclose(padded, alone, rtol=0, atol=1e-6 if implementation == "static" else 0)
     assert not gradients[0][0, 16:].any() and not gradients[0][0, :, 24:].any()
 

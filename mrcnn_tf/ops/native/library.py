@@ -114,10 +114,10 @@ def _library():
 
 def gpu_capabilities():
     """The compute capabilities of the GPUs that TensorFlow sees, such as (75, 90); none on a CPU."""
-    found = set()
+    capabilities = set()
     for gpu in tf.config.list_physical_devices("GPU"):
         capability = tf.config.experimental.get_device_details(gpu).get("compute_capability")
         if capability is None:
             raise UserError(f"{gpu.name} isn't a CUDA device.")
-        found.add(10 * capability[0] + capability[1])
-    return tuple(sorted(found))
+        capabilities.add(10 * capability[0] + capability[1])
+    return tuple(sorted(capabilities))
