@@ -52,7 +52,7 @@ def run_demo(config, folder, verbose="auto"):
     Returns:
         The `TrainingRun`, whose results are of the held-out tiles, and the list of the pictures' paths.
     """
-    from mrcnn_tf.common.files import atomic_write
+    from mrcnn_tf.common.files import write_json
     from mrcnn_tf.training.trainer import train
 
     if not config.data.val.annotations:
@@ -60,9 +60,7 @@ def run_demo(config, folder, verbose="auto"):
     folder = pathlib.Path(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of an earlier demo, which this one replaces
     run = train(config, folder, verbose=verbose)
-    with atomic_write(folder / "results.json") as file:
-        figures = run.results.to_json() | {"training_seconds": run.seconds}
-        file.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    write_json(run.results.to_json() | {"training_seconds": run.seconds}, folder / "results.json", indent=1)
     return run, _draw_images(run.model, config.data.val, folder / "pictures")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import zipfile
@@ -25,6 +26,12 @@ def atomic_write(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(data, path, indent=None):
+    """Writes a json by `atomic_write`."""
+    with atomic_write(path) as file:
+        file.write_text(json.dumps(data, indent=indent), encoding="utf-8")
 
 
 def sha256(path):

@@ -2,13 +2,12 @@
 
 import collections
 import dataclasses
-import json
 import os
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
 
-from mrcnn_tf.common.files import atomic_write
+from mrcnn_tf.common.files import write_json
 
 CONSOLE = Console(stderr=True, highlight=False)
 
@@ -47,8 +46,7 @@ def report_problems(problems, path, source):
         print_line(f"  {count} x {kind}, e.g. {examples[kind]}")
     document = {"counts": counts, "problems": [dataclasses.asdict(problem) for problem in problems]}
     try:
-        with atomic_write(path) as file:
-            file.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        write_json(document, path, indent=1)
         print_line(f"  all of them: {path}")
     except OSError as error:
         print_line(f"  the full list can't be written to {path} ({error.strerror})")

@@ -44,12 +44,7 @@ def check_addons(names):
 
 
 def apply_addons(sample, config, seed):
-    """Applies each of `config.augment.addons` with its probability to a `Sample` at its final size, its image float32.
-
-    Raises:
-        UserError: see `check_addons`.
-    """
-    check_addons(config.augment.addons)
+    """Applies each of `config.augment.addons` with its probability to a `Sample` of final size and float32 image."""
     masks = config.masks is not False
     for number, name in enumerate([*GEOMETRIC_OPERATIONS, *COLOUR_OPERATIONS]):
         probability = config.augment.addons.get(name, 0)
@@ -78,8 +73,7 @@ def _apply(name, sample, draws, masks):
 def image_operations():
     """The module tensorflow_addons.image. What was put in other modules' places for its sake is gone afterwards.
 
-    Raises:
-        UserError: it isn't installed or doesn't load.
+    Raises UserError if it isn't installed or doesn't load.
     """
     with contextlib.suppress(KeyError):
         return sys.modules[f"{PACKAGE}.image"]
@@ -149,30 +143,19 @@ def _rotate(image, draws):
     return rotated, rotation_matrix(angle, tf.shape(image)[:2])
 
 
-def _shear_x(image, draws):
+def _shear(name, image, draws):
     slope = draws[0] * SHEAR
-    return _shear(image_operations().shear_x, image, slope), _shear_matrix([[1.0, -slope, 0.0], [0.0, 1.0, 0.0]])
-
-
-def _shear_y(image, draws):
-    slope = draws[0] * SHEAR
-    return _shear(image_operations().shear_y, image, slope), _shear_matrix([[1.0, 0.0, 0.0], [-slope, 1.0, 0.0]])
-
-
-def _shear(function, image, slope):
-    return _as_tf_function(function)(image, slope, tf.zeros([3]))
+    rows = {"shear_x": [[1.0, -slope, 0.0], [0.0, 1.0, 0.0]], "shear_y": [[1.0, 0.0, 0.0], [-slope, 1.0, 0.0]]}
+    # The library counts from the middle of the first pixel.
+    matrix = compose_maps(tf.convert_to_tensor(rows[name]), translation_matrix(-0.5, -0.5))
+    sheared = _shear_function(name)(image, slope, tf.zeros([3]))
+    return sheared, compose_maps(translation_matrix(0.5, 0.5), matrix)
 
 
 @functools.cache
-def _as_tf_function(function):
+def _shear_function(name):
     # Unlike the others the shears branch on tensors without being a tf.function themselves.
-    return tf.function(function)
-
-
-def _shear_matrix(matrix):
-    # The library counts from the middle of the first pixel.
-    matrix = compose_maps(tf.convert_to_tensor(matrix), translation_matrix(-0.5, -0.5))
-    return compose_maps(translation_matrix(0.5, 0.5), matrix)
+    return tf.function(getattr(image_operations(), name))
 
 
 def _translate(image, draws):
@@ -191,4 +174,9 @@ COLOUR_OPERATIONS = {
     "cutout": _cutout,
 }
 # And what moves the image, as function(image, draws [3] from -1 to 1) -> (image, map).
-GEOMETRIC_OPERATIONS = {"rotate": _rotate, "shear_x": _shear_x, "shear_y": _shear_y, "translate": _translate}
+GEOMETRIC_OPERATIONS = {
+    "rotate": _rotate,
+    "shear_x": functools.partial(_shear, "shear_x"),
+    "shear_y": functools.partial(_shear, "shear_y"),
+    "translate": _translate,
+}

@@ -80,7 +80,7 @@ def warp_image(image, matrix, size):
 
     `size` is (h, w) of the result, int32 [2].
     """
-    return _sample_bilinear(tf.cast(image, tf.float32)[None], _projective_transform(matrix), size)[0]
+    return _sample_pixels(tf.cast(image, tf.float32)[None], _projective_transform(matrix), size)[0]
 
 
 def _projective_transform(matrix):
@@ -89,14 +89,14 @@ def _projective_transform(matrix):
     return tf.reshape(compose_maps(translation_matrix(-0.5, -0.5), back), [1, 6])
 
 
-def _sample_bilinear(images, transforms, size):
+def _sample_pixels(images, transforms, size, fill_value=0.0, interpolation="BILINEAR"):
     """Pixel (x, y) of a result comes from `transforms` @ (x, y, 1), all counted from the first pixel's middle."""
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=tf.pad(transforms, [[0, 0], [0, 2]]),
         output_shape=size,
-        fill_value=0.0,
-        interpolation="BILINEAR",
+        fill_value=fill_value,
+        interpolation=interpolation,
         fill_mode="CONSTANT",
     )
 
@@ -105,7 +105,7 @@ def _sample_bilinear(images, transforms, size):
 
 
 def transform_objects(sample, matrix, upright, masks):
-    """A sample's objects under a map into its image. What leaves the image is cut off.
+    """A `Sample` with its objects under a map into its image. What leaves the image is cut off.
 
     An object of which nothing is left goes, and so do keypoints outside the image. What an upright map doesn't cut
     keeps its annotation's box and its crop; all other boxes are tight around what is left of the object's mask, or,
@@ -116,9 +116,6 @@ def transform_objects(sample, matrix, upright, masks):
         matrix: the map.
         upright: True if the map only shifts and multiplies by positive factors.
         masks: whether the sample has masks.
-
-    Returns:
-        Sample.
     """
     height, width = tf.unstack(tf.cast(tf.shape(sample.image)[:2], tf.float32))
     limits = tf.stack([width, height, width, height])
@@ -140,7 +137,7 @@ def transform_objects(sample, matrix, upright, masks):
 
 
 def refit_objects(sample, source, tight, reshaped, matrix, masks, bounds):
-    """Gives reshaped objects their tight boxes and new crops, and drops those too small to count.
+    """A `Sample` whose reshaped objects have their tight boxes and new crops, without those too small to count.
 
     Args:
         sample: a `Sample`, all but its boxes and masks as they shall be.
@@ -149,9 +146,6 @@ def refit_objects(sample, source, tight, reshaped, matrix, masks, bounds):
         matrix: the map from the sample's boxes to the new ones.
         masks: whether there are masks.
         bounds: [N, 4] boxes after the map, which count for all others.
-
-    Returns:
-        Sample.
     """
     large_enough = tf.reduce_min(tight[:, 2:] - tight[:, :2], axis=1) >= MIN_SIDE
     kept = tf.where(~reshaped | large_enough)[:, 0]
@@ -164,16 +158,13 @@ def refit_objects(sample, source, tight, reshaped, matrix, masks, bounds):
 
 
 def find_tight_boxes(boxes, x_cells, y_cells, matrix, limits):
-    """Boxes around cells of crops, after a map.
+    """Boxes [N, 4] around cells of crops, after a map; of no size where no cell counts.
 
     Args:
         boxes: [N, 4], where the crops lie before the map.
         x_cells, y_cells: [N, S, S] bool, the cells that count for a box's left and right, and for its top and bottom.
         matrix: the map.
         limits: (w, h, w, h) float32 [4], to which boxes are clipped.
-
-    Returns:
-        [N, 4]; of no size where no cell counts.
     """
     x, y, reach = _transform_cells(boxes, tf.shape(x_cells)[1], matrix)
     axes = (x_cells, x), (y_cells, y)
@@ -221,7 +212,7 @@ def _resample_crops(masks, boxes, new_boxes, matrix):
     start = (tf.matmul(first, back[:, :2], transpose_b=True) + back[:, 2] - boxes[:, :2]) / cell - 0.5
     steps = back[None, :, :2] * new_cell[:, None, :] / cell[:, :, None]
     transforms = tf.reshape(tf.concat([steps, start[:, :, None]], axis=2), [-1, 6])
-    crops = _sample_bilinear(tf.cast(masks, tf.float32)[..., None], transforms, tf.stack([side, side]))[..., 0]
+    crops = _sample_pixels(tf.cast(masks, tf.float32)[..., None], transforms, tf.stack([side, side]))[..., 0]
     return tf.cast(tf.round(crops), tf.uint8)
 
 
@@ -267,7 +258,7 @@ def has_labels(sample):
 
 
 def resize_labels(labels, size, corner=(0, 0), part=None):
-    """Labels, or a part of them, at another size.
+    """Labels, or a part of them, at another size: uint8 [h, w]. None stay none.
 
     The middle of each pixel decides, as in Pillow's nearest neighbour, counted in whole numbers so that no rounding
     tips the scales.
@@ -276,9 +267,6 @@ def resize_labels(labels, size, corner=(0, 0), part=None):
         labels: uint8 [H, W].
         size: (h, w) int32 [2].
         corner, part: (top, left) and (height, width) of the part, int32 [2] each; None: all of it.
-
-    Returns:
-        uint8 [h, w]; none stay none.
     """
     if _is_empty(labels):
         return labels
@@ -292,15 +280,8 @@ def warp_labels(labels, matrix, size):
     """Labels uint8 [H, W] under a map, uint8 [h, w] of `size`; ignored where nothing comes to lie. None stay none."""
     if _is_empty(labels):
         return labels
-    result = tf.raw_ops.ImageProjectiveTransformV3(
-        images=labels[None, :, :, None],
-        transforms=tf.pad(_projective_transform(matrix), [[0, 0], [0, 2]]),
-        output_shape=size,
-        fill_value=float(IGNORED),
-        interpolation="NEAREST",
-        fill_mode="CONSTANT",
-    )
-    return result[0, :, :, 0]
+    transform = _projective_transform(matrix)
+    return _sample_pixels(labels[None, :, :, None], transform, size, float(IGNORED), "NEAREST")[0, :, :, 0]
 
 
 def _nearest_pixels(first, old, new):

@@ -14,28 +14,9 @@ import tensorflow as tf
 from mrcnn_tf.common.categories import THINGS
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.checks import check_values
+from mrcnn_tf.data import affine, geometric
 from mrcnn_tf.data.addons import apply_addons, check_addons
-from mrcnn_tf.data.affine import (
-    HALF_COVERED,
-    OBJECT_FIELDS,
-    empty_labels,
-    find_tight_boxes,
-    has_labels,
-    refit_objects,
-    scaling_matrix,
-    select_objects,
-    transform_objects,
-    translation_matrix,
-    warp_image,
-)
-from mrcnn_tf.data.geometric import (
-    RandomStream,
-    crop_rotate_scale,
-    draw_size,
-    flip_and_turn,
-    resize_sample,
-    stream_seed,
-)
+from mrcnn_tf.data.geometric import RandomStream, stream_seed
 
 
 def augment_sample(sample, load_partner, permutations, config, seed):
@@ -58,14 +39,14 @@ def augment_sample(sample, load_partner, permutations, config, seed):
     """
     check_augment_settings(config)
     augment = config.augment
-    sample = flip_and_turn(sample, permutations, augment, seed)
+    sample = geometric.flip_and_turn(sample, permutations, augment, seed)
     original_size = tf.shape(sample.image)[:2]
-    usual_size = draw_size(original_size, config, seed)
+    usual_size = geometric.draw_size(original_size, config, seed)
     if augment.crop > 0 or augment.rotation > 0 or augment.scale_jitter:
         largest_size = usual_size if config.pad_to is None else tf.constant(config.pad_to)
-        sample = crop_rotate_scale(sample, usual_size, largest_size, config, augment, seed)
+        sample = geometric.crop_rotate_scale(sample, usual_size, largest_size, config, augment, seed)
     else:
-        sample = resize_sample(sample, usual_size, config)
+        sample = geometric.resize_sample(sample, usual_size, config)
     if augment.copy_paste > 0:
         sample = paste_instances(sample, load_partner, permutations, config, seed)
     if augment.brightness or augment.contrast or augment.saturation or augment.hue:
@@ -150,28 +131,28 @@ def _draw_pasted_instances(partner, size, permutations, config, seed):
     """The instances to paste and their image, of `size`; what the partner's image doesn't reach is black."""
     draws = tf.random.stateless_uniform(tf.shape(partner.crowd), stream_seed(seed, RandomStream.PASTED_INSTANCES))
     drawn = tf.where((draws < PASTE_PROBABILITY) & ~partner.crowd)[:, 0]
-    partner = select_objects(partner, drawn)._replace(semantic=empty_labels())
+    partner = affine.select_objects(partner, drawn)._replace(semantic=affine.empty_labels())
     augment = dataclasses.replace(config.augment, rotation=0.0, crop=0.0)
     partner_seed = stream_seed(seed, RandomStream.PARTNER_AUGMENTATION)
-    partner = flip_and_turn(partner, permutations, augment, partner_seed)
-    usual_size = draw_size(tf.shape(partner.image)[:2], config, partner_seed)
-    partner = crop_rotate_scale(partner, usual_size, size, config, augment, partner_seed)
+    partner = geometric.flip_and_turn(partner, permutations, augment, partner_seed)
+    usual_size = geometric.draw_size(tf.shape(partner.image)[:2], config, partner_seed)
+    partner = geometric.crop_rotate_scale(partner, usual_size, size, config, augment, partner_seed)
     room = size - tf.shape(partner.image)[:2]
     draws = tf.random.stateless_uniform([2], stream_seed(seed, RandomStream.PASTE_POSITION))
     top, left = tf.unstack(tf.cast(draws * tf.cast(room + 1, tf.float32), tf.int32))
     image = tf.pad(partner.image, [[top, room[0] - top], [left, room[1] - left], [0, 0]])
-    matrix = translation_matrix(tf.cast(left, tf.float32), tf.cast(top, tf.float32))
-    return transform_objects(partner._replace(image=image), matrix, True, True)
+    matrix = affine.translation_matrix(tf.cast(left, tf.float32), tf.cast(top, tf.float32))
+    return affine.transform_objects(partner._replace(image=image), matrix, True, True)
 
 
 def _paste_over(sample, pasted):
     opacity = draw_masks(pasted.masks, pasted.boxes, tf.shape(sample.image)[:2])
     image = sample.image + (pasted.image - sample.image) * (tf.cast(opacity, tf.float32) / 255.0)[..., None]
     semantic = sample.semantic
-    if has_labels(sample):
-        semantic = tf.where(opacity > HALF_COVERED, tf.cast(THINGS, tf.uint8), semantic)
+    if affine.has_labels(sample):
+        semantic = tf.where(opacity > affine.HALF_COVERED, tf.cast(THINGS, tf.uint8), semantic)
     below = cover_objects(sample, opacity)
-    objects = {name: tf.concat([getattr(below, name), getattr(pasted, name)], axis=0) for name in OBJECT_FIELDS}
+    objects = {name: tf.concat([getattr(below, name), getattr(pasted, name)], axis=0) for name in affine.OBJECT_FIELDS}
     return sample._replace(image=image, semantic=semantic, **objects)
 
 
@@ -191,7 +172,7 @@ def draw_masks(masks, boxes, size):
         scale = (x2 - x1) / side, (y2 - y1) / side
         matrix = tf.convert_to_tensor([[scale[0], 0.0, x1], [0.0, scale[1], y1]])
         matrix -= tf.cast(tf.stack([[0, 0, left], [0, 0, top]]), tf.float32)
-        window = warp_image(masks[index][..., None], matrix, tf.stack([bottom - top, right - left]))[..., 0]
+        window = affine.warp_image(masks[index][..., None], matrix, tf.stack([bottom - top, right - left]))[..., 0]
         window = tf.cast(tf.round(window), tf.uint8)
         around = [[top, size[0] - bottom], [left, size[1] - right]]
         return index + 1, tf.maximum(image, tf.pad(window, around))
@@ -214,15 +195,15 @@ def cover_objects(sample, opacity):
     above = _opacity_at_cells(opacity, sample.boxes, side)
     visible = values * (1.0 - above / 255.0)
     share = tf.math.divide_no_nan(tf.reduce_sum(visible, [1, 2]), tf.reduce_sum(values, [1, 2]))
-    covered = tf.reduce_any((values > HALF_COVERED) & (above > HALF_COVERED), [1, 2])
-    identity = scaling_matrix(1.0, 1.0)
-    cells = (visible > HALF_COVERED) & (share >= MIN_VISIBLE)[:, None, None]
-    tight = find_tight_boxes(sample.boxes, cells, cells, identity, tf.stack([width, height, width, height]))
+    covered = tf.reduce_any((values > affine.HALF_COVERED) & (above > affine.HALF_COVERED), [1, 2])
+    identity = affine.scaling_matrix(1.0, 1.0)
+    cells = (visible > affine.HALF_COVERED) & (share >= MIN_VISIBLE)[:, None, None]
+    tight = affine.find_tight_boxes(sample.boxes, cells, cells, identity, tf.stack([width, height, width, height]))
     sample = sample._replace(
         areas=tf.where(covered, sample.areas * share, sample.areas),
         keypoints=_hide_keypoints(sample.keypoints, opacity),
     )
-    return refit_objects(sample, visible, tight, covered, identity, True, sample.boxes)
+    return affine.refit_objects(sample, visible, tight, covered, identity, True, sample.boxes)
 
 
 def _opacity_at_cells(opacity, boxes, side):
@@ -242,5 +223,5 @@ def _opacity_at(opacity, x, y):
 
 def _hide_keypoints(keypoints, opacity):
     x, y, v = tf.unstack(keypoints, axis=2)
-    under = (_opacity_at(opacity, x, y) > HALF_COVERED) & (v > 0.0)
+    under = (_opacity_at(opacity, x, y) > affine.HALF_COVERED) & (v > 0.0)
     return tf.stack([x, y, tf.where(under, HIDDEN, v)], axis=2)

@@ -12,16 +12,7 @@ import tensorflow as tf
 from mrcnn_tf.common.categories import max_keypoints
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import ResizeConfig
-from mrcnn_tf.data.affine import (
-    compose_maps,
-    resize_labels,
-    rotation_matrix,
-    scaling_matrix,
-    transform_objects,
-    translation_matrix,
-    warp_image,
-    warp_labels,
-)
+from mrcnn_tf.data import affine
 from mrcnn_tf.ops.resize import resize_image, resized_size
 
 
@@ -54,7 +45,7 @@ def stream_seed(seed, stream):
 
 
 def crop_rotate_scale(sample, usual_size, largest_size, config, augment, seed):
-    """The sample cropped, turned and scaled as drawn.
+    """The sample cropped, turned and scaled as drawn, its image float32 of a size not above `largest_size`.
 
     Args:
         sample: a `Sample`.
@@ -63,26 +54,25 @@ def crop_rotate_scale(sample, usual_size, largest_size, config, augment, seed):
         config: settings.DataConfig; `resize` and `masks` are read.
         augment: settings.AugmentConfig.
         seed: int64 [2].
-
-    Returns:
-        Sample, its image float32 of a size not above `largest_size`.
     """
     original_size = tf.shape(sample.image)[:2]
     corner, part, size = draw_window(original_size, usual_size, largest_size, augment, seed)
     top, left = tf.unstack(tf.cast(corner, tf.float32))
     scale = tf.cast(size, tf.float32) / tf.cast(part, tf.float32)
-    matrix = compose_maps(scaling_matrix(scale[1], scale[0]), translation_matrix(-left, -top))
+    matrix = affine.compose_maps(affine.scaling_matrix(scale[1], scale[0]), affine.translation_matrix(-left, -top))
     masks = config.masks is not False
     if augment.rotation:
         limit = float(augment.rotation)
         angle = tf.random.stateless_uniform([], stream_seed(seed, RandomStream.ROTATION), -limit, limit)
-        matrix = compose_maps(matrix, rotation_matrix(angle, original_size))
-        image, semantic = warp_image(sample.image, matrix, size), warp_labels(sample.semantic, matrix, size)
+        matrix = affine.compose_maps(matrix, affine.rotation_matrix(angle, original_size))
+        image = affine.warp_image(sample.image, matrix, size)
+        semantic = affine.warp_labels(sample.semantic, matrix, size)
     else:
         window = tf.slice(sample.image, tf.concat([corner, [0]], axis=0), tf.concat([part, [3]], axis=0))
         image = resize_image(window, size, (config.resize or ResizeConfig()).rule)
-        semantic = resize_labels(sample.semantic, size, corner, part)
-    return transform_objects(sample._replace(image=image, semantic=semantic), matrix, not augment.rotation, masks)
+        semantic = affine.resize_labels(sample.semantic, size, corner, part)
+    sample = sample._replace(image=image, semantic=semantic)
+    return affine.transform_objects(sample, matrix, not augment.rotation, masks)
 
 
 def draw_window(original_size, usual_size, largest_size, augment, seed):
@@ -135,7 +125,7 @@ def resize_sample(sample, size, config):
         boxes=sample.boxes * tf.stack([scale[1], scale[0], scale[1], scale[0]]),
         areas=sample.areas * scale[0] * scale[1],
         keypoints=sample.keypoints * tf.stack([scale[1], scale[0], 1.0]),
-        semantic=resize_labels(sample.semantic, size),
+        semantic=affine.resize_labels(sample.semantic, size),
     )
 
 
@@ -257,17 +247,13 @@ def _opposite(name, names):
 
 
 def mirror_permutations(categories, augment):
-    """`mirror_permutation` of every class.
+    """`mirror_permutation`, with its errors, of every class: int32 [K + 1, P].
+
+    Beyond a class's own keypoints, and for the background in row 0, each index is its own.
 
     Args:
         categories: list of K `Category`s.
         augment: settings.AugmentConfig; if it mirrors nothing, the names needn't have sides.
-
-    Returns:
-        int32 [K + 1, P]; beyond a class's own keypoints, and for the background in row 0, each index is its own.
-
-    Raises:
-        UserError: see `mirror_permutation`.
     """
     permutations = np.tile(np.arange(max_keypoints(categories), dtype=np.int32), [len(categories) + 1, 1])
     if augment.horizontal_flip > 0 or augment.vertical_flip > 0:

@@ -68,15 +68,12 @@ def make_label_table(classes):
 
 
 def read_label_classes(data, table, size, path):
-    """The semantic labels in a label map.
+    """The semantic labels in a label map, uint8 [H, W].
 
     Args:
         data: the PNG's bytes, string scalar: grey or with a palette, 1 to 16 bits.
         table: see `make_label_table`.
         size, path: as for `read_segments`.
-
-    Returns:
-        [H, W] uint8.
 
     Raises:
         tf.errors.InvalidArgumentError: when run on a file that is cut off, another size or a value that isn't in the

@@ -23,23 +23,14 @@ class Share:
     A step's images are cut into `workers` equal runs, and a worker's run into `batches` equal batches, one after the
     other elements of its stream: element s * batches + i is the i-th batch of step s. Which images a step has, and how
     they are augmented, is the same for all shares.
-
-    Attributes:
-        worker: 0 to workers - 1.
-        workers: how many load a part of each step.
-        batches: how many batches the worker's part makes: replicas times the parts that gradients are added up over.
     """
 
-    worker: int = 0
-    workers: int = 1
-    batches: int = 1
+    worker: int = 0  # 0 to workers - 1
+    workers: int = 1  # how many load a part of each step
+    batches: int = 1  # that the worker's part makes: replicas times the parts that gradients are added up over
 
     def batch_size(self, images_per_batch):
-        """Images in each of the batches.
-
-        Raises:
-            UserError: `images_per_batch`, those of a step, can't be cut so.
-        """
+        """Images in each of the batches; raises UserError if `images_per_batch`, those of a step, can't be cut so."""
         parts = self.workers * self.batches
         if images_per_batch % parts:
             raise UserError(
@@ -135,7 +126,7 @@ def _shuffle(values, seed):
 
 
 def make_pools(sources, images, batch):
-    """What each pass of a training order draws.
+    """What each pass of a training order draws, a list of Pool.
 
     Without weights, every image once. With weights, as many images as there are, rounded down to whole batches and
     divided among the sources by largest remainder.
@@ -144,9 +135,6 @@ def make_pools(sources, images, batch):
         sources: sources.Sources.
         images: [N] int64, the numbers of the images to train on, rising.
         batch: images of a step.
-
-    Returns:
-        list of Pool.
 
     Raises:
         UserError: a source has a weight and no image to train on, or one so small that it gets no image.
@@ -179,14 +167,11 @@ def _apportion(total, weights):
 
 
 def select_training_images(index, config):
-    """The images that have the labelled keypoints which `config` asks for.
+    """The numbers, rising int64, of the images that have the labelled keypoints which `config` asks for, if it does.
 
     Args:
         index: CocoIndex.
         config: settings.DataConfig; `keypoints` and `min_keypoints` are read.
-
-    Returns:
-        int64 numbers of the images, rising; all of them where nothing is asked for.
 
     Raises:
         UserError: there are no such images, or not a single labelled keypoint for a keypoint head to learn from.

@@ -205,7 +205,11 @@ def make_element(sample, original_size, image_id, config):
     largest = _find_largest(sample.areas, sample.crowd, config.max_instances)
 
     def pad_objects(values):
-        return _pad_objects(tf.gather(values, largest), config.max_instances)
+        values = tf.gather(values, largest)
+        shape = values.shape[1:]
+        values = tf.pad(values, [[0, config.max_instances - tf.shape(values)[0]]] + [[0, 0]] * len(shape))
+        values.set_shape([config.max_instances, *shape])
+        return values
 
     element = {
         "image": _pad_image(sample.image, size, config.pad_to, 0),
@@ -275,10 +279,3 @@ def _pad_image(pixels, size, pad_to, fill):
     pixels = tf.pad(pixels, [[0, extra[0]], [0, extra[1]], *([0, 0] for _ in channels)], constant_values=fill)
     pixels.set_shape([*(pad_to or (None, None)), *channels])
     return pixels
-
-
-def _pad_objects(values, count):
-    shape = values.shape[1:]
-    values = tf.pad(values, [[0, count - tf.shape(values)[0]]] + [[0, 0]] * len(shape))
-    values.set_shape([count, *shape])
-    return values

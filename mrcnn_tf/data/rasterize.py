@@ -92,7 +92,7 @@ def crop_png_masks(pngs, boxes, size):
 
 
 def resample_masks(drawn, grids, boxes, height, width, size):
-    """The crops of instances that are drawn on the grids of their boxes, as `crop_masks` gives them.
+    """The crops, uint8 [N, S, S] as of `crop_masks`, of instances that are drawn on the grids of their boxes.
 
     Args:
         drawn: [N, size + 2, size + 2] bool.
@@ -100,9 +100,6 @@ def resample_masks(drawn, grids, boxes, height, width, size):
         boxes: [N, 4] float32 pixels.
         height, width: of the image in pixels; a scalar or, for instances of several images, [N, 1].
         size: S.
-
-    Returns:
-        [N, S, S] uint8.
     """
     across = _interpolation_weights(boxes[:, 0], boxes[:, 2], grids.origin[:, 0], grids.step[:, 0], width, size)
     down = _interpolation_weights(boxes[:, 1], boxes[:, 3], grids.origin[:, 1], grids.step[:, 1], height, size)

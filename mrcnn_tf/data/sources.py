@@ -16,8 +16,8 @@ class Sources:
     """Datasets read as one."""
 
     names: list[str]  # their json files or patterns
-    # Ids of images are those of the files and may come twice in different sources: batches carry them for
-    # messages and as the seed of sampling, for which they needn't be unique.
+    # Ids of images are those of the files and may come twice in different sources: batches carry them for messages and
+    # as the seed of sampling, for which they needn't be unique.
     index: CocoIndex
     starts: list[int]  # the number of each source's first image, and that after the last
     # Each source's share of the images drawn, adding up to 1; None to draw every image once a pass.
@@ -30,13 +30,9 @@ class Sources:
 
 
 def load_sources(config):
-    """Reads all datasets of `config`: its `sources`, or its `records`, or its jsons, maps and `images`.
+    """Reads all datasets of a settings.DataConfig: its `sources`, or its `records`, or its jsons, maps and `images`.
 
-    Args:
-        config: settings.DataConfig. Where its `categories` are empty, those of the first source are taken.
-
-    Returns:
-        Sources.
+    Where its `categories` are empty, those of the first source are taken.
 
     Raises:
         UserError: see `read_coco.load_index` and `tfrecord_reader.load_record_index`; also if sources give one class

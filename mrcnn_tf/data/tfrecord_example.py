@@ -72,19 +72,12 @@ def make_features_of(jobs):
 
 
 def make_features(job):
-    """The features of an image's record.
+    """The record of an ImageJob: {feature name: a list of bytes, a float32 array or an int64 array}.
 
     The image is the file as it is, except for one that EXIF says to turn: the Model Garden's reader doesn't look at
     EXIF, so it is stored upright. As a PNG, which takes more room than a JPEG but loses nothing more.
 
-    Args:
-        job: ImageJob.
-
-    Returns:
-        dict from feature name to a list of bytes, a float32 array or an int64 array.
-
-    Raises:
-        UserError: the file can't be read any more.
+    Raises UserError if the file can't be read any more.
     """
     encoded, format_name = _read_upright(job)
     size = np.array([job.width, job.height, job.width, job.height], np.float64)
@@ -160,8 +153,8 @@ class BadRecord(Exception):
 class RecordFeatures:
     """One image of M objects, as read; its pixels are only looked at."""
 
-    image_id: int  # int
     # As in CocoIndex.
+    image_id: int
     height: int
     width: int
     orientation: int
@@ -176,8 +169,7 @@ class RecordFeatures:
 def parse_record(data):
     """The RecordFeatures of a serialised tf.train.Example, bytes.
 
-    Raises:
-        BadRecord: it isn't an Example, its image isn't one, or features don't belong together.
+    Raises BadRecord if it isn't an Example, its image isn't one, or features don't belong together.
     """
     import tensorflow as tf  # takes seconds, see above
 

@@ -18,9 +18,9 @@ from mrcnn_tf.common.categories import find_record_files, read_record_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import Problem, counting_bar, progress_bars
 from mrcnn_tf.data.tfrecord_example import BadRecord, RecordFeatures, parse_record
+from mrcnn_tf.datasets import coco_index
 from mrcnn_tf.datasets.annotation_checks import Checker
 from mrcnn_tf.datasets.annotation_records import BoxColumns, without_keypoints
-from mrcnn_tf.datasets.coco_index import CocoIndex, cached_index_path, load_or_compile_index, report_index_problems
 from mrcnn_tf.datasets.map_files import map_columns
 
 FILES_AT_ONCE = 8
@@ -56,17 +56,11 @@ def load_record_index(pattern, config):
     if config.keypoints is False:
         categories = without_keypoints(categories)
     masks = config.masks is not False
-    path = _cache_path(files, categories, masks)
-    index = load_or_compile_index(path, lambda: _compile(str(pattern), files, categories, masks))
-    report_index_problems(index, path, str(pattern), config.max_instances)
+    key = [*coco_index.file_states(files), [dataclasses.asdict(category) for category in categories], masks]
+    path = coco_index.cached_index_path(os.path.splitext(os.path.basename(files[0]))[0], key)
+    index = coco_index.load_or_compile_index(path, lambda: _compile(str(pattern), files, categories, masks))
+    coco_index.report_index_problems(index, path, str(pattern), config.max_instances)
     return index
-
-
-def _cache_path(files, categories, masks):
-    states = [(os.path.realpath(file), os.stat(file)) for file in files]
-    key = [[path, state.st_size, state.st_mtime_ns] for path, state in states]
-    key += [[dataclasses.asdict(category) for category in categories], masks]
-    return cached_index_path(os.path.splitext(os.path.basename(files[0]))[0], key)
 
 
 def _compile(pattern, files, categories, masks):
@@ -78,19 +72,12 @@ def _compile(pattern, files, categories, masks):
     records, problems = _drop_duplicates([record for records, _ in contents for record in records])
     problems = _missing_shards(files) + [problem for _, own in contents for problem in own] + problems
     objects = RecordObjects(records, categories, masks)
-    fields = {
-        "image_ids": np.array([record.features.image_id for record in records], np.int64),
-        "image_files": np.array([os.fsencode(record.file) for record in records], np.bytes_),
-        "record_offsets": np.array([record.offset for record in records], np.int64),
-        "heights": np.array([record.features.height for record in records], np.int32),
-        "widths": np.array([record.features.width for record in records], np.int32),
-        "orientations": np.array([record.features.orientation for record in records], np.int32),
-    }
+    fields = coco_index.image_columns([record.columns() for record in records])
     checker = Checker(objects, fields["image_ids"], fields["heights"], fields["widths"], set(), categories)
     fields |= checker.instances(len(records)) | map_columns([""] * len(records))
     fields["annotation_ids"] = objects.indices[fields["annotation_ids"]]
     problems = problems + objects.problems + checker.problems
-    return CocoIndex(**fields, categories=list(categories), problems=problems), sizes
+    return coco_index.CocoIndex(**fields, categories=list(categories), problems=problems), sizes
 
 
 @dataclasses.dataclass
@@ -101,6 +88,11 @@ class _Record:
     number: int
     offset: int
     features: RecordFeatures
+
+    def columns(self):
+        """As `image_columns` takes an image."""
+        image = self.features
+        return image.image_id, self.file, image.height, image.width, image.orientation, self.offset
 
 
 def _read_file(file, advance):
@@ -220,10 +212,7 @@ def _join(arrays, dtype):
 
 
 def scan_records(file):
-    """Yields the records of a file in their order.
-
-    Args:
-        file: path.
+    """Yields the records of a file, given its path, in their order.
 
     Yields:
         number: int, counts the file's records, from 0.

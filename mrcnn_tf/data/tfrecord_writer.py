@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from mrcnn_tf.common.categories import max_keypoints
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import atomic_write, sha256
+from mrcnn_tf.common.files import atomic_write, sha256, write_json
 from mrcnn_tf.common.problems import counting_bar, progress_bars
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.data.tfrecord_example import ImageJob, make_features, make_features_of, start_worker
@@ -56,7 +56,7 @@ class WrittenRecords:
 
 
 def write_records(annotations, images, out, name="train", shards=None, processes=1, force=False, progress=True):
-    """Converts a COCO dataset to TFRecord files that the Model Garden and `data.train.records` read.
+    """Converts a COCO dataset to TFRecord files that the Model Garden and `data.train.records` read; `WrittenRecords`.
 
     Files are OUT/NAME-00000-of-00010.tfrecord and so on; image i lies in file i modulo their number. Each is written
     under a temporary name first, so a call that was stopped goes on with the first unfinished one when it's repeated.
@@ -74,9 +74,6 @@ def write_records(annotations, images, out, name="train", shards=None, processes
         force: replace records of other inputs.
         progress: show a progress bar on stderr.
 
-    Returns:
-        WrittenRecords.
-
     Raises:
         UserError: see `load_index`; also if the json is a panoptic one, if `out` holds records of other inputs under
             that name or can't be written to, or if an image disappears.
@@ -85,7 +82,11 @@ def write_records(annotations, images, out, name="train", shards=None, processes
         raise UserError(f"{shards} shards by {processes} processes can't be written: give numbers of at least 1.")
     if name != os.path.basename(name) or name in ("", ".", ".."):
         raise UserError(f"{name!r} can't begin the name of a file: give letters and digits, such as train.")
-    _refuse_panoptic(annotations)
+    if os.path.isfile(annotations) and is_panoptic(annotations):
+        raise UserError(
+            f"{annotations} is a panoptic json, and TFRecords hold instances without the classes of pixels: train on "
+            "it as it is (data.train.panoptic, data.train.panoptic_maps), or give a json of instances."
+        )
     config = DataConfig(annotations=str(annotations), images=str(images), max_instances=sys.maxsize)
     index = load_index(config)
     count = shards or math.ceil(index.image_ids.size / IMAGES_PER_SHARD)
@@ -100,14 +101,6 @@ def write_records(annotations, images, out, name="train", shards=None, processes
         for shard, numbers in zip(missing, images_of, strict=True):
             _write_shard(files[shard], itertools.islice(features, len(numbers)), on_progress)
     return WrittenRecords(files, len(missing), index.image_ids.size, index.classes.size, index.problems)
-
-
-def _refuse_panoptic(path):
-    if os.path.isfile(path) and is_panoptic(path):
-        raise UserError(
-            f"{path} is a panoptic json, and TFRecords hold instances without the classes of pixels: train on it as it "
-            "is (data.train.panoptic, data.train.panoptic_maps), or give a json of instances."
-        )
 
 
 @contextlib.contextmanager
@@ -240,8 +233,7 @@ def prepare_folder(folder, name, manifest, force):
         stopped = folder.glob(f".{glob.escape(name)}-{_SHARD_NUMBERS}.*.tfrecord")
         for file in [*(shards if difference else []), *stopped]:
             file.unlink(missing_ok=True)
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        write_json(manifest, path, indent=1)
     except OSError as error:
         raise UserError(f"{folder} can't be written to ({error.strerror}): give another --out.") from error
 

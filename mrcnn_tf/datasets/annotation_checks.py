@@ -10,6 +10,11 @@ MIN_SIDE = 1e-3  # pixels; a box with a shorter side can't be trained on
 OVERHANG = 0.1  # pixels; a box that leaves the image by less was only rounded
 RUNS_AT_ONCE = 1 << 20  # run lengths looked at together; bounds the memory that this takes
 KEYPOINT_OVERHANG = 1.0  # pixels; the same of a keypoint at the image's edge
+# Of `Annotations`, those taken as they are.
+PLAIN_COLUMNS = (
+    *("ids", "image_ids", "category_ids", "areas", "ring_counts", "ring_sizes", "run_starts", "run_counts", "runs"),
+    *("keypoint_numbers", "keypoint_counts", "keypoints"),
+)
 
 
 class Checker:
@@ -33,29 +38,19 @@ class Checker:
         self._locate = annotations.locate
         self.problems = []
         self.rows = {}
-        self.ids = np.asarray(annotations.ids)
+        for name in PLAIN_COLUMNS:
+            setattr(self, name, np.asarray(getattr(annotations, name)))
         self.kept = np.ones(self.ids.size, bool)
-        self.image_ids = np.asarray(annotations.image_ids)
         self.image_index = find_indices(image_ids, self.image_ids)
         self.height, self.width = (np.r_[side, 1][self.image_index].astype(np.float64) for side in (heights, widths))
-        self.category_ids = np.asarray(annotations.category_ids)
         known_ids = np.array([category.id for category in categories], np.int64)
         self.category_index = find_indices(known_ids, self.category_ids)
         self.crowd = np.asarray(annotations.crowd).astype(bool)
         self.box_given = np.asarray(annotations.box_given).astype(bool)
         self.boxes = np.asarray(annotations.boxes).reshape(-1, 4).copy()
-        self.areas = np.asarray(annotations.areas)
-        self.ring_counts = np.asarray(annotations.ring_counts)
-        self.ring_sizes = np.asarray(annotations.ring_sizes)
         self.points = np.asarray(annotations.points).reshape(-1, 2)
         self.rle_sizes = np.asarray(annotations.rle_sizes).reshape(-1, 2)
-        self.run_starts = np.asarray(annotations.run_starts)
-        self.run_counts = np.asarray(annotations.run_counts)
-        self.runs = np.asarray(annotations.runs)
         self.keypoint_names = [category.keypoints for category in categories]
-        self.keypoint_numbers = np.asarray(annotations.keypoint_numbers)
-        self.keypoint_counts = np.asarray(annotations.keypoint_counts)
-        self.keypoints = np.asarray(annotations.keypoints)
         self.ring_starts = np.cumsum(self.ring_counts) - self.ring_counts
         self.point_starts = np.cumsum(self.ring_sizes) - self.ring_sizes
         self._check_references(skipped_images)

@@ -64,15 +64,27 @@ class CocoIndex:
     problems: list[Problem]  # all records that aren't used as they stand
 
 
+def image_columns(images):
+    """The image arrays of a CocoIndex, as a dict, of its (id, path, height, width, orientation, record offset)s."""
+    ids, files, heights, widths, orientations, offsets = zip(*images, strict=True) if images else ((),) * 6
+    return {
+        "image_ids": np.array(ids, np.int64),
+        "image_files": np.array([os.fsencode(path) for path in files], np.bytes_),
+        "record_offsets": np.array(offsets, np.int64),
+        "heights": np.array(heights, np.int32),
+        "widths": np.array(widths, np.int32),
+        "orientations": np.array(orientations, np.int32),
+    }
+
+
 def cache_path(config, image_names):
     """Where the index of a `DataConfig` is kept: named by all of the config and the jsons' files that it depends on.
 
     Without a json it depends on the `image_names` of the folder.
     """
     jsons = [path for path in (config.annotations, config.panoptic) if path]
-    states = [(os.path.realpath(path), os.stat(path)) for path in jsons]
     key = [
-        *([path, state.st_size, state.st_mtime_ns] for path, state in states),
+        *file_states(jsons),
         [os.path.realpath(folder) for folder in (config.images, config.panoptic_maps, config.semantic_maps)],
         [dataclasses.asdict(category) for category in config.categories],
         [dataclasses.asdict(category) for category in config.stuff],
@@ -89,15 +101,17 @@ def cached_index_path(stem, key):
     return os.path.join(cache_folder(), f"{stem}-{digest}.npz")
 
 
+def file_states(paths):
+    """[path, bytes, time of change] of each file, for the key of `cached_index_path`."""
+    return [[os.path.realpath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns] for path in paths]
+
+
 def load_or_compile_index(path, compile_index):
     """Loads the index at `path` if the files it was made from still have their sizes, else makes and keeps a new one.
 
     Args:
         path: see `cached_index_path`.
         compile_index: function without arguments that gives the CocoIndex and what it was made from, {path: bytes}.
-
-    Returns:
-        CocoIndex.
     """
     cached = read_index(path)
     if cached and file_sizes(cached[1]) == list(cached[1].values()):
@@ -113,8 +127,7 @@ def load_or_compile_index(path, compile_index):
 def report_index_problems(index, path, source, max_instances):
     """Reports an index' problems beside its cached file at `path`; images that a batch has no room for are added.
 
-    Raises:
-        UserError: it has no image.
+    Raises UserError if it has no image.
     """
     counts = np.diff(index.instance_offsets)
     index.problems = index.problems + find_overfull_images(index.image_ids, counts, source, max_instances)
@@ -140,12 +153,12 @@ def find_overfull_images(image_ids, counts, source, max_instances):
 def save_index(path, index, sizes):
     """Writes the index and the `sizes` of the image files it was made from, {path: bytes}.
 
-    Raises:
-        OSError: the folder can't be written to.
+    Raises OSError if the folder can't be written to.
     """
     arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
     for name in ("categories", "problems"):
-        arrays[name] = _as_json_array([dataclasses.asdict(record) for record in arrays[name]])
+        text = json.dumps([dataclasses.asdict(record) for record in arrays[name]])
+        arrays[name] = np.frombuffer(text.encode(), np.uint8)
     arrays["seen_files"] = np.array([os.fsencode(name) for name in sizes], np.bytes_)
     arrays["seen_sizes"] = np.array(list(sizes.values()), np.int64)
     with atomic_write(path) as file:
@@ -163,7 +176,3 @@ def read_index(path):
         return CocoIndex(**arrays), sizes
     except Exception:  # a damaged or foreign file is no reason to stop: it's made again
         return None
-
-
-def _as_json_array(value):
-    return np.frombuffer(json.dumps(value).encode(), np.uint8)

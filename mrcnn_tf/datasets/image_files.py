@@ -37,16 +37,13 @@ class ImageFile:
 
 
 def inspect_files(paths, on_progress, decode=None):
-    """The headers of image files, in their order; TensorFlow decodes those without a `problem`.
+    """The headers of image files, ImageFiles in their order; TensorFlow decodes those without a `problem`.
 
     Args:
         paths: list of str.
         on_progress: called with the number of files done since the last call.
         decode: a function of a path that tries a doubtful file and raises OSError where it is damaged. None:
             TensorFlow's own decoding, for which it has to be imported.
-
-    Returns:
-        list of ImageFile.
     """
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
         headers = []
@@ -180,11 +177,7 @@ class UnreadableImage(UserError):
 
 
 def check_pixels(image, position):
-    """The image as an array, the `position`-th of a list.
-
-    Raises:
-        UserError: it isn't uint8 [H, W, 3].
-    """
+    """The image, the `position`-th of a list, as an array; raises UserError if it isn't uint8 [H, W, 3]."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise UserError(
@@ -196,8 +189,7 @@ def check_pixels(image, position):
 def find_images(patterns):
     """The image files that files, folders and glob patterns name, each once, in order.
 
-    Raises:
-        UserError: a pattern that matches nothing.
+    Raises UserError for a pattern that matches nothing.
     """
     images = []
     for pattern in map(str, patterns):
@@ -217,8 +209,7 @@ def find_images(patterns):
 def read_image(path):
     """uint8 [H, W, 3] RGB, upright by its EXIF orientation; alpha is dropped, gray is repeated.
 
-    Raises:
-        UnreadableImage: it isn't a readable image.
+    Raises UnreadableImage.
     """
     try:
         with Image.open(path) as image:

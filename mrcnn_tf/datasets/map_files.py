@@ -30,26 +30,21 @@ _STRETCH = {2: 85, 4: 17}  # by which Pillow multiplies samples of so few bits, 
 def read_segment_map(path):
     """The segment id of each pixel of a panoptic PNG, [H, W] int32.
 
-    Raises:
-        UserError: there is no such file, or it isn't a PNG of RGB colours of 8 bits.
+    Raises UserError if there is no such file, or it isn't a PNG of RGB colours of 8 bits.
     """
     wanted = "a PNG of 8 bit RGB, R + 256 G + 65536 B of each segment's id"
     return rgb_to_ids(_read_pixels(path, SEGMENT_MODES, (8,), wanted)[0])
 
 
 def rgb_to_ids(colours):
-    """R + 256 G + 65536 B, [H, W] int32, of colours [H, W, 3] uint8; a fourth channel doesn't count.
-
-    panopticapi calls it rgb2id.
-    """
+    """R + 256 G + 65536 B, panopticapi's rgb2id: [H, W] int32 of colours [H, W, 3] uint8 (or 4, of which 3 count)."""
     return colours[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
 
 
 def read_label_map(path):
     """The value of each pixel of a grey or palette PNG, [H, W] int32.
 
-    Raises:
-        UserError: there is no such file, or it isn't a PNG of one channel.
+    Raises UserError if there is no such file, or it isn't a PNG of one channel.
     """
     pixels, depth, palette = _read_pixels(path, LABEL_MODES, (1, 2, 4, 8, 16), "a PNG of 8 or 16 bit grey or a palette")
     return pixels.astype(np.int32) // (1 if palette else _STRETCH.get(depth, 1))
@@ -188,8 +183,7 @@ class ImageMaps:
 def semantic_classes(categories, stuff):
     """{category id: its class in a semantic label map}: 0 for all things, 1 to S for stuff.
 
-    Raises:
-        UserError: one id is both, or there is more stuff than a byte can number.
+    Raises UserError if one id is both, or there is more stuff than a byte can number.
     """
     if len(stuff) > MAX_STUFF_CLASSES:
         raise UserError(f"There are {len(stuff)} classes in model.stuff: leave at most {MAX_STUFF_CLASSES}.")
@@ -243,7 +237,7 @@ def label_map_paths(folder, images, image_files):
 
 
 def check_maps(paths, fields, source, segments, on_progress, decode=None):
-    """Checks the headers of maps. In a small set, and where a file's end is missing, they are decoded, too.
+    """The ImageMaps by the headers of maps. In a small set, and where a file's end is missing, they are decoded, too.
 
     Args:
         paths: list of I str or None, the maps of images.
@@ -251,9 +245,6 @@ def check_maps(paths, fields, source, segments, on_progress, decode=None):
         source: the json or folder that lists the images.
         segments: whether the maps are segment maps.
         on_progress, decode: see `inspect_files`.
-
-    Returns:
-        ImageMaps.
     """
     files = list(dict.fromkeys(path for path in paths if path))
     headers = dict(zip(files, inspect_files(files, on_progress, decode), strict=True))

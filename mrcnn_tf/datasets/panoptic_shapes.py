@@ -5,13 +5,12 @@ sand are stuff, and stones are what nobody labelled.
 """
 
 import collections
-import json
 import pathlib
 
 import numpy as np
 from PIL import Image
 
-from mrcnn_tf.common.files import atomic_write
+from mrcnn_tf.common.files import atomic_write, write_json
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.shapes import Look, check_look, light_gradient, place_shapes
 
@@ -43,7 +42,7 @@ _COLOURS = {  # of segments in the maps
 
 
 def make_panoptic_shapes(folder, images, seed=0, size=128, look=None):
-    """Writes a dataset of pictures with their panoptic ground truth.
+    """Writes a dataset of pictures with their panoptic ground truth, and gives its `PanopticShapes`.
 
         images/000001.png      the pictures
         panoptic.json          COCO's panoptic format; stuff has one segment of each kind in a picture
@@ -53,18 +52,7 @@ def make_panoptic_shapes(folder, images, seed=0, size=128, look=None):
 
     The n-th picture follows from the seed, n and the other arguments but not from how many are paths.
 
-    Args:
-        folder: made if missing; a dataset that it holds is replaced.
-        images: how many.
-        seed: of everything drawn by chance; training and validation data need different ones.
-        size: the pictures' side in pixels.
-        look: a `shapes.Look` of the things; None is LOOK.
-
-    Returns:
-        PanopticShapes.
-
-    Raises:
-        UserError: numbers that make no sense.
+    Arguments and errors are those of `shapes.make_shapes`; the `Look` is that of the things, and None is LOOK.
     """
     look = look or LOOK
     check_look(images, size, look)
@@ -91,8 +79,8 @@ def make_panoptic_shapes(folder, images, seed=0, size=128, look=None):
         _save(paths.panoptic_maps / name, Image.fromarray(colours[numbers]))
         _save(paths.semantic_maps / name, _with_palette(category_ids[numbers], categories))
     things = [{name: category[name] for name in ("id", "name")} for category in categories if category["isthing"]]
-    _write(paths.annotations, images=records, annotations=instances, categories=things)
-    _write(paths.panoptic, images=records, annotations=panoptic, categories=categories)
+    write_json({"images": records, "annotations": instances, "categories": things}, paths.annotations)
+    write_json({"images": records, "annotations": panoptic, "categories": categories}, paths.panoptic)
     return paths
 
 
@@ -185,11 +173,6 @@ def _with_palette(values, categories):
 def _save(path, image, **options):
     with atomic_write(path) as file:
         image.save(file, **options)
-
-
-def _write(path, **lists):
-    with atomic_write(path) as file:
-        file.write_text(json.dumps(lists))
 
 
 # Grounds: regions of sky, grass, water and sand with stones among them, and how they look. Regions are irregular and

@@ -6,17 +6,14 @@ A large json is streamed, its image files are opened for their headers, and ever
 import dataclasses
 import os
 
-import numpy as np
-
 from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
 from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.common.problems import Problem, counting_bar, progress_bars, reading_bar
-from mrcnn_tf.datasets import map_files
+from mrcnn_tf.datasets import coco_index, map_files
 from mrcnn_tf.datasets.annotation_checks import Checker
 from mrcnn_tf.datasets.annotation_records import Annotations, without_keypoints
-from mrcnn_tf.datasets.coco_index import CocoIndex, cache_path, load_or_compile_index, report_index_problems
 from mrcnn_tf.datasets.image_files import image_frame, inspect_files, list_images, visible_size
 from mrcnn_tf.datasets.panoptic_json import MapSegments, read_panoptic
 
@@ -24,7 +21,7 @@ SECTIONS = ("images", "annotations", "categories")
 
 
 def load_index(config):
-    """The usable records of a dataset.
+    """The usable records of a dataset, a CocoIndex.
 
     The first call reads the json and the images' headers and keeps the result in the user's cache folder
     ($MRCNN_TF_CACHE, or mrcnn_tf in $XDG_CACHE_HOME or ~/.cache); later calls only compare the sizes of files with what
@@ -41,9 +38,6 @@ def load_index(config):
             `categories`, `stuff`, `max_instances`, `masks`, `keypoints` and `semantic` are read; None for one of the
             last three means True.
 
-    Returns:
-        CocoIndex.
-
     Raises:
         UserError: a json or folder is missing, a json isn't COCO's, its keypoints aren't those of `config.categories`,
             no image is usable, or see `_index_maps`.
@@ -51,9 +45,9 @@ def load_index(config):
     config = _drop_unused_maps(config)
     _check_paths(config)
     image_names = [] if config.annotations or config.panoptic else list_images(config.images)
-    path = cache_path(config, image_names)
-    index = load_or_compile_index(path, lambda: _compile(config, image_names))
-    report_index_problems(index, path, source_name(config), config.max_instances)
+    path = coco_index.cache_path(config, image_names)
+    index = coco_index.load_or_compile_index(path, lambda: _compile(config, image_names))
+    coco_index.report_index_problems(index, path, source_name(config), config.max_instances)
     return index
 
 
@@ -96,7 +90,7 @@ def _compile(config, image_names):
     if not isinstance(objects, Annotations):
         instances["annotation_ids"] = objects.segment_ids[instances["annotation_ids"]]
     problems = problems + objects.problems + checker.problems
-    return CocoIndex(**fields, **instances, **columns, categories=list(categories), problems=problems), sizes
+    return coco_index.CocoIndex(**fields, **instances, **columns, categories=list(categories), problems=problems), sizes
 
 
 def _read(config, image_names, bars):
@@ -152,19 +146,10 @@ def _check_images(images, headers, config):
             if problem.kind != "duplicate_image" and type(problem.record) is int:
                 skipped.add(problem.record)
         else:
-            rows.append(row)
+            rows.append((*row, -1))  # not in a record
         if isinstance(record, dict) and type(record.get("id")) is int:
             seen.add(record["id"])
-    ids, files, heights, widths, orientations = zip(*rows, strict=True) if rows else ((),) * 5
-    fields = {
-        "image_ids": np.array(ids, np.int64),
-        "image_files": np.array([os.fsencode(path) for path in files], np.bytes_),
-        "record_offsets": np.full(len(ids), -1, np.int64),
-        "heights": np.array(heights, np.int32),
-        "widths": np.array(widths, np.int32),
-        "orientations": np.array(orientations, np.int32),
-    }
-    return fields, skipped, problems
+    return coco_index.image_columns(rows), skipped, problems
 
 
 def check_image_record(record, headers, config, seen):

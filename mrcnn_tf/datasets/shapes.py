@@ -5,7 +5,6 @@ Classes differ in form alone; colours, sizes and angles are drawn without regard
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import atomic_write
+from mrcnn_tf.common.files import atomic_write, write_json
 
 SAMPLES = 4  # per pixel and axis, for the share of a pixel that a shape covers
 OPACITY = 0.85  # of shapes: what lies under one still shows
@@ -27,19 +26,12 @@ ATTEMPTS = 20  # to place a shape, after which the picture does without it
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What the pictures show.
+    """What the pictures show."""
 
-    Attributes:
-        shapes: the least and the most in an image; a picture that gets too crowded has fewer.
-        lengths: of shapes, shares of the image's side, from and to.
-        strokes: how wide they are, shares of their length, from and to; at least 3 pixels.
-        kinds: names of `SHAPE_KINDS`; all of them if empty. The categories are these.
-    """
-
-    shapes: tuple[int, int] = (2, 5)
-    lengths: tuple[float, float] = (0.2, 0.6)
-    strokes: tuple[float, float] = (0.09, 0.16)
-    kinds: tuple[str, ...] = ()
+    shapes: tuple[int, int] = (2, 5)  # the least and the most in an image; a picture that gets too crowded has fewer
+    lengths: tuple[float, float] = (0.2, 0.6)  # of shapes, shares of the image's side, from and to
+    strokes: tuple[float, float] = (0.09, 0.16)  # shares of a shape's length, from and to; at least 3 pixels wide
+    kinds: tuple[str, ...] = ()  # names of `SHAPE_KINDS`; all of them if empty. The categories are these.
 
     def shape_kinds(self):
         """The `ShapeKind`s that are drawn."""
@@ -83,8 +75,7 @@ def make_shapes(folder, images, seed=0, size=128, look=None):
             record = _annotation(scene, index, size, look.shape_kinds())
             annotations.append({"id": len(annotations) + 1, "image_id": number} | record)
     categories = [_category(number, kind) for number, kind in enumerate(look.shape_kinds(), 1)]
-    with atomic_write(path) as file:
-        file.write_text(json.dumps({"images": records, "annotations": annotations, "categories": categories}))
+    write_json({"images": records, "annotations": annotations, "categories": categories}, path)
     return path, folder / "images"
 
 

@@ -1,7 +1,6 @@
 """The Keras callbacks of a run: they evaluate, end training early or upon a signal, and write history and weights."""
 
 import contextlib
-import json
 import math
 import os
 import pathlib
@@ -10,7 +9,7 @@ import threading
 
 import keras
 
-from mrcnn_tf.common.files import atomic_write
+from mrcnn_tf.common.files import atomic_write, write_json
 from mrcnn_tf.common.problems import print_line
 from mrcnn_tf.evaluation.evaluate_model import CocoAP
 from mrcnn_tf.training.optimizer import averaged_weights
@@ -48,8 +47,7 @@ class SaveHistory(keras.callbacks.Callback):
         if self.path is None:
             return
         try:
-            with atomic_write(self.path) as file:
-                file.write_text(json.dumps(self.epochs, indent=1), encoding="utf-8")
+            write_json(self.epochs, self.path, indent=1)
         except OSError as error:
             print_line(
                 f"Warning: {self.path} couldn't be written ({error.strerror or error}), the next epoch tries again: "
