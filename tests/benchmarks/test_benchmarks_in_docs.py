@@ -23,7 +23,10 @@ def test_there_is_something_to_check():
 @pytest.mark.parametrize("line", sorted(LINES))
 def test_the_command_is_accepted(line):
     name, *arguments = shlex.split(line, comments=True)
-    context = typer.main.get_command(command.app).commands[name].make_context(name, arguments)
+    subcommand = typer.main.get_command(command.app).commands[name]
+    if not arguments:
+        return  # the command is only mentioned
+    context = subcommand.make_context(name, arguments)
     if name == "ablate":
         assert context.params["table"] in {*TABLES, "TABLE"}
     else:
