@@ -13,6 +13,7 @@ from benchmarks.ablation_tables import TABLES, ablation_table
 from benchmarks.cases import MEASUREMENTS, PACKAGE, Settings
 from benchmarks.comparison import run_comparison
 from benchmarks.display import comparison_table, draw_chart
+from benchmarks.memory import measure_dropped_models
 from mrcnn_tf.cli.options import AsJson, ConfigName, Overrides, console
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
@@ -81,6 +82,23 @@ def ablate(
         console.print(f"Figures: {file}", soft_wrap=True)
     if ablation.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def memory(
+    config: ConfigName = "nuclei_r18_fpn",
+    overrides: Overrides = None,
+    models: Annotated[int, typer.Option(min=4, help="To build, trace and drop, one after the other.")] = 20,
+    stock: Annotated[bool, typer.Option("--stock", help="Stock operations only, as without a compiler.")] = False,
+    as_json: AsJson = False,
+):
+    """What stays in memory of models that were built, traced and dropped in one process."""
+    sizes = measure_dropped_models(config, overrides or [], models, stock, _reporter(as_json))
+    growth = sizes[-1] - sizes[2]
+    if as_json:
+        print(json.dumps({"megabytes": sizes, "growth_after_third": growth}))
+    else:
+        console.print(f"From the third model to the last the process grew by {growth:.0f} MB.")
 
 
 def _reporter(as_json):
