@@ -11,12 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation.instance_ground_truth import (
-    InstanceGroundTruth,
-    check_categories,
-    keypoint_sigmas,
-    read_instance_ground_truth,
-)
+from mrcnn_tf.evaluation import instance_ground_truth
 from mrcnn_tf.evaluation.results import CocoResults
 
 BACKENDS = ("pycocotools", "hotcoco")  # implementations of COCOeval: the reference, and one that gives the same sooner
@@ -59,8 +54,8 @@ def evaluate_detections(
     """
     check_backend(backend)
     ground_truth = annotations
-    if not isinstance(ground_truth, InstanceGroundTruth):
-        ground_truth = read_instance_ground_truth(annotations, categories or ())
+    if not isinstance(ground_truth, instance_ground_truth.InstanceGroundTruth):
+        ground_truth = instance_ground_truth.read_instance_ground_truth(annotations, categories or ())
     image_ids = [image["id"] for image in ground_truth.images] if image_ids is None else [int(i) for i in image_ids]
     names, sigmas, notes = plan_evaluation(ground_truth, categories, sigmas)
     _check_results(results, ground_truth, names)
@@ -97,9 +92,10 @@ def plan_evaluation(ground_truth, categories, sigmas):
     """
     names = {c["id"]: str(c.get("name", c["id"])) for c in ground_truth.categories}
     if categories is not None:
-        check_categories(categories, names, ground_truth.source)
+        instance_ground_truth.check_categories(categories, names, ground_truth.source)
         names = {category.id: category.name for category in categories}
-    return names, *keypoint_sigmas(names, ground_truth.keypoints, sigmas or {}, ground_truth.source)
+    keypoints, source = ground_truth.keypoints, ground_truth.source
+    return names, *instance_ground_truth.keypoint_sigmas(names, keypoints, sigmas or {}, source)
 
 
 def _check_results(results, ground_truth, names):

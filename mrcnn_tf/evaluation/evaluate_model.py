@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mrcnn_tf.common.categories import UNUSED
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.files import atomic_write
+from mrcnn_tf.common.files import atomic_write, write_json
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.datasets.map_files import semantic_classes
 from mrcnn_tf.evaluation.average_precision import check_backend, evaluate_detections, plan_evaluation
@@ -81,10 +81,10 @@ def evaluate(model, data_config, progress=True, out=None):
     results.notes += _notes_on_missing_metrics(model, data_config, results)
     if out and worker_rank_and_count(_strategy(model))[0] == 0:
         folder = pathlib.Path(out)
-        _write_json(results.to_json(), folder / "results.json", indent=1)
-        _write_json(detections, folder / "detections.json")
+        write_json(results.to_json(), folder / "results.json", indent=1)
+        write_json(detections, folder / "detections.json")
         if evaluated.segment_records():
-            _write_json(evaluated.panoptic_json(), folder / "panoptic.json")
+            write_json(evaluated.panoptic_json(), folder / "panoptic.json")
     return results, detections
 
 
@@ -117,10 +117,7 @@ class CocoAP(keras.callbacks.Callback):
         """
         super().__init__()
         check_backend(data_config.coco_backend)
-        self.data_config = data_config
-        self.every_epochs = every_epochs
-        self.prefix = prefix
-        self.verbose = verbose
+        self.data_config, self.every_epochs, self.prefix, self.verbose = data_config, every_epochs, prefix, verbose
         self.results = None  # the CocoResults of the last evaluation
 
     def on_epoch_end(self, epoch, logs=None):
@@ -320,9 +317,3 @@ def _notes_on_missing_metrics(model, data_config, results):
         reason = "set data.val.panoptic and data.val.panoptic_maps" if has_masks else "the model's boxes have no masks"
         notes.append(f"No panoptic quality: {reason}.")
     return notes
-
-
-def _write_json(data, path, indent=None):
-    """Write a json under a temporary name until it is complete; makes the folder."""
-    with atomic_write(path) as file:
-        file.write_text(json.dumps(data, indent=indent), encoding="utf-8")

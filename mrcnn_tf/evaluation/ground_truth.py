@@ -18,42 +18,27 @@ from mrcnn_tf.evaluation.panoptic_ground_truth import PanopticGroundTruth, read_
 
 @dataclasses.dataclass
 class GroundTruth:
-    """What the detections of a split are compared with.
+    """What the detections of a split are compared with."""
 
-    Attributes:
-        source: the file or folder that the images are listed in.
-        image_ids: of all images, list of int.
-        instances: `InstanceGroundTruth`; None without. Of a panoptic json it has no annotations before the maps are
-            read.
-        panoptic: `PanopticGroundTruth`; None without.
-        label_files: {image id: path of its label map}; None without label maps.
-        things, stuff: lists of the `Category`s to evaluate; both may be empty without `panoptic`.
-        has_instances_from_segments: whether the instances are the things of `panoptic`.
-        has_segments, has_pixel_classes: whether segments, and classes of pixels, are to be evaluated.
-    """
-
-    source: str
-    image_ids: list[int]
-    instances: InstanceGroundTruth | None
+    source: str  # the file or folder that the images are listed in
+    image_ids: list[int]  # of all images
+    instances: InstanceGroundTruth | None  # of a panoptic json it has no annotations before the maps are read
     panoptic: PanopticGroundTruth | None
-    label_files: dict[int, str] | None
-    things: list[Category]
+    label_files: dict[int, str] | None  # {image id: path of its label map}; None without label maps
+    things: list[Category]  # those to evaluate; this and `stuff` may be empty without `panoptic`
     stuff: list[Category]
-    has_instances_from_segments: bool
-    has_segments: bool
-    has_pixel_classes: bool
+    has_instances_from_segments: bool  # the instances are the things of `panoptic`
+    has_segments: bool  # segments are to be evaluated
+    has_pixel_classes: bool  # classes of pixels are to be evaluated
 
 
 def read_ground_truth(data_config, categories, detects_instances, classifies_pixels):
-    """Read all ground truth that a model has a use for.
+    """Read all `GroundTruth` that a model has a use for.
 
     Args:
         data_config: the `DataConfig` of the split. Where it names no stuff, all of the files' is evaluated.
         categories: the `Category`s of the things to evaluate; None for all that the files have.
         detects_instances, classifies_pixels: what the model does.
-
-    Returns:
-        `GroundTruth`.
 
     Raises:
         UserError: none of the files is what such a model can be evaluated on, or see `read_instance_ground_truth`,
@@ -151,8 +136,7 @@ def segments_to_classes(segment_map, segments, classes):
 def read_pixel_classes(path, classes):
     """Read the class of each pixel from a label map, as `segments_to_classes` gives it.
 
-    Raises:
-        UserError: the file can't be read, or has a value that isn't the id of a category.
+    Raises UserError if the file can't be read, or has a value that isn't the id of a category.
     """
     values = read_label_map(path)
     labels = make_label_table(classes)[values]

@@ -10,37 +10,22 @@ from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
+from mrcnn_tf.datasets import map_files
 from mrcnn_tf.datasets.image_files import FULL_CHECK_BYTES, WORKERS, inspect_files
-from mrcnn_tf.datasets.map_files import (
-    check_map_header,
-    compare_ids,
-    describe_wrong_size,
-    find_segment_fault,
-    read_segment_map,
-)
 from mrcnn_tf.datasets.panoptic_json import PanopticJson, read_panoptic
 from mrcnn_tf.evaluation.instance_ground_truth import check_categories, read_image_sizes
 
 
 @dataclasses.dataclass
 class PanopticGroundTruth:
-    """A panoptic dataset whose records are in order.
+    """A panoptic dataset whose records are in order."""
 
-    Attributes:
-        source: path of the json.
-        folder: of the PNGs.
-        annotation_indices: {image id: index of its annotation in `records`}, in the file's order.
-        sizes: {image id: (height, width)} pixels, of these and of the images skipped.
-        records: the json's PanopticJson.
-        skipped: a sentence for each image without an annotation.
-    """
-
-    source: str
-    folder: str
-    annotation_indices: dict[int, int]
-    sizes: dict[int, tuple[int, int]]
+    source: str  # path of the json
+    folder: str  # of the PNGs
+    annotation_indices: dict[int, int]  # {image id: index of its annotation in `records`}, in the file's order
+    sizes: dict[int, tuple[int, int]]  # {image id: (height, width)} pixels, of these and of the images skipped
     records: PanopticJson
-    skipped: list[str]
+    skipped: list[str]  # a sentence for each image without an annotation
 
     @property
     def things(self):
@@ -74,10 +59,10 @@ class PanopticGroundTruth:
         """
         file, index = self.map_file(image_id), self.annotation_indices[image_id]
         listed = self.records.segment_ids[slice(*self.records.segment_offsets[index : index + 2])]
-        segment_map = read_segment_map(file)
-        unlisted, _, lacking = compare_ids(segment_map, listed)
+        segment_map = map_files.read_segment_map(file)
+        unlisted, _, lacking = map_files.compare_ids(segment_map, listed)
         if unlisted.size or lacking.size:
-            raise UserError(f"{find_segment_fault(file, self.sizes[image_id], listed)}.")
+            raise UserError(f"{map_files.find_segment_fault(file, self.sizes[image_id], listed)}.")
         return segment_map
 
 
@@ -143,13 +128,13 @@ def _check_maps(ground_truth):
     files = [ground_truth.map_file(image_id) for image_id in image_ids]
     headers = inspect_files(files, lambda number: None, _decode)
     for image_id, file, header in zip(image_ids, files, headers, strict=True):
-        problem = check_map_header(header, segments=True)
+        problem = map_files.check_map_header(header, segments=True)
         if problem:
             _, what, remedy = problem
             raise UserError(f"{file}, the map of image {image_id} in {ground_truth.source}, {what}: {remedy}.")
         size = header.height, header.width
         if size != ground_truth.sizes[image_id]:
-            raise UserError(f"{describe_wrong_size(file, size, ground_truth.sizes[image_id])}.")
+            raise UserError(f"{map_files.describe_wrong_size(file, size, ground_truth.sizes[image_id])}.")
     if sum(header.size for header in headers) <= FULL_CHECK_BYTES:
         with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
             collections.deque(pool.map(ground_truth.segment_map, image_ids), maxlen=0)

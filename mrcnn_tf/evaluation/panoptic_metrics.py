@@ -101,15 +101,12 @@ class PanopticQuality:
 
 
 def match_segments(overlaps, truth_segments, predicted_segments):
-    """Match the predicted segments of an image with those of the ground truth.
+    """Match the predicted segments of an image with those of the ground truth: `SegmentMatches`.
 
     Args:
         overlaps: [T + 1, P + 1] int64 pixels that a segment of the ground truth and one of the prediction share; row
             and column 0 are void.
         truth_segments, predicted_segments: the lists of T and P dicts with `category_id` and `iscrowd`.
-
-    Returns:
-        `SegmentMatches`.
     """
     truth_classes, predicted_classes = _category_ids(truth_segments), _category_ids(predicted_segments)
     crowd = np.array([bool(segment.get("iscrowd")) for segment in truth_segments], bool)
@@ -130,8 +127,7 @@ def _common_runs(truth_map, predicted_map):
     There are some ten thousands of them in a photo of a million pixels, which saves sorting those.
     """
     maps = np.stack([truth_map.ravel(), predicted_map.ravel()])
-    starts = np.flatnonzero((maps[:, 1:] != maps[:, :-1]).any(axis=0)) + 1
-    starts = np.concatenate([[0], starts])
+    starts = np.r_[0, np.flatnonzero((maps[:, 1:] != maps[:, :-1]).any(axis=0)) + 1]
     return maps[:, starts], np.diff(starts, append=maps.shape[1])
 
 

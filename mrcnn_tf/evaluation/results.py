@@ -33,24 +33,18 @@ class _Results:
 
 @dataclasses.dataclass
 class PanopticResults(_Results):
-    """Panoptic quality; None stands for "neither ground truth nor a prediction of that kind".
+    """Panoptic quality; None stands for "neither ground truth nor a prediction of that kind"."""
 
-    Attributes:
-        images: how many images were evaluated.
-        all: a dict of `PANOPTIC_METRICS`, 0..1, each the mean over the categories, and `n`, the number of these: those
-            with ground truth or a prediction. Of such means PQ isn't the product of the other two.
-        things, stuff: the same over one kind of categories.
-        per_class: a dict for each category, things first: `id`, `name`, `isthing`, `PANOPTIC_METRICS`, and the segments
-            counted over all images: `tp` matched ones, `fp` predicted ones without a match, `fn` missed ones.
-        skipped: a sentence for each image that could not be evaluated.
-    """
-
-    images: int
+    images: int  # how many were evaluated
+    # `PANOPTIC_METRICS`, 0..1, each the mean over the categories, and `n`, the number of these: those with ground truth
+    # or a prediction. Of such means PQ isn't the product of the other two.
     all: dict[str, float | int | None]
-    things: dict[str, float | int | None]
+    things: dict[str, float | int | None]  # the same over one kind of categories
     stuff: dict[str, float | int | None]
+    # For each category, things first: `id`, `name`, `isthing`, `PANOPTIC_METRICS`, and the segments counted over all
+    # images: `tp` matched ones, `fp` predicted ones without a match, `fn` missed ones.
     per_class: list[dict]
-    skipped: list[str] = dataclasses.field(default_factory=list)
+    skipped: list[str] = dataclasses.field(default_factory=list)  # a sentence for each image not evaluated
 
     def table(self):
         """The metrics as a rich renderable: over all categories, things and stuff, per class, and what was skipped."""
@@ -67,22 +61,15 @@ class PanopticResults(_Results):
 
 @dataclasses.dataclass
 class SemanticResults(_Results):
-    """How well each pixel was classified; None stands for "no ground truth of that kind".
+    """How well each pixel was classified; None stands for "no ground truth of that kind"."""
 
-    Attributes:
-        images: how many images were evaluated.
-        mIoU: 0..1, the mean over the classes with ground truth.
-        pixel_accuracy: 0..1, the share of the labelled pixels whose class was predicted.
-        per_class: a dict for each class, all things first: `id` (None of these), `name`, `IoU`, `accuracy` (the share
-            of its pixels that were predicted as such) and `pixels` of the ground truth.
-        skipped: a sentence for each image that could not be evaluated.
-    """
-
-    images: int
-    mIoU: float | None
-    pixel_accuracy: float | None
+    images: int  # how many were evaluated
+    mIoU: float | None  # 0..1, the mean over the classes with ground truth
+    pixel_accuracy: float | None  # 0..1, the share of the labelled pixels whose class was predicted
+    # For each class, all things first: `id` (None of these), `name`, `IoU`, `accuracy` (the share of its pixels that
+    # were predicted as such) and `pixels` of the ground truth.
     per_class: list[dict]
-    skipped: list[str] = dataclasses.field(default_factory=list)
+    skipped: list[str] = dataclasses.field(default_factory=list)  # a sentence for each image not evaluated
 
     def table(self):
         """The metrics as a rich renderable: over all classes, per class, and what was skipped."""
@@ -95,31 +82,19 @@ class SemanticResults(_Results):
 
 @dataclasses.dataclass
 class CocoResults(_Results):
-    """The metrics of one evaluation; None stands for "no ground truth of that kind".
+    """The metrics of one evaluation, 0..1; None stands for "no ground truth of that kind", or a model without it."""
 
-    Attributes:
-        images: how many images were evaluated.
-        bbox: the 12 `average_precision.METRICS` for boxes, 0..1; None if the model or ground truth has no instances.
-        segm: the same for masks; None if the detections or the ground truth have no masks.
-        keypoints: the 10 `KEYPOINT_METRICS`; None if the detections or the ground truth have no keypoints.
-        per_class: a dict for each category: `id`, `name`, `bbox_AP`, `bbox_AP50` and the same with `segm` and
-            `keypoints`.
-        skipped: a sentence for each image, annotation, mask or set of keypoints that could not be evaluated.
-        notes: sentences about what the metrics rest on, such as sigmas that nobody measured.
-        panoptic: the `PanopticResults` of a model with a semantic head; None without one, or without segments in the
-            ground truth.
-        semantic: its `SemanticResults`; None without one, or without classes of pixels in the ground truth.
-    """
-
-    images: int
-    bbox: dict[str, float | None] | None
-    segm: dict[str, float | None] | None
-    keypoints: dict[str, float | None] | None
+    images: int  # how many were evaluated
+    bbox: dict[str, float | None] | None  # the 12 `average_precision.METRICS` for boxes
+    segm: dict[str, float | None] | None  # the same for masks
+    keypoints: dict[str, float | None] | None  # the 10 `KEYPOINT_METRICS`
+    # For each category `id`, `name`, `bbox_AP`, `bbox_AP50` and the same with `segm` and `keypoints`.
     per_class: list[dict]
-    skipped: list[str]
+    skipped: list[str]  # a sentence for each image, annotation, mask or set of keypoints that could not be evaluated
+    # Sentences about what the metrics rest on, such as sigmas that nobody measured.
     notes: list[str] = dataclasses.field(default_factory=list)
-    panoptic: PanopticResults | None = None
-    semantic: SemanticResults | None = None
+    panoptic: PanopticResults | None = None  # of a model with a semantic head, where the ground truth has segments
+    semantic: SemanticResults | None = None  # the same where it has classes of pixels
 
     def table(self):
         """The metrics as a rich renderable: over all classes, per class, notes, and what was skipped."""

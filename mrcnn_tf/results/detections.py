@@ -205,10 +205,9 @@ class EncodedMaskDetections(Detections):
     """
 
     def __init__(self, mask_counts, **kwargs):
-        """Takes the `counts` of D whole-image masks, and everything else as `Detections` does.
+        """Takes the `counts` of D whole-image masks, and everything else as `Detections` does, with its errors.
 
-        Raises:
-            ValueError: a string that isn't the run lengths of an image of this size, and what `Detections` raises.
+        Raises ValueError also for a string that isn't the run lengths of an image of this size.
         """
         super().__init__(**kwargs)
         self.mask_counts = [bytes(counts) for counts in mask_counts]

@@ -106,12 +106,7 @@ def draw_ground_truth(image, boxes, names, masks=None, min_side=MIN_SIDE, keypoi
 def side_by_side(left, right, titles=("ground truth", "detections")):
     """Put two pictures in a row, each under its title, the lower one enlarged to the height of the other.
 
-    Args:
-        left, right: uint8 RGB [H, W, 3].
-        titles: one for each.
-
-    Returns:
-        uint8 RGB, as wide as both and a gap.
+    All are uint8 RGB [H, W, 3]; the result is as wide as both and a gap.
     """
     height = max(left.shape[0], right.shape[0])
     pictures = []
@@ -189,24 +184,15 @@ def enlarge(image, min_side):
 
 @dataclasses.dataclass
 class Instance:
-    """A thing to draw, in pixels of the picture.
+    """A thing to draw, in pixels of the picture."""
 
-    Attributes:
-        box: [4].
-        label: the text of its tag.
-        colour: RGB.
-        window: its mask; None without.
-        keypoints: [P, 3], x, y and COCO's visibility; None without. P may be more than the category's own; the rest
-            isn't drawn.
-        category: whose names and limbs the keypoints have.
-    """
-
-    box: np.ndarray
-    label: str
-    colour: tuple[int, int, int]
-    window: MaskWindow | None = None
+    box: np.ndarray  # [4]
+    label: str  # the text of its tag
+    colour: tuple[int, int, int]  # RGB
+    window: MaskWindow | None = None  # its mask
+    # [P, 3], x, y and COCO's visibility. P may be more than the category's own; the rest isn't drawn.
     keypoints: np.ndarray | None = None
-    category: Category | None = None
+    category: Category | None = None  # whose names and limbs the keypoints have
 
 
 def _draw(picture, instances):

@@ -28,16 +28,13 @@ def tag_size(label, font):
 
 
 def place_tag(corners, size, picture_size, tags):
-    """Choose the place of a tag that hides the least of the tags placed before.
+    """Choose the place of a tag, [4] = (x1, y1, x2, y2), that hides the least of the tags placed before.
 
     Args:
         corners: [P, 2] = (x, y), upper left corners to choose from, the best first; they are moved into the picture.
         size: (width, height) of the tag.
         picture_size: (width, height) pixels.
-        tags: [T, 4] = (x1, y1, x2, y2), the earlier tags.
-
-    Returns:
-        [4] = (x1, y1, x2, y2).
+        tags: [T, 4], the earlier tags.
     """
     corners = np.clip(corners, 0, np.maximum(np.array(picture_size) - size, 0)).round()
     candidates = np.concatenate([corners, corners + size], axis=1)

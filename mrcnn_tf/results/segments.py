@@ -20,25 +20,15 @@ NAMED_IN_REPR = 5  # of the categories in an image
 
 @dataclasses.dataclass
 class Segment:
-    """Pixels that belong together: one thing, or all of one class of stuff.
+    """Pixels that belong together: one thing, or all of one class of stuff."""
 
-    Attributes:
-        id: the value of its pixels in the segment map.
-        category: of the dataset.
-        is_thing: False for stuff.
-        score: of a thing that was detected, in 0..1; else None.
-        area: pixels.
-        bbox: [x, y, width, height] in pixels, around all of them.
-        instance: its index in the `Detections` that it comes from; None for stuff.
-    """
-
-    id: int
-    category: Category
-    is_thing: bool
-    score: float | None
-    area: int
-    bbox: list[int]
-    instance: int | None = None
+    id: int  # the value of its pixels in the segment map
+    category: Category  # of the dataset
+    is_thing: bool  # False for stuff
+    score: float | None  # of a thing that was detected, in 0..1; else None
+    area: int  # pixels
+    bbox: list[int]  # [x, y, width, height] in pixels, around all of them
+    instance: int | None = None  # its index in the `Detections` that it comes from; None for stuff
 
 
 class Panoptic:
@@ -50,11 +40,7 @@ class Panoptic:
     """
 
     def __init__(self, segment_map, segments):
-        """Takes what the attributes describe.
-
-        Raises:
-            ValueError: the map isn't [H, W], or two segments have one id.
-        """
+        """Takes what the attributes describe; raises ValueError if the map isn't [H, W] or two segments have one id."""
         self.segment_map = np.asarray(segment_map, np.int32)
         self.segments = list(segments)
         if self.segment_map.ndim != 2:
