@@ -1,7 +1,8 @@
 """Mask R-CNN for TensorFlow and Keras 3: the public names.
 
-A name loads the module behind it at its first use, so that `import mrcnn_tf`, `mrcnn-tf --help` and the parts that need no
-TensorFlow don't wait for it. Keras learns of the model's classes as soon as both packages are imported, in either order.
+A name loads the module behind it at its first use, so that `import mrcnn_tf`, `mrcnn-tf --help` and the parts that
+need no TensorFlow don't wait for it. Keras learns of the model's classes as soon as both packages are imported, in
+either order.
 """
 
 import importlib

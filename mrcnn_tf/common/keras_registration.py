@@ -3,9 +3,9 @@
 TensorFlow imports Keras, so this may happen in the midst of an import of ours. Therefore the rooms below model/ that
 use TensorFlow import Keras in their `__init__`, before any module of theirs has begun.
 
-Keras knows a class when the module that registers it has been imported. To import ours with the package itself would make
-everything that needs no Keras wait seconds for it; to wait for their first use would leave a user who only loads a saved
-model with "Unknown layer".
+Keras knows a class when the module that registers it has been imported. To import ours with the package itself would
+make everything that needs no Keras wait seconds for it; to wait for their first use would leave a user who only loads
+a saved model with "Unknown layer".
 """
 
 import importlib
