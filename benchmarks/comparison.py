@@ -5,7 +5,8 @@ import itertools
 
 from benchmarks import cases
 from benchmarks.cases import FAMILY, MASK_BRANCH, PACKAGE, PRECISIONS, Settings
-from mrcnn_tf.cli.benchmark_processes import Result, describe_machine, library_versions, measure
+from benchmarks.processes import measure
+from mrcnn_tf.cli.benchmark_processes import Result, describe_machine, library_versions
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.load import load_config
 

@@ -8,6 +8,7 @@ import tempfile
 import tensorflow as tf
 
 from benchmarks.inputs import DETECTION_SIZES, mask_probabilities
+from benchmarks.processes import timed
 from mrcnn_tf.cli.benchmark_measurements import (
     benchmark_config,
     benchmark_model,
@@ -16,7 +17,7 @@ from mrcnn_tf.cli.benchmark_measurements import (
     random_image,
     saved_model,
 )
-from mrcnn_tf.cli.benchmark_processes import Task, seconds, serve, timed
+from mrcnn_tf.cli.benchmark_processes import Task, seconds, serve
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import PanopticConfig, SemanticHeadConfig
 from mrcnn_tf.results.detections import Detections

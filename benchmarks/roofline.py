@@ -10,9 +10,10 @@ import math
 import tensorflow as tf
 
 from benchmarks.inputs import ROI_BINS, ROI_SAMPLES, ROI_SIZES, ROI_STRIDE, random_features
+from benchmarks.processes import timed
 from mrcnn_tf import ops
 from mrcnn_tf.cli.benchmark_measurements import benchmark_config, benchmark_model, random_boxes
-from mrcnn_tf.cli.benchmark_processes import Task, serve, timed
+from mrcnn_tf.cli.benchmark_processes import Task, serve
 from mrcnn_tf.model.assembly import dtype_policy
 
 

@@ -10,9 +10,10 @@ import pathlib
 import tempfile
 
 from benchmarks.inputs import coco_like_detections, make_jpeg_dataset
+from benchmarks.processes import timed
 from mrcnn_tf.cli import benchmark_measurements
 from mrcnn_tf.cli.benchmark_measurements import benchmark_config, benchmark_model, compile_model, repeated_batch
-from mrcnn_tf.cli.benchmark_processes import Task, seconds, serve, timed
+from mrcnn_tf.cli.benchmark_processes import Task, seconds, serve
 
 STEP_IMAGES = 2  # of a step that is divided among replicas
 STEPS = 2  # beside a checkpoint: more than its writing takes

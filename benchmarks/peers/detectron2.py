@@ -11,7 +11,8 @@ from detectron2.modeling.postprocessing import detector_postprocess
 
 from benchmarks.inputs import PIXEL_STD
 from mrcnn_tf.cli.benchmark_measurements import random_image
-from mrcnn_tf.cli.benchmark_processes import Task, available_cores, serve
+from mrcnn_tf.cli.benchmark_processes import Task, serve
+from mrcnn_tf.common.environment import available_cores
 
 CONFIGS = {"Mask R50-C4": "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_3x.yaml"}  # by the names of the family
 

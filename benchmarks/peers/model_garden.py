@@ -9,8 +9,9 @@ from official.core import config_definitions
 from official.vision.configs import maskrcnn
 from official.vision.serving.detection import DetectionModule
 
+from benchmarks.processes import timed
 from mrcnn_tf.cli.benchmark_measurements import random_image
-from mrcnn_tf.cli.benchmark_processes import Task, serve, start_program, timed
+from mrcnn_tf.cli.benchmark_processes import Task, serve, start_program
 
 IMPORTED = time.time()
 STARTUP = """

@@ -27,8 +27,10 @@ from benchmarks.inputs import (
     mask_probabilities,
     random_features,
 )
+from benchmarks.processes import timed
 from mrcnn_tf.cli.benchmark_measurements import ellipses, random_boxes, random_image, training_objects
-from mrcnn_tf.cli.benchmark_processes import Task, available_cores, seconds, serve, start_program, timed
+from mrcnn_tf.cli.benchmark_processes import Task, seconds, serve, start_program
+from mrcnn_tf.common.environment import available_cores
 
 IMPORTED = time.time()
 STARTUP = """

@@ -10,6 +10,8 @@ import typer
 
 from mrcnn_tf.cli.benchmark_processes import (
     Case,
+    Failed,
+    LeftOut,
     describe_machine,
     format_seconds,
     library_versions,
@@ -87,7 +89,7 @@ class Benchmark:
 
 
 def measure_config(config, overrides, weights, height, width, repeats, only=(), report=lambda title: None):
-    """Measure a config's model, one measurement after the other, precisions in turns.
+    """Measure a config's model, one measurement after the other.
 
     Args:
         config, overrides: as in `load_config`.
@@ -111,18 +113,19 @@ def measure_config(config, overrides, weights, height, width, repeats, only=(), 
     load_config(config, overrides)  # a mistake in it is to be named before anything is started
     model = {"config": config, "overrides": overrides}
     image = model | {"height": height, "width": width}
-    groups = {
-        name: [Case(name, MODULE, name, image | {"precision": p, "weights": weights}, p) for p in PRECISIONS]
+    cases = [
+        Case(name, MODULE, name, image | {"precision": precision, "weights": weights}, precision)
         for name in ("inference", "training")
-    }
-    groups["pipeline"] = [Case("pipeline", MODULE, "pipeline", model)]
-    groups["startup"] = [Case("startup", MODULE, "startup", image)]
+        for precision in PRECISIONS
+    ]
+    cases += [Case("pipeline", MODULE, "pipeline", model), Case("startup", MODULE, "startup", image)]
+    cases = [case for case in cases if not only or case.measurement in only]
     subject = f"{config}, {height} x {width} pixels, {weights or 'random weights'}; {repeats} runs after the first"
-    return _measure(subject, [groups[name] for name in MEASUREMENTS if not only or name in only], repeats, report)
+    return _measure(subject, cases, repeats, report)
 
 
 def measure_tflite(path, repeats, threads=THREADS, report=lambda title: None):
-    """Measure a .tflite file with each number of threads, with and without XNNPACK, in turns.
+    """Measure a .tflite file with each number of threads, with and without XNNPACK.
 
     Args:
         path: a file that `mrcnn-tf export tflite` wrote.
@@ -144,7 +147,7 @@ def measure_tflite(path, repeats, threads=THREADS, report=lambda title: None):
     for count, xnnpack in itertools.product(threads, (True, False)):
         label = f"{count} threads, {'with' if xnnpack else 'without'} XNNPACK"
         cases.append(Case("tflite", MODULE, "tflite", {"path": str(path), "threads": count, "xnnpack": xnnpack}, label))
-    return _measure(subject, [cases], repeats, report, needed=True)
+    return _measure(subject, cases, repeats, report, needed=True)
 
 
 def measure_saved_model(folder, height, width, repeats, report=lambda title: None):
@@ -155,19 +158,22 @@ def measure_saved_model(folder, height, width, repeats, report=lambda title: Non
     """
     arguments = {"folder": str(folder), "height": height, "width": width}
     subject = f"{folder}, {height} x {width} pixels"
-    return _measure(subject, [[Case("saved_model", MODULE, "saved_model", arguments)]], repeats, report, needed=True)
+    return _measure(subject, [Case("saved_model", MODULE, "saved_model", arguments)], repeats, report, needed=True)
 
 
-def _measure(subject, groups, repeats, report, needed=False):
-    """Let the cases of each group take turns; with `needed` a reason to leave one out is a UserError."""
+def _measure(subject, cases, repeats, report, needed=False):
+    """Measure one case after the other; with `needed` a reason to leave one out is a UserError."""
     benchmark = Benchmark(subject, describe_machine(), library_versions(LIBRARIES))
-    for cases in groups:
-        results, left_out, failed = measure(cases, repeats, report)
-        if needed and left_out:
-            raise UserError(left_out[0].partition(": ")[2])
-        benchmark.results += results
-        benchmark.left_out += left_out
-        benchmark.failed += failed
+    for case in cases:
+        report(case.title)
+        try:
+            benchmark.results.append(measure(case, repeats))
+        except LeftOut as reason:
+            if needed:
+                raise UserError(str(reason)) from None
+            benchmark.left_out.append(f"{case.title}: {reason}")
+        except Failed as reason:
+            benchmark.failed.append(f"{case.title}: {reason}")
     return benchmark
 
 

@@ -1,4 +1,4 @@
-"""Measure in fresh processes: the measured process, and the one that starts several and lets them take turns.
+"""Measure in fresh processes: what the measured process does, and how its figures are read.
 
 A module with measurements ends in `serve(inference, training)`, and `python -m MODULE inference ARGUMENTS` runs one of
 them, ARGUMENTS being a json object. It prints a json line after the first run, another after each line that it reads
@@ -17,10 +17,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 
+from mrcnn_tf.common.environment import available_cores
 from mrcnn_tf.common.errors import UserError
 
 ANSWER_SECONDS = 900  # the longest wait: the first run of a large model on a small machine, with its compilation
@@ -40,15 +40,6 @@ class Task:
     run: Callable[[], dict[str, float]]
     facts: dict = dataclasses.field(default_factory=dict)
     folder: tempfile.TemporaryDirectory | None = None
-
-
-def timed(**functions):
-    """A `Task.run` that calls each function in turn; the name of its time is the argument's."""
-
-    def run():
-        return {name: seconds(function) for name, function in functions.items()}
-
-    return run
 
 
 def seconds(function):
@@ -78,7 +69,10 @@ def start_program(program, **arguments):
     The code gets the arguments and `started`, the time.time() before its process was started, as json in sys.argv[1].
     """
     command = [sys.executable, "-c", program, json.dumps(arguments | {"started": time.time()})]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1])
+    ended = subprocess.run(command, stdout=subprocess.PIPE)
+    if ended.returncode:
+        sys.exit(ended.returncode)  # the program has said on stderr what went wrong
+    return json.loads(ended.stdout.splitlines()[-1])
 
 
 def serve(*measurements):
@@ -122,84 +116,7 @@ class LeftOut(Exception):
 
 
 class Failed(Exception):
-    """The measured process ended or hung, for the reason given."""
-
-
-class Process:
-    """A measurement in a process that stays until `finish`.
-
-    Every method may raise LeftOut or Failed, after which the process is gone.
-
-    Args:
-        module: the full name of a module that calls `serve`.
-        task: the name of one of its measurements.
-        arguments: of that, json values by name.
-    """
-
-    def __init__(self, module, task, arguments):
-        self.module, self.task, self.arguments = module, task, arguments
-        self._process = None
-
-    def start(self):
-        """Prepare and run once; returns that run's seconds by name."""
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", self.module, self.task, json.dumps(self.arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},  # everything is measured on the processor
-        )
-        return self._answer()["first"]
-
-    def run(self):
-        """Run once more; returns seconds by name."""
-        try:
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise Failed(self._end()) from None
-        return self._answer()["run"]
-
-    def finish(self):
-        """End the process; returns its summary: `runs`, `facts`, `peak_memory` in bytes."""
-        self._process.stdin.close()
-        summary = self._answer()
-        self._end()
-        return summary
-
-    def stop(self):
-        """End the process if it still runs."""
-        if self._process and self._process.poll() is None:
-            self._process.kill()
-            self._end()
-
-    def _answer(self):
-        watch = threading.Timer(ANSWER_SECONDS, self._process.kill)
-        watch.start()
-        try:
-            line = self._process.stdout.readline()
-        finally:
-            watch.cancel()
-        if not line:
-            raise Failed(self._end())
-        message = json.loads(line)
-        if "left_out" in message:
-            self._end()
-            raise LeftOut(message["left_out"])
-        return message
-
-    def _end(self):
-        """Wait for the process; returns a line that says why it ended."""
-        status = self._process.wait()
-        self._errors.seek(0)
-        lines = [line.strip() for line in self._errors if line.strip()]
-        for pipe in (self._process.stdout, self._errors):
-            pipe.close()
-        if status < 0:
-            return f"ended by signal {-status} (9: out of memory, or no answer for {ANSWER_SECONDS} s)"
-        return lines[-1] if lines else f"ended with status {status}"
+    """The measured process broke down or hung, for the reason given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,53 +161,48 @@ class Result:
     facts: dict
 
 
-def measure(cases, repeats, report):
-    """Start a process for each `Case`, then let them run in turn, so that what disturbs one disturbs all.
+def measure(case, repeats):
+    """The `Result` of a `Case`, which runs in a process of its own once and then `repeats` times more.
 
-    Args:
-        cases: list of `Case`.
-        repeats: timed runs of each after the first.
-        report: called with a case's title before its process is started.
-
-    Returns:
-        (list of `Result`, sentences on cases that were left out, sentences on cases that failed).
+    Raises:
+        LeftOut: there is nothing to measure.
+        Failed: the process broke down or hung.
     """
-    results, left_out, failed, first = [], [], [], {}
-    processes = {number: Process(case.module, case.task, case.arguments) for number, case in enumerate(cases)}
-    running = dict(processes)
-
-    def attempt(number, action):
-        try:
-            return action()
-        except (LeftOut, Failed) as reason:
-            (left_out if isinstance(reason, LeftOut) else failed).append(f"{cases[number].title}: {reason}")
-            del running[number]
-
+    command = [sys.executable, "-m", case.module, case.task, json.dumps(case.arguments)]
+    text = {"encoding": "utf-8", "errors": "replace"}
+    limit = ANSWER_SECONDS * (repeats + 1)
     try:
-        for number, process in processes.items():
-            report(cases[number].title)
-            first[number] = attempt(number, process.start)
-        for _ in range(repeats):
-            for number, process in list(running.items()):
-                attempt(number, process.run)
-        for number, process in list(running.items()):
-            if summary := attempt(number, process.finish):
-                results.append(_result(cases[number], first[number], summary))
-    finally:
-        for process in processes.values():
-            process.stop()
-    return results, left_out, failed
+        process = subprocess.run(
+            command, input="\n" * repeats, capture_output=True, env=processor_only(), timeout=limit, **text
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"no end after {limit} s") from None
+    if process.returncode:
+        raise Failed(end_reason(process.returncode, process.stderr))
+    answers = [json.loads(line) for line in process.stdout.splitlines()]
+    if "left_out" in answers[0]:
+        raise LeftOut(answers[0]["left_out"])
+    return make_result(case, answers[0]["first"], answers[-1])
 
 
-def _result(case, first, summary):
+def processor_only():
+    """The environment of a measured process, whose figures are the processor's."""
+    return os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+
+
+def end_reason(status, errors):
+    """A line that says why a process ended with this status, by what it wrote to stderr."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    if status < 0:
+        return f"ended by signal {-status} (9: out of memory, or no answer for {ANSWER_SECONDS} s)"
+    return lines[-1] if lines else f"ended with status {status}"
+
+
+def make_result(case, first, summary):
+    """The `Result` of a case by the times of its first run and the last line of its process."""
     runs = {name: [run[name] for run in summary["runs"]] for name in first}
     times = {name: Times(first[name], statistics.median(run), min(run), run) for name, run in runs.items()}
     return Result(case, times, summary["peak_memory"], summary["facts"])
-
-
-def available_cores():
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def describe_machine():

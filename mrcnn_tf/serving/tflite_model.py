@@ -1,10 +1,10 @@
 """A .tflite file as a model: images in, `Detections` out, by the LiteRT interpreter."""
 
 import dataclasses
-import os
 
 import numpy as np
 
+from mrcnn_tf.common.environment import available_cores
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.image_files import check_pixels
 from mrcnn_tf.ops.panoptic_maps import resize_labels
@@ -46,7 +46,7 @@ class TFLiteModel:
             self._labels = read_labels(self.document)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        threads = _core_count() if threads is None else threads
+        threads = available_cores() if threads is None else threads
         self._runner = load_detector(path, self.document.get("part"), threads, xnnpack)
         self.categories, self.stuff = self._labels.categories, self._labels.stuff
         self.input_size = tuple(self._runner.get_input_details()["image"]["shape"][1:3].tolist())
@@ -100,7 +100,3 @@ class TFLiteModel:
         if self.semantic_head:
             outputs["semantic"] = resize_labels(outputs["semantic"][:height, :width], original_size)
         return make_detections(outputs, self._labels, tuple(original_size))
-
-
-def _core_count():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

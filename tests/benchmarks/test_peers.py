@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.cases import PEERS
 from benchmarks.comparison import TITLES
-from mrcnn_tf.cli.benchmark_processes import Case, measure
+from benchmarks.processes import measure
+from mrcnn_tf.cli.benchmark_processes import Case
 
 TORCHVISION, GARDEN, DETECTRON2 = PEERS
 

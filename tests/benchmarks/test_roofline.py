@@ -7,8 +7,9 @@ import pytest
 
 from benchmarks import roofline
 from benchmarks.comparison import TITLES
+from benchmarks.processes import Process
 from benchmarks.roofline import count_inference_operations, count_resnet_operations
-from mrcnn_tf.cli.benchmark_processes import LeftOut, Process
+from mrcnn_tf.cli.benchmark_processes import LeftOut
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import SemanticHeadConfig
 from mrcnn_tf.model.backbones.resnet import ResNet

@@ -14,7 +14,7 @@ from rich.console import Console
 from tiny import tiny_config
 
 from mrcnn_tf.cli import benchmark, benchmark_measurements
-from mrcnn_tf.cli.benchmark_processes import Process, Result, Times
+from mrcnn_tf.cli.benchmark_processes import Failed, LeftOut, Result, Times
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.serving.interpreter import append_metadata
 
@@ -106,22 +106,20 @@ def test_unknown_measurements_and_configs_are_refused_before_anything_is_started
 
 @pytest.fixture
 def cases(monkeypatch):
-    """The groups of cases that are measured: what takes turns. Training fails and bfloat16 is left out."""
-    groups = []
+    """The cases that are measured. Training fails and bfloat16 is left out."""
+    measured = []
 
-    def fake(group, repeats, report):
-        groups.append(group)
-        results = []
-        for case in group:
-            names = {"inference": ("detect",), "pipeline": ("image",), "startup": ("build",)}.get(case.measurement, ())
-            times = {name: Times(2.0, 0.5, 0.25, [0.5, 0.25, 0.75]) for name in names}
-            results.append(Result(case, times, 2**30, {}))
-        left_out = [f"{case.title}: not native" for case in group if case.label == "bfloat16"]
-        failed = [f"{case.title}: it broke" for case in group if case.measurement == "training"]
-        return [result for result in results if result.times and result.case.label != "bfloat16"], left_out, failed
+    def fake(case, repeats):
+        measured.append(case)
+        if case.label == "bfloat16":
+            raise LeftOut("not native")
+        if case.measurement == "training":
+            raise Failed("it broke")
+        name = {"inference": "detect", "pipeline": "image", "startup": "build"}[case.measurement]
+        return Result(case, {name: Times(2.0, 0.5, 0.25, [0.5, 0.25, 0.75])}, 2**30, {})
 
     monkeypatch.setattr(benchmark, "measure", fake)
-    return groups
+    return measured
 
 
 def test_the_command_measures_the_users_config_and_prints_json_alone(cases):
@@ -132,18 +130,17 @@ def test_the_command_measures_the_users_config_and_prints_json_alone(cases):
     assert [result["case"]["measurement"] for result in document["results"]] == ["inference", "pipeline"]
     assert document["results"][0]["times"]["detect"]["median"] == 0.5
     assert document["machine"]["cores"] >= 1 and document["failed"] == []
-    inference, pipeline = cases
+    *inference, pipeline = cases
     assert [case.label for case in inference] == ["float32", "bfloat16"]
     expected = {"config": "nuclei_r18_fpn", "overrides": ["train.seed=1"], "height": 64, "width": 1088}
     assert inference[1].arguments == expected | {"precision": "bfloat16", "weights": None}
-    assert pipeline[0].arguments == {"config": "nuclei_r18_fpn", "overrides": ["train.seed=1"]}
+    assert pipeline.arguments == {"config": "nuclei_r18_fpn", "overrides": ["train.seed=1"]}
 
 
 def test_the_table_names_everything_with_its_figures_and_a_failure_is_told_by_the_exit_status(cases):
     text = call("benchmark", "nuclei_r18_fpn", status=1)
-    assert [[case.measurement for case in group] for group in cases] == [
-        ["inference", "inference"], ["training", "training"], ["pipeline"], ["startup"],
-    ]  # fmt: skip
+    measurements = ["inference", "inference", "training", "training", "pipeline", "startup"]
+    assert [case.measurement for case in cases] == measurements
     rows = {" ".join(line.split()) for line in text.splitlines()}
     assert "float32, to boxes, masks inside them 0.5 s 0.25 s 2 s 1024" in rows
     assert "build the model 0.5 s 0.25 s 2 s 1024" in rows
@@ -217,14 +214,14 @@ def test_a_file_that_can_t_run_is_refused(tflite, tmp_path):
 
 
 def test_a_process_that_fails_is_named_and_the_others_count(tflite, monkeypatch):
-    start = Process.start
+    measure = benchmark.measure
 
-    def fails(self):
-        if not self.arguments["xnnpack"]:
-            self.arguments["threads"] = "two"
-        return start(self)
+    def fails(case, repeats):
+        if not case.arguments["xnnpack"]:
+            case.arguments["threads"] = "two"
+        return measure(case, repeats)
 
-    monkeypatch.setattr(Process, "start", fails)
+    monkeypatch.setattr(benchmark, "measure", fails)
     result = benchmark.measure_tflite(tflite, repeats=1, threads=(1,))
     assert len(result.results) == 1 and len(result.failed) == 1
     assert result.failed[0].startswith("tflite: 1 threads, without XNNPACK: TypeError")
