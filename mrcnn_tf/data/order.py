@@ -4,6 +4,7 @@ The order is arithmetic on (seed, position), nothing is remembered. So a run can
 agree on each step's images, without telling one another anything.
 """
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -43,12 +44,9 @@ class Share:
 WHOLE_STEP = Share()
 
 
-@dataclasses.dataclass(frozen=True)
-class Pool:
-    """Images that are drawn from one endless sequence of permutations of theirs."""
-
-    images: object  # [N] int64, the images' numbers
-    draws: int  # how many are drawn in each pass. As many as there are images: each of them once.
+# Images that are drawn from one endless sequence of permutations of theirs: their numbers, [N] int64, and how many are
+# drawn in each pass; as many as there are images means each of them once.
+Pool = collections.namedtuple("Pool", "images draws")
 
 
 class Order:

@@ -33,20 +33,18 @@ _CASTAGNOLI = 0x82F63B78  # CRC-32C's polynomial, its bits reversed
 
 
 def load_record_index(pattern, config):
-    """The usable records of TFRecord files in the Model Garden's format.
+    """The usable records of TFRecord files in the Model Garden's format, a CocoIndex.
 
     The first call reads the files once, checks the checksum of every record, looks at the headers of images and masks,
     and keeps the result in the user's cache folder as `read_coco.load_index` does; later calls compare the files' sizes
-    and times of change. Bad records are left out, counted on stderr and listed in a json report.
+    and times of change. Bad records are left out, counted on stderr and listed in a json report. Images are in the
+    order of the files' names and of the records in them; `record_offsets` and `image_files` say where they lie, and
+    `annotation_ids` are the objects' indices in their record, from 0.
 
     Args:
         pattern: of the files, such as records/train-*.tfrecord.
         config: settings.DataConfig; `categories`, `max_instances`, `masks` and `keypoints` are read. Without categories
             those of the files' manifest count.
-
-    Returns:
-        CocoIndex. Images are in the order of the files' names and of the records in them; `record_offsets` and
-        `image_files` say where they lie, and `annotation_ids` are the objects' indices in their record, from 0.
 
     Raises:
         UserError: no file matches, one is compressed or can't be read, no categories are known, or no image is usable.

@@ -255,10 +255,8 @@ def check_maps(paths, fields, source, segments, on_progress, decode=None):
         if problem:
             kept[row] = False
             kind, what, remedy = problem
-            name = f"Image {image} in {source}"
-            message = f"{name} has a map, {path}, that {what} and was skipped: {remedy}."
-            if path is None:
-                message = f"{name} {what} and was skipped: {remedy}."
+            what = f"has a map, {path}, that {what}" if path else what
+            message = f"Image {image} in {source} {what} and was skipped: {remedy}."
             problems.append(Problem(kind, image, path or source, message))
     usable = [path for path, is_kept in zip(paths, kept.tolist(), strict=True) if is_kept]
     return ImageMaps(kept, usable, {path: header.size for path, header in headers.items()}, problems)

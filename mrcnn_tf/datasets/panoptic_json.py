@@ -14,16 +14,10 @@ from mrcnn_tf.common.categories import IGNORED, THINGS, Category, split_things_a
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.common.problems import Problem, counting_bar
+from mrcnn_tf.datasets import map_files
 from mrcnn_tf.datasets.annotation_checks import range_indices
 from mrcnn_tf.datasets.annotation_records import BoxColumns
 from mrcnn_tf.datasets.image_files import WORKERS
-from mrcnn_tf.datasets.map_files import (
-    UNLISTED_REMEDY,
-    compare_ids,
-    describe_unknown_segments,
-    map_columns,
-    read_segment_map,
-)
 
 SECTIONS = ("images", "annotations", "categories")
 MOST_SEGMENT_IDS = 1 << 24  # as many as a PNG has colours; 0 is void
@@ -53,29 +47,20 @@ class PanopticJson:
 
     def segments_info(self, index):
         """The segments of the annotation at `index`, as dicts with `id`, `category_id`, `iscrowd`, `area`, `bbox`."""
-        rows = range(self.segment_offsets[index], self.segment_offsets[index + 1])
-        return [
-            {
-                "id": int(self.segment_ids[row]),
-                "category_id": int(self.category_ids[row]),
-                "iscrowd": int(self.crowd[row]),
-                "area": float(self.areas[row]),
-                "bbox": self.boxes[row].tolist(),
-            }
-            for row in rows
-        ]
+        rows = slice(*self.segment_offsets[index : index + 2])
+        columns = self.segment_ids, self.category_ids, self.crowd.astype(int), self.areas, self.boxes
+        names = "id", "category_id", "iscrowd", "area", "bbox"
+        segments = zip(*(values[rows].tolist() for values in columns), strict=True)
+        return [dict(zip(names, segment, strict=True)) for segment in segments]
 
 
 def read_panoptic(path, on_progress=None, split_categories=split_things_and_stuff):
-    """Reads a panoptic json, however large.
+    """Reads a panoptic json, however large; its PanopticJson lacks what isn't well formed and lists it in `problems`.
 
     Args:
         path: of the json.
         on_progress: called with the number of bytes read so far.
         split_categories: a function of the category records and the path that gives the things and the stuff.
-
-    Returns:
-        PanopticJson. What isn't well formed is left out of it and listed in its `problems`.
 
     Raises:
         UserError: the file is missing, isn't json, or see `categories.read_panoptic_categories`.
@@ -192,15 +177,12 @@ class MapSegments:
         annotations: [I] int64, the indices of their annotations.
         bars: rich Progress.
         thorough: read all maps however many there are, compare the boxes and areas that the json gives with them, and
-            make a problem of a map that can't be read, whose segments are left out.
+            make a problem of a map that can't be read, whose segments are left out, and not a UserError.
 
     Attributes:
         owners: [U] int64, the number of each segment's image.
         ids, category_ids, crowd, boxes, areas: [U, ...], as in PanopticJson, but none of the boxes and areas is NaN.
         problems: list of Problem.
-
-    Raises:
-        UserError: a map can't be read (if not `thorough`).
     """
 
     def __init__(self, panoptic, maps, annotations, bars, thorough=False):
@@ -231,7 +213,7 @@ class MapSegments:
         values[images.size : images.size + self.ids.size] = known_classes[category_index.ravel()]
         order = np.lexsort((ids, owners))
         offsets = np.r_[0, np.cumsum(np.bincount(owners, minlength=images.size))].astype(np.int64)
-        return map_columns(self._files, offsets, ids[order], values[order])
+        return map_files.map_columns(self._files, offsets, ids[order], values[order])
 
     def things(self, classes):
         """The segments to look for instances in, as SegmentObjects, also of things that `classes` doesn't name."""
@@ -272,14 +254,14 @@ class MapSegments:
         first, last = self._bounds[number : number + 2]
         measured = {}
         try:
-            pixels = read_segment_map(self._files[number])
+            pixels = map_files.read_segment_map(self._files[number])
         except UserError as error:
             if self._thorough:
                 return number, error, measured
             raise
         for row in (first + np.flatnonzero(to_measure[first:last])).tolist():
             measured[row] = _measure(pixels == self.ids[row])
-        return number, compare_ids(pixels, self.ids[first:last]), measured
+        return number, map_files.compare_ids(pixels, self.ids[first:last]), measured
 
     def _apply_comparison(self, number, differences, measured):
         path, image, json = self._files[number], int(self._images[number]), self._panoptic.path
@@ -297,8 +279,8 @@ class MapSegments:
             return
         if unlisted.size:
             self._ignore(number, unlisted)
-            name = describe_unknown_segments(path, unlisted)
-            message = f"{name} ({json}), and {counts.sum()} pixels are ignored: {UNLISTED_REMEDY}."
+            name = map_files.describe_unknown_segments(path, unlisted)
+            message = f"{name} ({json}), and {counts.sum()} pixels are ignored: {map_files.UNLISTED_REMEDY}."
             self.problems.append(Problem("unknown_segment", f"{image}/{unlisted[0]}", path, message))
         for row in (first + np.flatnonzero(np.isin(self.ids[first:last], lacking))).tolist():
             self._present[row] = False

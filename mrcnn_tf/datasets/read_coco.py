@@ -219,12 +219,10 @@ def _index_maps(config, panoptic, fields, categories, source, bars):
     """Finds and checks the maps of a dataset's I usable images.
 
     Args:
-        config: settings.DataConfig; `images`, `panoptic_maps`, `semantic_maps` and `stuff` are read.
+        config, categories, bars: settings.DataConfig, list of Category (the things), rich Progress.
         panoptic: panoptic_json.PanopticJson; None for label maps.
         fields: the image arrays of a CocoIndex, as a dict.
-        categories: list of Category, the things.
         source: the json or folder that lists the images.
-        bars: rich Progress.
 
     Returns:
         maps: map_files.ImageMaps; those kept are the images whose map can be used.

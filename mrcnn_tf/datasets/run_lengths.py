@@ -8,14 +8,11 @@ from pycocotools import mask as coco_mask
 
 
 def decode_strings(strings):
-    """Decodes the runs of many compressed masks at once.
+    """Decodes the runs of many compressed masks, a list of bytes, at once.
 
     COCO writes each number in groups of five bits, the least first, as characters from 48 on; bit 5 says that a group
     follows, and the sign is bit 4 of the last group. From the fourth number of a mask on, it is the difference to the
     number two before.
-
-    Args:
-        strings: list of bytes.
 
     Returns:
         runs: [U] int64, one mask after the other. A string that isn't COCO's gives runs that don't fill an image.
@@ -55,14 +52,11 @@ def _undo_differences(values, counts):
 
 
 def split_into_blocks(counts, limit):
-    """Splits masks into blocks of consecutive ones whose runs are few enough to be worked on together.
+    """Yields (first, last) of blocks, masks first to last - 1, whose runs are few enough to be worked on together.
 
     Args:
         counts: [N] int64, runs of each mask.
         limit: the most runs of a block, unless a single mask has more.
-
-    Yields:
-        (first, last), int: the block is masks first to last - 1.
     """
     offsets, first = np.r_[0, np.cumsum(counts)], 0
     while first < counts.size:
@@ -99,13 +93,9 @@ def box_of_runs(runs, height):
 
 
 def encode_labels(labels):
-    """Encodes a run-length mask of each value of a map, all in one pass.
+    """Encodes a run-length mask of each value of a map, integers [H, W] with 0 for background, all in one pass.
 
-    Args:
-        labels: integers [H, W]; 0 is background.
-
-    Returns:
-        dict value -> {"size": [H, W], "counts": str}, sorted by value, without 0.
+    The result is {value: {"size": [H, W], "counts": str}}, sorted by value, without 0.
     """
     height, width = labels.shape
     flat = labels.ravel(order="F")  # COCO's runs go down the columns
@@ -138,8 +128,7 @@ def as_text(rle):
 def as_rle(segmentation, height, width):
     """The run-length mask of an annotation's segmentation: polygons, which are joined, or run lengths of either kind.
 
-    Raises:
-        ValueError, TypeError, KeyError: it is none of these, or an RLE of another size.
+    Raises ValueError, TypeError or KeyError if it is none of these, or an RLE of another size.
     """
     if isinstance(segmentation, list):
         return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))

@@ -296,7 +296,7 @@ def test_paths_that_lead_nowhere(cats, changes, words, monkeypatch):
 
 
 def test_a_large_set_reads_no_pixels_before_it_must(cats, large, monkeypatch):
-    monkeypatch.setattr("mrcnn_tf.datasets.panoptic_json.read_segment_map", None)
+    monkeypatch.setattr("mrcnn_tf.datasets.map_files.read_segment_map", None)
     monkeypatch.setattr("mrcnn_tf.datasets.map_files.read_label_map", None)
     assert load_index(cats.config()).image_ids.size == load_index(cats.label_config()).image_ids.size == 2
 
