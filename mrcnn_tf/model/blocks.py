@@ -3,6 +3,8 @@
 The normalisations see only the images' valid cells of a padded batch (`ops.padding`), of one replica or of all.
 """
 
+import inspect
+
 import keras
 import tensorflow as tf
 
@@ -13,8 +15,20 @@ from mrcnn_tf.ops.replicas import sum_over_replicas
 HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}  # torchvision's kaiming_normal
 
 
+class ConfiguredLayer(keras.layers.Layer):
+    """A layer that has each of its arguments as an attribute of the same name: its config is read from there."""
+
+    def arguments(self):
+        """The arguments by name, without those of every Keras layer."""
+        parameters = inspect.signature(self.__init__).parameters.values()
+        return {each.name: getattr(self, each.name) for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD}
+
+    def get_config(self):
+        return super().get_config() | self.arguments()
+
+
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class BatchNorm(keras.layers.Layer):
+class BatchNorm(ConfiguredLayer):
     """Batch normalisation (Ioffe and Szegedy 2015), statistics in float32.
 
     Not keras.layers.BatchNormalization: given a mask, it leaves out the synchronisation without a word.
@@ -63,16 +77,9 @@ class BatchNorm(keras.layers.Layer):
         mean = total / tf.maximum(count, 1.0)
         return mean + moving_mean, tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(mean), 0.0)
 
-    def get_config(self):
-        return super().get_config() | {
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-            "synchronized": self.synchronized,
-        }
-
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class GroupNorm(keras.layers.Layer):
+class GroupNorm(ConfiguredLayer):
     """Group normalisation (Wu and He 2018) over 32 groups of channels, statistics in float32.
 
     keras.layers.GroupNormalization would average over the padding too, so that an image's features would depend on the
@@ -111,12 +118,9 @@ class GroupNorm(keras.layers.Layer):
         grouped = tf.reduce_sum(tf.reshape(sums, [-1, self.groups, size]), axis=2, keepdims=True) / (count * size)
         return tf.reshape(tf.tile(grouped, [1, 1, size]), [-1, 1, self.groups * size])
 
-    def get_config(self):
-        return super().get_config() | {"groups": self.groups, "epsilon": self.epsilon}
-
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class ConvNorm(keras.layers.Layer):
+class ConvNorm(ConfiguredLayer):
     """Convolution, then a bias or a normalisation, then ReLU if asked.
 
     Padding is symmetric, (kernel_size - 1) / 2 on each side, as in the reference systems: TensorFlow's "same" would
@@ -207,17 +211,8 @@ class ConvNorm(keras.layers.Layer):
         return self.kernel * scale, self.beta - self.moving_mean * scale
 
     def get_config(self):
-        return super().get_config() | {
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "norm": self.norm,
-            "activation": self.activation,
-            "epsilon": self.epsilon,
-            "groups": self.groups,
-            "dilation": self.dilation,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }
+        initializer = keras.initializers.serialize(self.kernel_initializer)
+        return super().get_config() | {"kernel_initializer": initializer}
 
 
 def conv_stack(count, filters, norm, epsilon, dtype):

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.blocks import ConvNorm
+from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm
 from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.gradients import with_gradient
 from mrcnn_tf.ops.native.library import shapes_must_be_static
@@ -33,7 +33,7 @@ def _resized(features):
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class FPN(keras.layers.Layer):
+class FPN(ConfiguredLayer):
     """Pyramid levels {P2, ..., P6} from {C2, ..., C5}; P6 is P5 subsampled by two (FPN paper, footnote 2).
 
     Args:
@@ -78,6 +78,3 @@ class FPN(keras.layers.Layer):
             for conv, features, cells in zip(self.output_convs, merged, cells_of_level, strict=True)
         ]
         return [*outputs, outputs[-1][:, ::2, ::2, :]]
-
-    def get_config(self):
-        return super().get_config() | {"channels": self.channels, "norm": self.norm, "epsilon": self.epsilon}

@@ -3,12 +3,13 @@
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.model.blocks import ConfiguredLayer
 from mrcnn_tf.ops.padding import valid_mask
 from mrcnn_tf.ops.resize import fitted_size, resize_image, resized_size
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class Preprocess(keras.layers.Layer):
+class Preprocess(ConfiguredLayer):
     """Resizes one image by the resize rule, pads it right and below to a multiple, and normalises batches.
 
     Args:
@@ -45,11 +46,3 @@ class Preprocess(keras.layers.Layer):
         inside = valid_mask(image_size, tf.shape(images)[1], tf.shape(images)[2])
         normalized = (tf.cast(images, tf.float32) - tf.constant(self.mean)) / tf.constant(self.std)
         return tf.cast(tf.where(inside, normalized, 0.0), self.compute_dtype)
-
-    def get_config(self):
-        return super().get_config() | {
-            "mean": self.mean,
-            "std": self.std,
-            "resize": self.resize,
-            "divisor": self.divisor,
-        }

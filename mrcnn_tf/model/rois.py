@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from mrcnn_tf.model.backbones.resnet import residual_stage
-from mrcnn_tf.model.blocks import build_in_turn
+from mrcnn_tf.model.blocks import ConfiguredLayer, build_in_turn
 from mrcnn_tf.model.heads.box import DELTA_WEIGHTS
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.conv import conv2d
@@ -48,7 +48,7 @@ def assign_levels(boxes, lowest, highest, rule):
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class RoILayer(keras.layers.Layer):
+class RoILayer(ConfiguredLayer):
     """RoI features from a pyramid (levels by equation 1 of the FPN paper) or from a single map.
 
     Args:
@@ -132,18 +132,9 @@ class RoILayer(keras.layers.Layer):
         half_bin = (last - first) / (2 * (self.output_size - 1))
         return (tf.concat([first - half_bin, last + half_bin], axis=-1) + 0.5) * stride
 
-    def get_config(self):
-        return super().get_config() | {
-            "output_size": self.output_size,
-            "strides": self.strides,
-            "conventions": self.conventions,
-            "kind": self.kind,
-            "aggregate": self.aggregate,
-        }
-
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class Res5(keras.layers.Layer):
+class Res5(ConfiguredLayer):
     """RoI features from C4 after the fifth stage of the ResNet, which box and mask head share.
 
     Its first block starts with two 1x1 convolutions (a bottleneck's first and the shortcut). Both they and RoIAlign are
@@ -206,11 +197,11 @@ class Res5(keras.layers.Layer):
 
     def get_config(self):
         roi_layer = keras.saving.serialize_keras_object(self.roi_layer)
-        return super().get_config() | {"backbone": self.backbone, "roi_layer": roi_layer}
+        return super().get_config() | {"roi_layer": roi_layer}
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class RoISampler(keras.layers.Layer):
+class RoISampler(ConfiguredLayer):
     """Draws `batch_per_image` RoIs of each image, a quarter positive, ground truth boxes among the candidates."""
 
     def __init__(self, config, **kwargs):
@@ -240,9 +231,6 @@ class RoISampler(keras.layers.Layer):
         targets = box_ops.encode(tf.gather(boxes, truth, batch_dims=1), rois, DELTA_WEIGHTS)
         labels = tf.where(positive, tf.gather(classes, truth, batch_dims=1), 0)
         return RoISample(tf.stop_gradient(rois), labels, truth, targets, positive, drawn)
-
-    def get_config(self):
-        return super().get_config() | {"config": self.config}
 
 
 def foreground(sample, most_positives):

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from mrcnn_tf.model.anchors import pyramid_anchors, usable_anchors
-from mrcnn_tf.model.blocks import ConvNorm, build_in_turn
+from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm, build_in_turn
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.boxes import DROPPED, nms
@@ -25,7 +25,7 @@ AnchorSample = collections.namedtuple("AnchorSample", "logits deltas targets pos
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class RPNHead(keras.layers.Layer):
+class RPNHead(ConfiguredLayer):
     """Objectness logits and box deltas of each anchor: 3x3 convolutions and two 1x1 siblings, shared by all levels.
 
     Args:
@@ -36,7 +36,7 @@ class RPNHead(keras.layers.Layer):
 
     def __init__(self, anchors_per_cell, channels=256, convs=1, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.anchors_per_cell, self.channels = anchors_per_cell, channels
+        self.anchors_per_cell, self.channels, self.convs = anchors_per_cell, channels, convs
 
         def conv(name, filters, size, activation, dtype):
             initializer = keras.initializers.RandomNormal(stddev=0.01)
@@ -97,13 +97,6 @@ class RPNHead(keras.layers.Layer):
         deltas = tf.reshape(deltas, tf.concat([tf.shape(anchors), [self.anchors_per_cell, 4]], axis=0))
         return tf.gather(logits, within_cell, batch_dims=2), tf.gather(deltas, within_cell, batch_dims=2)
 
-    def get_config(self):
-        return super().get_config() | {
-            "anchors_per_cell": self.anchors_per_cell,
-            "channels": self.channels,
-            "convs": len(self.hidden),
-        }
-
 
 def _affine(inputs, conv):
     """A convolution applied to one window each: [B, N, k * k * C] -> [B, N, filters]."""
@@ -130,7 +123,7 @@ def _patches(features, cells):
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class RPN(keras.layers.Layer):
+class RPN(ConfiguredLayer):
     """Proposals from a pyramid or a single map, and the sampled anchors to train it on.
 
     Args:
@@ -220,14 +213,6 @@ class RPN(keras.layers.Layer):
 
     def _valid_cells(self, padded_size):
         return [padding.count_cells(padded_size, stride) for stride in self.strides]
-
-    def get_config(self):
-        return super().get_config() | {
-            "config": self.config,
-            "conventions": self.conventions,
-            "strides": self.strides,
-            "channels": self.channels,
-        }
 
 
 def _best_of_level(logits, deltas, anchors, usable, count):

@@ -10,6 +10,7 @@ import contextvars
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.model.blocks import ConfiguredLayer
 from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.native.library import shapes_must_be_static
 from mrcnn_tf.weights.keras_applications import feature_network, make_network, stable_layer_names
@@ -78,7 +79,7 @@ class ChannelStatistics(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class ChannelScale(keras.layers.Layer):
+class ChannelScale(ConfiguredLayer):
     """ConvNeXt's LayerScale, inputs times gamma [C], whose weight Keras leaves without a name."""
 
     def __init__(self, initial, **kwargs):
@@ -91,9 +92,6 @@ class ChannelScale(keras.layers.Layer):
 
     def call(self, inputs):
         return inputs * tf.cast(self.gamma, inputs.dtype)
-
-    def get_config(self):
-        return super().get_config() | {"initial": self.initial}
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -166,7 +164,7 @@ def _sees_neighbours(layer):
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class ApplicationBackbone(keras.layers.Layer):
+class ApplicationBackbone(ConfiguredLayer):
     """Feature maps {C2, C3, C4, C5} of a batch of images. Batch norms are frozen, dropout is left out.
 
     Args:
@@ -182,22 +180,21 @@ class ApplicationBackbone(keras.layers.Layer):
 
     def __init__(self, application, taps, freeze_at=2, **kwargs):
         super().__init__(**kwargs)
-        self.settings = {"application": application, "taps": list(taps), "freeze_at": freeze_at}
+        self.application, self.taps, self.freeze_at = application, list(taps), freeze_at
 
     def build(self, input_shape):
-        full_network = make_network(self.settings["application"])
-        network = feature_network(full_network, self.settings["application"], self.settings["taps"])
+        full_network = make_network(self.application)
+        network = feature_network(full_network, self.application, self.taps)
         self.network = copy_without_padding(network, stable_layer_names(full_network), self.dtype_policy)
         frozen = self._frozen()
         for layer in self.network.layers:
             layer.trainable = layer not in frozen and not isinstance(layer, keras.layers.BatchNormalization)
 
     def _frozen(self):
-        freeze_at = self.settings["freeze_at"]
-        if freeze_at < 2:
+        if self.freeze_at < 2:
             convs = [layer for layer in self.network.layers if isinstance(layer, keras.layers.Conv2D)]
-            return convs[:freeze_at]
-        return keras.Model(self.network.input, self.network.outputs[: freeze_at - 1]).layers
+            return convs[: self.freeze_at]
+        return keras.Model(self.network.input, self.network.outputs[: self.freeze_at - 1]).layers
 
     @property
     def output_shapes(self):
@@ -208,6 +205,3 @@ class ApplicationBackbone(keras.layers.Layer):
         """Images [B, H, W, 3], H and W multiples of 32 -> list of four maps [B, H / s, W / s, C], s = 4, 8, 16, 32."""
         with padded_batch(images, padded_size):
             return self.network(images, training=False)  # nothing in it learns statistics
-
-    def get_config(self):
-        return super().get_config() | self.settings

@@ -4,14 +4,14 @@ import keras
 import tensorflow as tf
 
 from mrcnn_tf.config.settings import RESNET_BLOCKS
-from mrcnn_tf.model.blocks import ConvNorm, build_in_turn
+from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm, build_in_turn
 from mrcnn_tf.ops import padding
 
 WIDTHS = (64, 128, 256, 512)
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(ConfiguredLayer):
     """Two 3x3 convolutions (basic), or 1x1, 3x3 and 1x1 (bottleneck), added to the input or its 1x1 projection.
 
     Args:
@@ -30,18 +30,9 @@ class ResidualBlock(keras.layers.Layer):
         self, width, filters, bottleneck, strides, stride_in_1x1, project, groups, norm, epsilon, dilation=1, **kwargs
     ):
         super().__init__(**kwargs)
-        self.settings = {
-            "width": width,
-            "filters": filters,
-            "bottleneck": bottleneck,
-            "strides": strides,
-            "stride_in_1x1": stride_in_1x1,
-            "project": project,
-            "groups": groups,
-            "norm": norm,
-            "epsilon": epsilon,
-            "dilation": dilation,
-        }
+        self.width, self.filters, self.bottleneck, self.strides = width, filters, bottleneck, strides
+        self.stride_in_1x1, self.project, self.groups = stride_in_1x1, project, groups
+        self.norm, self.epsilon, self.dilation = norm, epsilon, dilation
 
         def conv(name, filters, size, strides, activation, groups=1):
             rate = dilation if size == 3 else 1
@@ -59,7 +50,6 @@ class ResidualBlock(keras.layers.Layer):
         else:
             self.convs = [conv("conv1", width, 3, strides, "relu"), conv("conv2", width, 3, 1, None)]
         self.shortcut = conv("shortcut", filters, 1, strides, None) if project else None
-        self.filters, self.strides = filters, strides
 
     def build(self, input_shape):
         build_in_turn(self.convs, input_shape[-1])
@@ -79,9 +69,6 @@ class ResidualBlock(keras.layers.Layer):
             outputs = conv(outputs, valid_cells=valid_cells, training=training)
             valid_cells = padding.count_cells(valid_cells, conv.strides)
         return tf.nn.relu(outputs + shortcut)
-
-    def get_config(self):
-        return super().get_config() | self.settings
 
 
 def residual_stage(stage, settings, channels, strides, dtype, dilation=1):
@@ -124,7 +111,7 @@ def residual_stage(stage, settings, channels, strides, dtype, dilation=1):
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class ResNet(keras.layers.Layer):
+class ResNet(ConfiguredLayer):
     """Feature maps {C2, C3, C4, C5} of a batch of images.
 
     Args:
@@ -153,24 +140,15 @@ class ResNet(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.settings = {
-            "depth": depth,
-            "norm": norm,
-            "stride_in_1x1": stride_in_1x1,
-            "freeze_at": freeze_at,
-            "epsilon": epsilon,
-            "groups": groups,
-            "width_per_group": width_per_group,
-            "stem_pool": stem_pool,
-            "dilated": dilated,
-            "last_stage": last_stage,
-        }
+        self.depth, self.norm, self.epsilon, self.freeze_at = depth, norm, epsilon, freeze_at
+        self.stride_in_1x1, self.groups, self.width_per_group = stride_in_1x1, groups, width_per_group
+        self.stem_pool, self.dilated, self.last_stage = stem_pool, dilated, last_stage
         self.stem = ConvNorm(64, 7, 2, norm, "relu", epsilon, dtype=self.dtype_policy, name="stem")
         self.stages, channels = [], 64
         for stage in range(2, last_stage + 1):
             dilation = 2 if dilated and stage == 5 else 1
             strides = 1 if stage == 2 or dilation > 1 else 2
-            blocks = residual_stage(stage, self.settings, channels, strides, self.dtype_policy, dilation)
+            blocks = residual_stage(stage, self.arguments(), channels, strides, self.dtype_policy, dilation)
             channels = blocks[-1].filters
             self.stages.append(blocks)
         for layers in [[self.stem], *self.stages][:freeze_at]:
@@ -191,13 +169,13 @@ class ResNet(keras.layers.Layer):
     @property
     def strides(self):
         """Pixels per cell of C2 to C5."""
-        return [4, 8, 16, 16 if self.settings["dilated"] else 32][: len(self.stages)]
+        return [4, 8, 16, 16 if self.dilated else 32][: len(self.stages)]
 
     def call(self, images, padded_size=None, training=False):
         """Images [B, H, W, 3] -> list of maps [B, ceil(H / s), ceil(W / s), C] at the strides s."""
         outputs = self.stem(images, valid_cells=padded_size, training=training)
         # Zeros are a neutral border for the maximum, since ReLU has gone before.
-        pad = [0, 1] if self.settings["stem_pool"] == "same" else [1, 1]
+        pad = [0, 1] if self.stem_pool == "same" else [1, 1]
         outputs = padding.clear_padding(outputs, padding.count_cells(padded_size, 2))
         outputs = tf.nn.max_pool2d(tf.pad(outputs, [[0, 0], pad, pad, [0, 0]]), 3, 2, "VALID")
         maps, valid_cells = [], padding.count_cells(padded_size, 4)
@@ -208,6 +186,3 @@ class ResNet(keras.layers.Layer):
             maps.append(outputs)
         maps[-1] = padding.clear_padding(maps[-1], valid_cells)  # without a pyramid the heads read it as it is
         return maps
-
-    def get_config(self):
-        return super().get_config() | self.settings

@@ -5,7 +5,7 @@ import collections
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.blocks import build_in_turn, conv_stack, convolve_rois
+from mrcnn_tf.model.blocks import ConfiguredLayer, build_in_turn, conv_stack, convolve_rois
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.boxes import DROPPED, nms
 
@@ -19,7 +19,7 @@ Detected = collections.namedtuple("Detected", "boxes scores classes valid")
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class BoxHead(keras.layers.Layer):
+class BoxHead(ConfiguredLayer):
     """Hidden layers and two siblings: K + 1 class logits (background first) and K boxes' deltas.
 
     The paper has two fully connected hidden layers on a pyramid and the average over res5's cells on C4, torchvision's
@@ -119,11 +119,3 @@ class BoxHead(keras.layers.Layer):
         usable &= box_ops.large_enough(boxes, self.conventions["min_detection_size"])
         classes = tf.tile(tf.range(1, self.num_classes + 1), [boxes.shape[1] // self.num_classes])
         return ClassBoxes(boxes, tf.where(usable, scores, DROPPED), classes)
-
-    def get_config(self):
-        return super().get_config() | {
-            "num_classes": self.num_classes,
-            "config": self.config,
-            "detections": self.detections,
-            "conventions": self.conventions,
-        }

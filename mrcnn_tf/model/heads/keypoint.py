@@ -3,12 +3,12 @@
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.blocks import HE_FAN_OUT, build_in_turn, conv_stack, convolve_rois
+from mrcnn_tf.model.blocks import HE_FAN_OUT, ConfiguredLayer, build_in_turn, conv_stack, convolve_rois
 from mrcnn_tf.ops.keypoints import decode_keypoints, keypoint_targets, upsample_heatmaps
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class KeypointHead(keras.layers.Layer):
+class KeypointHead(ConfiguredLayer):
     """Eight 3x3 convolutions, a 4x4 deconvolution of stride 2 and bilinear doubling: logits of four times the side.
 
     A keypoint lies in one of M * M cells (a softmax over the heatmap), as in torchvision and detectron2.
@@ -83,10 +83,3 @@ class KeypointHead(keras.layers.Layer):
         keypoints = tf.reshape(keypoints, [-1, *logits.shape[1:3], 3])
         exists = tf.gather(tf.greater_equal(self.channels_of_class, 0), classes)
         return tf.where(exists[..., None], keypoints, 0.0)
-
-    def get_config(self):
-        return super().get_config() | {
-            "channels_of_class": self.channels_of_class,
-            "config": self.config,
-            "conventions": self.conventions,
-        }

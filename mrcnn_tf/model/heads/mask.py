@@ -5,7 +5,7 @@ import collections
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.blocks import HE_FAN_OUT, build_in_turn, conv_stack, convolve_rois
+from mrcnn_tf.model.blocks import HE_FAN_OUT, ConfiguredLayer, build_in_turn, conv_stack, convolve_rois
 from mrcnn_tf.ops.masks import mask_targets
 
 # Logarithms of the probabilities that a pixel belongs to the RoI's object, or to the background: float32 [B, R, M, M].
@@ -13,7 +13,7 @@ MaskScores = collections.namedtuple("MaskScores", "foreground background")
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class MaskHead(keras.layers.Layer):
+class MaskHead(ConfiguredLayer):
     """Four 3x3 convolutions, a 2x2 deconvolution of stride 2, and K masks, twice as large as the RoI features.
 
     Only one of the K masks matters for an RoI: the ground truth's class in training, the predicted one in inference
@@ -113,13 +113,6 @@ class MaskHead(keras.layers.Layer):
         binary = self.conventions["mask_target"] == "binary"
         targets = mask_targets(matched_masks, matched_boxes, tf.reshape(rois.boxes, [-1, 4]), side, binary)
         return tf.reshape(targets, [-1, rois.boxes.shape[1], side, side])
-
-    def get_config(self):
-        return super().get_config() | {
-            "num_classes": self.num_classes,
-            "config": self.config,
-            "conventions": self.conventions,
-        }
 
 
 def _interleave(pixels, side):

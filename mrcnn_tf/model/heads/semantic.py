@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.blocks import ConvNorm, build_in_turn
+from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm, build_in_turn
 from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.conv import conv2d
 from mrcnn_tf.ops.panoptic_maps import STRIDE, double_size
@@ -16,7 +16,7 @@ INITIAL_STDDEV = 0.01
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class SemanticHead(keras.layers.Layer):
+class SemanticHead(ConfiguredLayer):
     """Each level by 3x3 convolutions, normalisation, ReLU and bilinear doubling to stride 4; their sum classified.
 
     The coarsest level of stride 32 takes three convolutions, the finest one. What follows the last ReLU is linear:
@@ -82,14 +82,6 @@ class SemanticHead(keras.layers.Layer):
             if index + 1 < len(convs):
                 features, stride = padding.repeat_edges(features, valid_cells), stride // 2
         return features
-
-    def get_config(self):
-        return super().get_config() | {
-            "num_classes": self.num_classes,
-            "strides": self.strides,
-            "config": self.config,
-            "epsilon": self.epsilon,
-        }
 
 
 def _predictor_initializer():
