@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 
+from mrcnn_tf.weights import rules
 from mrcnn_tf.weights.architecture import (
     COCO_80,
     backbone_settings,
@@ -14,21 +15,7 @@ from mrcnn_tf.weights.architecture import (
     published_categories,
     published_stuff,
 )
-from mrcnn_tf.weights.rules import (
-    BRANCHES,
-    CONV,
-    DECONV,
-    IMAGENET_STD,
-    LINEAR,
-    NORM,
-    POOLED,
-    PREDICTOR,
-    SCORE,
-    Parameter,
-    Rule,
-    drop_background,
-    translate,
-)
+from mrcnn_tf.weights.rules import Parameter, Rule, drop_background, translate
 
 EPSILON = 1e-5  # of batch norm
 
@@ -43,49 +30,41 @@ SKIP = {
 }
 
 
-def _backbone_block(match):
-    return f"backbone/res{match[1]}_{match[2]}/{match[3]}"
-
-
-def _head_block(match):
-    return f"res5/res5_{match[1]}/{match[2]}"
-
-
 def _semantic_conv(match):
     return f"semantic_head/p{match[1]}_conv{int(match[2]) // 2 + 1}"  # every other module doubles the map
 
 
 BACKBONE_RULES = [
-    Rule(rf"{BODY}stem\.conv1", lambda m: "backbone/stem", CONV),
-    Rule(rf"{BODY}stem\.conv1\.norm", lambda m: "backbone/stem", NORM),
-    Rule(rf"{BODY}res(\d)\.(\d+)\.(conv\d|shortcut)", _backbone_block, CONV),
-    Rule(rf"{BODY}res(\d)\.(\d+)\.(conv\d|shortcut)\.norm", _backbone_block, NORM),
+    Rule(rf"{BODY}stem\.conv1", "backbone/stem", rules.CONV),
+    Rule(rf"{BODY}stem\.conv1\.norm", "backbone/stem", rules.NORM),
+    Rule(rf"{BODY}res(\d)\.(\d+)\.(conv\d|shortcut)", r"backbone/res\1_\2/\3", rules.CONV),
+    Rule(rf"{BODY}res(\d)\.(\d+)\.(conv\d|shortcut)\.norm", r"backbone/res\1_\2/\3", rules.NORM),
 ]
 RPN, ROI = r"proposal_generator\.rpn_head\.", r"roi_heads\."
 DETECTOR_RULES = [
     *BACKBONE_RULES,
-    Rule(r"backbone\.fpn_(lateral|output)(\d)", lambda m: f"fpn/{m[1]}{m[2]}", CONV),
-    Rule(r"backbone\.fpn_(lateral|output)(\d)\.norm", lambda m: f"fpn/{m[1]}{m[2]}", NORM),
-    Rule(rf"{RPN}conv(\.conv0)?", lambda m: "rpn/head/conv", CONV),
-    Rule(rf"{RPN}conv\.conv(\d)", lambda m: f"rpn/head/conv{int(m[1]) + 1}", CONV),
-    Rule(rf"{RPN}(objectness_logits|anchor_deltas)", lambda m: f"rpn/head/{m[1]}", CONV),
-    Rule(rf"{ROI}res5\.(\d+)\.(conv\d|shortcut)", _head_block, CONV),
-    Rule(rf"{ROI}res5\.(\d+)\.(conv\d|shortcut)\.norm", _head_block, NORM),
-    Rule(rf"{ROI}box_head\.fc1", lambda m: "box_head/fc1", POOLED),
-    Rule(rf"{ROI}box_head\.fc(\d)", lambda m: f"box_head/fc{m[1]}", LINEAR),
-    Rule(rf"{ROI}box_head\.conv(\d)", lambda m: f"box_head/conv{m[1]}", CONV),
-    Rule(rf"{ROI}box_head\.conv(\d)\.norm", lambda m: f"box_head/conv{m[1]}", NORM),
-    Rule(rf"{ROI}box_predictor\.cls_score", lambda m: "box_head/class_logits", LINEAR),
-    Rule(rf"{ROI}box_predictor\.bbox_pred", lambda m: "box_head/box_deltas", LINEAR),
-    Rule(rf"{ROI}mask_head\.mask_fcn(\d)", lambda m: f"mask_head/conv{m[1]}", CONV),
-    Rule(rf"{ROI}mask_head\.mask_fcn(\d)\.norm", lambda m: f"mask_head/conv{m[1]}", NORM),
-    Rule(rf"{ROI}mask_head\.deconv", lambda m: "mask_head", DECONV),
-    Rule(rf"{ROI}mask_head\.predictor", lambda m: "mask_head", PREDICTOR),
-    Rule(rf"{ROI}keypoint_head\.conv_fcn(\d)", lambda m: f"keypoint_head/conv{m[1]}", CONV),
-    Rule(rf"{ROI}keypoint_head\.score_lowres", lambda m: "keypoint_head", SCORE),
-    Rule(r"sem_seg_head\.p(\d)\.(\d+)", _semantic_conv, CONV),
-    Rule(r"sem_seg_head\.p(\d)\.(\d+)\.norm", _semantic_conv, NORM),
-    Rule(r"sem_seg_head\.predictor", lambda m: "semantic_head/predictor", CONV),
+    Rule(r"backbone\.fpn_(lateral|output)(\d)", r"fpn/\1\2", rules.CONV),
+    Rule(r"backbone\.fpn_(lateral|output)(\d)\.norm", r"fpn/\1\2", rules.NORM),
+    Rule(rf"{RPN}conv(\.conv0)?", "rpn/head/conv", rules.CONV),
+    Rule(rf"{RPN}conv\.conv(\d)", lambda m: f"rpn/head/conv{int(m[1]) + 1}", rules.CONV),
+    Rule(rf"{RPN}(objectness_logits|anchor_deltas)", r"rpn/head/\1", rules.CONV),
+    Rule(rf"{ROI}res5\.(\d+)\.(conv\d|shortcut)", r"res5/res5_\1/\2", rules.CONV),
+    Rule(rf"{ROI}res5\.(\d+)\.(conv\d|shortcut)\.norm", r"res5/res5_\1/\2", rules.NORM),
+    Rule(rf"{ROI}box_head\.fc1", "box_head/fc1", rules.POOLED),
+    Rule(rf"{ROI}box_head\.fc(\d)", r"box_head/fc\1", rules.LINEAR),
+    Rule(rf"{ROI}box_head\.conv(\d)", r"box_head/conv\1", rules.CONV),
+    Rule(rf"{ROI}box_head\.conv(\d)\.norm", r"box_head/conv\1", rules.NORM),
+    Rule(rf"{ROI}box_predictor\.cls_score", "box_head/class_logits", rules.LINEAR),
+    Rule(rf"{ROI}box_predictor\.bbox_pred", "box_head/box_deltas", rules.LINEAR),
+    Rule(rf"{ROI}mask_head\.mask_fcn(\d)", r"mask_head/conv\1", rules.CONV),
+    Rule(rf"{ROI}mask_head\.mask_fcn(\d)\.norm", r"mask_head/conv\1", rules.NORM),
+    Rule(rf"{ROI}mask_head\.deconv", "mask_head", rules.DECONV),
+    Rule(rf"{ROI}mask_head\.predictor", "mask_head", rules.PREDICTOR),
+    Rule(rf"{ROI}keypoint_head\.conv_fcn(\d)", r"keypoint_head/conv\1", rules.CONV),
+    Rule(rf"{ROI}keypoint_head\.score_lowres", "keypoint_head", rules.SCORE),
+    Rule(r"sem_seg_head\.p(\d)\.(\d+)", _semantic_conv, rules.CONV),
+    Rule(r"sem_seg_head\.p(\d)\.(\d+)\.norm", _semantic_conv, rules.NORM),
+    Rule(r"sem_seg_head\.predictor", "semantic_head/predictor", rules.CONV),
 ]
 
 
@@ -119,26 +98,26 @@ def _caffe2(parameters):
 
 
 def _caffe2_block(match):
-    return f"backbone/res{match[1]}_{match[2]}/{BRANCHES[match[3]]}"
+    return f"backbone/res{match[1]}_{match[2]}/{rules.BRANCHES[match[3]]}"
 
 
 CAFFE2_RULES = [
-    Rule(r"conv1", lambda m: "backbone/stem", _caffe2(CONV)),
-    Rule(r"(?:res_)?conv1_(?:bn|gn)", lambda m: "backbone/stem", CAFFE2_AFFINE),
-    Rule(r"res(\d)_(\d+)_branch(1|2[abc])", _caffe2_block, _caffe2(CONV)),
+    Rule(r"conv1", "backbone/stem", _caffe2(rules.CONV)),
+    Rule(r"(?:res_)?conv1_(?:bn|gn)", "backbone/stem", CAFFE2_AFFINE),
+    Rule(r"res(\d)_(\d+)_branch(1|2[abc])", _caffe2_block, _caffe2(rules.CONV)),
     Rule(r"res(\d)_(\d+)_branch(1|2[abc])_(?:bn|gn)", _caffe2_block, CAFFE2_AFFINE),
-    Rule(r"fpn_inner_res(\d)_\d+_sum(?:_lateral)?", lambda m: f"fpn/lateral{m[1]}", _caffe2(CONV)),
-    Rule(r"fpn_res(\d)_\d+_sum", lambda m: f"fpn/output{m[1]}", _caffe2(CONV)),
-    Rule(r"conv_rpn_fpn2", lambda m: "rpn/head/conv", _caffe2(CONV)),
-    Rule(r"rpn_cls_logits_fpn2", lambda m: "rpn/head/objectness_logits", _caffe2(CONV)),
-    Rule(r"rpn_bbox_pred_fpn2", lambda m: "rpn/head/anchor_deltas", _caffe2(CONV)),
-    Rule(r"fc6", lambda m: "box_head/fc1", _caffe2(POOLED)),
-    Rule(r"fc7", lambda m: "box_head/fc2", _caffe2(LINEAR)),
-    Rule(r"cls_score", lambda m: "box_head/class_logits", _caffe2(LINEAR)),
-    Rule(r"bbox_pred", lambda m: "box_head/box_deltas", _caffe2(LINEAR)),
-    Rule(r"_\[mask\]_fcn(\d)", lambda m: f"mask_head/conv{m[1]}", _caffe2(CONV)),
-    Rule(r"conv5_mask", lambda m: "mask_head", _caffe2(DECONV)),
-    Rule(r"mask_fcn_logits", lambda m: "mask_head", _caffe2(PREDICTOR)),
+    Rule(r"fpn_inner_res(\d)_\d+_sum(?:_lateral)?", r"fpn/lateral\1", _caffe2(rules.CONV)),
+    Rule(r"fpn_res(\d)_\d+_sum", r"fpn/output\1", _caffe2(rules.CONV)),
+    Rule(r"conv_rpn_fpn2", "rpn/head/conv", _caffe2(rules.CONV)),
+    Rule(r"rpn_cls_logits_fpn2", "rpn/head/objectness_logits", _caffe2(rules.CONV)),
+    Rule(r"rpn_bbox_pred_fpn2", "rpn/head/anchor_deltas", _caffe2(rules.CONV)),
+    Rule(r"fc6", "box_head/fc1", _caffe2(rules.POOLED)),
+    Rule(r"fc7", "box_head/fc2", _caffe2(rules.LINEAR)),
+    Rule(r"cls_score", "box_head/class_logits", _caffe2(rules.LINEAR)),
+    Rule(r"bbox_pred", "box_head/box_deltas", _caffe2(rules.LINEAR)),
+    Rule(r"_\[mask\]_fcn(\d)", r"mask_head/conv\1", _caffe2(rules.CONV)),
+    Rule(r"conv5_mask", "mask_head", _caffe2(rules.DECONV)),
+    Rule(r"mask_fcn_logits", "mask_head", _caffe2(rules.PREDICTOR)),
 ]
 
 
@@ -189,7 +168,7 @@ def _add_settings(weights):
     resnext = backbone.get("groups", 1) > 1
     # The zoo's group norm and ResNeXt models stride in the 3x3 convolution, all others in the 1x1 before it.
     backbone["stride_in_1x1"] = backbone.get("norm") != "gn" and not resnext
-    settings["pixel_std"] = IMAGENET_STD if resnext else [1.0, 1.0, 1.0]
+    settings["pixel_std"] = rules.IMAGENET_STD if resnext else [1.0, 1.0, 1.0]
     settings["conventions"] = {"batch_norm_epsilon": EPSILON}
     return weights
 

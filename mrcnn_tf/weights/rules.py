@@ -48,7 +48,7 @@ class Parameter:
     """One parameter of a kind of module: our weight's name, its rank in the file, and how its axes are rearranged."""
 
     name: str
-    rank: int
+    rank: int = 1
     layout: Callable[[np.ndarray], np.ndarray] = np.asarray
     conversion: str = ""
 
@@ -69,38 +69,28 @@ def _pointwise(weight):
     return weight.reshape(weight.shape[:2]).T
 
 
-def _vector(name):
-    return Parameter(name, 1)
-
-
-CONV = {"weight": Parameter("kernel", 4, lambda w: w.transpose(2, 3, 1, 0)), "bias": _vector("bias")}
+CONV = {"weight": Parameter("kernel", 4, lambda w: w.transpose(2, 3, 1, 0)), "bias": Parameter("bias")}
 NORM = {
-    "weight": _vector("gamma"),
-    "bias": _vector("beta"),
-    "running_mean": _vector("moving_mean"),
-    "running_var": _vector("moving_variance"),
+    "weight": Parameter("gamma"),
+    "bias": Parameter("beta"),
+    "running_mean": Parameter("moving_mean"),
+    "running_var": Parameter("moving_variance"),
 }
-LINEAR = {"weight": Parameter("kernel", 2, lambda w: w.T), "bias": _vector("bias")}
-POOLED = {"weight": Parameter("kernel", 2, _pooled, "inputs channels last"), "bias": _vector("bias")}
+LINEAR = {"weight": Parameter("kernel", 2, lambda w: w.T), "bias": Parameter("bias")}
+POOLED = {"weight": Parameter("kernel", 2, _pooled, "inputs channels last"), "bias": Parameter("bias")}
 # [in, out, 2, 2] -> [2, 2, out, in]
-DECONV = {
-    "weight": Parameter("deconv_kernel", 4, lambda w: w.transpose(2, 3, 1, 0)),
-    "bias": _vector("deconv_bias"),
-}
+DECONV = {"weight": Parameter("deconv_kernel", 4, lambda w: w.transpose(2, 3, 1, 0)), "bias": Parameter("deconv_bias")}
 # The keypoints' deconvolution: [in, out, 4, 4] -> [4, 4, out, in]
-SCORE = {
-    "weight": Parameter("score_kernel", 4, lambda w: w.transpose(2, 3, 1, 0)),
-    "bias": _vector("score_bias"),
-}
-PREDICTOR = {"weight": Parameter("predictor_kernel", 4, _pointwise), "bias": _vector("predictor_bias")}
+SCORE = {"weight": Parameter("score_kernel", 4, lambda w: w.transpose(2, 3, 1, 0)), "bias": Parameter("score_bias")}
+PREDICTOR = {"weight": Parameter("predictor_kernel", 4, _pointwise), "bias": Parameter("predictor_bias")}
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Modules whose name matches `pattern` become the layer that `layer` makes of the match."""
+    """Modules whose name matches `pattern` become `layer`: a template of `re.Match.expand` or a function of it."""
 
     pattern: str
-    layer: Callable[[re.Match], str]
+    layer: str | Callable[[re.Match], str]
     parameters: dict[str, Parameter]
 
 
@@ -152,7 +142,8 @@ def _match_rule(rules, module, parameter_name):
     for rule in rules:
         match = re.fullmatch(rule.pattern, module)
         if match and parameter_name in rule.parameters:
-            return rule.layer(match), rule.parameters[parameter_name]
+            layer = rule.layer(match) if callable(rule.layer) else match.expand(rule.layer)
+            return layer, rule.parameters[parameter_name]
     return None, None
 
 

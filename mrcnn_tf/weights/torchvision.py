@@ -4,20 +4,9 @@ Names of both generations of detector files are read: torchvision renames the ol
 (`fpn.inner_blocks.0.weight` is now `fpn.inner_blocks.0.0.weight`), the published `_coco` files still carry them.
 """
 
+from mrcnn_tf.weights import rules
 from mrcnn_tf.weights.architecture import COCO_90, backbone_settings, detector_settings, published_categories
-from mrcnn_tf.weights.rules import (
-    CONV,
-    DECONV,
-    IMAGENET_STD,
-    LINEAR,
-    NORM,
-    POOLED,
-    PREDICTOR,
-    SCORE,
-    Rule,
-    drop_background,
-    translate,
-)
+from mrcnn_tf.weights.rules import Rule, drop_background, translate
 
 BODY = r"(?:backbone\.body\.)?"
 SKIP = {
@@ -31,39 +20,39 @@ def _backbone_layer(match, layer):
 
 
 BACKBONE_RULES = [
-    Rule(rf"{BODY}conv1", lambda m: "backbone/stem", CONV),
-    Rule(rf"{BODY}bn1", lambda m: "backbone/stem", NORM),
-    Rule(rf"{BODY}layer(\d)\.(\d+)\.conv(\d)", lambda m: _backbone_layer(m, f"conv{m[3]}"), CONV),
-    Rule(rf"{BODY}layer(\d)\.(\d+)\.bn(\d)", lambda m: _backbone_layer(m, f"conv{m[3]}"), NORM),
-    Rule(rf"{BODY}layer(\d)\.(\d+)\.downsample\.0", lambda m: _backbone_layer(m, "shortcut"), CONV),
-    Rule(rf"{BODY}layer(\d)\.(\d+)\.downsample\.1", lambda m: _backbone_layer(m, "shortcut"), NORM),
+    Rule(rf"{BODY}conv1", "backbone/stem", rules.CONV),
+    Rule(rf"{BODY}bn1", "backbone/stem", rules.NORM),
+    Rule(rf"{BODY}layer(\d)\.(\d+)\.conv(\d)", lambda m: _backbone_layer(m, f"conv{m[3]}"), rules.CONV),
+    Rule(rf"{BODY}layer(\d)\.(\d+)\.bn(\d)", lambda m: _backbone_layer(m, f"conv{m[3]}"), rules.NORM),
+    Rule(rf"{BODY}layer(\d)\.(\d+)\.downsample\.0", lambda m: _backbone_layer(m, "shortcut"), rules.CONV),
+    Rule(rf"{BODY}layer(\d)\.(\d+)\.downsample\.1", lambda m: _backbone_layer(m, "shortcut"), rules.NORM),
 ]
 FPN, ROI = r"backbone\.fpn\.", r"roi_heads\."
 DETECTOR_RULES = [
     *BACKBONE_RULES,
-    Rule(rf"{FPN}inner_blocks\.(\d)(\.0)?", lambda m: f"fpn/lateral{int(m[1]) + 2}", CONV),
-    Rule(rf"{FPN}inner_blocks\.(\d)\.1", lambda m: f"fpn/lateral{int(m[1]) + 2}", NORM),
-    Rule(rf"{FPN}layer_blocks\.(\d)(\.0)?", lambda m: f"fpn/output{int(m[1]) + 2}", CONV),
-    Rule(rf"{FPN}layer_blocks\.(\d)\.1", lambda m: f"fpn/output{int(m[1]) + 2}", NORM),
-    Rule(r"rpn\.head\.conv(?:\.0\.0)?", lambda m: "rpn/head/conv", CONV),
-    Rule(r"rpn\.head\.conv\.(\d)\.0", lambda m: f"rpn/head/conv{int(m[1]) + 1}", CONV),
-    Rule(r"rpn\.head\.cls_logits", lambda m: "rpn/head/objectness_logits", CONV),
-    Rule(r"rpn\.head\.bbox_pred", lambda m: "rpn/head/anchor_deltas", CONV),
-    Rule(rf"{ROI}box_head\.fc6", lambda m: "box_head/fc1", POOLED),
-    Rule(rf"{ROI}box_head\.fc7", lambda m: "box_head/fc2", LINEAR),
-    Rule(rf"{ROI}box_head\.(\d)\.0", lambda m: f"box_head/conv{int(m[1]) + 1}", CONV),
-    Rule(rf"{ROI}box_head\.(\d)\.1", lambda m: f"box_head/conv{int(m[1]) + 1}", NORM),
-    Rule(rf"{ROI}box_head\.5", lambda m: "box_head/fc1", POOLED),  # 4: Flatten
-    Rule(rf"{ROI}box_predictor\.cls_score", lambda m: "box_head/class_logits", LINEAR),
-    Rule(rf"{ROI}box_predictor\.bbox_pred", lambda m: "box_head/box_deltas", LINEAR),
-    Rule(rf"{ROI}mask_head\.mask_fcn(\d)", lambda m: f"mask_head/conv{m[1]}", CONV),
-    Rule(rf"{ROI}mask_head\.(\d)\.0", lambda m: f"mask_head/conv{int(m[1]) + 1}", CONV),
-    Rule(rf"{ROI}mask_head\.(\d)\.1", lambda m: f"mask_head/conv{int(m[1]) + 1}", NORM),
-    Rule(rf"{ROI}mask_predictor\.conv5_mask", lambda m: "mask_head", DECONV),
-    Rule(rf"{ROI}mask_predictor\.mask_fcn_logits", lambda m: "mask_head", PREDICTOR),
+    Rule(rf"{FPN}inner_blocks\.(\d)(\.0)?", lambda m: f"fpn/lateral{int(m[1]) + 2}", rules.CONV),
+    Rule(rf"{FPN}inner_blocks\.(\d)\.1", lambda m: f"fpn/lateral{int(m[1]) + 2}", rules.NORM),
+    Rule(rf"{FPN}layer_blocks\.(\d)(\.0)?", lambda m: f"fpn/output{int(m[1]) + 2}", rules.CONV),
+    Rule(rf"{FPN}layer_blocks\.(\d)\.1", lambda m: f"fpn/output{int(m[1]) + 2}", rules.NORM),
+    Rule(r"rpn\.head\.conv(?:\.0\.0)?", "rpn/head/conv", rules.CONV),
+    Rule(r"rpn\.head\.conv\.(\d)\.0", lambda m: f"rpn/head/conv{int(m[1]) + 1}", rules.CONV),
+    Rule(r"rpn\.head\.cls_logits", "rpn/head/objectness_logits", rules.CONV),
+    Rule(r"rpn\.head\.bbox_pred", "rpn/head/anchor_deltas", rules.CONV),
+    Rule(rf"{ROI}box_head\.fc6", "box_head/fc1", rules.POOLED),
+    Rule(rf"{ROI}box_head\.fc7", "box_head/fc2", rules.LINEAR),
+    Rule(rf"{ROI}box_head\.(\d)\.0", lambda m: f"box_head/conv{int(m[1]) + 1}", rules.CONV),
+    Rule(rf"{ROI}box_head\.(\d)\.1", lambda m: f"box_head/conv{int(m[1]) + 1}", rules.NORM),
+    Rule(rf"{ROI}box_head\.5", "box_head/fc1", rules.POOLED),  # 4: Flatten
+    Rule(rf"{ROI}box_predictor\.cls_score", "box_head/class_logits", rules.LINEAR),
+    Rule(rf"{ROI}box_predictor\.bbox_pred", "box_head/box_deltas", rules.LINEAR),
+    Rule(rf"{ROI}mask_head\.mask_fcn(\d)", r"mask_head/conv\1", rules.CONV),
+    Rule(rf"{ROI}mask_head\.(\d)\.0", lambda m: f"mask_head/conv{int(m[1]) + 1}", rules.CONV),
+    Rule(rf"{ROI}mask_head\.(\d)\.1", lambda m: f"mask_head/conv{int(m[1]) + 1}", rules.NORM),
+    Rule(rf"{ROI}mask_predictor\.conv5_mask", "mask_head", rules.DECONV),
+    Rule(rf"{ROI}mask_predictor\.mask_fcn_logits", "mask_head", rules.PREDICTOR),
     # A ReLU is counted after each convolution.
-    Rule(rf"{ROI}keypoint_head\.(\d*[02468])", lambda m: f"keypoint_head/conv{int(m[1]) // 2 + 1}", CONV),
-    Rule(rf"{ROI}keypoint_predictor\.kps_score_lowres", lambda m: "keypoint_head", SCORE),
+    Rule(rf"{ROI}keypoint_head\.(\d*[02468])", lambda m: f"keypoint_head/conv{int(m[1]) // 2 + 1}", rules.CONV),
+    Rule(rf"{ROI}keypoint_predictor\.kps_score_lowres", "keypoint_head", rules.SCORE),
 ]
 
 
@@ -95,7 +84,7 @@ def _convert_classifier(tensors):
     weights = translate(tensors, BACKBONE_RULES, SKIP)
     weights.settings = {
         "backbone": {"stride_in_1x1": False} | backbone_settings(weights.arrays),
-        "pixel_std": IMAGENET_STD,
+        "pixel_std": rules.IMAGENET_STD,
         "conventions": {"batch_norm_epsilon": 1e-5},
     }
     return weights
