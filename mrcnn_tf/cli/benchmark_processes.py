@@ -29,17 +29,12 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
 
 @dataclasses.dataclass
 class Task:
-    """What a measured process does over and over.
+    """What a measured process does over and over."""
 
-    Attributes:
-        run: one run; returns seconds by name.
-        facts: anything worth reporting beside the times, json values by name; may be filled in by `run`.
-        folder: a tempfile.TemporaryDirectory to keep until the process ends.
-    """
-
-    run: Callable[[], dict[str, float]]
+    run: Callable[[], dict[str, float]]  # one run; returns seconds by name
+    # Anything worth reporting beside the times, json values by name; may be filled in by `run`.
     facts: dict = dataclasses.field(default_factory=dict)
-    folder: tempfile.TemporaryDirectory | None = None
+    folder: tempfile.TemporaryDirectory | None = None  # kept until the process ends
 
 
 def seconds(function):
@@ -84,31 +79,24 @@ def serve(*measurements):
             failure.
     """
     prepare = {function.__name__: function for function in measurements}[sys.argv[1]]
-    with _take_stdout() as channel:
-        try:
-            task = prepare(**json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
-            first = task.run()
-        except UserError as reason:
-            _send(channel, {"left_out": str(reason).splitlines()[0]})
-            return
-        _send(channel, {"first": first})
-        runs = []
-        for _ in sys.stdin:
-            runs.append(task.run())
-            _send(channel, {"run": runs[-1]})
-        _send(channel, {"runs": runs, "facts": task.facts, "peak_memory": peak_memory()})
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")  # the real stdout for json alone:
+    os.dup2(2, 1)  # what libraries print goes to stderr
 
+    def send(**message):
+        print(json.dumps(message), file=channel, flush=True)
 
-def _take_stdout():
-    """The real stdout for json alone: what libraries print goes to stderr."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return channel
-
-
-def _send(channel, message):
-    channel.write(json.dumps(message) + "\n")
-    channel.flush()
+    try:
+        task = prepare(**json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
+        first = task.run()
+    except UserError as reason:
+        send(left_out=str(reason).splitlines()[0])
+        return
+    send(first=first)
+    runs = []
+    for _ in sys.stdin:
+        runs.append(task.run())
+        send(run=runs[-1])
+    send(runs=runs, facts=task.facts, peak_memory=peak_memory())
 
 
 class LeftOut(Exception):
@@ -121,19 +109,13 @@ class Failed(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One process of a benchmark.
+    """One process of a benchmark."""
 
-    Attributes:
-        measurement: what is measured, such as "inference".
-        module, task, arguments: see `Process`.
-        label: sets it apart from the measurement's other cases, such as "bfloat16".
-    """
-
-    measurement: str
-    module: str
-    task: str
-    arguments: dict
-    label: str = ""
+    measurement: str  # what is measured, such as "inference"
+    module: str  # the full name of a module that calls `serve`
+    task: str  # the name of one of its measurements
+    arguments: dict  # of that, json values by name
+    label: str = ""  # sets it apart from the measurement's other cases, such as "bfloat16"
 
     @property
     def title(self):
@@ -169,12 +151,10 @@ def measure(case, repeats):
         Failed: the process broke down or hung.
     """
     command = [sys.executable, "-m", case.module, case.task, json.dumps(case.arguments)]
-    text = {"encoding": "utf-8", "errors": "replace"}
+    options = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "env": processor_only()}
     limit = ANSWER_SECONDS * (repeats + 1)
     try:
-        process = subprocess.run(
-            command, input="\n" * repeats, capture_output=True, env=processor_only(), timeout=limit, **text
-        )
+        process = subprocess.run(command, input="\n" * repeats, timeout=limit, **options)
     except subprocess.TimeoutExpired:
         raise Failed(f"no end after {limit} s") from None
     if process.returncode:
