@@ -89,18 +89,14 @@ class Benchmark:
 
 
 def measure_config(config, overrides, weights, height, width, repeats, only=(), report=lambda title: None):
-    """Measure a config's model, one measurement after the other.
+    """The `Benchmark` of a config's model on an image of height x width pixels.
 
     Args:
         config, overrides: as in `load_config`.
         weights: as in `MaskRCNN.load_pretrained`; None for random ones.
-        height, width: of the image, pixels.
-        repeats: timed runs of each after the first.
+        repeats: timed runs of each measurement after the first.
         only: names of `MEASUREMENTS`; empty: all of them.
         report: called with a line before each process is started.
-
-    Returns:
-        `Benchmark`. What couldn't be measured is named in it and doesn't stop the rest.
 
     Raises:
         UserError: an unknown measurement, or a config that can't be used.
@@ -125,15 +121,7 @@ def measure_config(config, overrides, weights, height, width, repeats, only=(), 
 
 
 def measure_tflite(path, repeats, threads=THREADS, report=lambda title: None):
-    """Measure a .tflite file with each number of threads, with and without XNNPACK.
-
-    Args:
-        path: a file that `mrcnn-tf export tflite` wrote.
-        repeats, report: as in `measure_config`.
-        threads: numbers of threads.
-
-    Returns:
-        `Benchmark`.
+    """The `Benchmark` of a file that `mrcnn-tf export tflite` wrote, with and without XNNPACK by numbers of threads.
 
     Raises:
         UserError: it isn't such a file or can't be loaded, or ai-edge-litert is missing.
@@ -151,7 +139,7 @@ def measure_tflite(path, repeats, threads=THREADS, report=lambda title: None):
 
 
 def measure_saved_model(folder, height, width, repeats, report=lambda title: None):
-    """Measure a folder that `mrcnn-tf export saved-model` wrote on images of height x width pixels.
+    """The `Benchmark` of a folder that `mrcnn-tf export saved-model` wrote, on images of height x width pixels.
 
     Raises:
         UserError: it isn't such a folder.
@@ -162,7 +150,7 @@ def measure_saved_model(folder, height, width, repeats, report=lambda title: Non
 
 
 def _measure(subject, cases, repeats, report, needed=False):
-    """Measure one case after the other; with `needed` a reason to leave one out is a UserError."""
+    """Measure one case after the other. What fails doesn't stop the rest; if `needed`, to leave one out is an error."""
     benchmark = Benchmark(subject, describe_machine(), library_versions(LIBRARIES))
     for case in cases:
         report(case.title)
@@ -181,15 +169,9 @@ def benchmark(
     config: ConfigName = "mask_rcnn_r50_fpn",
     overrides: Overrides = None,
     only: Annotated[str | None, typer.Option(help=f"Some of: {', '.join(MEASUREMENTS)}.")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Weights of the config's model, which are random without them.")
-    ] = None,
-    saved_model: Annotated[
-        pathlib.Path | None, typer.Option(help="Measure this exported folder, and nothing else.")
-    ] = None,
-    tflite: Annotated[
-        pathlib.Path | None, typer.Option(help="Measure this file in its interpreter, and nothing else.")
-    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights of the config's model. Default: random ones.")] = None,
+    saved_model: Annotated[pathlib.Path | None, typer.Option(help="Measure this exported folder alone.")] = None,
+    tflite: Annotated[pathlib.Path | None, typer.Option(help="Measure this file in its interpreter alone.")] = None,
     height: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 800,
     width: Annotated[int, typer.Option(min=32, help="Of the image, pixels.")] = 1088,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,

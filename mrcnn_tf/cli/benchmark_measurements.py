@@ -153,13 +153,9 @@ def startup(config, overrides, height, width):
 def finish_startup(imports, started, config, overrides, height, width):
     """Build a model, detect once and print the seconds of all stages.
 
-    Args:
-        imports: time.time() before `tensorflow` and behind each import, by name.
-        started: time.time() at the process's start.
-        config, overrides, height, width: as in `startup`.
+    `imports` holds time.time() at `begin` and behind each import; `started` is that of the process's start.
     """
-    begins, ends = list(imports.values()), list(imports)[1:]
-    stages = {name: end - begin for name, begin, end in zip(ends, begins, begins[1:], strict=False)}
+    stages = {name: imports[name] - before for name, before in zip(list(imports)[1:], imports.values(), strict=False)}
     settings, models = benchmark_config(config, overrides, height, width), []
     stages["build"] = seconds(lambda: models.append(benchmark_model(settings, "float32")))
     stages["first_detection"] = seconds(lambda: models[0].detect(random_image(height, width)))

@@ -23,28 +23,17 @@ MAX_LIST_BYTES = 1 << 24  # of the list of categories in a json's text, where it
 
 @dataclasses.dataclass
 class Category:
-    """A foreground class as the dataset knows it.
-
-    Attributes:
-        id, name: of the dataset.
-        keypoints: their names, in the order of its annotations; empty for a class without keypoints.
-        skeleton: pairs of keypoints, numbered from 1 as in COCO, that a picture joins by a line.
-    """
+    """A foreground class as the dataset knows it."""
 
     id: int
     name: str
-    keypoints: list[str] = dataclasses.field(default_factory=list)
+    keypoints: list[str] = dataclasses.field(default_factory=list)  # their names, in the order of its annotations
+    # Pairs of keypoints, numbered from 1 as in COCO, that a picture joins by a line.
     skeleton: list[list[int]] = dataclasses.field(default_factory=list)
 
 
 def read_categories(path):
-    """The categories of a COCO json, sorted by id.
-
-    Args:
-        path: the json. A large one isn't parsed as a whole.
-
-    Returns:
-        list of Category.
+    """The list of `Category`s of a COCO json, sorted by id. A large json isn't parsed as a whole.
 
     Raises:
         UserError: the file is missing, isn't COCO's, or lists no or malformed categories, keypoints or skeletons.
@@ -53,13 +42,9 @@ def read_categories(path):
 
 
 def read_panoptic_categories(path):
-    """The categories of a COCO panoptic json.
+    """(things, stuff) of a COCO panoptic json: lists of `Category` sorted by id, with and without instances to count.
 
-    Args:
-        path: of the json. A large one isn't parsed as a whole.
-
-    Returns:
-        (things, stuff), lists of Category sorted by id: those with and without instances to count. One may be empty.
+    One may be empty. A large json isn't parsed as a whole.
 
     Raises:
         UserError: the file is missing, isn't COCO's, or lists no or malformed categories, or one without `isthing`.
@@ -94,13 +79,9 @@ def find_record_files(pattern):
 
 
 def read_record_categories(pattern):
-    """The categories of the TFRecords that `mrcnn-tf convert tfrecord` wrote, from the manifest beside them.
+    """The list of `Category`s, sorted by id, of the TFRecords that `mrcnn-tf convert tfrecord` wrote.
 
-    Args:
-        pattern: of the files, such as records/train-*.tfrecord, whose manifest is records/train.json.
-
-    Returns:
-        list of Category, sorted by id.
+    It is read from their manifest: of files such as records/train-*.tfrecord it is records/train.json.
 
     Raises:
         UserError: no file matches, one has no manifest (others' records carry no list of categories), or two manifests
@@ -118,8 +99,7 @@ def read_record_categories(pattern):
 
 
 def manifest_path(file):
-    """pathlib.Path of the manifest of a TFRecord file, NAME.json beside NAME-00000-of-00010.tfrecord; None if its name
-    is of another form."""
+    """The path of a TFRecord file's manifest, NAME.json beside NAME-00000-of-00010.tfrecord; None for other names."""
     file = pathlib.Path(file)
     match = re.fullmatch(r"(.+)-\d{5}-of-\d{5}", file.stem)
     return file.with_name(f"{match.group(1)}.json") if match else None
@@ -154,13 +134,10 @@ def max_keypoints(categories):
 
 
 def keypoint_channels(categories):
-    """The heatmap channels that the categories need.
+    """The heatmap channels that a list of K `Category`s needs.
 
     Categories with the same names in the same order share channels, as animals of one body plan do; any others get
     channels of their own.
-
-    Args:
-        categories: list of K `Category`s.
 
     Returns:
         (names, table): the keypoint's name of each channel, and int32 [K + 1, P], the channel of each keypoint of each

@@ -50,14 +50,9 @@ def cache_folder():
 
 
 def refuse_archive(path, wanted):
-    """Does nothing unless `path` is an archive.
+    """Raises UserError if a path is that of a zip, tar, gzip, bzip2, 7z or rar file.
 
-    Args:
-        path: of a file, a folder or nothing.
-        wanted: what should be given in its place, such as "the folder of images in it".
-
-    Raises:
-        UserError: it is a zip, tar, gzip, bzip2, 7z or rar file.
+    `wanted` is what should be given in its place, such as "the folder of images in it".
     """
     if not os.path.isfile(path):
         return

@@ -14,28 +14,18 @@ CONSOLE = Console(stderr=True, highlight=False)
 
 @dataclasses.dataclass
 class Problem:
-    """A record that isn't used as it stands.
+    """A record that isn't used as it stands."""
 
-    Attributes:
-        kind: a short name to count by, e.g. "missing_image".
-        record: the id of the image or annotation in the json; None where it has none.
-        file: the json or image file.
-        message: one sentence with what was done and the remedy.
-    """
-
-    kind: str
-    record: int | str | None
-    file: str
-    message: str
+    kind: str  # a short name to count by, e.g. "missing_image"
+    record: int | str | None  # the id of the image or annotation in the json; None where it has none
+    file: str  # the json or image file
+    message: str  # one sentence with what was done and the remedy
 
 
 def report_problems(problems, path, source):
-    """Writes the problems to `path` as json, and a line per kind with one example to stderr; nothing if there are none.
+    """Writes a list of `Problem` to `path` as json, and a line per kind with one example to stderr; nothing for none.
 
-    Args:
-        problems: list of Problem.
-        path: of the json, written whole or not at all.
-        source: what the records belong to, for the heading.
+    The json is written whole or not at all; `source` is what the records belong to, for the heading on stderr.
     """
     if not problems:
         return

@@ -41,9 +41,7 @@ SAVED_MODEL_TOLERANCES = Tolerances(box=1e-3, keypoint=1e-3, score=1e-5, mask=1e
 TFLITE_TOLERANCES = Tolerances(box=np.inf, keypoint=np.inf, score=1e-3, mask=1e-2, iou=0.99, matched=0.99)
 # With fewer digits, sums in another order end elsewhere: an image in a batch and by itself, these operations and those.
 # A keypoint is a heatmap's highest cell, which may be another one then, and a pixel's class the likeliest.
-FLOAT16_TOLERANCES = Tolerances(
-    box=np.inf, keypoint=np.inf, score=0.01, mask=0.05, iou=0.95, matched=0.98, pixels=0.99
-)
+FLOAT16_TOLERANCES = Tolerances(box=np.inf, keypoint=np.inf, score=0.01, mask=0.05, iou=0.95, matched=0.98, pixels=0.99)
 BFLOAT16_TOLERANCES = Tolerances(box=np.inf, keypoint=np.inf, score=0.03, mask=0.2, iou=0.9, matched=0.95, pixels=0.95)
 # What bytes cost is for AP to say: the differences are shown, and nothing is refused.
 UNLIMITED = Tolerances(box=np.inf, keypoint=np.inf, score=np.inf, mask=np.inf, matched=0.0, pixels=0.0)
@@ -102,10 +100,9 @@ class Differences:
     def table(self):
         """A rich table: detections matched, and the largest differences beside what is allowed."""
         title = f"Exported model and Keras model on {self.images} image{'s' * (self.images != 1)}"
-        table = Table(title=title, title_justify="left")
-        table.add_column("what")
-        table.add_column("found", justify="right")
-        table.add_column("allowed", justify="right")
+        table = Table("what", title=title, title_justify="left")
+        for heading in ("found", "allowed"):
+            table.add_column(heading, justify="right")
         table.add_row("detections of the Keras model", str(self.reference), "")
         table.add_row("of the exported model", str(self.exported), "")
         table.add_row("matched", f"{self.matched_share:.2%}", f">= {self.tolerances.matched:.2%}")
@@ -347,14 +344,10 @@ def _compare_maps(image_index, reference, exported, matches, tolerances):
 
 
 def _number_pixels(panoptic, numbers, matched, model_name, is_near_limit):
-    """int [H, W], the number of what each pixel is; -1 where it isn't compared.
+    """int [H, W], the number of what each pixel of one model's segments is; -1 where it isn't compared.
 
-    Args:
-        panoptic: the segments of one model.
-        numbers: a dictionary that gives a new key the next number.
-        matched: [N], the indices of its matched detections.
-        model_name: the key of a detection that isn't matched holds it.
-        is_near_limit: says of a segment that it isn't compared.
+    `numbers` gives a new key the next number; `matched` [N] are the indices of the matched detections; the key of one
+    that isn't matched holds the `model_name`.
     """
     match_of_detection = {index: match for match, index in enumerate(matched.tolist())}
     table = np.zeros(max((segment.id for segment in panoptic.segments), default=0) + 1, int)

@@ -59,12 +59,7 @@ def labels_text(model):
 
 
 def write_assets(model, folder, export_options):
-    """Writes labels.json (`labels_document`) and labels.txt (`labels_text`) into FOLDER/assets.
-
-    Args:
-        model, export_options: as in `labels_document`.
-        folder: of the version that is being written, such as export/1.
-    """
+    """Writes labels.json (`labels_document`) and labels.txt (`labels_text`) into the assets of a version's folder."""
     assets = pathlib.Path(folder) / "assets"
     assets.mkdir(parents=True, exist_ok=True)
     document = json.dumps(labels_document(model, export_options), indent=1, ensure_ascii=False)
@@ -88,11 +83,10 @@ class ExportLabels:
 
 
 def read_labels(source):
-    """The `ExportLabels` of an exported model.
+    """The `ExportLabels` of an exported model, from its labels.json.
 
     Args:
-        source: labels.json, a folder of a SavedModel or of its numbered versions (the latest counts), or the content
-            of labels.json as a dictionary.
+        source: that file, its content as a dictionary, or a folder of a SavedModel or of its versions (the latest).
 
     Raises:
         UserError: there is no such file, or it isn't one that `mrcnn-tf export` wrote.

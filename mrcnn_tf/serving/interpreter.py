@@ -24,15 +24,10 @@ SPLIT_PARTS = ("backbone", "heads")
 
 
 def append_metadata(flatbuffer, document, class_names):
-    """The content of a .tflite file: the converter's flatbuffer and behind it the archive. The same bytes each time.
+    """The bytes of a .tflite file: those of the converter's flatbuffer and behind them the archive.
 
-    Args:
-        flatbuffer: bytes.
-        document: the content of mrcnn_tf.json, a dictionary of plain JSON (`export_labels.labels_document`).
-        class_names: the content of labels.txt (`export_labels.labels_text`).
-
-    Returns:
-        bytes.
+    `document` is the content of mrcnn_tf.json (`export_labels.labels_document`), `class_names` that of labels.txt
+    (`export_labels.labels_text`). They give the same bytes each time.
     """
     file = io.BytesIO(flatbuffer)
     texts = {CLASS_NAMES_FILE: class_names, DOCUMENT_FILE: json.dumps(document, indent=1, ensure_ascii=False) + "\n"}
@@ -43,7 +38,7 @@ def append_metadata(flatbuffer, document, class_names):
 
 
 def read_metadata(path):
-    """The dictionary that `with_metadata` stored in a .tflite file.
+    """The dictionary that `append_metadata` stored in a .tflite file.
 
     Raises:
         UserError: not a TFLite file, one that was cut off, or one that has no such archive.

@@ -61,10 +61,8 @@ def make_semantic_map(outputs, labels, image_size, detection_count):
 
     Args:
         outputs: dictionary of arrays without the batch's dimension: `semantic_png_bytes` or, decoded, `semantic` uint8
-            [H, W], and where the model fuses `segments_png_bytes`, `num_segments`, `segment_classes`,
-            `segment_instances` and `segment_areas`, as `ServedGraph` gives them.
-        labels: the model's `ExportLabels`.
-        image_size: (height, width) of the image, pixels.
+            [H, W], and where the model fuses, the outputs of segments as `ServedGraph` gives them.
+        labels, image_size: as in `make_detections`.
         detection_count: of the image.
 
     Raises:

@@ -47,11 +47,8 @@ class Runtime:
     """An exported model with the `detect` and `detect_batch` of a `MaskRCNN`; subclasses define `_run_files`.
 
     Attributes:
-        labels: the model's `ExportLabels`.
-        categories: list of K `Category`s, class 1 first.
-        resize: the `ResizeConfig` that the model applies to an image by itself.
-        stuff: list of S, likewise; [] without a semantic head.
-        box_head, semantic_head: bool, whether it gives boxes, and a class for each pixel.
+        labels: the model's `ExportLabels`; `categories`, `stuff`, `resize` and `box_head` are theirs.
+        semantic_head: bool, whether it gives a class for each pixel.
         mask_head, keypoint_head: bool, whether it gives masks and keypoints; true until it has answered.
     """
 

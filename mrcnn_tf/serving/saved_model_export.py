@@ -89,8 +89,7 @@ def export_saved_model(
             check image, or an export that detects something else than the model.
     """
     folder = pathlib.Path(folder)
-    _check_folder(folder)
-    _check_options(model, masks, input_size, xla, custom_ops)
+    _check_options(model, folder, masks, input_size, xla, custom_ops)
     size = None if input_size is None else fixed_input_size(model, input_size)
     model = inference_copy(model, precision, max_detections, score_threshold)
     graph = ServedGraph(model, masks, size, xla, custom_ops, gpu)
@@ -113,14 +112,11 @@ def export_saved_model(
     return SavedModelReport(folder, total_bytes, options["precision"], size, differences)
 
 
-def _check_folder(folder):
+def _check_options(model, folder, masks, input_size, xla, custom_ops):
     if not (folder.name.isascii() and folder.name.isdigit()):
         raise UserError(f"{folder} isn't named with a version's number: TensorFlow Serving reads folders as export/1.")
     if folder.exists():
         raise UserError(f"{folder} exists: export to the next number, or delete it.")
-
-
-def _check_options(model, masks, input_size, xla, custom_ops):
     if masks not in MASK_FORMATS:
         raise UserError(f"There are no masks '{masks}': choose {' or '.join(MASK_FORMATS)}.")
     if masks == "rle" and not model.mask_head:
@@ -153,23 +149,22 @@ def _new_folder(folder):
 
 
 def _compare(model, folder, files, size):
-    """`Differences` of the written model: its files in one batch and its pixels one by one."""
+    """`Differences` of the written model: its files in one batch and its pixels one by one.
+
+    With a fixed input `size` the Keras model, too, sees the images letterboxed.
+    """
     runtime = SavedModelRuntime(folder)
     images = [read_image(file) for file in files]
-    reference = _reference(model, images, size)
+    if size is None:
+        reference = model.detect(images)
+    else:
+        reference = [model.detect_batch(model.preprocess.letterbox(image, *size))[0] for image in images]
     batched = list(runtime.detect_files(files, batch=len(files)))
     for result in batched:
         if isinstance(result, UnreadableImage):
             raise result
     exported, tolerances = [*batched, *runtime.detect(images)], TOLERANCES_BY_PRECISION[_precision(model)]
     return check_detections(reference * 2, exported, tolerances, model.config.detections)
-
-
-def _reference(model, images, size):
-    """What the Keras model detects in images; with a fixed input size it sees them letterboxed as the export does."""
-    if size is None:
-        return model.detect(images)
-    return [model.detect_batch(model.preprocess.letterbox(image, *size))[0] for image in images]
 
 
 # TensorFlow Serving replays these requests first, so that the first real one meets a traced graph: records
@@ -184,14 +179,9 @@ LENGTH_DELIMITED = 2  # the wire type of strings and messages
 
 
 def write_warmup(folder, images):
-    """Writes FOLDER/assets.extra/tf_serving_warmup_requests: one request of `serving_default` for each image.
+    """Writes FOLDER/assets.extra/tf_serving_warmup_requests, one request of `serving_default` for each image.
 
-    Args:
-        folder: of the version that is being written, such as export/1.
-        images: list of bytes, image files as a client would send them. A server reads at most 1000.
-
-    Returns:
-        pathlib.Path of the file.
+    `images` are bytes, files as a client would send them; a server reads at most 1000. Returns the file's path.
     """
     path = pathlib.Path(folder) / "assets.extra" / "tf_serving_warmup_requests"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,9 +243,7 @@ pad_variable_length_inputs: false
 def write_server_configs(parent, model_name):
     """Writes PARENT/models.config and PARENT/batching.config for tensorflow_model_server; one that exists stays.
 
-    Args:
-        parent: the folder of the versions, which the server sees as /models/MODEL_NAME.
-        model_name: by which clients ask for the model.
+    `parent` is the folder of the versions, which the server sees as /models/MODEL_NAME.
     """
     # A text proto quotes strings as JSON does.
     values = {"name": model_name, "path": f"/models/{model_name}"}

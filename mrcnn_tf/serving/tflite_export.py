@@ -100,7 +100,10 @@ def export_tflite(
             files.append(pathlib.Path(folder, f"{path.stem}.{part}.tflite" if part else path.name))
             files[-1].write_bytes(append_metadata(flatbuffer, document, labels_text(model)))
         differences = _compare(model, files[0], images, quantize)
-        placed = [_place(file, path.parent) for file in files]
+        placed = [path.parent / file.name for file in files]
+        for file, target in zip(files, placed, strict=True):
+            with atomic_write(target) as temporary:
+                shutil.copyfile(file, temporary)
     return TFLiteReport(placed, size, quantize, differences)
 
 
@@ -112,10 +115,8 @@ def _graphs(model, size, samples, split):
     backbone = backbone_graph(model, size)
     yield "backbone", backbone, samples
     if samples is not None:
-        maps_of_samples = backbone.run_on(samples)
-        samples = [
-            maps | {"image_size": sample["image_size"]} for maps, sample in zip(maps_of_samples, samples, strict=True)
-        ]
+        pairs = zip(backbone.run_on(samples), samples, strict=True)
+        samples = [maps | {"image_size": sample["image_size"]} for maps, sample in pairs]
     yield "heads", heads_graph(model, backbone), samples
 
 
@@ -143,13 +144,6 @@ def _compare(model, file, images, quantize):
     return check_detections(reference, exported, TOLERANCES_BY_QUANTIZATION[quantize], model.config.detections)
 
 
-def _place(file, folder):
-    """Copies a finished file to a folder, whole or not at all."""
-    with atomic_write(folder / file.name) as temporary:
-        shutil.copyfile(file, temporary)
-    return folder / file.name
-
-
 # What computes in bytes: the network proper, by the scopes of its operations. What turns its outputs into boxes and
 # masks stays float32: one scale for coordinates and scores, or for small and large boxes, would leave few of either.
 TRUNK = r"(^|/|;)(backbone|fpn)(_\d+)?/"
@@ -172,15 +166,9 @@ INT8_RECIPE = [
 
 
 def quantize_network(flatbuffer, quantization, samples=None):
-    """The bytes of a .tflite with its network quantised.
+    """The bytes of a float32 .tflite with its network quantised: "dynamic" (weights only, inputs as they come), "int8".
 
-    Args:
-        flatbuffer: bytes of a float32 .tflite.
-        quantization: "dynamic" (weights only, inputs as they come) or "int8".
-        samples: for int8, inputs by name.
-
-    Raises:
-        UserError: ai-edge-quantizer isn't installed.
+    `samples` are inputs by name, for int8. Raises UserError where ai-edge-quantizer isn't installed.
     """
     try:
         from ai_edge_quantizer import calibrator, quantizer
@@ -204,12 +192,11 @@ MAX_CALIBRATION_IMAGES = 100  # more move the scales little, and each costs a ru
 
 
 def make_calibration_inputs(model, images, size):
-    """What the exported graph will be given, of the first hundred images.
+    """What the exported graph with an input of `size` = (height, width) will be given, of the first hundred images.
 
     Args:
         model: a `MaskRCNN`.
         images: batches of `coco_dataset`, whose images are resized and padded already, or uint8 arrays [H, W, 3].
-        size: (height, width) of the input, pixels.
 
     Returns:
         A list of {"image": uint8 [1, H, W, 3], "image_size": int32 [1, 2]}.
