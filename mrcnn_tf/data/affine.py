@@ -254,7 +254,7 @@ def empty_labels():
 
 def has_labels(sample):
     """Whether a `Sample` of this graph has labels."""
-    return not _is_empty(sample.semantic)
+    return sample.semantic.shape[0] != 0
 
 
 def resize_labels(labels, size, corner=(0, 0), part=None):
@@ -268,7 +268,7 @@ def resize_labels(labels, size, corner=(0, 0), part=None):
         size: (h, w) int32 [2].
         corner, part: (top, left) and (height, width) of the part, int32 [2] each; None: all of it.
     """
-    if _is_empty(labels):
+    if labels.shape[0] == 0:
         return labels
     part = tf.shape(labels) if part is None else part
     rows, columns = (_nearest_pixels(corner[axis], part[axis], size[axis]) for axis in (0, 1))
@@ -278,7 +278,7 @@ def resize_labels(labels, size, corner=(0, 0), part=None):
 
 def warp_labels(labels, matrix, size):
     """Labels uint8 [H, W] under a map, uint8 [h, w] of `size`; ignored where nothing comes to lie. None stay none."""
-    if _is_empty(labels):
+    if labels.shape[0] == 0:
         return labels
     transform = _projective_transform(matrix)
     return _sample_pixels(labels[None, :, :, None], transform, size, float(IGNORED), "NEAREST")[0, :, :, 0]
@@ -288,7 +288,3 @@ def _nearest_pixels(first, old, new):
     """[new] int64: which pixel of an axis each of `new` pixels shows, that are to be `old` pixels from `first` on."""
     first, old, new = (tf.cast(count, tf.int64) for count in (first, old, new))
     return first + (2 * tf.range(new) + 1) * old // (2 * new)
-
-
-def _is_empty(labels):
-    return labels.shape[0] == 0

@@ -27,15 +27,12 @@ def augment_sample(sample, load_partner, permutations, config, seed):
         load_partner: a function without arguments that gives another image's Sample, called where instances are pasted;
             None if `config.augment.copy_paste` is 0.
         permutations: int32 [K + 1, P], `geometric.mirror_permutations`.
-        config: settings.DataConfig.
+        config: settings.DataConfig; raises UserError as `check_augment_settings`.
         seed: int64 [2]; the same seed gives the same result.
 
     Returns:
         (Sample, original_size): its image is float32 [h, w, 3] 0..255; `original_size` is int32 [2], (H, W) after
         quarter turns and before all else.
-
-    Raises:
-        UserError: see `check_augment_settings`.
     """
     check_augment_settings(config)
     augment = config.augment

@@ -215,14 +215,11 @@ _OPPOSITE |= {right: left for left, right in _OPPOSITE.items()}
 
 
 def mirror_permutation(names):
-    """The order of keypoints in a mirrored image: left ones and right ones exchange.
+    """The order of keypoints in a mirrored image, where left and right exchange: its p-th was the `result[p]`-th.
 
     Args:
         names: P distinct keypoint names. A side is "left" or "right" in any case, or l or r, at the name's beginning or
             end or as one of its words, set off by signs or by capitals. Names without a side stay.
-
-    Returns:
-        list of P indices; the mirrored image's p-th keypoint was the original's `result[p]`-th.
 
     Raises:
         UserError: a name's other side isn't among the names.

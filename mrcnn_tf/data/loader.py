@@ -34,15 +34,13 @@ class SampleLoader:
     Args:
         index: CocoIndex.
         config: settings.DataConfig; `masks`, `mask_size`, `keypoint_offset`, `semantic` and `stuff` are read.
-
-    Attributes:
-        has_labels: whether samples have a class for each pixel.
     """
 
     def __init__(self, index, config):
         self.mask_size = 0 if config.masks is False else config.mask_size
         self.max_keypoints = max_keypoints(index.categories)
         self._keypoint_shift = config.keypoint_offset or 0.0
+        # Whether samples have a class for each pixel.
         self.has_labels = bool((index.map_files != b"").any()) and config.semantic is not False
         has_segments, has_outlines = index.segment_ids.size > 0, index.points.size + index.runs.size > 0
         self._masks_are_segments = has_segments and not has_outlines and self.mask_size > 0

@@ -127,15 +127,13 @@ def make_pools(sources, images, batch):
     """What each pass of a training order draws, a list of Pool.
 
     Without weights, every image once. With weights, as many images as there are, rounded down to whole batches and
-    divided among the sources by largest remainder.
+    divided among the sources by largest remainder. Raises UserError if a source has a weight and no image to train on,
+    or one so small that it gets no image.
 
     Args:
         sources: sources.Sources.
         images: [N] int64, the numbers of the images to train on, rising.
         batch: images of a step.
-
-    Raises:
-        UserError: a source has a weight and no image to train on, or one so small that it gets no image.
     """
     if sources.weights is None:
         return [Pool(images, images.size)]
@@ -165,14 +163,10 @@ def _apportion(total, weights):
 
 
 def select_training_images(index, config):
-    """The numbers, rising int64, of the images that have the labelled keypoints which `config` asks for, if it does.
+    """The numbers, rising int64, of a CocoIndex' images with the labelled keypoints that `config` asks for, if it does.
 
-    Args:
-        index: CocoIndex.
-        config: settings.DataConfig; `keypoints` and `min_keypoints` are read.
-
-    Raises:
-        UserError: there are no such images, or not a single labelled keypoint for a keypoint head to learn from.
+    Of the settings.DataConfig `keypoints` and `min_keypoints` are read. Raises UserError if there are no such images,
+    or not a single labelled keypoint for a keypoint head to learn from.
     """
     counts = count_labelled_keypoints(index)
     wants_keypoints = config.keypoints or max_keypoints(index.categories)

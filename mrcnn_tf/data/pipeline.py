@@ -87,12 +87,11 @@ def coco_dataset(config, training):
 class TrainingData:
     """What there is to train on, in an order that follows from the config alone. Reading the index is done once, here.
 
+    The config is a settings.DataConfig, as for `coco_dataset`.
+
     Attributes:
         images: how many there are.
         steps_per_pass: steps of `config.images_per_batch` images in once through them.
-
-    Args:
-        config: settings.DataConfig, as for `coco_dataset`.
 
     Raises:
         UserError: see `load_sources`; also if there's nothing to train on, for a keypoint head not one labelled
@@ -141,10 +140,8 @@ class TrainingData:
 
         Args:
             first_step: the step to start at.
-            share: which part of each step's images the stream holds, in how many batches.
-
-        Raises:
-            UserError: the images of a step can't be shared so.
+            share: which part of each step's images the stream holds, in how many batches; raises UserError if they
+                can't be shared so.
         """
         size = share.batch_size(self._order.batch)
         batches = self._batches(self._order.stream(first_step, share), size)
@@ -152,15 +149,11 @@ class TrainingData:
         return batches.apply(endless).prefetch(BATCHES_AHEAD)
 
     def input_error(self, error, step=0):
-        """What a training step's error has to do with the data.
+        """The UserError that names the file or record which can't be read any more; None if it's not about reading.
 
         Args:
-            error: tf.errors.OpError.
+            error: tf.errors.OpError of a training step.
             step: the step that failed; its images are looked at first.
-
-        Returns:
-            UserError with a sentence that names the file or record which can't be read any more; None if the error
-            isn't about reading.
         """
         if not is_input_error(error):
             return None

@@ -210,16 +210,13 @@ def _join(arrays, dtype):
 
 
 def scan_records(file):
-    """Yields the records of a file, given its path, in their order.
+    """Yields the records of a file, given its path, in their order; raises UserError if it's compressed or unreadable.
 
     Yields:
         number: int, counts the file's records, from 0.
         offset: int, where it begins, bytes.
         data: bytes, or None for a damaged record.
         damage: None, or what is wrong with it, words for a sentence.
-
-    Raises:
-        UserError: the file can't be read or is compressed.
     """
     number = offset = 0
     try:

@@ -231,8 +231,7 @@ def _sky(rng, size):
     height = np.linspace(0, 1.2, size, dtype=np.float32)[:, None] + np.zeros((1, size), np.float32)
     clouds = smooth_noise(rng, size, size / 3, size / 8) + 0.5 * smooth_noise(rng, size, size / 9, size / 16)
     blue = _mix(height, rng.normal((75, 135, 225), 8), rng.normal((175, 210, 245), 6))
-    share = np.clip(0.6 * (clouds - 0.4), 0, 0.85)[..., None]
-    return (1 - share) * blue + share * np.float32((250, 250, 252))
+    return _mix(np.clip(0.6 * (clouds - 0.4), 0, 0.85), blue, (250, 250, 252))
 
 
 def _grass(rng, size):
