@@ -56,15 +56,10 @@ class SaveHistory(keras.callbacks.Callback):
 
 
 def should_stop_early(history, monitor, patience):
-    """Whether the last `patience` evaluations have all missed the best value before them.
+    """Whether the last `patience` evaluations (None: never) have all missed the best value before them.
 
-    It follows from the history alone, so a run that was interrupted decides as one that wasn't. Epochs without the
-    metric, which weren't evaluated, don't count.
-
-    Args:
-        history: a dictionary of metrics for each epoch.
-        monitor: the name of a metric that should rise, such as "val_segm_AP".
-        patience: None never stops.
+    It follows from the history, a dictionary of metrics for each epoch, alone, so a run that was interrupted decides as
+    one that wasn't. Epochs without the metric `monitor`, which should rise, weren't evaluated and don't count.
     """
     values = [epoch[monitor] for epoch in history if epoch.get(monitor) is not None]
     if patience is None or not values:
@@ -73,13 +68,7 @@ def should_stop_early(history, monitor, patience):
 
 
 class EarlyStopping(keras.callbacks.Callback):
-    """Ends `fit` after an epoch for which `should_stop_early` says so.
-
-    Args:
-        history: a `SaveHistory`, which must come before this callback.
-        monitor: the name of a metric that should rise.
-        patience: evaluations; None never stops.
-    """
+    """Ends `fit` after an epoch for which `should_stop_early` says so; the `SaveHistory` must come before it."""
 
     def __init__(self, history, monitor, patience):
         super().__init__()
@@ -91,9 +80,7 @@ class EarlyStopping(keras.callbacks.Callback):
 
 
 class SaveBest(keras.callbacks.Callback):
-    """Saves the model after an epoch in which a metric beat its best so far; a file is never half written.
-
-    Averages of the weights are what is saved, where the optimizer keeps them.
+    """Saves the model, or its averaged weights, after an epoch in which a metric beat its best; never half a file.
 
     Args:
         path: ends in .keras.
@@ -131,14 +118,13 @@ class SaveCheckpoints(keras.callbacks.Callback):
         history: the run's `SaveHistory`.
         logger: the run's `LogMetrics`, which counts the steps and must come before this callback.
         epoch_steps: steps of an epoch.
-        writes: whether this process is the one that writes. The state must be read by all of them.
+        writes: whether this process is the one that writes; the state must be read by all of them.
     """
 
     def __init__(self, checkpoints, every, config, history, logger, epoch_steps, writes=True):
         super().__init__()
-        self.checkpoints, self.every, self.config = checkpoints, every, config
-        self.history, self.logger = history, logger
-        self.epoch_steps, self.writes = epoch_steps, writes
+        self.checkpoints, self.every, self.config, self.history = checkpoints, every, config, history
+        self.logger, self.epoch_steps, self.writes = logger, epoch_steps, writes
         self.saved_step = logger.step
 
     def on_train_batch_end(self, batch, logs=None):

@@ -53,8 +53,7 @@ class Checkpoints:
 
     def __init__(self, folder, keep=2, monitor="val_segm_AP", writes=True):
         self.folder, self.keep, self.monitor = pathlib.Path(folder), keep, monitor
-        self.failure = None
-        self._writer = self._arrays = None
+        self.failure = self._writer = self._arrays = None
         self._scores = {}  # by path
         if writes:
             for leftover in self.folder.glob(TEMPORARY_FILES):
@@ -87,11 +86,7 @@ class Checkpoints:
             self._writer = None
 
     def close(self):
-        """Wait for the last write.
-
-        Raises:
-            UserError: it failed.
-        """
+        """Wait for the last write; UserError if it failed."""
         self.wait()
         if self.failure:
             raise UserError(self.failure)
@@ -163,15 +158,13 @@ class Checkpoints:
 def write_checkpoint(path, arrays, facts):
     """Write a checkpoint under a temporary name, wait until the disk has it, and rename it to `path`.
 
-    Whatever ends the process, `path` holds either what it held before or the whole new checkpoint.
+    Whatever ends the process, and after an OSError too (no space, no permission and the like), `path` holds either what
+    it held before or the whole new checkpoint.
 
     Args:
         path: ends in .npz; its folder is made if missing.
         arrays: numpy arrays by name, of numpy's own dtypes.
         facts: what json can hold.
-
-    Raises:
-        OSError: no space, no permission and the like; `path` is as before.
     """
     path = pathlib.Path(path)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -207,8 +200,7 @@ def _sync_folder(folder):
 def read_checkpoint(path):
     """Read (arrays by name, facts) of a checkpoint, its checksums verified; the arrays are read-only.
 
-    Raises:
-        UserError: there is no such file, it is damaged, or no checkpoint.
+    UserError if there is no such file, or it is damaged or no checkpoint.
     """
     with _open_checkpoint(path) as (archive, content):
         return {name: _read_array(archive, name) for name in content["arrays"]}, content["facts"]
@@ -223,21 +215,13 @@ def _read_array(archive, name):
 
 
 def read_facts(path):
-    """Read the facts of a checkpoint without the arrays.
-
-    Raises:
-        UserError: as `read_checkpoint`, though damage in the arrays goes unnoticed.
-    """
+    """Read the facts of a checkpoint; errors as in `read_checkpoint`, though damage in the arrays goes unnoticed."""
     with _open_checkpoint(path) as (_, content):
         return content["facts"]
 
 
 def verify_checksums(path):
-    """Compare all checksums of a checkpoint.
-
-    Raises:
-        UserError: as `read_checkpoint`.
-    """
+    """Compare all checksums of a checkpoint; errors as in `read_checkpoint`."""
     with _open_checkpoint(path) as (archive, content):
         for name in content["arrays"]:
             with archive.open(f"{name}.npy") as member:

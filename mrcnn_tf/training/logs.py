@@ -105,19 +105,17 @@ def _sums(metric):
 
 
 class LogFile:
-    """A file with a line of json for each record, each handed to the system before `write` returns.
+    """A file such as log.jsonl with a line of json for each record, each handed to the system before `write` returns.
 
-    Args:
-        path: such as log.jsonl.
-        step: how many steps the run has done. Lines of later steps are cut away, as is one that a killed run left
-            unfinished; with 0 the file starts anew.
+    Lines of steps later than `step`, the last that the run has done, are cut away (all of them where it is 0), as is
+    one that a killed run left unfinished.
     """
 
     def __init__(self, path, step=0):
-        self.path = pathlib.Path(path)
-        self._torn = False
+        self.path, self._torn = pathlib.Path(path), False
         if self.path.exists():
-            _drop_steps_after(self.path, step)
+            with atomic_write(self.path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+                file.writelines(line for line, record in _records(self.path) if record["step"] <= step)
 
     def write(self, record):
         """Append a record, a dictionary of numbers; those that aren't finite become null."""
@@ -133,13 +131,6 @@ class LogFile:
 def read_log(path):
     """Read the records of a log file, without a line that a killed run left unfinished."""
     return [record for _, record in _records(path)]
-
-
-def _drop_steps_after(path, step):
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for line, record in _records(path):
-            if record["step"] <= step:
-                file.write(line)
 
 
 def _records(path):

@@ -14,15 +14,8 @@ from mrcnn_tf.config.settings import Config
 class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, then a learning rate that falls in steps (section 3.1 of the paper).
 
-    It is `peak`, reached linearly from `warmup_factor * peak` over `warmup_steps`, times `decay_factor` at each decay
-    step.
-
-    Args:
-        peak: learning rate after warm-up.
-        warmup_steps: 0 for none.
-        warmup_factor: of the first step's rate to `peak`; both reference systems use 0.001.
-        decay_steps: increasing step numbers.
-        decay_factor: 0.1 in the paper.
+    It is `peak`, reached linearly from `warmup_factor * peak` (0.001 of it in both reference systems) over
+    `warmup_steps` (0 for none), times `decay_factor` (0.1 in the paper) at each of the increasing `decay_steps`.
     """
 
     def __init__(self, peak, warmup_steps, warmup_factor, decay_steps, decay_factor):
@@ -38,13 +31,8 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * warmup * tf.pow(tf.constant(self.decay_factor, tf.float32), decays)
 
     def get_config(self):
-        return {
-            "peak": self.peak,
-            "warmup_steps": self.warmup_steps,
-            "warmup_factor": self.warmup_factor,
-            "decay_steps": self.decay_steps,
-            "decay_factor": self.decay_factor,
-        }
+        arguments = ("peak", "warmup_steps", "warmup_factor", "decay_steps", "decay_factor")
+        return {name: getattr(self, name) for name in arguments}
 
 
 UNDECAYED = ("gamma", "beta")  # normalisation weights: shrinking them fights what they are for
@@ -108,12 +96,8 @@ class SGD(keras.optimizers.Optimizer):
             average.assign_sub((1.0 - self.average) * (average - variable))
 
     def get_config(self):
-        return super().get_config() | {
-            "momentum": self.momentum,
-            "weight_decay": self.decay,
-            "average": self.average,
-            "rate_factors": self.rate_factors,
-        }
+        arguments = {name: getattr(self, name) for name in ("momentum", "average", "rate_factors")}
+        return super().get_config() | arguments | {"weight_decay": self.decay}
 
 
 @contextlib.contextmanager

@@ -120,10 +120,9 @@ def state_bytes(model):
 
     Exact for float32; parts of a batch that are added up (`accumulate`) hold the gradients twice.
     """
-    weights = sum(_bytes(variable) for variable in model.weights)
-    gradients = sum(_bytes(variable) for variable in model.trainable_variables)
-    slots = sum(_bytes(variable) for variable in model.optimizer.variables)
-    return weights + gradients * (2 if model.accumulate > 1 else 1) + slots
+    copies_of_gradients = 2 if model.accumulate > 1 else 1
+    variables = [*model.weights, *list(model.trainable_variables) * copies_of_gradients, *model.optimizer.variables]
+    return sum(math.prod(variable.shape) * (8 if variable.dtype.endswith("64") else 4) for variable in variables)
 
 
 def activation_bytes(model, height, width, images):
@@ -146,23 +145,15 @@ def activation_bytes(model, height, width, images):
     elements = sum(_conv_outputs(model, variable, height * width) for variable in model.trainable_variables)
     size = 4 if model.compute_dtype == "float32" else 2
     semantic_classes = model.semantic_head.num_classes if model.semantic_head else 0
-    held = (
-        ACTIVATION_FACTOR * size * (elements + _roi_features(model))
-        + SEMANTIC_LOGITS_FACTOR * 4 * semantic_classes * height * width
-    )
-    return round(WORKSPACE_BYTES + images * held)
-
-
-def _bytes(variable):
-    return math.prod(variable.shape) * (8 if variable.dtype.endswith("64") else 4)
+    activations = ACTIVATION_FACTOR * size * (elements + _roi_features(model))
+    semantic_logits = SEMANTIC_LOGITS_FACTOR * 4 * semantic_classes * height * width
+    return round(WORKSPACE_BYTES + images * (activations + semantic_logits))
 
 
 def _conv_outputs(model, variable, pixels):
-    """Outputs, per image, of the convolution that a variable is the kernel of."""
+    """Outputs, per image, of the convolution that a variable is the kernel of; 0 for other variables."""
     path = variable.path.removeprefix(f"{model.name}/")
-    if len(variable.shape) != 4:
-        return 0
-    return variable.shape[-1] * _positions(model, path, pixels)
+    return variable.shape[-1] * _positions(model, path, pixels) if len(variable.shape) == 4 else 0
 
 
 def _positions(model, path, pixels):

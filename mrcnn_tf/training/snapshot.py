@@ -41,15 +41,9 @@ def _copy(variable, spare):
 
 
 def restore(model, arrays, source="The checkpoint"):
-    """Set the state of a compiled model to that of `snapshot`.
+    """Set the state of a compiled model to the `arrays` of a `snapshot`, which `source` names in complaints.
 
-    Args:
-        model: of the same config.
-        arrays: from `snapshot`.
-        source: names them in complaints.
-
-    Raises:
-        UserError: names, shapes or dtypes differ; the model is as before.
+    UserError if names, shapes or dtypes differ; then the model is as before.
     """
     variables = _variables(model)
     fault = _first_mismatch(variables, arrays)
@@ -135,7 +129,7 @@ def describe_version_change(facts):
 
 
 def check_same_config(facts, config, force=False):
-    """Refuse to go on with another config than the checkpoint's.
+    """Refuse (UserError) to go on with another config than the checkpoint's, unless `force`.
 
     Args:
         facts: of the checkpoint; its "config" is compared.
@@ -144,9 +138,6 @@ def check_same_config(facts, config, force=False):
 
     Returns:
         The differences, as `config_differences` gives them.
-
-    Raises:
-        UserError: there are some, unless `force`.
     """
     differences = config_differences(facts.get("config") or {}, config)
     if differences and not force:
@@ -162,10 +153,7 @@ def check_same_config(facts, config, force=False):
 def config_differences(old, new):
     """A line such as "train.learning_rate: 0.02 -> 0.01" for each setting that differs between two configs.
 
-    Settings that can't change what is computed are left out (`HARMLESS_SETTINGS`).
-
-    Args:
-        old, new: configs as nested dictionaries, from dataclasses.asdict or json.
+    The configs are nested dictionaries, from dataclasses.asdict or json. `HARMLESS_SETTINGS` are left out.
     """
     old, new = (json.loads(json.dumps(config)) for config in (old, new))  # tuples become lists, keys strings
     return list(_differences(old, new, ""))

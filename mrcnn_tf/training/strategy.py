@@ -20,13 +20,9 @@ LOST_WORKER_ERRORS = (
 
 
 def has_several_workers(tf_config):
-    """Whether the environment variable TF_CONFIG describes a run of several processes.
+    """Whether the environment variable TF_CONFIG, None or "" if it isn't set, describes a run of several processes.
 
-    Args:
-        tf_config: its value, None or "" if it isn't set.
-
-    Raises:
-        UserError: it doesn't parse or makes no sense.
+    UserError if it doesn't parse or makes no sense.
     """
     if not tf_config:
         return False
@@ -51,8 +47,7 @@ def has_several_workers(tf_config):
 def make_strategy(choice):
     """Make the strategy for `train.strategy`; on several hosts before TensorFlow is used for anything.
 
-    Raises:
-        UserError: TF_CONFIG is wrong, or "mirrored" on a machine without GPUs or several processors.
+    UserError if TF_CONFIG is wrong, or for "mirrored" on a machine without GPUs or several processors.
     """
     if has_several_workers(os.environ.get("TF_CONFIG")):
         if choice == "none":
@@ -77,10 +72,8 @@ def is_chief(strategy):
 def distribute_batches(strategy, stream, accumulate):
     """The data of a run for `fit`.
 
-    Args:
-        strategy: of the run.
-        stream: function of a `Share` that gives a tf.data.Dataset of this process's batches.
-        accumulate: parts of a batch that a device works through.
+    `stream` is a function of a `Share` that gives a tf.data.Dataset of this process's batches, of each of which a
+    device works through `accumulate` parts.
     """
     replicas = count_local_replicas(strategy)
 

@@ -32,11 +32,8 @@ MAX_SIDE = 1200  # pixels of a picture
 class EventFile:
     """A file of events in `folder`, made with the first one and flushed after each call; OSError if that fails.
 
-    Losses and speed become curves under `training`, metrics of evaluations under `evaluation`.
-
-    Args:
-        folder: TensorBoard shows all event files of it as one run.
-        step: how many steps the run has done; what older files have of later ones is hidden.
+    Losses and speed become curves under `training`, metrics of evaluations under `evaluation`. TensorBoard shows all
+    event files of a folder as one run; what older ones have of steps later than `step` is hidden.
     """
 
     def __init__(self, folder, step=0):

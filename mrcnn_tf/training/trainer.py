@@ -136,8 +136,7 @@ def _load_last_checkpoint(checkpoints, config, resume, force):
     arrays, facts = read_checkpoint(latest)
     for difference in check_same_config(facts, dataclasses.asdict(config), force):
         print(f"Changed since: {difference}")
-    note = describe_version_change(facts)
-    if note:
+    if note := describe_version_change(facts):
         print(note)
     return arrays, facts
 
@@ -155,14 +154,10 @@ def _make_model(config, strategy, weights, verbose):
 
 
 def freeze(model, patterns):
-    """Take the weights whose path matches one of the patterns out of training.
+    """Take the weights whose path matches one of the patterns out of training, in a model that isn't compiled yet.
 
-    Args:
-        model: not compiled yet.
-        patterns: such as "backbone/*" or "*/bias", as a shell matches file names; paths are those inside the model.
-
-    Raises:
-        UserError: a pattern matches no weight that is trained.
+    Patterns such as "backbone/*" or "*/bias" match as a shell matches file names; paths are those inside the model.
+    UserError if one matches no weight that is trained.
     """
     weights = {weight.path.split("/", 1)[1]: weight for weight in model.trainable_weights}
     for pattern in patterns:
@@ -209,13 +204,7 @@ class Trainer:
         self.evaluator = EvaluateAveragedWeights(config.data.val, verbose=int(self.chief))
 
     def fit(self, verbose):
-        """Train to the last step and write the model.
-
-        Args:
-            verbose: as in keras.Model.fit, 0 on all hosts but the first.
-
-        Raises: see `train`.
-        """
+        """Train to the last step and write the model; errors as in `train`, `verbose` 0 on all hosts but the first."""
         if self.chief:
             with atomic_write(self.folder / "config.yaml") as file:
                 settings = dataclasses.asdict(self.config)
@@ -313,11 +302,9 @@ class Trainer:
 
     def _explain(self, error):
         """The UserError for what went wrong outside of the program, with the state saved; None for any other error."""
-        sentence = describe_lost_worker(error, self.strategy)
-        if sentence:
+        if sentence := describe_lost_worker(error, self.strategy):
             return UserError(sentence)
-        user_error = self.data.input_error(error, self.saver.logger.step)
-        if user_error:
+        if user_error := self.data.input_error(error, self.saver.logger.step):
             self._save_state()
         return user_error
 
@@ -337,11 +324,7 @@ class _Timer(keras.callbacks.Callback):
 
 
 def load_model(path):
-    """Load the `MaskRCNN` that `model.save` or `mrcnn-tf train` wrote.
-
-    Raises:
-        UserError: no such file, or not a saved Mask R-CNN.
-    """
+    """Load the `MaskRCNN` that `model.save` or `mrcnn-tf train` wrote; UserError for no such file or another one."""
     if not pathlib.Path(path).is_file():
         raise UserError(f"There is no file {path}: give the .keras file that training wrote.")
     try:

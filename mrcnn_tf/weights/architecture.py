@@ -16,13 +16,8 @@ DEPTHS = {(depth >= 50, blocks): depth for depth, blocks in RESNET_BLOCKS.items(
 def backbone_settings(arrays):
     """`BackboneConfig` values of the backbone in `arrays`: depth, groups and width_per_group, and norm if it is gn.
 
-    Its last stage may stand in the heads, as C4 detectors have it.
-
-    Args:
-        arrays: weight path -> array, as in `ConvertedWeights`.
-
-    Raises:
-        UserError: no ResNet of a known depth.
+    `arrays` are those of `ConvertedWeights`; the last stage may stand in the heads, as C4 detectors have it. UserError
+    if it is no ResNet of a known depth.
     """
     blocks = tuple(
         len({path.split("/")[1] for path in arrays if re.match(rf"(backbone|res5)/res{stage}_", path)})
@@ -63,17 +58,13 @@ def detector_settings(arrays):
         },
         "mask_head": _mask_head_settings(arrays) if "mask_head" in parts else None,
         "keypoint_head": None,
-        "semantic_head": None,
+        "semantic_head": _conv_settings(arrays, "semantic_head/p2_conv1") if "semantic_head" in parts else None,
     }
     if "fpn" in parts:
         settings["fpn"] = _conv_settings(arrays, "fpn/output2")
     if "keypoint_head" in parts:
-        settings["keypoint_head"] = {
-            "convs": _count_layers(arrays, "keypoint_head/conv"),
-            **_known_sizes(channels=_channels(arrays, "keypoint_head/conv1")),
-        }
-    if "semantic_head" in parts:
-        settings["semantic_head"] = _conv_settings(arrays, "semantic_head/p2_conv1")
+        sizes = _known_sizes(channels=_channels(arrays, "keypoint_head/conv1"))
+        settings["keypoint_head"] = {"convs": _count_layers(arrays, "keypoint_head/conv"), **sizes}
     return settings
 
 
@@ -143,9 +134,7 @@ PERSON = Category(1, "person", **_COCO["person"])
 def published_categories(arrays, classes):
     """The categories of a published detector's weights, by how many there are; None where these aren't COCO's.
 
-    Args:
-        arrays: weight path -> array.
-        classes: `COCO_80` or `COCO_90`, as the detector's library counts them.
+    `classes` is `COCO_80` or `COCO_90`, as the detector's library counts them.
     """
     counts = (num_classes(arrays), num_heatmaps(arrays))
     if counts == (1, len(PERSON.keypoints)):

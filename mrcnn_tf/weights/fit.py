@@ -96,11 +96,7 @@ def _list_some(names):
 
 
 def load_into(model, source, allow_missing=False, map_classes=False):
-    """Load `source` into `model`; arguments and errors as in `MaskRCNN.load_pretrained`.
-
-    Returns:
-        `LoadReport`.
-    """
+    """Load `source` into `model`, arguments and errors as in `MaskRCNN.load_pretrained`; return a `LoadReport`."""
     source = read_pretrained(source, model.config.backbone)
     converted, source_config = source.converted, _source_config(source)
     _check_architecture(source, source_config, model.config)
@@ -171,20 +167,15 @@ def _comparable(config, name):
     value = _setting(config, name)
     if name.endswith(".norm"):
         return "batch norm" if value in BATCH_NORMS else value
-    if name == "rpn.channels":
-        return value or _rpn_inputs(config)
+    if name == "rpn.channels" and not value:  # as many as the maps have that the RPN reads
+        if config.features == "FPN":
+            return config.fpn.channels
+        return STAGE_CHANNELS[config.features] * (4 if config.backbone.depth >= 50 else 1)
     if name == "box_head.conv_channels" and not config.box_head.convs:
         return None
     if name == "box_head.channels" and not config.box_head.fcs:
         return None
     return value
-
-
-def _rpn_inputs(config):
-    """Channels of the maps that the RPN reads."""
-    if config.features == "FPN":
-        return config.fpn.channels
-    return STAGE_CHANNELS[config.features] * (4 if config.backbone.depth >= 50 else 1)
 
 
 def _adapt(arrays, conversions, source_config, config):
@@ -260,13 +251,10 @@ def _fit_classes(model, source, arrays, conversions, map_classes):
     """Make the `arrays` that depend on classes, keypoints or stuff fit the model's, if they don't.
 
     They get new initial values, and, with `map_classes`, the values of the classes, of their keypoints and of the stuff
-    that file and model have by the same name; `conversions` says so.
+    that file and model have by the same name (UserError if there are none); `conversions` says so.
 
     Returns:
         weight path -> why it has a new initial value.
-
-    Raises:
-        UserError: `map_classes`, and no class and no stuff in common.
     """
     config, converted = model.config, source.converted
     names = {}  # kind -> (names in the model, names in the file, whether the file says them)

@@ -26,14 +26,9 @@ WITHOUT_PREPROCESSING = ("MobileNetV3Large", "MobileNetV3Small")
 
 
 def make_network(application, weights=None):
-    """The network of keras.applications without its classifier, for images of any size.
+    """The network of that name in keras.applications, without its classifier, for images of any size.
 
-    Args:
-        application: its name.
-        weights: as Keras takes them: None (random) or "imagenet" (downloaded).
-
-    Raises:
-        UserError: keras.applications has nothing of that name.
+    `weights` as Keras takes them: None (random) or "imagenet" (downloaded). UserError if there is no such network.
     """
     import keras
 
@@ -50,11 +45,7 @@ def make_network(application, weights=None):
 
 
 def download_network(application):
-    """The network with its ImageNet weights, a keras.Model; Keras keeps what it downloaded.
-
-    Raises:
-        UserError: it can't be downloaded, or keras.applications has nothing of that name.
-    """
+    """The network with its ImageNet weights, which Keras keeps; UserError if it is unknown or can't be downloaded."""
     try:
         with warnings.catch_warnings():
             # Keras warns that the weights are for 224 pixels, on which no layer here depends.
@@ -140,7 +131,7 @@ def _output_strides(images, outputs):
 
 
 def convert_network(network, application, taps):
-    """The layers that lead to `taps`, in this package's terms.
+    """The layers that lead to `taps`, in this package's terms; UserError as in `feature_network`.
 
     Args:
         network: a keras.Model such as `download_network` returns.
@@ -149,9 +140,6 @@ def convert_network(network, application, taps):
 
     Returns:
         `ConvertedWeights`, without config; their pixel scale is the one that the network was trained with.
-
-    Raises:
-        UserError: the network has no such taps.
     """
     names = stable_layer_names(network)
     needed = {path for _, path in _layers_with_weights(feature_network(network, application, taps).layers, names)}
@@ -258,13 +246,9 @@ def matches(tensors):
 
 
 def model_tensors(model):
-    """The tensors of a Keras model in memory, under the names that `convert` expects.
+    """The tensors of a Keras model in memory, as `convert` expects them: "layer/weight" -> float32 array.
 
-    Args:
-        model: a keras.Model (or one of tf_keras), such as keras.applications.ResNet50(); it may be nested in another.
-
-    Returns:
-        "layer/weight" -> float32 array.
+    The model may be one of tf_keras too, and nested in another.
     """
     tensors = {}
     for layer in model.layers:
@@ -333,10 +317,7 @@ def resnet_path(layer):
 def parse_path(path, is_layer):
     """(layer, parameter) of an HDF5 path such as "rpn_model/rpn_conv_shared/kernel:0"; None for what it doesn't tell.
 
-    Args:
-        path: of the dataset.
-        is_layer: layer name -> bool. The outermost part that it accepts is the layer: below it Keras numbers names
-            anew.
+    The layer is the outermost part that `is_layer` (name -> bool) accepts: below it Keras numbers names anew.
     """
     *parts, last = path.split("/")
     layer = next((part for part in parts if is_layer(part)), None)
@@ -348,8 +329,7 @@ def parse_path(path, is_layer):
 def fold_biases(arrays):
     """Move each convolution's bias into the mean of the batch norm after it, which is exact; returns the conversions.
 
-    Args:
-        arrays: our path -> array, the batch norm's under its convolution's path; changed in place.
+    `arrays` (our path -> array, the batch norm's under its convolution's path) are changed in place.
     """
     conversions = {}
     for mean in [path for path in arrays if path.endswith("/moving_mean")]:

@@ -60,10 +60,9 @@ def find_preset(name):
 
 
 def preset_file(preset):
-    """The path of a preset's file in the cache folder, which `weights_folder` names.
+    """The path of a preset's file in `weights_folder`.
 
-    Raises:
-        UserError: it isn't there, with what to download from where; or its content isn't what was published.
+    UserError, with what to download from where, if it isn't there or its content isn't what was published.
     """
     path = weights_folder() / preset.file
     if not path.is_file():

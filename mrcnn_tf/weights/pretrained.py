@@ -65,19 +65,14 @@ class PretrainedWeights:
         return self.converted.stuff or [Category(id, f"stuff {id}") for id in range(1, count + 1)]
 
     def config(self, overrides=()):
-        """The `Config` that the weights were made for; `overrides` as in `load_config`.
-
-        Raises:
-            UserError: the weights are a bare backbone.
-        """
+        """The `Config` that the weights were made for, `overrides` as in `load_config`; UserError for a backbone."""
         if self.converted.config is None:
             raise UserError(
                 f"{self.name} holds a backbone and no detector: name the config of the model to put it into, such as "
                 "mask_rcnn_r50_fpn."
             )
-        implied = [
-            f"model.{key}={'null' if value is None else value}" for key, value in _flatten(self.converted.settings)
-        ]
+        settings = _flatten(self.converted.settings)
+        implied = [f"model.{key}={'null' if value is None else value}" for key, value in settings]
         config = load_config(self.converted.config, [*implied, *overrides])
         config.model.categories = config.model.categories or self.categories()
         config.model.stuff = config.model.stuff or self.stuff()

@@ -103,18 +103,11 @@ def _first_elements(record, dtype, size):
 
 # Stand-ins for what torch's tensors call.
 
+# The classes DoubleStorage, FloatStorage, ...
 _STORAGE_DTYPES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
+    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Bool": "bool",
+    "Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8",
+}  # fmt: skip
 
 
 class TorchDtype:
@@ -150,7 +143,7 @@ def _rebuild_tensor_of_dtype(storage, offset, shape, strides, requires_grad, hoo
 
 
 TORCH = {
-    **{("torch", name): TorchDtype(dtype) for name, dtype in _STORAGE_DTYPES.items()},
+    **{("torch", f"{name}Storage"): TorchDtype(dtype) for name, dtype in _STORAGE_DTYPES.items()},
     **{("torch", name): TorchDtype(name) for name in DTYPES},
     ("torch.storage", "UntypedStorage"): TorchDtype("uint8"),
     ("torch", "Size"): Constructor(lambda lengths=(): tuple(lengths)),
@@ -246,9 +239,7 @@ _LONGEST_COMMENT = 0xFFFF
 def read_zip_entries(data):
     """Read name -> memoryview of every entry of the zip file in `data` (memoryview).
 
-    Raises:
-        WeightFileError: it is truncated or damaged, or an entry is compressed, encrypted, a duplicate or outside the
-            file.
+    WeightFileError if it is truncated or damaged, or an entry compressed, encrypted, a duplicate or outside the file.
     """
     count, position = _directory(data)
     if count > MAX_ENTRIES:
@@ -256,8 +247,7 @@ def read_zip_entries(data):
     entries = {}
     for _ in range(count):
         fields = _read(_ENTRY, data, position, b"PK\x01\x02")
-        flags, method, packed, size = fields[3], fields[4], fields[8], fields[9]
-        name_size, extra_size, comment_size, start = fields[10], fields[11], fields[12], fields[16]
+        _, _, _, flags, method, _, _, _, packed, size, name_size, extra_size, comment_size, _, _, _, start = fields
         position += _ENTRY.size
         raw_name = bytes(data[position : position + name_size])
         extra = bytes(data[position + name_size : position + name_size + extra_size])

@@ -41,10 +41,7 @@ class LongText:
 
 def _ordered_dict(pairs=()):
     """Python 2 pickles an OrderedDict's items as a list of pairs; Python 3 adds them afterwards."""
-    result = {}
-    for name, value in pairs:
-        result[_key(name)] = value
-    return result
+    return {_key(name): value for name, value in pairs}
 
 
 def _encode(text, encoding):
@@ -89,11 +86,7 @@ class Unpickler:
         self.position = start
 
     def load(self):
-        """Read the next pickle's object.
-
-        Raises:
-            WeightFileError: it is damaged, absurd, or asks for more than containers and stand-ins.
-        """
+        """Read the next pickle's object; WeightFileError if it's damaged, absurd, or asks for what isn't allowed."""
         self._stack, self._marks, self._memo, self._budget = [], [], {}, MAX_STEPS
         start = self.position
         try:
@@ -101,13 +94,12 @@ class Unpickler:
                 code = self._take(1)[0]
                 if code == pickle.STOP[0]:
                     return self._stack.pop()
-                step = _STEPS.get(code)
-                if step is None:
+                if code not in _STEPS:
                     raise WeightFileError(
                         f"its pickle has the instruction {bytes([code])!r}, which no checkpoint needs"
                     )
                 self._spend(1)
-                step(self)
+                _STEPS[code](self)
         # A damaged pickle leaves wrong things on the stack: each step meets them as one of these.
         except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise WeightFileError(f"its pickle is damaged near byte {self.position} (from {start} on)") from error
@@ -152,8 +144,7 @@ class Unpickler:
         self._push({"00": False, "01": True}[line] if line in ("00", "01") else int(line))
 
     def _push_tuple(self, size):
-        items = [self._stack.pop() for _ in range(size)]
-        self._push(tuple(reversed(items)))
+        self._push(tuple(reversed([self._stack.pop() for _ in range(size)])))
 
     def _pop_mark(self):
         start = self._marks.pop()
