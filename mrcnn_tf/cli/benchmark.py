@@ -121,10 +121,9 @@ def measure_config(config, overrides, weights, height, width, repeats, only=(), 
 
 
 def measure_tflite(path, repeats, threads=THREADS, report=lambda title: None):
-    """The `Benchmark` of a file that `mrcnn-tf export tflite` wrote, with and without XNNPACK by numbers of threads.
+    """The `Benchmark` of an exported .tflite file, with and without XNNPACK by each number of threads.
 
-    Raises:
-        UserError: it isn't such a file or can't be loaded, or ai-edge-litert is missing.
+    Raises UserError if it isn't such a file or can't be loaded, or ai-edge-litert is missing.
     """
     from mrcnn_tf.serving.interpreter import read_metadata
 
@@ -139,11 +138,7 @@ def measure_tflite(path, repeats, threads=THREADS, report=lambda title: None):
 
 
 def measure_saved_model(folder, height, width, repeats, report=lambda title: None):
-    """The `Benchmark` of a folder that `mrcnn-tf export saved-model` wrote, on images of height x width pixels.
-
-    Raises:
-        UserError: it isn't such a folder.
-    """
+    """The `Benchmark` of an exported folder on images of height x width pixels; raises UserError for another folder."""
     arguments = {"folder": str(folder), "height": height, "width": width}
     subject = f"{folder}, {height} x {width} pixels"
     return _measure(subject, [Case("saved_model", MODULE, "saved_model", arguments)], repeats, report, needed=True)

@@ -55,8 +55,7 @@ def benchmark_config(config, overrides, height, width):
 def benchmark_model(config, precision, weights=None):
     """The `MaskRCNN` of a config in "float32" or "bfloat16", with random weights or those of a file.
 
-    Raises:
-        UserError: bfloat16 would be emulated here, or the weights don't fit.
+    Raises UserError if bfloat16 would be emulated here, or the weights don't fit.
     """
     from mrcnn_tf.model.assembly import dtype_policy
     from mrcnn_tf.model.mask_rcnn import MaskRCNN
@@ -163,10 +162,9 @@ def finish_startup(imports, started, config, overrides, height, width):
 
 
 def pipeline(config, overrides, images=48):
-    """Time how long the processor prepares an image for training: `images` images of the config's data.train.
+    """Time how long the processor prepares an image for training, of `images` images of the config's data.train.
 
-    Raises:
-        UserError: the config names no data.
+    Raises UserError if the config names no data.
     """
     from mrcnn_tf.config.load import load_config
     from mrcnn_tf.data.pipeline import coco_dataset

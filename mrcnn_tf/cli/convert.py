@@ -45,9 +45,7 @@ Names = Annotated[
     ),
 ]
 ClassName = Annotated[str | None, typer.Option(help="The class of all objects.")]
-SplitParts = Annotated[
-    bool, typer.Option("--split-parts", help="Make an object of each part that doesn't touch the others.")
-]
+SplitParts = Annotated[bool, typer.Option("--split-parts", help="Make each part that touches no other an object.")]
 
 
 @convert_app.command()
@@ -75,9 +73,7 @@ def via(
         str | None,
         typer.Option(help="The region attribute that is the class. Default: the only one, or the likely one."),
     ] = None,
-    class_name: Annotated[
-        str | None, typer.Option(help="The class of all objects, if regions have no attributes.")
-    ] = None,
+    class_name: Annotated[str | None, typer.Option(help="The class of all, if regions have no attributes.")] = None,
     as_json: AsJson = False,
 ):
     """VGG Image Annotator: one file for all images, a project or exported annotations, with the images beside it."""
@@ -108,9 +104,7 @@ def yolo(
 def voc(
     source: Annotated[pathlib.Path, typer.Argument(help="The dataset's folder, which holds Annotations.")],
     out: JsonOut,
-    split: Annotated[
-        str | None, typer.Option(help="A list in ImageSets, such as train or val. Default: all images.")
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="A list in ImageSets, such as train. Default: all images.")] = None,
     images: Images = None,
     names: Names = None,
     zero_based: Annotated[

@@ -29,9 +29,7 @@ def saved_model(
         pathlib.Path, typer.Option(help="The model's folder; its next free number is the version.")
     ] = pathlib.Path("export/mask_rcnn"),
     masks: Annotated[str, typer.Option(help="roi: probabilities in each box; rle: COCO's run lengths.")] = "roi",
-    precision: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16. Default: the model's own.")
-    ] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, bfloat16, float16. Default: the model's own.")] = None,
     max_detections: MaxDetections = None,
     score_threshold: ScoreThreshold = None,
     input_size: InputSize = None,
@@ -73,9 +71,7 @@ def saved_model(
 def tflite(
     weights: Model = None,
     out: Annotated[pathlib.Path, typer.Option(help="The file to write.")] = pathlib.Path("model.tflite"),
-    quantize: Annotated[
-        str, typer.Option(help="float32, float16, dynamic or int8, which needs calibration images.")
-    ] = "float32",
+    quantize: Annotated[str, typer.Option(help="float32, float16, dynamic, or int8 with --calibration.")] = "float32",
     calibration: Annotated[
         list[str] | None,
         typer.Option(help="For int8: images such as the training's: files, folders or quoted glob patterns."),
@@ -83,9 +79,7 @@ def tflite(
     input_size: InputSize = None,
     max_detections: MaxDetections = None,
     score_threshold: ScoreThreshold = None,
-    split: Annotated[
-        bool, typer.Option("--split", help="Write two files: the backbone, for a delegate, and the heads.")
-    ] = False,
+    split: Annotated[bool, typer.Option("--split", help="Two files: backbone, for a delegate, and heads.")] = False,
     check_images: CheckImages = None,
     as_json: AsJson = False,
 ):

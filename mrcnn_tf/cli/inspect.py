@@ -13,9 +13,7 @@ SPLITS = ("train", "val")
 
 
 def inspect(
-    source: Annotated[
-        str | None, typer.Argument(help="A config's name or YAML file, or with --images a COCO json.")
-    ] = None,
+    source: Annotated[str | None, typer.Argument(help="A config's name or file, or with --images a COCO json.")] = None,
     overrides: Overrides = None,
     weights: ModelFile = None,
     saved_model: SavedModelFolder = None,
@@ -25,15 +23,11 @@ def inspect(
         typer.Option(help="In a model's place the folder of `evaluate --out`, or its detections.json."),
     ] = None,
     images: Annotated[pathlib.Path | None, typer.Option(help="The folder of the json's images.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="The config's data: train or val. Default: val if it names any.")
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="The config's train or val. Default: val if it names any.")] = None,
     image: Annotated[
         pathlib.Path | None, typer.Option(help="One photo: draw and say what each stage of --weights makes of it.")
     ] = None,
-    ground_truth: Annotated[
-        pathlib.Path | None, typer.Option(help="With --image: a COCO json that lists the photo.")
-    ] = None,
+    ground_truth: Annotated[pathlib.Path | None, typer.Option(help="With --image: a COCO json that lists it.")] = None,
     out: Annotated[
         pathlib.Path | None, typer.Option(help="The file to write. Default: report.html, with --image picture.png.")
     ] = None,

@@ -10,18 +10,12 @@ from mrcnn_tf.common.errors import UserError
 
 console = Console()  # stdout; warnings and progress go to common.problems.CONSOLE
 
-ConfigName = Annotated[
-    str, typer.Argument(help="A config's name, such as mask_rcnn_r50_fpn, or the path of a YAML file.")
-]
+ConfigName = Annotated[str, typer.Argument(help="A config's name, such as mask_rcnn_r50_fpn, or a YAML file's path.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as train.steps=1000.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as json and nothing else.")]
 ModelFile = Annotated[pathlib.Path | None, typer.Option(help="The model.keras to use.")]
-SavedModelFolder = Annotated[
-    pathlib.Path | None, typer.Option(help="In its place an exported folder, such as export/mask_rcnn.")
-]
-TFLiteFile = Annotated[
-    pathlib.Path | None, typer.Option(help="In its place an exported model.tflite, or half of a split one.")
-]
+SavedModelFolder = Annotated[pathlib.Path | None, typer.Option(help="Or an exported folder, as export/mask_rcnn.")]
+TFLiteFile = Annotated[pathlib.Path | None, typer.Option(help="Or an exported model.tflite, or half of a split one.")]
 
 
 def check_model_choice(weights, saved_model, tflite):
@@ -37,9 +31,7 @@ def open_model(weights, saved_model, tflite):
     """Open the model at one of three paths: a `MaskRCNN`, a `SavedModelRuntime` or a `TFLiteModel`.
 
     All have `detect`, `detect_batch`, `categories`, `stuff`, `resize`, and a truthy attribute for each head they have.
-
-    Raises:
-        UserError: none or several are given, or it can't be read.
+    Raises UserError if none or several are given, or it can't be read.
     """
     check_model_choice(weights, saved_model, tflite)
     if weights:

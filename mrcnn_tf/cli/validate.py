@@ -26,9 +26,7 @@ def validate(
         pathlib.Path | None,
         typer.Option(help="The PNGs of a panoptic json or, beside one of instances, label maps.", metavar="FOLDER"),
     ] = None,
-    val_maps: Annotated[
-        pathlib.Path | None, typer.Option(help="The same of the validation set.", metavar="FOLDER")
-    ] = None,
+    val_maps: Annotated[pathlib.Path | None, typer.Option(help="The validation set's.", metavar="FOLDER")] = None,
     config: Annotated[
         str, typer.Option(help="What it is to be trained by; objects are compared with its anchors.")
     ] = "mask_rcnn_r50_fpn",

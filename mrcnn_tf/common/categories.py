@@ -67,11 +67,7 @@ def split_things_and_stuff(records, path):
 
 
 def find_record_files(pattern):
-    """The TFRecord files of a pattern such as records/train-*.tfrecord, sorted; list of str.
-
-    Raises:
-        UserError: there are none.
-    """
+    """The sorted TFRecord files, str, of a pattern such as records/train-*.tfrecord; raises UserError for none."""
     files = sorted(path for path in glob.glob(str(pattern), recursive=True) if pathlib.Path(path).is_file())
     if not files:
         raise UserError(f"There is no file {str(pattern)!r}: set data.train.records to a pattern of TFRecord files.")

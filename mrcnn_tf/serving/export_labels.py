@@ -106,11 +106,7 @@ def read_labels(source):
 
 
 def latest_version(folder):
-    """pathlib.Path of the SavedModel in a folder: itself, or the highest of its numbered versions.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The path of the SavedModel in a folder: itself, or its highest version; raises UserError if there is none."""
     folder = pathlib.Path(folder)
     if (folder / "saved_model.pb").is_file():
         return folder

@@ -26,8 +26,7 @@ SIGNATURES = ("serving_default", "image")
 def read_encoded_image(path):
     """The bytes of an image file, which stay as they are in a format that exported models decode, else as PNG.
 
-    Raises:
-        UnreadableImage: it has none of Pillow's formats, or can't be read.
+    Raises UnreadableImage if it has none of Pillow's formats, or can't be read.
     """
     try:
         data = pathlib.Path(path).read_bytes()
@@ -89,12 +88,7 @@ class Runtime:
     def detect_files(self, paths, batch=1):
         """Yields the `Detections` of each image file or, for one that isn't an image, an `UnreadableImage`.
 
-        Args:
-            paths: image files.
-            batch: how many files one request holds.
-
-        Raises:
-            UserError: the model can't be reached or fails.
+        A request holds `batch` files. Raises UserError if the model can't be reached or fails.
         """
         paths = list(paths)
         for first in range(0, len(paths), batch):

@@ -139,11 +139,7 @@ class RestClient:
         self.timeout = timeout
 
     def predict(self, files):
-        """List of bytes -> list of dictionaries of arrays, or bytes, one for each file.
-
-        Raises:
-            ServerFault: no answer, or one that isn't the outputs.
-        """
+        """List of bytes -> list of dictionaries of arrays, or bytes, one for each file; raises ServerFault."""
         # Instances, not inputs: the server answers them by image, and writes the numbers of columns a line each.
         instances = [{"b64": base64.b64encode(file).decode("ascii")} for file in files]
         answer = self._post(json.dumps({"signature_name": "serving_default", "instances": instances}).encode())
@@ -224,8 +220,7 @@ GRPC_FAULTS = {
 class GrpcClient:
     """As `RestClient` by gRPC, at HOST:PORT; the timeout is of seconds until the whole answer is there.
 
-    Raises:
-        UserError: grpcio or tensorflow-serving-api is missing.
+    Raises UserError if grpcio or tensorflow-serving-api is missing.
     """
 
     def __init__(self, address, model, version, timeout):

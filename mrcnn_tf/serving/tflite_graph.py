@@ -83,11 +83,7 @@ def heads_graph(model, backbone):
 
 
 def check_convertible(model):
-    """Refuses a model whose shapes depend on values.
-
-    Raises:
-        UserError: RoIPool, or RoIAlign with the maximum.
-    """
+    """Raises UserError for a model whose shapes depend on values: one with RoIPool, or RoIAlign with the maximum."""
     if model.config.roi_layer.kind == "pool" or model.config.roi_layer.aggregate == "max":
         raise UserError(
             "TFLite has no RoIPool, whose bins differ in size: train with model.roi_layer.kind=align and "
