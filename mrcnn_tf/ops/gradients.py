@@ -35,7 +35,11 @@ def with_gradient(name, backward):
     """
 
     @register_gradient(name)
-    def gradient(operation, upstream, *_):
+    def gradient(operation, upstream, *unused):
+        if operation is None:  # asked for by tf.saved_model.save, which keeps gradients apart from their operations
+            message = f"A saved graph has no gradient of {name}: train the model that it was saved from."
+            with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
+                return [None, tf.zeros_like(unused[0]), *[None] * (len(unused) - 1)]
         _, *tensors, settings = operation.inputs
         return [None, backward(upstream, *tensors, *_as_integers(settings)), *[None] * len(tensors)]
 

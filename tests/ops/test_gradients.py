@@ -44,6 +44,20 @@ def test_a_tape_outside_of_the_function_sees_it_too():
     np.testing.assert_array_equal(tape.gradient(outputs, inputs), [30, 30])
 
 
+def test_a_saved_graph_computes_and_says_that_it_has_no_gradient(tmp_path):
+    module = tf.Module()
+    module.power = tf.function(lambda values: power_of(values, tf.ones(2), 2), input_signature=[tf.TensorSpec([2])])
+    tf.saved_model.save(module, str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    inputs = tf.constant([1.0, 3.0])
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = loaded.power(inputs)
+    np.testing.assert_array_equal(outputs, [1, 9])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has no gradient of MrcnnTf>TestPower"):
+        tape.gradient(outputs, inputs)
+
+
 def test_in_a_loop_inside_a_graph():
     @tf.function
     def total(values):
