@@ -163,16 +163,15 @@ def _differences(old, new, path):
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
             yield from _differences(old.get(key, UNSET), new.get(key, UNSET), f"{path}.{key}" if path else key)
-    elif _are_lists_of_sections(old, new):
+    elif _are_sections(old) and _are_sections(new) and len(old) == len(new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _differences(before, after, f"{path}[{index}]")
     elif old != new and path not in HARMLESS_SETTINGS:
         yield f"{path}: {_short_json(old)} -> {_short_json(new)}"
 
 
-def _are_lists_of_sections(old, new):
-    lists = isinstance(old, list) and isinstance(new, list) and len(old) == len(new)
-    return lists and all(isinstance(value, dict) for value in old + new)
+def _are_sections(value):
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def _short_json(value):

@@ -89,7 +89,7 @@ CAFFE2_SKIP = {
     r"(pred|fc1000)\.[wb]": "the classifier of ImageNet's classes",
     r"(conv1|res\d_\d+_branch\d[abc]?)\.b": "zero beside batch norm",
 }
-CAFFE2_AFFINE = {"s": Parameter("gamma", 1), "b": Parameter("beta", 1)}
+CAFFE2_AFFINE = {"s": Parameter("gamma"), "b": Parameter("beta")}
 
 
 def _caffe2(parameters):

@@ -80,8 +80,7 @@ def stable_layer_names(network):
 def feature_network(network, application, taps):
     """The part of a network that leads to the layers `taps`: a keras.Model with their four outputs, C2 to C5.
 
-    Raises:
-        UserError: for other than four taps, one that the network lacks, or one of another stride.
+    UserError for other than four taps, one that the network lacks, or one of another stride.
     """
     import keras
 
@@ -131,15 +130,14 @@ def _output_strides(images, outputs):
 
 
 def convert_network(network, application, taps):
-    """The layers that lead to `taps`, in this package's terms; UserError as in `feature_network`.
+    """The `ConvertedWeights`, without config, of the layers that lead to `taps`; UserError as in `feature_network`.
+
+    Their pixel scale is the one that the network was trained with.
 
     Args:
         network: a keras.Model such as `download_network` returns.
         application: its name in keras.applications.
         taps: the names of four of its layers, see `ApplicationBackbone`.
-
-    Returns:
-        `ConvertedWeights`, without config; their pixel scale is the one that the network was trained with.
     """
     names = stable_layer_names(network)
     needed = {path for _, path in _layers_with_weights(feature_network(network, application, taps).layers, names)}
@@ -159,11 +157,8 @@ def convert_network(network, application, taps):
     if bgr:
         first = next(path for path, array in arrays.items() if array.ndim == 4)
         arrays[first], conversions[first] = np.ascontiguousarray(arrays[first][:, :, ::-1]), "BGR to RGB"
-    settings = {
-        "backbone": {"norm": "frozen_bn", "application": application, "taps": list(taps)},
-        "pixel_mean": mean,
-        "pixel_std": std,
-    }
+    backbone = {"norm": "frozen_bn", "application": application, "taps": list(taps)}
+    settings = {"backbone": backbone, "pixel_mean": mean, "pixel_std": std}
     return ConvertedWeights(arrays, conversions, skipped, [], settings)
 
 
@@ -260,17 +255,13 @@ def model_tensors(model):
 
 
 def convert(tensors):
-    """The ResNet in this package's terms.
+    """The `ConvertedWeights`, without config, of a ResNet; UserError if it isn't 50, 101 or 152 layers deep.
+
+    They imply mean-only pixels, stride in the 1x1, and keras.applications' epsilon.
 
     Args:
         tensors: name in the file -> array, as HDF5 paths: of a Keras 1 or 2 `.h5` (weights or whole model), a Keras 3
             `.weights.h5`, or from `model_tensors`.
-
-    Returns:
-        `ConvertedWeights`, without config: mean-only pixels, stride in the 1x1, and keras.applications' epsilon.
-
-    Raises:
-        UserError: the network isn't 50, 101 or 152 layers deep.
     """
     paths = _descriptive_paths(tensors)
     arrays, skipped, unknown = {}, {}, []
@@ -306,11 +297,9 @@ def resnet_path(layer):
     if layer in _STEM:
         return "backbone/stem"
     if match := _NEW_LAYER.fullmatch(layer):
-        stage, block, conv = match.groups()
-        return f"backbone/res{stage}_{int(block) - 1}/{_CONVS[conv]}"
+        return f"backbone/res{match[1]}_{int(match[2]) - 1}/{_CONVS[match[3]]}"
     if match := _OLD_LAYER.fullmatch(layer):
-        stage, block, branch = match.groups()
-        return f"backbone/res{stage}_{ord(block) - ord('a')}/{BRANCHES[branch]}"
+        return f"backbone/res{match[1]}_{ord(match[2]) - ord('a')}/{BRANCHES[match[3]]}"
     return None
 
 

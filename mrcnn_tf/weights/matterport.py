@@ -10,7 +10,7 @@ import numpy as np
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.architecture import COCO_80, detector_settings, num_classes
 from mrcnn_tf.weights.keras_applications import fold_biases, parse_path, resnet_path
-from mrcnn_tf.weights.rules import ConvertedWeights
+from mrcnn_tf.weights.rules import ConvertedWeights, check_rank
 
 EPSILON = 1e-3  # Keras's default, in backbone and heads
 # Deltas are (dy, dx, dh, dw) in units of their standard deviation, in the RPN as in the box head.
@@ -43,16 +43,10 @@ def matches(tensors):
 
 
 def convert(tensors):
-    """The detector in this package's terms; class 0 is the background there too.
+    """The `ConvertedWeights` of a detector, whose class 0 is the background too.
 
-    Args:
-        tensors: name in the file (HDF5 path, such as "rpn_model/rpn_class_raw/kernel:0") -> array.
-
-    Returns:
-        `ConvertedWeights`. The heads' batch norms are folded into the layers before them.
-
-    Raises:
-        UserError: a tensor of the wrong rank, half a batch norm, or a backbone that is no known ResNet.
+    `tensors` are by HDF5 path, such as "rpn_model/rpn_class_raw/kernel:0". The heads' batch norms are folded into the
+    layers before them. UserError for a tensor of the wrong rank, half a batch norm, or an unknown backbone.
     """
     weights = _read(tensors)
     weights.conversions |= fold_biases(weights.arrays)
@@ -75,10 +69,7 @@ def _read(tensors):
         elif layer is None or parameter is None:
             weights.unknown.append(name)
         else:
-            rank = 1 if parameter != "kernel" else 2 if layer in _DENSE else 4
-            if np.ndim(array) != rank:
-                shape = list(np.shape(array))
-                raise UserError(f"Tensor '{name}' is of shape {shape} and should have {rank} dimensions.")
+            check_rank(name, array, 1 if parameter != "kernel" else 2 if layer in _DENSE else 4)
             weights.arrays[f"{resnet_path(layer) or _LAYERS[layer]}/{parameter}"] = np.asarray(array, np.float32)
     return weights
 

@@ -90,12 +90,11 @@ def _flatten(settings, prefix=""):
 def read_pretrained(source, backbone=None):
     """The `PretrainedWeights` of what `MaskRCNN.load_pretrained` takes.
 
+    UserError if there is nothing of that name, the file can't be read, or the weights are of an unknown model.
+
     Args:
         source: a path, a preset's name, "imagenet" (keras.applications downloads the network) or a keras.Model.
         backbone: the `BackboneConfig` that "imagenet" is for; None for a ResNet-50.
-
-    Raises:
-        UserError: nothing of that name, an unreadable file, or weights of an unknown model.
     """
     import keras
 

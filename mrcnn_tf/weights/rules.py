@@ -95,18 +95,14 @@ class Rule:
 
 
 def translate(tensors, rules, skip):
-    """Apply the first rule that matches each tensor's module.
+    """The `ConvertedWeights`, which imply nothing for the config yet, by the first rule that matches each module.
+
+    UserError for a tensor of the wrong rank, or two that mean the same weight.
 
     Args:
         tensors: name in the file -> array; the last part of a name is the parameter ("rpn.head.conv.weight").
         rules: list of `Rule`.
         skip: pattern of full names -> why they aren't needed.
-
-    Returns:
-        `ConvertedWeights`, which imply nothing for the config yet.
-
-    Raises:
-        UserError: a tensor of the wrong rank, or two that mean the same weight.
     """
     weights = ConvertedWeights({})
     for name, array in tensors.items():
@@ -147,10 +143,14 @@ def _match_rule(rules, module, parameter_name):
     return None, None
 
 
+def check_rank(name, array, rank):
+    """Raise UserError unless the tensor of that name in the file has `rank` dimensions."""
+    if np.ndim(array) != rank:
+        raise UserError(f"Tensor '{name}' is of shape {list(np.shape(array))} and should have {rank} dimensions.")
+
+
 def _rearrange(name, array, parameter):
-    if array.ndim != parameter.rank:
-        shape = list(array.shape)
-        raise UserError(f"Tensor '{name}' is of shape {shape} and should have {parameter.rank} dimensions.")
+    check_rank(name, array, parameter.rank)
     try:
         return parameter.layout(array)
     except ValueError as error:

@@ -50,20 +50,13 @@ class WeightFile:
 
 
 def read_weight_file(path):
-    """Read a file of torch (zip or legacy), pickled numpy arrays, safetensors or HDF5, told by its content.
+    """Read the `WeightFile` of torch (zip or legacy), pickled numpy arrays, safetensors or HDF5, told by its content.
 
     The weights may be the file's top level or stand under "model", "state_dict", "model_state_dict",
     "state_dict_ema" or "blobs"; what else is beside them is ignored. A "module." in front of every name is dropped,
     and so are Caffe2's "_momentum" blobs.
 
-    Args:
-        path: the file.
-
-    Returns:
-        `WeightFile`.
-
-    Raises:
-        UserError: the file can't be read, holds no tensors, or asks for anything but tensors and plain containers.
+    UserError if the file can't be read, holds no tensors, or asks for anything but tensors and plain containers.
     """
     try:
         data = _map_file(path)
@@ -126,13 +119,9 @@ def _find_tensors(contents, container):
 
 
 def _named_tensors(entries):
-    tensors = {}
-    for name, value in entries.items():
-        if isinstance(value, NumpyArray | TorchParameter):
-            value = value.tensor
-        if isinstance(value, StoredTensor) and type(name) is str:
-            tensors[name] = value
-    return tensors
+    stand_ins = NumpyArray | TorchParameter
+    tensors = {name: value.tensor if isinstance(value, stand_ins) else value for name, value in entries.items()}
+    return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, StoredTensor) and type(name) is str}
 
 
 def _check_tensors(tensors, file_size):
@@ -162,10 +151,8 @@ def read_hdf5(path, data):
 
     Of a saved Keras model these are the weights in its group "model_weights". The library is asked only where each
     dataset lies; the values are views of `data` (memoryview of the file), so no filter or external file is run.
-
-    Raises:
-        WeightFileError: the file is damaged; a link that isn't a plain one; a dataset that is compressed, chunked,
-            virtual, stored elsewhere, big-endian or not numeric.
+    WeightFileError if the file is damaged, for a link that isn't a plain one, and for a dataset that is compressed,
+    chunked, virtual, stored elsewhere, big-endian or not numeric.
     """
     try:
         with h5py.File(path, "r") as file:
