@@ -72,9 +72,7 @@ class Assembly:
         return RPN(self.tree["rpn"], self.conventions, strides, channels, dtype=self.dtype, name="rpn")
 
     def roi_sampler(self):
-        if not self.config.box_head:
-            return None
-        return RoISampler(self.tree["rois"], dtype=self.dtype, name="roi_sampler")
+        return RoISampler(self.tree["rois"], dtype=self.dtype, name="roi_sampler") if self.config.box_head else None
 
     def box_features(self, strides):
         """From maps and RoIs to what the box head reads; None without one."""
@@ -112,10 +110,8 @@ class Assembly:
         """None without keypoints."""
         if not self.config.keypoint_head:
             return None
-        channels = keypoint_channels(self.config.categories)[1].tolist()
-        return KeypointHead(
-            channels, self.tree["keypoint_head"], self.conventions, dtype=self.dtype, name="keypoint_head"
-        )
+        channels, config = keypoint_channels(self.config.categories)[1].tolist(), self.tree["keypoint_head"]
+        return KeypointHead(channels, config, self.conventions, dtype=self.dtype, name="keypoint_head")
 
     def semantic_head(self):
         """None without classes for pixels."""
@@ -134,8 +130,7 @@ class Assembly:
         return {"num_classes": len(self.config.categories), "conventions": self.conventions, "dtype": self.dtype}
 
     def _roi_layer(self, head, strides):
-        size = self.tree[head]["pool_size"]
-        pooled = strides[:4]  # P6 is for proposals alone
+        size, pooled = self.tree[head]["pool_size"], strides[:4]  # P6 is for proposals alone
         return RoILayer(size, pooled, self.conventions, **self.tree["roi_layer"], dtype=self.dtype, name=f"{head}_rois")
 
 

@@ -44,14 +44,11 @@ class FPN(ConfiguredLayer):
     def __init__(self, channels=256, norm=None, epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
         self.channels, self.norm, self.epsilon = channels, norm, epsilon
-        uniform = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}
+        settings = {"norm": norm, "epsilon": epsilon, "dtype": self.dtype_policy}
 
         def conv(name, size):
-            initializer = keras.initializers.VarianceScaling(**uniform)
-            return ConvNorm(
-                channels, size, norm=norm, epsilon=epsilon, kernel_initializer=initializer,
-                dtype=self.dtype_policy, name=name,
-            )  # fmt: skip
+            uniform = keras.initializers.VarianceScaling(scale=1.0, mode="fan_in", distribution="uniform")
+            return ConvNorm(channels, size, kernel_initializer=uniform, name=name, **settings)
 
         self.lateral = [conv(f"lateral{level}", 1) for level in range(2, 6)]
         self.output_convs = [conv(f"output{level}", 3) for level in range(2, 6)]

@@ -261,9 +261,7 @@ class MaskRCNN(Trainable):
             # One image fills its batch: no padded size spares the masking. AutoGraph has nothing to convert here (Keras
             # traces `call` without it too) and would take a quarter of the tracing.
             self._detect_function = tf.function(
-                lambda pixels: self.detections(self.preprocess(pixels)),
-                input_signature=signature,
-                autograph=False,
+                lambda pixels: self.detections(self.preprocess(pixels)), input_signature=signature, autograph=False
             )
         outputs = {name: value.numpy()[0] for name, value in self._detect_function(tf.constant(image)).items()}
         return self.as_detections(outputs, image.shape[:2])

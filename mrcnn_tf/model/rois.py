@@ -5,7 +5,6 @@ On a pyramid an RoI is pooled from the level that fits its size. On C4 it goes t
 """
 
 import collections
-import dataclasses
 import math
 
 import keras
@@ -108,7 +107,7 @@ class RoILayer(ConfiguredLayer):
             return roi_pool(maps, rois, self.output_size)
         if self.kind == "warp":
             # Quantised as by RoIPool, then sampled as by RoIAlign: what Table 2c tells apart is the alignment alone.
-            rois, aligned = dataclasses.replace(rois, boxes=quantised_boxes(rois)), True
+            rois, aligned = rois._replace(boxes=quantised_boxes(rois)), True
         if self.aggregate == "max":
             return max_roi_align(maps, rois, self.output_size, ratio, aligned)
         return pyramid_roi_align(maps, rois, self.output_size // bin_step, ratio, aligned, bin_step=bin_step)

@@ -51,13 +51,11 @@ def decode_image(data):
     Grey becomes three equal channels, alpha is dropped, 16 bits become 8, of a GIF the first frame is taken. A JPEG is
     decoded as Pillow decodes it: TensorFlow's own choice, INTEGER_FAST, is off by up to 9 levels and no faster.
     """
+    is_jpeg, is_bmp = (_starts(data, _SIGNATURES[name]) for name in ("jpeg", "bmp"))
     image = tf.case(
         [
-            (
-                _starts(data, _SIGNATURES["jpeg"]),
-                lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
-            ),
-            (_starts(data, _SIGNATURES["bmp"]), lambda: _decode_bmp(data)),
+            (is_jpeg, lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")),
+            (is_bmp, lambda: _decode_bmp(data)),
         ],
         default=lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
     )

@@ -4,12 +4,15 @@ A mask is kept as a small square that covers a box exactly: cell (i, j) of S x S
 width. Both directions are separable: first along y, then along x.
 """
 
-import dataclasses
+import collections
 
 import numpy as np
 import tensorflow as tf
 
 BLOCK_SAMPLES = 2**16  # 256 KiB of float32
+
+# The part of an image in which a pasted mask can be set: pixels [h, w] bool, its first row and column.
+MaskWindow = collections.namedtuple("MaskWindow", "pixels top left")
 
 
 def mask_targets(masks, boxes, rois, size, binary=False):
@@ -34,8 +37,7 @@ def mask_targets(masks, boxes, rois, size, binary=False):
     masks = tf.convert_to_tensor(masks)
     scale = 255.0 if masks.dtype == tf.uint8 else 1.0
     masks = tf.cast(masks, tf.float32)
-    boxes = tf.cast(tf.convert_to_tensor(boxes), tf.float32)
-    rois = tf.cast(tf.convert_to_tensor(rois), tf.float32)
+    boxes, rois = (tf.cast(tf.convert_to_tensor(corners), tf.float32) for corners in (boxes, rois))
     side = masks.shape[-1]
     weights_x = _overlap_weights(boxes[:, 0], boxes[:, 2], rois[:, 0], rois[:, 2], side, size)
     weights_y = _overlap_weights(boxes[:, 1], boxes[:, 3], rois[:, 1], rois[:, 3], side, size)
@@ -60,15 +62,6 @@ def _overlap_weights(box_low, box_high, roi_low, roi_high, side, size):
     low = tf.maximum(edges[:, :-1, None], cells)
     high = tf.minimum(edges[:, 1:, None], cells + 1.0)
     return tf.math.divide_no_nan(tf.maximum(high - low, 0.0), length[:, :, None] / float(size))
-
-
-@dataclasses.dataclass
-class MaskWindow:
-    """The part of an image in which a pasted mask can be set: `pixels` [h, w] bool, its first row and column."""
-
-    pixels: np.ndarray
-    top: int
-    left: int
 
 
 def paste_masks(masks, boxes, height, width, rule="torchvision", threshold=0.5):

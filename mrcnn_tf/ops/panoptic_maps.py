@@ -149,9 +149,7 @@ def fuse(
     """
     # Small operations on windows: a GPU would only wait for their launches.
     with tf.device("CPU:0"):
-        masks, boxes, scores = (
-            tf.cast(tf.convert_to_tensor(values), tf.float32) for values in (masks, boxes, scores)
-        )
+        masks, boxes, scores = (tf.cast(tf.convert_to_tensor(values), tf.float32) for values in (masks, boxes, scores))
         classes, semantic = tf.cast(classes, tf.int32), tf.convert_to_tensor(semantic)
         considered = (scores >= score_threshold) & (classes > 0)
         count = tf.math.count_nonzero(considered, dtype=tf.int32)

@@ -33,12 +33,9 @@ def resized_size(height, width, min_size, max_size, rule):
         UserError: `rule` is neither.
     """
     _check_rule(rule)
-    height = tf.cast(height, tf.float64)
-    width = tf.cast(width, tf.float64)
-    short = tf.minimum(height, width)
-    long = tf.maximum(height, width)
-    min_size = tf.constant(min_size, tf.float64)
-    max_size = tf.constant(max_size, tf.float64)
+    height, width = (tf.cast(side, tf.float64) for side in (height, width))
+    short, long = tf.minimum(height, width), tf.maximum(height, width)
+    min_size, max_size = (tf.constant(side, tf.float64) for side in (min_size, max_size))
     if rule == "torchvision":
         scale = tf.minimum(min_size / short, max_size / long)
         sizes = [tf.floor(height * scale), tf.floor(width * scale)]
@@ -100,9 +97,7 @@ def resize_image(image, size, rule):
     height, width = size[0], size[1]
     if rule == "torchvision":
         return tf.image.resize(image, tf.stack([height, width]), method="bilinear", antialias=False)
-    image = _pil_pass(image, width, axis=1)
-    image = _pil_pass(image, height, axis=0)
-    return tf.cast(image, tf.float32)
+    return tf.cast(_pil_pass(_pil_pass(image, width, axis=1), height, axis=0), tf.float32)
 
 
 def _pil_pass(image, length, axis):

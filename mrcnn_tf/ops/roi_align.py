@@ -4,7 +4,7 @@
 stock operations (`ops.roi_align_stock`).
 """
 
-import dataclasses
+import collections
 
 import tensorflow as tf
 
@@ -17,8 +17,7 @@ CPU_TYPES = (tf.float32, tf.bfloat16)
 GPU_TYPES = (tf.float32, tf.bfloat16, tf.float16)  # of our own operation, on either device
 
 
-@dataclasses.dataclass
-class PyramidRoIs:
+class PyramidRoIs(collections.namedtuple("PyramidRoIs", "boxes image level scales padded_size", defaults=[None])):
     """R RoIs and the maps they are pooled from.
 
     Attributes:
@@ -29,12 +28,6 @@ class PyramidRoIs:
         padded_size: int32 [B, 2] = (height, width) pixels, see `ops.padding`; None where all images fill the batch. The
             map ends there for the image's RoIs, so that what lies beyond has no influence.
     """
-
-    boxes: tf.Tensor
-    image: tf.Tensor
-    level: tf.Tensor
-    scales: list[float]
-    padded_size: tf.Tensor | None = None
 
 
 def roi_align(features, boxes, box_batch, spatial_scale, output_size, sampling_ratio, aligned, implementation="auto"):
@@ -88,7 +81,7 @@ def pyramid_roi_align(features, rois, output_size, sampling_ratio, aligned, impl
             f"There is no RoIAlign implementation '{implementation}': choose auto, {' or '.join(IMPLEMENTATIONS)}."
         )
     features = [tf.convert_to_tensor(level) for level in features]
-    rois = dataclasses.replace(rois, boxes=tf.stop_gradient(tf.cast(rois.boxes, tf.float32)))
+    rois = rois._replace(boxes=tf.stop_gradient(tf.cast(rois.boxes, tf.float32)))
     dtype = features[0].dtype
     if implementation == "auto":
         implementation = "static" if shapes_must_be_static() else implementations(dtype)[0]
@@ -112,17 +105,9 @@ def has_custom_roi_align(dtype):
 def custom_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step=1):
     """Pools `rois` (a `PyramidRoIs`) from maps [B, H_l, W_l, C]: [R, output_size, output_size, C] in their dtype."""
     padded_size = tf.zeros([0, 2], tf.int32) if rois.padded_size is None else tf.cast(rois.padded_size, tf.int32)
+    options = {"output_size": output_size, "sampling_ratio": sampling_ratio, "aligned": aligned, "bin_step": bin_step}
     return custom_ops().mrcnn_tf_roi_align(
-        features,
-        rois.boxes,
-        rois.image,
-        rois.level,
-        padded_size,
-        spatial_scales=rois.scales,
-        output_size=output_size,
-        sampling_ratio=sampling_ratio,
-        aligned=aligned,
-        bin_step=bin_step,
+        features, rois.boxes, rois.image, rois.level, padded_size, spatial_scales=rois.scales, **options
     )
 
 

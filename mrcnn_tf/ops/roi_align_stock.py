@@ -6,7 +6,7 @@ RoI's samples touch, the result is Y F X^T. So the touched cells are gathered on
 products, which is exact. `static_roi_align` has no shape that depends on values, as compilers (XLA, TFLite) need it.
 """
 
-import dataclasses
+import collections
 
 import tensorflow as tf
 
@@ -19,7 +19,7 @@ def gather_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_s
     """Pools `rois` (a `PyramidRoIs`) from maps [B, H_l, W_l, C]: [R, output_size, output_size, C] in their dtype."""
     maps = locate_maps(features, rois)
     grid = make_sample_grid(rois.boxes * maps.scale[:, None], output_size, sampling_ratio, aligned, bin_step)
-    return _gather(cell_table(features), *maps.values(), *grid.values())
+    return _gather(cell_table(features), *maps, *grid)
 
 
 def static_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_step=1):
@@ -31,7 +31,7 @@ def static_roi_align(features, rois, output_size, sampling_ratio, aligned, bin_s
     """
     maps = locate_maps(features, rois)
     grid = make_sample_grid(rois.boxes * maps.scale[:, None], output_size, sampling_ratio, aligned, bin_step)
-    return _static_gather(cell_table(features), *maps.values(), *grid.values())
+    return _static_gather(cell_table(features), *maps, *grid)
 
 
 def cell_table(features):
@@ -40,8 +40,7 @@ def cell_table(features):
     return levels[0] if len(levels) == 1 else tf.concat(levels, axis=0)
 
 
-@dataclasses.dataclass
-class RoIMaps:
+class RoIMaps(collections.namedtuple("RoIMaps", "scale start pitch height width")):
     """Where in a `cell_table` the feature map of each of R RoIs lies, as far as its image's own area reaches.
 
     Attributes:
@@ -51,19 +50,9 @@ class RoIMaps:
         height, width: int32 [R], cells.
     """
 
-    scale: tf.Tensor
-    start: tf.Tensor
-    pitch: tf.Tensor
-    height: tf.Tensor
-    width: tf.Tensor
-
-    def values(self):
-        """The attributes in their order."""
-        return self.scale, self.start, self.pitch, self.height, self.width
-
     def take(self, roi):
         """start, pitch, height and width of the RoIs `roi`."""
-        return [tf.gather(values, roi) for values in (self.start, self.pitch, self.height, self.width)]
+        return [tf.gather(values, roi) for values in self[1:]]
 
 
 def locate_maps(features, rois):
@@ -81,8 +70,7 @@ def locate_maps(features, rois):
     return RoIMaps(scale, start, sizes[:, 2], height, width)
 
 
-@dataclasses.dataclass
-class SampleGrid:
+class SampleGrid(collections.namedtuple("SampleGrid", "first bins pools out ratio bin_step")):
     """Where RoIAlign samples: a grid of points in each bin of R RoIs (section 3), in cells of each RoI's own map.
 
     Attributes:
@@ -93,17 +81,6 @@ class SampleGrid:
         ratio: samples per bin side, 0 where they follow from the bin's size.
         bin_step: as in `pyramid_roi_align`.
     """
-
-    first: tf.Tensor
-    bins: tf.Tensor
-    pools: tf.Tensor
-    out: int
-    ratio: int
-    bin_step: int
-
-    def values(self):
-        """The attributes in their order."""
-        return self.first, self.bins, self.pools, self.out, self.ratio, self.bin_step
 
     def counts(self, roi, axis):
         """int32 [r], samples per bin along an axis (0: x, 1: y) of the RoIs `roi` [r]."""
@@ -158,7 +135,7 @@ def neighbours(position, length):
 
 def _maps_and_grid(values):
     """The `RoIMaps` and the `SampleGrid` whose attributes are `values`."""
-    fields = len(dataclasses.fields(RoIMaps))
+    fields = len(RoIMaps._fields)
     return RoIMaps(*values[:fields]), SampleGrid(*values[fields:])
 
 

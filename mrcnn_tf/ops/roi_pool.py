@@ -5,7 +5,7 @@ each bin's maximum. A cell that is read twice changes no maximum, so every bin o
 many cells as the largest of them has: its own, and its last one again and again.
 """
 
-import dataclasses
+import collections
 
 import tensorflow as tf
 
@@ -39,7 +39,7 @@ def roi_pool(features, rois, output_size):
         )
     features = [tf.convert_to_tensor(level) for level in features]
     bins = _make_bins(*_quantised(rois), locate_maps(features, rois), output_size)
-    return _pool(cell_table(features), *bins.values())
+    return _pool(cell_table(features), *bins)
 
 
 def quantised_boxes(rois):
@@ -86,16 +86,7 @@ def _quantised(rois):
     return cells[:, :2], tf.maximum(cells[:, 2:] - cells[:, :2] + 1.0, 1.0)
 
 
-@dataclasses.dataclass
-class _Patch:
-    """The cells of some RoIs: `index` [bins, n] rows of the table, and whether a bin has any, `filled` [bins, 1]."""
-
-    index: tf.Tensor
-    filled: tf.Tensor
-
-
-@dataclasses.dataclass
-class _Bins:
+class _Bins(collections.namedtuple("_Bins", "start pitch low high cells order")):
     """First and last cell of each bin of each RoI, and the order in which RoIs are pooled, large bins first.
 
     Attributes:
@@ -104,17 +95,6 @@ class _Bins:
         cells: int32 [R, 2], width and height of an RoI's largest bin.
         order: int32 [R], the RoIs by falling size.
     """
-
-    start: tf.Tensor
-    pitch: tf.Tensor
-    low: tf.Tensor
-    high: tf.Tensor
-    cells: tf.Tensor
-    order: tf.Tensor
-
-    def values(self):
-        """The attributes in their order."""
-        return self.start, self.pitch, self.low, self.high, self.cells, self.order
 
     @property
     def out(self):
@@ -134,7 +114,8 @@ class _Bins:
         return self.order[done : done + step]
 
     def patch(self, roi):
-        """A `_Patch` of the RoIs `roi`, their bins in the order (RoI, row, column)."""
+        """The cells in each bin of the RoIs `roi`, by (RoI, row, column): rows of the table int32 [bins, n], and whether
+        a bin has any, bool [bins, 1]."""
         start, pitch, low, high = (tf.gather(values, roi) for values in (self.start, self.pitch, self.low, self.high))
         width, height = tf.unstack(tf.reduce_max(tf.gather(self.cells, roi), axis=0))
         columns, rows = (
@@ -145,7 +126,7 @@ class _Bins:
         index = rows[:, :, None, :, None] + columns[:, None, :, None, :]  # [r, out, out, height, width]
         filled = high > low
         filled = filled[:, 1, :, None] & filled[:, 0, None, :]
-        return _Patch(tf.reshape(index, [-1, width * height]), tf.reshape(filled, [-1, 1]))
+        return tf.reshape(index, [-1, width * height]), tf.reshape(filled, [-1, 1])
 
 
 def _make_bins(first, size, maps, out):
@@ -172,11 +153,11 @@ def _unpool(upstream, table, *values):
 
     def add(done, gradient):
         roi = bins.chunk(done, channels * table.dtype.size)
-        patch = bins.patch(roi)
-        largest = tf.argmax(tf.gather(table, patch.index), axis=1, output_type=tf.int32)  # [bins, C]
-        cell = tf.cast(tf.gather(patch.index, largest, batch_dims=1), tf.int64)
+        index, filled = bins.patch(roi)
+        largest = tf.argmax(tf.gather(table, index), axis=1, output_type=tf.int32)  # [bins, C]
+        cell = tf.cast(tf.gather(index, largest, batch_dims=1), tf.int64)
         share = tf.reshape(tf.cast(tf.gather(upstream, roi), tf.float32), [-1, channels])
-        share = tf.where(patch.filled, share, 0.0)
+        share = tf.where(filled, share, 0.0)
         element = cell * channels + tf.range(channels, dtype=tf.int64)
         gradient = tf.tensor_scatter_nd_add(gradient, tf.reshape(element, [-1, 1]), tf.reshape(share, [-1]))
         return done + tf.shape(roi)[0], gradient
@@ -193,9 +174,9 @@ def _pool(table, *values):
 
     def add(done, pooled):
         roi = bins.chunk(done, channels * table.dtype.size)
-        patch = bins.patch(roi)
-        maximum = tf.reduce_max(tf.gather(table, patch.index), axis=1)
-        maximum = tf.where(patch.filled, maximum, tf.zeros([], table.dtype))
+        index, filled = bins.patch(roi)
+        maximum = tf.reduce_max(tf.gather(table, index), axis=1)
+        maximum = tf.where(filled, maximum, tf.zeros([], table.dtype))
         length = tf.shape(roi)[0]
         return done + length, pooled.write(pooled.size(), tf.reshape(maximum, [length, out, out, channels]))
 

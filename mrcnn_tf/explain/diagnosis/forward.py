@@ -226,7 +226,7 @@ def locate_roi_bins(model, tensors, transform, proposals, level_names):
     rois = PyramidRoIs(layer.bounds(maps, boxes, levels)[0], tf.zeros_like(levels[0]), levels[0], scales)
     sampling_ratio, aligned = layer.sampling
     if layer.kind != "align":
-        rois, aligned = dataclasses.replace(rois, boxes=quantised_boxes(rois)), True
+        rois, aligned = rois._replace(boxes=quantised_boxes(rois)), True
     roi_maps = locate_maps(maps, rois)
     grid = make_sample_grid(rois.boxes * roi_maps.scale[:, None], layer.output_size, sampling_ratio, aligned, 1)
     located = []

@@ -89,24 +89,13 @@ def residual_stage(stage, settings, channels, strides, dtype, dilation=1):
     planes, bottleneck = WIDTHS[stage - 2], settings["depth"] >= 50
     filters = 4 * planes if bottleneck else planes
     width = planes * settings["width_per_group"] // 64 * settings["groups"]
+    shared = {name: settings[name] for name in ("stride_in_1x1", "groups", "norm", "epsilon")}
+    shared |= {"bottleneck": bottleneck, "dilation": dilation, "dtype": dtype}
     blocks = []
     for index in range(RESNET_BLOCKS[settings["depth"]][stage - 2]):
-        is_first = index == 0
-        block = ResidualBlock(
-            width,
-            filters,
-            bottleneck,
-            strides if is_first else 1,
-            settings["stride_in_1x1"],
-            is_first and (strides > 1 or channels != filters),
-            settings["groups"],
-            settings["norm"],
-            settings["epsilon"],
-            dilation,
-            dtype=dtype,
-            name=f"res{stage}_{index}",
-        )
-        blocks.append(block)
+        name, project = f"res{stage}_{index}", index == 0 and (strides > 1 or channels != filters)
+        block_strides = strides if index == 0 else 1
+        blocks.append(ResidualBlock(width, filters, strides=block_strides, project=project, name=name, **shared))
     return blocks
 
 

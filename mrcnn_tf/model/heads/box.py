@@ -36,13 +36,8 @@ class BoxHead(ConfiguredLayer):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
         self.num_classes, self.config = num_classes, config
         self.detections, self.conventions = detections, conventions
-        self.convs = conv_stack(
-            config["convs"],
-            config["conv_channels"],
-            config["norm"],
-            conventions["batch_norm_epsilon"],
-            self.dtype_policy,
-        )
+        epsilon = conventions["batch_norm_epsilon"]
+        self.convs = conv_stack(config["convs"], config["conv_channels"], config["norm"], epsilon, self.dtype_policy)
 
         def dense(name, units, activation, dtype):
             # torch.nn.Linear's initial weights, which torchvision trains from; from smaller predictors it learns later.

@@ -25,9 +25,8 @@ class KeypointHead(ConfiguredLayer):
         self.channels_of_class = [list(row) for row in channels_of_class]
         self.config, self.conventions = config, conventions
         self.heatmaps = 1 + max(channel for row in self.channels_of_class for channel in row)
-        self.convs = conv_stack(
-            config["convs"], config["channels"], None, conventions["batch_norm_epsilon"], self.dtype_policy
-        )
+        epsilon = conventions["batch_norm_epsilon"]
+        self.convs = conv_stack(config["convs"], config["channels"], None, epsilon, self.dtype_policy)
 
     def build(self, input_shape):
         channels = build_in_turn(self.convs, input_shape[-1])

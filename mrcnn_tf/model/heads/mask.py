@@ -31,16 +31,13 @@ class MaskHead(ConfiguredLayer):
         self.num_classes, self.config, self.conventions = num_classes, config, conventions
         self.multinomial = config["activation"] == "softmax"
         self.masks = 1 if config["class_agnostic"] else num_classes
-        count = 0 if config["fcs"] else config["convs"]
-        self.convs = conv_stack(
-            count, config["channels"], config["norm"], conventions["batch_norm_epsilon"], self.dtype_policy
-        )
+        count, epsilon = 0 if config["fcs"] else config["convs"], conventions["batch_norm_epsilon"]
+        self.convs = conv_stack(count, config["channels"], config["norm"], epsilon, self.dtype_policy)
 
     def build(self, input_shape):
         channels, hidden = build_in_turn(self.convs, input_shape[-1]), self.config["channels"]
         he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
-        # The four output pixels of an input pixel don't overlap: the deconvolution is a 1x1 to 4 * channels,
-        # rearranged.
+        # The four output pixels of an input pixel don't overlap: it is a 1x1 to 4 * channels, rearranged.
         self.deconv_kernel = self.add_weight(name="deconv_kernel", shape=(2, 2, hidden, channels), initializer=he)
         self.deconv_bias = self.add_weight(name="deconv_bias", shape=(hidden,), initializer="zeros")
         self._add_predictor(hidden, self.masks + self.multinomial)
