@@ -11,8 +11,7 @@ def pyramid_anchors(features, sizes, aspect_ratios, strides, conventions, padded
 
     Args:
         features: list of L maps [B, H_l, W_l, C], the finest first.
-        sizes: of each map, a list as in `cell_anchors`.
-        aspect_ratios: as in `cell_anchors`.
+        sizes, aspect_ratios: as in `cell_anchors`, of sizes one list for each map.
         strides: pixels per cell of each map.
         conventions: a dictionary with the fields of `Conventions`.
         padded_size: int32 [B, 2], see `ops.padding`.

@@ -149,10 +149,8 @@ def dtype_policy(precision):
 def _multiplies_bfloat16():
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        capabilities = [
-            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus
-        ]
-        return min(capabilities) >= (8, 0)
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        return min(gpu.get("compute_capability", (0, 0)) for gpu in details) >= (8, 0)
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux

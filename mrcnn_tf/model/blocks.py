@@ -226,12 +226,7 @@ def conv_stack(count, filters, norm, epsilon, dtype):
 def build_in_turn(layers, channels):
     """Builds convolutions (or residual blocks), each of which reads what the one before gives.
 
-    Args:
-        layers: a list of them, perhaps empty.
-        channels: of the first one's input.
-
-    Returns:
-        The channels of the last one's output.
+    `layers` may be an empty list. Takes the channels of the first one's input, returns those of the last one's output.
     """
     for layer in layers:
         layer.build((None, None, None, channels))

@@ -88,10 +88,8 @@ def mask_loss(scores, targets, positive):
 def keypoint_loss(logits, cells, visible):
     """L_keypoint: cross-entropy of a softmax over all cells of each heatmap, mean over the keypoints that count.
 
-    Args:
-        logits: float32 [B, N, P, M, M].
-        cells: int32 [B, N, P], where each keypoint lies, cells counted row by row.
-        visible: bool [B, N, P], the keypoints that count.
+    Takes logits float32 [B, N, P, M, M], the cells int32 [B, N, P] that the keypoints lie in, counted row by row, and
+    which keypoints count, bool [B, N, P].
     """
     side = logits.shape[3]
     flat = tf.reshape(logits, tf.concat([tf.shape(logits)[:3], [side * side]], axis=0))

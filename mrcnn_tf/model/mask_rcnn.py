@@ -349,12 +349,8 @@ class MaskRCNN(Trainable):
 
     def get_config(self):
         """The config as plain JSON, so that `keras.saving.load_model` needs no custom objects."""
-        return {
-            "config": dataclasses.asdict(self.config),
-            "seed": self.seed,
-            "name": self.name,
-            "dtype": self.dtype_policy,
-        }
+        own = {"seed": self.seed, "name": self.name, "dtype": self.dtype_policy}
+        return {"config": dataclasses.asdict(self.config), **own}
 
     @classmethod
     def from_config(cls, config):

@@ -117,11 +117,10 @@ class RoILayer(ConfiguredLayer):
         return self.conventions["box_width"] == "inclusive"
 
     def bounds(self, maps, rois, levels, padded_size=None):
-        """What is divided into bins, pixels: rois [B, R, 4] themselves, unless their width is inclusive."""
-        return self._corner_to_corner(maps, rois, levels, padded_size) if self._has_inclusive_boxes else rois
-
-    def _corner_to_corner(self, maps, rois, levels, padded_size):
-        """RoIs [B, R, 4] whose aligned bins have their centres where `tf.image.crop_and_resize` samples `rois`."""
+        """What is divided into bins, pixels: rois [B, R, 4] themselves, unless their width is inclusive: then RoIs
+        whose aligned bins have their centres where `tf.image.crop_and_resize` samples `rois`."""
+        if not self._has_inclusive_boxes:
+            return rois
         if padded_size is None:
             padded_size = tf.shape(maps[0])[None, 1:3] * self.strides[0]
         stride = tf.gather(tf.constant(self.strides, tf.float32), levels)[..., None]

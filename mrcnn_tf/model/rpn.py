@@ -39,10 +39,8 @@ class RPNHead(ConfiguredLayer):
         self.anchors_per_cell, self.channels, self.convs = anchors_per_cell, channels, convs
 
         def conv(name, filters, size, activation, dtype):
-            initializer = keras.initializers.RandomNormal(stddev=0.01)
-            return ConvNorm(
-                filters, size, activation=activation, kernel_initializer=initializer, dtype=dtype, name=name
-            )
+            normal = keras.initializers.RandomNormal(stddev=0.01)
+            return ConvNorm(filters, size, activation=activation, kernel_initializer=normal, dtype=dtype, name=name)
 
         names = ["conv", *(f"conv{index}" for index in range(2, convs + 1))]
         self.hidden = [conv(name, channels, 3, "relu", self.dtype_policy) for name in names]
@@ -127,8 +125,7 @@ class RPN(ConfiguredLayer):
     """Proposals from a pyramid or a single map, and the sampled anchors to train it on.
 
     Args:
-        config: a dictionary with the fields of `RPNConfig`.
-        conventions: a dictionary with the fields of `Conventions`.
+        config, conventions: dictionaries with the fields of `RPNConfig` and `Conventions`.
         strides: pixels per cell of each map. A single one has anchors of all sizes, of several each has its own size.
         channels: of the hidden layers, where the config leaves them open.
     """

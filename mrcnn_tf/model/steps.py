@@ -23,11 +23,8 @@ class FiniteCheck:
     """Stops a training step at the first number that isn't finite, and remembers which it was.
 
     An error of the running graph says in words only where it comes from. So each check first notes in variables what
-    isn't finite, and `error` makes the exception of them afterwards.
-
-    Args:
-        loss_names: the names of the losses.
-        strategy: each of its replicas has its own variables, of equal values.
+    isn't finite, and `error` makes the exception of them afterwards. Each of the strategy's replicas has its own
+    variables, of equal values.
     """
 
     def __init__(self, loss_names, strategy):
@@ -78,8 +75,7 @@ def make_step_function(model, step):
 def make_train_function(model):
     """The same for training: `model.loss_gradients(batch)` of `model.accumulate` batches, then `model.update`.
 
-    Returns:
-        A function of the iterator that takes as many batches from it and returns the logs.
+    The function takes as many batches from the iterator and returns the logs.
     """
     if model.accumulate == 1:
         run = _OnReplicas(model, model.train_step)
@@ -195,13 +191,8 @@ class _Accumulator:
 
 def _replica_variable(shape, dtype, aggregation):
     """A variable of zeros of which each replica has its own; a side of None may change, and is 0 at first."""
-    return tf.Variable(
-        tf.zeros([side or 0 for side in shape], dtype),
-        shape=shape,
-        trainable=False,
-        synchronization=tf.VariableSynchronization.ON_READ,
-        aggregation=aggregation,
-    )
+    zeros, on_read = tf.zeros([side or 0 for side in shape], dtype), tf.VariableSynchronization.ON_READ
+    return tf.Variable(zeros, shape=shape, trainable=False, synchronization=on_read, aggregation=aggregation)
 
 
 class _OnReplicas:

@@ -109,15 +109,8 @@ OUTPUTS, FILTERS, INPUTS = _transforms()
 
 
 def winograd_conv2d(inputs, kernel):
-    """Equals `tf.nn.conv2d(inputs, kernel, 1, "SAME")` within some ulp, from stock operations.
-
-    Args:
-        inputs: float32 [B, H, W, C].
-        kernel: float32 [3, 3, C, K].
-
-    Returns:
-        float32 [B, H, W, K].
-    """
+    """Equals `tf.nn.conv2d(inputs, kernel, 1, "SAME")` within some ulp, from stock operations: float32 [B, H, W, C] and
+    [3, 3, C, K] -> [B, H, W, K]."""
     channels, filters = kernel.shape[2:]
     transformed = tf.einsum("ia,abck,jb->ijck", FILTERS, kernel, FILTERS)
     transformed = tf.reshape(transformed, [SIDE * SIDE, channels, filters])

@@ -167,16 +167,13 @@ def _png_exif(data):
 
 
 def _find_block(data, start, header, look):
-    """Walks through a file's blocks until one is wanted.
+    """Walks through a file's blocks until one is wanted: whether there is one, and where it begins (int32), scalars.
 
     Args:
         data: the file's bytes.
         start: where the first block begins.
         header: the bytes at a block's begin that `look` needs.
         look: from these, int32 [header], to whether the block is wanted and the bytes to the next, 0 where none is.
-
-    Returns:
-        Whether one was found (bool scalar), and where it begins (int32 scalar).
     """
     size = tf.strings.length(data)
 

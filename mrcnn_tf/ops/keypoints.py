@@ -75,12 +75,8 @@ def decode_keypoints(heatmaps, boxes, score_rule, max_box_size=None):
 
 def _maxima(heatmaps, corners, sides):
     """(x, y, logit) [N, P, 3] of the maxima of heatmaps [N, P, M, M] over boxes with these corners and sides [N, 2]."""
-    return tf.map_fn(
-        lambda roi: _maximum(*roi, None),
-        (heatmaps, corners, sides),
-        fn_output_signature=tf.TensorSpec([heatmaps.shape[1], 3]),
-        parallel_iterations=2,
-    )
+    rois, maxima = (heatmaps, corners, sides), tf.TensorSpec([heatmaps.shape[1], 3])
+    return tf.map_fn(lambda roi: _maximum(*roi, None), rois, fn_output_signature=maxima, parallel_iterations=2)
 
 
 def _maxima_of_static_size(heatmaps, corners, sides, max_box_size):

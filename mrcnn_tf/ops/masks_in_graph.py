@@ -44,9 +44,7 @@ def sample_window(mask, box, image_size, rule):
 def window_pixels(values, columns, rule, threshold):
     """bool [n, h]: which pixels of n columns of a window are set.
 
-    Args:
-        values, columns: of `WindowSamples`, of the columns all or some.
-        rule, threshold: as in `ops.masks.paste_masks`.
+    Takes the values and all or some of the columns of a `WindowSamples`; the rest is as in `ops.masks.paste_masks`.
     """
     compare = tf.greater if rule == "torchvision" else tf.greater_equal
     return compare(_interpolate_first_axis(values, columns), threshold)
@@ -139,12 +137,9 @@ def _run_bounds(mask, box, size, rule, threshold):
         block_bounds = (edges[:, 0] + tf.cast(first, tf.int64) + left) * size[0] + edges[:, 1] + top
         return first + step, tf.concat([bounds, block_bounds], axis=0)
 
+    start, shapes = (tf.constant(0), tf.zeros([0], tf.int64)), (tf.TensorShape([]), tf.TensorShape([None]))
     return tf.while_loop(
-        lambda first, bounds: first < tf.size(columns),
-        add_block,
-        (tf.constant(0), tf.zeros([0], tf.int64)),
-        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
-        parallel_iterations=1,
+        lambda first, _: first < tf.size(columns), add_block, start, shape_invariants=shapes, parallel_iterations=1
     )[1]
 
 

@@ -96,20 +96,13 @@ def sample(matches, usable, count, positive_count, noise):
 def _top_k_padded(keys, count):
     """top_k that also works with fewer than `count` columns: the missing ones have key 0."""
     missing = tf.maximum(count - tf.shape(keys)[1], 0)
-    keys = tf.pad(keys, [[0, 0], [0, missing]])
-    return tf.math.top_k(keys, count)
+    return tf.math.top_k(tf.pad(keys, [[0, 0], [0, missing]]), count)
 
 
 def image_seeds(seed, step, image_ids):
-    """A seed for each image of a training step.
+    """uint32 [B], a seed for each image of a training step.
 
-    Args:
-        seed: of the run, a Python integer.
-        step: integer scalar.
-        image_ids: [B] integers.
-
-    Returns:
-        uint32 [B].
+    `seed` is the run's, a Python integer, `step` an integer scalar, `image_ids` [B] are integers.
     """
     key = _mix(tf.constant(seed % 2**32, tf.uint32) ^ _mix(_low_word(step)))
     image_ids = tf.cast(image_ids, tf.int64)
@@ -133,16 +126,10 @@ def roi_counters(count):
 
 
 def uniform(seeds, counters):
-    """Random numbers in [0, 1), one for each counter of each image.
+    """Random numbers in [0, 1), float32 [B, A], multiples of 2^-24: one for each counter of each image.
 
-    A pseudorandom function of the two: unlike a generator it needs no state to save or to share between devices.
-
-    Args:
-        seeds: uint32 [B], see `image_seeds`.
-        counters: uint32 [A] or [B, A].
-
-    Returns:
-        float32 [B, A], multiples of 2^-24.
+    A pseudorandom function of seeds uint32 [B], see `image_seeds`, and counters uint32 [A] or [B, A]: unlike a
+    generator it needs no state to save or to share between devices.
     """
     bits = _mix(_mix(counters) ^ seeds[:, None])
     return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24

@@ -155,9 +155,8 @@ def fuse(
         count = tf.math.count_nonzero(considered, dtype=tf.int32)
         # Of equal scores the lower row comes first.
         rows = tf.argsort(tf.where(considered, scores, -np.inf), direction="DESCENDING", stable=True)[:count]
-        taken, areas = _place_instances(
-            tf.gather(masks, rows), tf.gather(boxes, rows), tf.shape(semantic), overlap, rule
-        )
+        masks, boxes = tf.gather(masks, rows), tf.gather(boxes, rows)
+        taken, areas = _place_instances(masks, boxes, tf.shape(semantic), overlap, rule)
         rows, areas = tf.boolean_mask(rows, areas > 0), tf.boolean_mask(areas, areas > 0)
         segment_map, labels, stuff_areas = _fill_stuff(taken, semantic, tf.size(rows), stuff, stuff_area)
         length = tf.size(scores) + stuff

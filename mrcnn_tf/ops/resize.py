@@ -53,16 +53,7 @@ def resized_size(height, width, min_size, max_size, rule):
 def fitted_size(height, width, input_height, input_width, rule):
     """The height and width that bring an image as large as fits into an input of fixed size, its aspect kept.
 
-    Args:
-        height, width: int tensors of one shape, pixels.
-        input_height, input_width: pixels.
-        rule: rounds as in `resized_size`.
-
-    Returns:
-        (height, width), int32 tensors of the shape given, at least 1 and at most the input's.
-
-    Raises:
-        UserError: `rule` is neither.
+    Takes, rounds, returns and raises what `resized_size` does; the sides are at most the input's, which are pixels too.
     """
     _check_rule(rule)
     sides, limits = tf.cast([height, width], tf.float64), tf.constant([input_height, input_width], tf.float64)
@@ -82,16 +73,8 @@ def resize_image(image, size, rule):
     filter on bytes, to the bit: it widens with the reduction (antialiasing), its weights are whole numbers of 2^-22,
     and each of its two passes ends in whole numbers. Rows come first, as in all releases of Pillow before 13.
 
-    Args:
-        image: [H, W, 3] float32 (or uint8) 0..255.
-        size: (h, w) int32.
-        rule: "torchvision" or "detectron2".
-
-    Returns:
-        [h, w, 3] float32 0..255.
-
-    Raises:
-        UserError: `rule` is neither.
+    Takes an image [H, W, 3] float32 (or uint8) 0..255 and its new size (h, w) int32; returns [h, w, 3] float32 0..255.
+    Another rule is a UserError.
     """
     _check_rule(rule)
     height, width = size[0], size[1]

@@ -72,15 +72,11 @@ def pyramid_roi_align(features, rois, output_size, sampling_ratio, aligned, impl
 
     Returns and raises what `roi_align` does.
     """
-    if not features or len(features) != len(rois.scales):
-        raise UserError(
-            f"RoIAlign got {len(features)} feature maps and {len(rois.scales)} scales: give one scale a map."
-        )
+    features = check_maps("RoIAlign", features, rois)
     if implementation not in ("auto", *IMPLEMENTATIONS):
         raise UserError(
             f"There is no RoIAlign implementation '{implementation}': choose auto, {' or '.join(IMPLEMENTATIONS)}."
         )
-    features = [tf.convert_to_tensor(level) for level in features]
     rois = rois._replace(boxes=tf.stop_gradient(tf.cast(rois.boxes, tf.float32)))
     dtype = features[0].dtype
     if implementation == "auto":
@@ -89,6 +85,14 @@ def pyramid_roi_align(features, rois, output_size, sampling_ratio, aligned, impl
         raise UserError(f"The custom RoIAlign isn't there for {dtype.name} on this machine: choose auto or gather.")
     pool = IMPLEMENTATIONS[implementation]
     return pool(features, rois, output_size, sampling_ratio, aligned, bin_step)
+
+
+def check_maps(operation, features, rois):
+    """The maps as tensors. Raises UserError where they are not as many as the scales of `rois`."""
+    if not features or len(features) != len(rois.scales):
+        counts = f"{len(features)} feature maps and {len(rois.scales)} scales"
+        raise UserError(f"{operation} got {counts}: give one scale a map.")
+    return [tf.convert_to_tensor(level) for level in features]
 
 
 def implementations(dtype=tf.float32):

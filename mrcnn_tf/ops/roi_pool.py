@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.ops.gradients import with_gradient
-from mrcnn_tf.ops.roi_align import pyramid_roi_align
+from mrcnn_tf.ops.roi_align import check_maps, pyramid_roi_align
 from mrcnn_tf.ops.roi_align_stock import cell_table, locate_maps
 
 CHUNK = 32 * 2**20  # bytes of gathered cells at a time; a single RoI may need more
@@ -33,11 +33,7 @@ def roi_pool(features, rois, output_size):
     Raises:
         UserError: another number of maps than of scales.
     """
-    if not features or len(features) != len(rois.scales):
-        raise UserError(
-            f"RoIPool got {len(features)} feature maps and {len(rois.scales)} scales: give one scale a map."
-        )
-    features = [tf.convert_to_tensor(level) for level in features]
+    features = check_maps("RoIPool", features, rois)
     bins = _make_bins(*_quantised(rois), locate_maps(features, rois), output_size)
     return _pool(cell_table(features), *bins)
 
@@ -57,16 +53,9 @@ def quantised_boxes(rois):
 def max_roi_align(features, rois, output_size, sampling_ratio, aligned, implementation="auto"):
     """RoIAlign that takes the maximum of each bin's samples instead of their mean (Table 2c).
 
-    The samples are pooled one by one first, so for a moment the result is there sampling_ratio^2 times.
-
-    Args:
-        features, rois, output_size, sampling_ratio, aligned, implementation: as in `pyramid_roi_align`.
-
-    Returns:
-        What `pyramid_roi_align` does; a sample more than a cell outside the map counts as 0.
-
-    Raises:
-        UserError: a sampling ratio of 0 (adaptive), and what `pyramid_roi_align` raises.
+    The samples are pooled one by one first, so for a moment the result is there sampling_ratio^2 times. Takes, returns
+    and raises what `pyramid_roi_align` does; a sample more than a cell outside the map counts as 0, and a sampling
+    ratio of 0 (adaptive) is a UserError.
     """
     if sampling_ratio < 1:
         raise UserError("RoIAlign by maximum has no adaptive number of samples: set sampling_ratio to 1 or more.")
@@ -114,8 +103,8 @@ class _Bins(collections.namedtuple("_Bins", "start pitch low high cells order"))
         return self.order[done : done + step]
 
     def patch(self, roi):
-        """The cells in each bin of the RoIs `roi`, by (RoI, row, column): rows of the table int32 [bins, n], and whether
-        a bin has any, bool [bins, 1]."""
+        """The cells in each bin of the RoIs `roi`, by (RoI, row, column): rows of the table int32 [bins, n], and
+        whether a bin has any, bool [bins, 1]."""
         start, pitch, low, high = (tf.gather(values, roi) for values in (self.start, self.pitch, self.low, self.high))
         width, height = tf.unstack(tf.reduce_max(tf.gather(self.cells, roi), axis=0))
         columns, rows = (

@@ -72,7 +72,7 @@ class ResidualBlock(ConfiguredLayer):
 
 
 def residual_stage(stage, settings, channels, strides, dtype, dilation=1):
-    """The blocks of one stage of a ResNet.
+    """The blocks of one stage of a ResNet: a list of `ResidualBlock`s, named res{stage}_0 and so on.
 
     Args:
         stage: 2 to 5.
@@ -82,9 +82,6 @@ def residual_stage(stage, settings, channels, strides, dtype, dilation=1):
         strides: of its first block.
         dtype: policy.
         dilation: of all its 3x3 convolutions.
-
-    Returns:
-        A list of `ResidualBlock`s, named res{stage}_0 and so on.
     """
     planes, bottleneck = WIDTHS[stage - 2], settings["depth"] >= 50
     filters = 4 * planes if bottleneck else planes

@@ -27,9 +27,8 @@ class BoxHead(ConfiguredLayer):
 
     Args:
         num_classes: K foreground classes.
-        config: a dictionary with the fields of `BoxHeadConfig`.
-        detections: a dictionary with the fields of `DetectionConfig`.
-        conventions: a dictionary with the fields of `Conventions`.
+        config, detections, conventions: dictionaries with the fields of `BoxHeadConfig`, `DetectionConfig` and
+            `Conventions`.
     """
 
     def __init__(self, num_classes, config, detections, conventions, **kwargs):

@@ -16,8 +16,7 @@ class KeypointHead(ConfiguredLayer):
     Args:
         channels_of_class: [K + 1][P], the heatmap of each keypoint of each class, -1 where it has fewer than P; see
             `keypoint_channels`.
-        config: a dictionary with the fields of `KeypointHeadConfig`.
-        conventions: a dictionary with the fields of `Conventions`.
+        config, conventions: dictionaries with the fields of `KeypointHeadConfig` and `Conventions`.
     """
 
     def __init__(self, channels_of_class, config, conventions, **kwargs):
@@ -58,12 +57,8 @@ class KeypointHead(ConfiguredLayer):
     def targets(self, keypoints, rois):
         """Which cell of its heatmap each keypoint lies in.
 
-        Args:
-            keypoints: float32 [B, G, P, 3] = (x, y, visibility) pixels.
-            rois: `RoISample` with N RoIs per image.
-
-        Returns:
-            int32 [B, N, P], the cells counted row by row, and bool [B, N, P]: labelled and inside a positive RoI.
+        Keypoints float32 [B, G, P, 3] = (x, y, visibility) pixels and a `RoISample` with N RoIs per image -> int32
+        [B, N, P], the cells counted row by row, and bool [B, N, P]: labelled and inside a positive RoI.
         """
         matched = tf.gather(keypoints, rois.truth, batch_dims=1)
         points, side = matched.shape[2], 4 * self.config["pool_size"]

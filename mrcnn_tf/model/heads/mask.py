@@ -96,13 +96,8 @@ class MaskHead(ConfiguredLayer):
     def targets(self, masks, boxes, rois):
         """What the masks should be: the part of each ground truth mask inside its RoI (section 3.1).
 
-        Args:
-            masks: uint8 [B, G, S, S], 255 times the occupancy, each inside its own box.
-            boxes: [B, G, 4] pixels.
-            rois: `RoISample` with P RoIs per image.
-
-        Returns:
-            float32 [B, P, M, M] in 0..1.
+        Masks uint8 [B, G, S, S], 255 times the occupancy, each inside its own of boxes [B, G, 4] pixels, and a
+        `RoISample` with P RoIs per image -> float32 [B, P, M, M] in 0..1.
         """
         side, crop = 2 * self.config["pool_size"], masks.shape[2]
         matched_masks = tf.reshape(tf.gather(masks, rois.truth, batch_dims=1), [-1, crop, crop])
@@ -130,13 +125,11 @@ class MaskMLP(MaskHead):
 
     def __init__(self, num_classes, config, conventions, **kwargs):
         super().__init__(num_classes, config, conventions, **kwargs)
-        self.fcs = [self._hidden(f"fc{index}") for index in range(1, config["fcs"] + 1)]
-
-    def _hidden(self, name):
-        he = keras.initializers.VarianceScaling(**HE_FAN_OUT)  # shared, it would draw equal layers
-        return keras.layers.Dense(
-            self.config["channels"], "relu", kernel_initializer=he, dtype=self.dtype_policy, name=name
-        )
+        channels, policy, self.fcs = config["channels"], self.dtype_policy, []
+        for index in range(1, config["fcs"] + 1):
+            he = keras.initializers.VarianceScaling(**HE_FAN_OUT)  # shared, it would draw equal layers
+            layer = keras.layers.Dense(channels, "relu", kernel_initializer=he, dtype=policy, name=f"fc{index}")
+            self.fcs.append(layer)
 
     @staticmethod
     def predictor_initializer():

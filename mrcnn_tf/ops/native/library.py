@@ -55,11 +55,9 @@ def runs_on_cpu():
 
 
 def custom_ops():
-    """The module of our operations, built on the first use where a compiler exists.
+    """The module of our operations that `tf.load_op_library` gives, built on the first use where a compiler exists.
 
-    Returns:
-        What `tf.load_op_library` gives; None inside `stock_operations` and, after one warning that says why, where
-        there can be no library.
+    None inside `stock_operations` and, after one warning that says why, where there can be no library.
     """
     return None if _stock_only.get() else load_custom_ops()
 
@@ -83,10 +81,7 @@ def build_and_try(architectures):
     """Builds the library for the CPU and these CUDA architectures, unless it is there, and proves that it loads.
 
     It is loaded by a process of its own: this one may have loaded another library, and TensorFlow takes no second
-    kernel for an operation.
-
-    Returns:
-        A `Library`.
+    kernel for an operation. Returns the `Library`.
 
     Raises:
         UserError: it can't be built, or this TensorFlow doesn't load it.
