@@ -28,14 +28,11 @@ class EvaluateAveragedWeights(CocoAP):
 
 
 class SaveHistory(keras.callbacks.Callback):
-    """Keeps a dictionary of losses and metrics for each epoch and writes their list after each.
+    """Keeps losses and metrics by name for each epoch, with "epoch" from 1, in the list `epochs`; writes it after each.
 
     Args:
         path: of the json file; None writes none.
         earlier: the epochs before this process, from the checkpoint that it goes on from.
-
-    Attributes:
-        epochs: a list of dictionaries by name, with "epoch" from 1.
     """
 
     def __init__(self, path, earlier=()):
@@ -115,8 +112,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         checkpoints: a `Checkpoints`.
         every: steps between two.
         config: of the run, a nested dictionary.
-        history: the run's `SaveHistory`.
-        logger: the run's `LogMetrics`, which counts the steps and must come before this callback.
+        history, logger: the run's `SaveHistory` and `LogMetrics`, which counts the steps and must come before this.
         epoch_steps: steps of an epoch.
         writes: whether this process is the one that writes; the state must be read by all of them.
     """
@@ -179,15 +175,10 @@ class StopAfterStep(keras.callbacks.Callback):
         self.received = None
 
     def on_train_batch_end(self, batch, logs=None):
-        self.check()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.check()
-
-    def check(self):
-        """Raise `Interrupted` if a signal has come."""
         if self.received is not None:
             raise Interrupted(self.received)
+
+    on_epoch_end = on_train_batch_end  # a signal may come during the evaluation, too
 
     @contextlib.contextmanager
     def signals(self):

@@ -46,9 +46,6 @@ class Checkpoints:
         keep: how many of the latest ones stay.
         monitor: the metric in the facts' "figures" by which the best one is kept besides; None keeps no best.
         writes: whether this process is the one that writes; it clears away what a killed write left.
-
-    Attributes:
-        failure: a sentence on the last write if that failed; None otherwise.
     """
 
     def __init__(self, folder, keep=2, monitor="val_segm_AP", writes=True):
@@ -62,7 +59,8 @@ class Checkpoints:
     def save(self, arrays, facts):
         """Start writing a checkpoint and return; wait for the write before, if that still runs.
 
-        A write that fails leaves the older checkpoints, says so in one line on stderr, and training goes on.
+        A write that fails leaves the older checkpoints, says so in one line on stderr, and training goes on; `failure`
+        is that sentence until a write succeeds.
 
         Args:
             arrays: numpy arrays by name that nobody changes any more (see `snapshot`).
@@ -159,12 +157,8 @@ def write_checkpoint(path, arrays, facts):
     """Write a checkpoint under a temporary name, wait until the disk has it, and rename it to `path`.
 
     Whatever ends the process, and after an OSError too (no space, no permission and the like), `path` holds either what
-    it held before or the whole new checkpoint.
-
-    Args:
-        path: ends in .npz; its folder is made if missing.
-        arrays: numpy arrays by name, of numpy's own dtypes.
-        facts: what json can hold.
+    it held before or the whole new checkpoint. It ends in .npz, and its folder is made if missing; `arrays` are numpy
+    arrays by name, of numpy's own dtypes, and `facts` what json can hold.
     """
     path = pathlib.Path(path)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:

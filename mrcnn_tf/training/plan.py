@@ -21,12 +21,8 @@ PYRAMID_LEVELS = range(2, 7)  # P2 to P6
 def plan_lines(model, config, images, replicas=1, step=0):
     """Describe a run in a few lines, for a reader who doesn't know the config by heart.
 
-    Args:
-        model: compiled.
-        config: the whole `Config`.
-        images: in the training data; None if unknown.
-        replicas: devices that train together.
-        step: how many steps the run has done.
+    The compiled model trains on `replicas` devices together, on a number of images (None if unknown), and has done
+    `step` steps.
     """
     train = config.train
     seen = train.steps * train.images_per_batch
@@ -59,15 +55,13 @@ def _memory_line(model, config, images):
     height, width = config.data.train.pad_to or (config.model.resize.min_size, config.model.resize.max_size)
     state, activations = state_bytes(model), activation_bytes(model, height, width, images)
     if activations is None:
-        return f"Memory of a device: {_gigabytes(state)} for weights, gradients and momentum, and what the images take."
+        return (
+            f"Memory of a device: {state / 1e9:.1f} GB for weights, gradients and momentum, and what the images take."
+        )
     return (
-        f"Memory of a device: about {_gigabytes(state + activations)}, {_gigabytes(state)} of it for weights, "
+        f"Memory of a device: about {(state + activations) / 1e9:.1f} GB, {state / 1e9:.1f} GB of it for weights, "
         f"gradients and momentum, the rest for {images} images of up to {width}x{height} pixels."
     )
-
-
-def _gigabytes(size):
-    return f"{size / 1e9:.1f} GB"
 
 
 def _short(number):
@@ -88,10 +82,7 @@ def format_duration(seconds):
 class TimeLeft(keras.callbacks.Callback):
     """Prints once, after the first steps, how long the rest will take: by the median of the third to the tenth step.
 
-    Args:
-        steps: of the whole run.
-        step: how many it has done.
-        print_line: a function of the line.
+    The run has done `step` of its `steps`.
     """
 
     def __init__(self, steps, step=0, print_line=print):
@@ -134,15 +125,12 @@ def activation_bytes(model, height, width, images):
     by 16 %, the others by 6 % at most, as are three that were not among them (800x800, 800x1088, C4). What a semantic
     head for 53 classes of stuff added to one of 512 pixels was 0.11 GB, where 0.09 are expected. What a GPU's
     convolutions ask for besides isn't in it.
-
-    Args:
-        model: a MaskRCNN.
-        height, width: of the padded images, in pixels.
-        images: that the device works on at once.
+    The device works on `images` at once, padded to `height` times `width` pixels.
     """
     if model.config.backbone.application:
         return None
-    elements = sum(_conv_outputs(model, variable, height * width) for variable in model.trainable_variables)
+    kernels = [variable for variable in model.trainable_variables if len(variable.shape) == 4]
+    elements = sum(kernel.shape[-1] * _positions(model, kernel, height * width) for kernel in kernels)
     size = 4 if model.compute_dtype == "float32" else 2
     semantic_classes = model.semantic_head.num_classes if model.semantic_head else 0
     activations = ACTIVATION_FACTOR * size * (elements + _roi_features(model))
@@ -150,14 +138,9 @@ def activation_bytes(model, height, width, images):
     return round(WORKSPACE_BYTES + images * (activations + semantic_logits))
 
 
-def _conv_outputs(model, variable, pixels):
-    """Outputs, per image, of the convolution that a variable is the kernel of; 0 for other variables."""
-    path = variable.path.removeprefix(f"{model.name}/")
-    return variable.shape[-1] * _positions(model, path, pixels) if len(variable.shape) == 4 else 0
-
-
-def _positions(model, path, pixels):
-    """Cells, per image, of the map that a convolution puts out."""
+def _positions(model, kernel, pixels):
+    """Cells, per image, of the map that the convolution with this kernel puts out."""
+    path = kernel.path.removeprefix(f"{model.name}/")
     config, part = model.config, path.split("/")[0]
     if part == "res5":
         return config.rois.batch_per_image * (config.box_head.pool_size // 2) ** 2

@@ -22,11 +22,8 @@ def snapshot(model, spare=None):
 
     That is weights, optimizer (with loss scale and averages), seeds of random layers, and the sums behind the losses of
     the epoch; not the clocks. Names follow from what a variable is for, so they are the same in another process. Under
-    a strategy, call it outside of `strategy.run`; mirrored variables come once.
-
-    Args:
-        model: a compiled MaskRCNN.
-        spare: an earlier snapshot of it that may be overwritten, several times faster than to have new memory.
+    a strategy, call it outside of `strategy.run`; mirrored variables come once. `spare` is an earlier snapshot that may
+    be overwritten, several times faster than to have new memory.
     """
     spare = spare or {}
     return {name: _copy(variable, spare.get(name)) for name, variable in _variables(model).items()}
@@ -129,16 +126,7 @@ def describe_version_change(facts):
 
 
 def check_same_config(facts, config, force=False):
-    """Refuse (UserError) to go on with another config than the checkpoint's, unless `force`.
-
-    Args:
-        facts: of the checkpoint; its "config" is compared.
-        config: the config to go on with, as a nested dictionary.
-        force: go on all the same.
-
-    Returns:
-        The differences, as `config_differences` gives them.
-    """
+    """The `config_differences` of a checkpoint's config and that to go on with; UserError if any, unless `force`."""
     differences = config_differences(facts.get("config") or {}, config)
     if differences and not force:
         listed = "; ".join(differences[:MAX_DIFFERENCES])

@@ -76,11 +76,9 @@ def distribute_batches(strategy, stream, accumulate):
     device works through `accumulate` parts.
     """
     replicas = count_local_replicas(strategy)
-
-    def local_batches(context):
-        return stream(Share(context.input_pipeline_id, context.num_input_pipelines, replicas * accumulate))
-
-    return strategy.distribute_datasets_from_function(local_batches)
+    return strategy.distribute_datasets_from_function(
+        lambda context: stream(Share(context.input_pipeline_id, context.num_input_pipelines, replicas * accumulate))
+    )
 
 
 def describe_lost_worker(error, strategy):

@@ -92,16 +92,11 @@ def _tag(name):
 
 
 class ShowPredictions(keras.callbacks.Callback):
-    """Adds pictures of the first images of a dataset to an `EventFile` after each evaluation.
+    """Adds pictures of the first `count` images of a dataset to an `EventFile` after each evaluation.
 
     Predictions are those of the averaged weights, where the optimizer keeps averages. It goes by the logs of the epoch,
-    where the metrics of an evaluation have to be: it comes after CocoAP.
-
-    Args:
-        events: the `EventFile`.
-        data_config: the `DataConfig` of the images.
-        logger: the `LogMetrics` that counts the steps.
-        count: of images.
+    where the metrics of an evaluation have to be: it comes after CocoAP. `logger` is the `LogMetrics` that counts the
+    steps, and `data_config` the `DataConfig` of the images.
     """
 
     def __init__(self, events, data_config, logger, count=4):
@@ -126,11 +121,8 @@ class ShowPredictions(keras.callbacks.Callback):
 def draw_predictions(model, batches, count=4, min_score=MIN_SCORE):
     """Draw ground truth beside detections or segments: {"predictions/<image id>": uint8 RGB [H, W, 3]}.
 
-    Args:
-        model: a MaskRCNN.
-        batches: of the data contract; their images are drawn in the size that the model sees.
-        count: of images, the first ones.
-        min_score: of the detections drawn.
+    The first `count` images of the batches, of the data contract, are drawn in the size that the MaskRCNN sees, and of
+    the detections those with a score of `min_score` or more.
     """
     pictures = {}
     for batch in batches:

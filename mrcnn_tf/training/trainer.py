@@ -175,20 +175,13 @@ class Trainer:
     """Runs `model.fit` from one step of a run to its end in one process, and writes and prints what belongs to it.
 
     Every process of a run on several hosts evaluates and gets the same metrics, since that takes all of them; only the
-    first one writes.
+    first one writes. `timer.seconds` is the wall time of the steps, `evaluator.results` are of the last evaluation.
 
     Args:
-        config: the `Config`.
-        folder: pathlib.Path of the run's files.
+        config, folder: the `Config`, and the pathlib.Path of the run's files.
         model: compiled, in the state of the step to go on from.
-        data: a `TrainingData`.
-        checkpoints: a `Checkpoints`.
+        data, checkpoints: the `TrainingData` and `Checkpoints`.
         arrays, facts: the checkpoint to go on from, empty for a new run.
-
-    Attributes:
-        timer: its `seconds` are the wall time of the training steps.
-        history: the `SaveHistory`.
-        evaluator: its `results` are of the last evaluation.
     """
 
     def __init__(self, config, folder, model, data, checkpoints, arrays, facts):

@@ -7,14 +7,7 @@ import re
 
 import numpy as np
 
-from mrcnn_tf.weights import rules
-from mrcnn_tf.weights.architecture import (
-    COCO_80,
-    backbone_settings,
-    detector_settings,
-    published_categories,
-    published_stuff,
-)
+from mrcnn_tf.weights import architecture, rules
 from mrcnn_tf.weights.rules import Parameter, Rule, drop_background, translate
 
 EPSILON = 1e-5  # of batch norm
@@ -149,21 +142,19 @@ def _add_statistics(arrays):
         arrays[path.replace("gamma", "moving_variance")] = ones - np.float32(EPSILON)
 
 
-# Both.
-
-
 def _add_settings(weights):
-    """Turn a stem that reads BGR into one that reads RGB, and fill in settings, config and classes."""
+    """For both: turn a stem that reads BGR into one that reads RGB, and fill in settings, config and classes."""
     arrays = weights.arrays
     if "backbone/stem/kernel" in arrays:
         arrays["backbone/stem/kernel"] = arrays["backbone/stem/kernel"][:, :, ::-1]
         weights.conversions["backbone/stem/kernel"] = "BGR to RGB"
     if "fpn/output2/kernel" not in arrays and "box_head/class_logits/kernel" not in arrays:
-        weights.settings = settings = {"backbone": backbone_settings(arrays)}
+        weights.settings = settings = {"backbone": architecture.backbone_settings(arrays)}
     else:
-        weights.settings = settings = detector_settings(arrays)
-        weights.config, weights.categories = _config(settings), published_categories(arrays, COCO_80)
-    weights.stuff = published_stuff(arrays)
+        weights.settings = settings = architecture.detector_settings(arrays)
+        weights.config = _config(settings)
+        weights.categories = architecture.published_categories(arrays, architecture.COCO_80)
+    weights.stuff = architecture.published_stuff(arrays)
     backbone = settings["backbone"]
     resnext = backbone.get("groups", 1) > 1
     # The zoo's group norm and ResNeXt models stride in the 3x3 convolution, all others in the 1x1 before it.

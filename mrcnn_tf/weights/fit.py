@@ -5,6 +5,7 @@ What depends on the classes is fitted to the model's, and a report says what bec
 
 import collections
 import dataclasses
+from operator import attrgetter
 
 import numpy as np
 from rich.table import Table
@@ -150,21 +151,15 @@ def _check_architecture(source, source_config, config):
         if not is_known or is_absent or (section == "fpn" and not pyramids):
             continue
         if _comparable(source_config, name) != _comparable(config, name):
-            value = _setting(source_config, name)
-            differences.append(f"model.{name}={value} (the model's is {_setting(config, name)})")
+            setting = attrgetter(name)
+            differences.append(f"model.{name}={setting(source_config)} (the model's is {setting(config)})")
     if differences:
         raise UserError(f"{source.name} holds weights of another architecture: set {', '.join(differences)}.")
 
 
-def _setting(config, name):
-    for part in name.split("."):
-        config = getattr(config, part)
-    return config
-
-
 def _comparable(config, name):
     """The value of a setting, with those made equal that mean the same weights."""
-    value = _setting(config, name)
+    value = attrgetter(name)(config)
     if name.endswith(".norm"):
         return "batch norm" if value in BATCH_NORMS else value
     if name == "rpn.channels" and not value:  # as many as the maps have that the RPN reads
@@ -237,7 +232,7 @@ def _notes(source_config, config, is_detector):
         for section in ("conventions", "roi_layer"):
             fields = [field.name for field in dataclasses.fields(getattr(config, section))]
             names += [f"{section}.{field}" for field in fields if field not in irrelevant]
-    values = {name: (_setting(source_config, name), _setting(config, name)) for name in names}
+    values = {name: (attrgetter(name)(source_config), attrgetter(name)(config)) for name in names}
     return [f"trained with {name}={old}, the model has {new}" for name, (old, new) in values.items() if old != new]
 
 
@@ -251,10 +246,8 @@ def _fit_classes(model, source, arrays, conversions, map_classes):
     """Make the `arrays` that depend on classes, keypoints or stuff fit the model's, if they don't.
 
     They get new initial values, and, with `map_classes`, the values of the classes, of their keypoints and of the stuff
-    that file and model have by the same name (UserError if there are none); `conversions` says so.
-
-    Returns:
-        weight path -> why it has a new initial value.
+    that file and model have by the same name (UserError if there are none); `conversions` says so. Returned is weight
+    path -> why it has a new initial value.
     """
     config, converted = model.config, source.converted
     names = {}  # kind -> (names in the model, names in the file, whether the file says them)

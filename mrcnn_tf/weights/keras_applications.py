@@ -163,11 +163,9 @@ def convert_network(network, application, taps):
 
 
 def pixel_scale(application):
-    """What a network expects of RGB pixels 0..255.
+    """What a network expects of RGB pixels 0..255: (mean, std, bgr).
 
-    Returns:
-        (mean, std, bgr): two lists of three numbers, RGB, of (pixels - mean) / std, and whether the network then takes
-        them in the order BGR.
+    Two lists of three numbers, RGB, of (pixels - mean) / std, and whether it then takes them in the order BGR.
     """
     import keras
 

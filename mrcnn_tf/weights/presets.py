@@ -60,11 +60,11 @@ def find_preset(name):
 
 
 def preset_file(preset):
-    """The path of a preset's file in `weights_folder`.
+    """The path of a preset's file in the folder `weights` of the cache folder.
 
     UserError, with what to download from where, if it isn't there or its content isn't what was published.
     """
-    path = weights_folder() / preset.file
+    path = pathlib.Path(cache_folder()) / "weights" / preset.file
     if not path.is_file():
         raise UserError(
             f"The weights '{preset.name}' aren't in {path.parent}: download {preset.file} ({preset.entry} on "
@@ -78,8 +78,3 @@ def preset_file(preset):
                 f"{preset.sha256}): download it again from {preset.page}."
             )
     return path
-
-
-def weights_folder():
-    """The folder in which preset files are looked for."""
-    return pathlib.Path(cache_folder()) / "weights"

@@ -35,7 +35,16 @@ def read_torch_zip(data):
     return Unpickler(entries[pickles[0]], ALLOWED, _storage_loader(find_storage)).load()
 
 
-def read_torch_legacy(data, start):
+def read_pickle(data):
+    """("torch", the object in torch's older container, as `read_torch_zip`) or ("pickle", that of any other pickle)."""
+    unpickler = Unpickler(data, ALLOWED)
+    contents = unpickler.load()
+    if type(contents) is int and contents == LEGACY_MAGIC:
+        return "torch", _read_torch_legacy(data, unpickler.position)
+    return "pickle", contents
+
+
+def _read_torch_legacy(data, start):
     """As `read_torch_zip` for the older container; `start` is where the pickle of the magic number ends.
 
     Source: torch/serialization.py: pickles of version, machine, object and storage keys, then the storages.

@@ -4,6 +4,7 @@ It never looks up a global, so no code of a file is run; steps, lines and texts 
 """
 
 import dataclasses
+import functools
 import pickle
 import struct
 from collections.abc import Callable
@@ -30,13 +31,11 @@ class LongText:
 
     def __init__(self, raw):
         self._raw = raw
-        self._latin1 = None
 
+    @functools.cached_property
     def latin1(self):
         """The text in Latin-1, made once however often a pickle asks."""
-        if self._latin1 is None:
-            self._latin1 = str(self._raw, "utf-8").encode("latin-1")
-        return self._latin1
+        return str(self._raw, "utf-8").encode("latin-1")
 
 
 def _ordered_dict(pairs=()):
@@ -48,7 +47,7 @@ def _encode(text, encoding):
     """The form that Python 3 gives bytes in pickles of protocol 2."""
     if encoding not in ("latin1", "latin-1"):
         raise WeightFileError("its pickle holds bytes in an unknown encoding")
-    return text.latin1() if isinstance(text, LongText) else text.encode("latin-1")
+    return text.latin1 if isinstance(text, LongText) else text.encode("latin-1")
 
 
 CONTAINERS = {

@@ -10,15 +10,7 @@ import numpy as np
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.stored_tensor import NUMPY_DTYPES, StoredTensor, WeightFileError, contiguous
-from mrcnn_tf.weights.torch_file import (
-    ALLOWED,
-    LEGACY_MAGIC,
-    NumpyArray,
-    TorchParameter,
-    read_torch_legacy,
-    read_torch_zip,
-)
-from mrcnn_tf.weights.unpickler import Unpickler
+from mrcnn_tf.weights.torch_file import NumpyArray, TorchParameter, read_pickle, read_torch_zip
 
 # Where training loops put the weights beside optimizer and step; "blobs" is Caffe2's.
 _WRAPPER_KEYS = ("model", "state_dict", "model_state_dict", "state_dict_ema", "blobs")
@@ -31,11 +23,10 @@ class WeightFile:
     """What a file of weights holds.
 
     Attributes:
-        path: the file.
+        path, mapping: the file, and its map in memory.
         container: "torch", "pickle", "safetensors" or "hdf5".
         tensors: name -> array in the file's own layout. Floating types come as float32, integers and booleans as they
             are. Most arrays are read-only views of the file, so it must stay unchanged while they're in use.
-        mapping: the mapped file.
     """
 
     path: str
@@ -89,11 +80,7 @@ def _read_container(path, data):
     if start[8:] == b"{":
         return "safetensors", read_safetensors(data)
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        unpickler = Unpickler(data, ALLOWED)
-        contents = unpickler.load()
-        if type(contents) is int and contents == LEGACY_MAGIC:
-            return "torch", read_torch_legacy(data, unpickler.position)
-        return "pickle", contents
+        return read_pickle(data)
     raise WeightFileError(
         f"its first bytes, {start!r}, are not those of a torch, pickle, safetensors or HDF5 file; perhaps a web page "
         "or a pointer was downloaded in its place"
