@@ -151,14 +151,17 @@ def measure(case, repeats):
         Failed: the process broke down or hung.
     """
     command = [sys.executable, "-m", case.module, case.task, json.dumps(case.arguments)]
-    options = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "env": processor_only()}
     limit = ANSWER_SECONDS * (repeats + 1)
-    try:
-        process = subprocess.run(command, input="\n" * repeats, timeout=limit, **options)
-    except subprocess.TimeoutExpired:
-        raise Failed(f"no end after {limit} s") from None
-    if process.returncode:
-        raise Failed(end_reason(process.returncode, process.stderr))
+    # A file: on a pipe, a program that the process has started could be waited for after it is killed.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        options = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "env": processor_only()}
+        try:
+            process = subprocess.run(command, input="\n" * repeats, timeout=limit, **options)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"no end after {limit} s") from None
+        errors.seek(0)
+        if process.returncode:
+            raise Failed(end_reason(process.returncode, errors.read()))
     answers = [json.loads(line) for line in process.stdout.splitlines()]
     if "left_out" in answers[0]:
         raise LeftOut(answers[0]["left_out"])

@@ -35,7 +35,7 @@ def _refuse_folder(path):
 JsonOut = Annotated[pathlib.Path, typer.Option("--out", callback=_refuse_folder, help="The COCO json to write.")]
 Images = Annotated[
     pathlib.Path | None,
-    typer.Option(help="The folder that holds all images. File names in the json are relative to it."),
+    typer.Option(help="The folder that holds all images. The json's file names are relative to it."),
 ]
 Names = Annotated[
     pathlib.Path | None,
@@ -70,8 +70,7 @@ def via(
     images: Images = None,
     names: Names = None,
     class_attribute: Annotated[
-        str | None,
-        typer.Option(help="The region attribute that is the class. Default: the only one, or the likely one."),
+        str | None, typer.Option(help="The region attribute that is the class. Default: the only or the likely one.")
     ] = None,
     class_name: Annotated[str | None, typer.Option(help="The class of all, if regions have no attributes.")] = None,
     as_json: AsJson = False,
@@ -212,9 +211,7 @@ def tfrecord(
     images: Annotated[pathlib.Path, typer.Option(help="The folder that its file names are relative to.")],
     out: Annotated[pathlib.Path, typer.Option(help="The folder for the records.")],
     name: Annotated[str, typer.Option(help="With which the files' names begin.")] = "train",
-    shards: Annotated[
-        int | None, typer.Option(min=1, max=99999, help="Number of files. Default: one for each 1000 images.")
-    ] = None,
+    shards: Annotated[int | None, typer.Option(min=1, max=99999, help="Default: a file for each 1000 images.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Default: one for each processor.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace records of other inputs.")] = False,
     as_json: AsJson = False,
@@ -245,8 +242,7 @@ ImageFolder = Annotated[pathlib.Path, typer.Option(help="The folder that its fil
 ImagesToCopy = Annotated[pathlib.Path | None, typer.Option(help="The folder of the images, for --copy-images.")]
 OutDir = Annotated[pathlib.Path, typer.Option(help="The new folder to write.")]
 CopyImages = Annotated[
-    bool,
-    typer.Option("--copy-images", help="Put the images into the folder too, by hard links where the disk has them."),
+    bool, typer.Option("--copy-images", help="Put the images there too, by hard links where the disk has them.")
 ]
 
 

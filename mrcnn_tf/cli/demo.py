@@ -44,13 +44,9 @@ def demo(
 def run_demo(config, folder, verbose="auto"):
     """Train by a config, evaluate on data.val, and draw ground truth beside detections for each of its images.
 
-    Args:
-        config: the `Config` of `nuclei_r18_fpn`, or one with the same data.
-        folder: gets the training run's files, `results.json` and a picture per held-out tile under `pictures/`.
-        verbose: as in keras.Model.fit.
-
-    Returns:
-        The `TrainingRun`, whose results are of the held-out tiles, and the list of the pictures' paths.
+    The config is that of `nuclei_r18_fpn`, or one with the same data. The folder gets the training run's files,
+    `results.json` and a picture per held-out tile under `pictures/`; `verbose` is as in keras.Model.fit. Returns the
+    `TrainingRun`, whose results are of the held-out tiles, and the list of the pictures' paths.
     """
     from mrcnn_tf.common.files import write_json
     from mrcnn_tf.training.trainer import train

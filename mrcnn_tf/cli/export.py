@@ -18,7 +18,7 @@ ScoreThreshold = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Leave worse detections out. Default: the model's own.")
 ]
 CheckImages = Annotated[
-    list[str] | None, typer.Option(help="Images for the comparison. Default: three that come with the package.")
+    list[str] | None, typer.Option(help="Images for the comparison. Default: three of the package.")
 ]
 
 
@@ -45,9 +45,10 @@ def saved_model(
     from mrcnn_tf.serving.saved_model_export import export_saved_model
 
     model = _load_model(weights)
+    versions = [int(path.name) for path in out.glob("*") if path.name.isascii() and path.name.isdigit()]
     report = export_saved_model(
         model,
-        out / str(_next_version(out)),
+        out / str(max(versions, default=0) + 1),
         masks=masks,
         precision=precision,
         max_detections=max_detections,
@@ -73,8 +74,7 @@ def tflite(
     out: Annotated[pathlib.Path, typer.Option(help="The file to write.")] = pathlib.Path("model.tflite"),
     quantize: Annotated[str, typer.Option(help="float32, float16, dynamic, or int8 with --calibration.")] = "float32",
     calibration: Annotated[
-        list[str] | None,
-        typer.Option(help="For int8: images such as the training's: files, folders or quoted glob patterns."),
+        list[str] | None, typer.Option(help="For int8: images like the training's: files, folders or quoted patterns.")
     ] = None,
     input_size: InputSize = None,
     max_detections: MaxDetections = None,
@@ -108,11 +108,6 @@ def _load_model(weights):
     if weights is None:
         raise UserError("There is nothing to export: give --weights MODEL.keras.")
     return load_model(weights)
-
-
-def _next_version(folder):
-    versions = [int(path.name) for path in folder.glob("*") if path.name.isascii() and path.name.isdigit()]
-    return max(versions, default=0) + 1
 
 
 def _parse_size(text):

@@ -19,8 +19,7 @@ def inspect(
     saved_model: SavedModelFolder = None,
     tflite: TFLiteFile = None,
     detections: Annotated[
-        pathlib.Path | None,
-        typer.Option(help="In a model's place the folder of `evaluate --out`, or its detections.json."),
+        pathlib.Path | None, typer.Option(help="In a model's place: `evaluate --out`'s folder or its detections.json.")
     ] = None,
     images: Annotated[pathlib.Path | None, typer.Option(help="The folder of the json's images.")] = None,
     split: Annotated[str | None, typer.Option(help="The config's train or val. Default: val if it names any.")] = None,

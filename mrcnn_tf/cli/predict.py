@@ -113,15 +113,11 @@ def predict_files(model, paths, folder, min_score=0.5, on_image=None):
         model: a `MaskRCNN`, or an exported one with the same `detect`; `detect_file` is preferred.
         paths: image files.
         folder: made if missing. Files of the same name from different folders get a number.
-        min_score: of the detections in the picture.
         on_image: called with (path, Detections) after each image.
 
     Returns:
         A list of (path, number of segments or detections drawn) and a list of sentences, one for each file that
         couldn't be read.
-
-    Raises:
-        UserError: the model can't be reached or fails.
     """
     from mrcnn_tf.common.files import atomic_write
     from mrcnn_tf.datasets.image_files import UnreadableImage, read_image

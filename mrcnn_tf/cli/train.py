@@ -14,13 +14,10 @@ def train(
     config: ConfigName,
     overrides: Overrides = None,
     weights: Annotated[
-        str | None,
-        typer.Option(help="What to start from: a model.keras, a published checkpoint, a preset or imagenet."),
+        str | None, typer.Option(help="What to start from: model.keras, a published checkpoint, a preset or imagenet.")
     ] = None,
     out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/CONFIG.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder, if there is one.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint, if any.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Resume even with another config.")] = False,
 ):
     """Train a model by a config; evaluates and saves after each epoch. Ctrl-C saves; --resume goes on."""

@@ -30,12 +30,8 @@ def validate(
     config: Annotated[
         str, typer.Option(help="What it is to be trained by; objects are compared with its anchors.")
     ] = "mask_rcnn_r50_fpn",
-    fix: Annotated[
-        bool, typer.Option("--fix", help="Write a mended copy of each json and fixes.jsonl, a log, to --out.")
-    ] = False,
-    out: Annotated[
-        pathlib.Path | None, typer.Option(help="A folder: problems.json, with every single record, goes there.")
-    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Write mended copies and fixes.jsonl, a log, to --out.")] = False,
+    out: Annotated[pathlib.Path | None, typer.Option(help="The folder for problems.json, with every record.")] = None,
     as_json: AsJson = False,
 ):
     """Look a COCO dataset over: errors, probable mistakes, and what to do about each.

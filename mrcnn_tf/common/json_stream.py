@@ -87,10 +87,8 @@ class _Window:
     """The part of a file's text that is in memory, and the position in it of the next character to parse."""
 
     def __init__(self, on_progress):
-        self.file = None
-        self.on_progress = on_progress
-        self.text = ""
-        self.position = 0  # in the text
+        self.file, self.on_progress = None, on_progress
+        self.text, self.position = "", 0
         self.dropped = 0  # characters of the file before the text
 
     def load(self, characters=CHUNK):
@@ -130,8 +128,7 @@ class _Window:
     def value(self):
         """The next json value. One that the window cuts off is tried again with twice as much text each time."""
         self.peek()
-        characters = CHUNK
-        complete = False
+        characters, complete = CHUNK, False
         while True:
             try:
                 value, end = _DECODER.raw_decode(self.text, self.position)

@@ -121,8 +121,7 @@ RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 
 class BackboneConfig:
     depth: int = choice(50, tuple(RESNET_BLOCKS))  # 18, 34, 50, 101 or 152
     norm: str = choice("frozen_bn", ("frozen_bn", "bn", "sync_bn", "gn"))  # gn: in 32 groups
-    # The original ResNet strides in the 1x1 convolution of a bottleneck, torchvision in the 3x3.
-    stride_in_1x1: bool = False
+    stride_in_1x1: bool = False  # the original ResNet strides in a bottleneck's 1x1 convolution, torchvision in the 3x3
     # 0: train everything; 1: the stem keeps its weights; 2: stem and res2; ... up to 5
     freeze_at: int = choice(2, tuple(range(6)))
     groups: int = positive(1)  # of the 3x3 convolutions: 32 in a ResNeXt-50 32x4d
@@ -130,8 +129,7 @@ class BackboneConfig:
     # The padding of the max pooling: on both sides, or only at the end ("same").
     stem_pool: str = choice("symmetric", ("symmetric", "same"))
     dilated: bool = False  # res5 keeps res4's stride and dilates its 3x3 convolutions by two (detectron2's DC5)
-    # A network of keras.applications in the ResNet's place, such as MobileNetV3Small.
-    application: str | None = None
+    application: str | None = None  # a network of keras.applications in the ResNet's place, such as MobileNetV3Small
     taps: list[str] = dataclasses.field(default_factory=list)  # those layers' names; docs/backbones.md lists some
 
 
@@ -180,8 +178,7 @@ class RoILayerConfig:
 
 @dataclasses.dataclass
 class BoxHeadConfig:
-    # With features C4: 14, which res5 halves, or 7 with a res5 of stride 1, as in the paper.
-    pool_size: int = positive(7)
+    pool_size: int = positive(7)  # with features C4: 14, which res5 halves, or 7 with a res5 of stride 1 (the paper)
     convs: int = not_negative(0)  # 3x3 convolutions before the fully connected layers
     conv_channels: int = positive(256)  # of them
     norm: str | None = choice(None, HEAD_NORMS)  # of the convolutions: frozen_bn or gn instead of a bias
@@ -361,8 +358,7 @@ class TrainConfig:
     # TF_CONFIG names several workers, they train together.
     strategy: str = choice("auto", ("auto", "mirrored", "none"))
     accumulate: int = positive(1)  # parts of a batch that a device works through one after another
-    # Decay of the running average of the weights, which evaluation and saving then use.
-    ema: float | None = fraction(None)
+    ema: float | None = fraction(None)  # decay of the weights' running average, which evaluation and saving then use
     rate_factors: dict[str, float] = dataclasses.field(default_factory=dict)  # of learning rates by weight path pattern
     freeze: list[str] = dataclasses.field(default_factory=list)  # patterns of paths of weights not to train
     epoch_steps: int | None = None  # steps between evaluations; None: once through the data

@@ -153,7 +153,8 @@ def check_detections(reference, exported, tolerances, limits):
         **{name: _combine(_equal_share, values[name]) for name in SHARES},
         tolerances=tolerances,
     )
-    _refuse(differences, values)
+    for mistake in _mistakes(differences, values):
+        raise UserError(f"{mistake}: don't use the export, and report this with the config.")
     return differences
 
 
@@ -163,37 +164,35 @@ def _combine(function, values):
     return function(values) if values else None
 
 
-def _refuse(differences, values):
-    """Raises UserError for what exceeds the tolerances; `values` are the lists by image, to name the worst one."""
+def _mistakes(differences, values):
+    """Yields what exceeds the tolerances as sentences; `values` are the lists by image, to name the worst one."""
     tolerances = differences.tolerances
     if differences.matched_share < tolerances.matched:
         missing = [max(pair) for pair in zip(values["only_reference"], values["only_exported"], strict=True)]
-        raise UserError(
+        yield (
             f"The exported model and the Keras model agree on {differences.matched_share:.2%} of their detections, "
-            f"where at least {tolerances.matched:.2%} must match (worst in check image {int(np.argmax(missing))}): "
-            "don't use the export, and report this with the config."
+            f"where at least {tolerances.matched:.2%} must match (worst in check image {int(np.argmax(missing))})"
         )
     if differences.mask_pixels:
-        raise UserError(
+        yield (
             f"The exported model's encoded masks have {differences.mask_pixels} pixels that the Keras model's "
-            "probabilities don't explain: don't use the export, and report this with the config."
+            "probabilities don't explain"
         )
     for name, label in SHARES.items():
         share = getattr(differences, name)
         if share is not None and share < tolerances.pixels:
             worst = int(np.argmin([1.0 if pixels is None else _equal_share([pixels]) for pixels in values[name]]))
-            raise UserError(
+            yield (
                 f"The exported model and the Keras model give {share:.2%} of the pixels the same {label}, where at "
-                f"least {tolerances.pixels:.2%} must have it (worst in check image {worst}): don't use the export, "
-                "and report this with the config."
+                f"least {tolerances.pixels:.2%} must have it (worst in check image {worst})"
             )
     for name, unit in LARGEST.items():
         value, allowed = getattr(differences, name), getattr(tolerances, name)
         if value is not None and not value <= allowed:  # NaN too
             worst = int(np.argmax([-1.0 if difference is None else difference for difference in values[name]]))
-            raise UserError(
+            yield (
                 f"The exported model's {name} differs from the Keras model's by {value:.3g}{unit} in check image "
-                f"{worst}, where {allowed:g} is allowed: don't use the export, and report this with the config."
+                f"{worst}, where {allowed:g} is allowed"
             )
 
 

@@ -18,16 +18,10 @@ CROP_SIZES = ((128, 128), (128, 96), (80, 128))
 
 
 def inference_copy(model, precision=None, max_detections=None, score_threshold=None):
-    """A copy of a model for inference, outside any distribution strategy, with what the export chooses otherwise.
+    """A copy of a `MaskRCNN` for inference, outside any distribution strategy, with what the export chooses otherwise.
 
-    Args:
-        model: a `MaskRCNN`, however it was trained.
-        precision: of the convolutions: "float32", "bfloat16" or "float16"; None for the model's own.
-        max_detections: per image; None for the model's own.
-        score_threshold: detections below it are left out; None for the model's own.
-
-    Raises:
-        UserError: another precision, or a number out of range.
+    `precision` is of the convolutions, "float32", "bfloat16" or "float16"; `max_detections` is of an image; None leaves
+    each as the model has it. Raises UserError for another precision, or a number out of range.
     """
     config = copy.deepcopy(model.config)
     if max_detections is not None:
@@ -49,12 +43,8 @@ def inference_copy(model, precision=None, max_detections=None, score_threshold=N
 def fixed_input_size(model, input_size):
     """(height, width) of an input of fixed size, pixels.
 
-    Args:
-        model: a `MaskRCNN`.
-        input_size: a side or (height, width); None for the largest that the model's resize rule gives.
-
-    Raises:
-        UserError: not a size, or not a multiple of what the model's strides need.
+    `input_size` is a side or (height, width); None for the largest that the model's resize rule gives. Raises UserError
+    for what is no size, or not a multiple of what the model's strides need.
     """
     multiple, resize = model.divisor, model.config.resize
     if input_size is None:

@@ -40,8 +40,7 @@ def append_metadata(flatbuffer, document, class_names):
 def read_metadata(path):
     """The dictionary that `append_metadata` stored in a .tflite file.
 
-    Raises:
-        UserError: not a TFLite file, one that was cut off, or one that has no such archive.
+    Raises UserError for what is no TFLite file, was cut off, or has no such archive.
     """
     try:
         with open(path, "rb") as file:
@@ -92,12 +91,8 @@ class SplitRunner:
 def load_detector(path, part, threads, xnnpack):
     """The function from image and image_size to detections that a file holds, or that it and its other half hold.
 
-    Args:
-        path, threads, xnnpack: as in `load_signature`.
-        part: which half the file is, "backbone" or "heads"; None for a whole model.
-
-    Raises:
-        UserError: as `load_signature`, and where the other half isn't beside the file.
+    `part` says which half the file is, "backbone" or "heads"; None for a whole model. The rest is as in
+    `load_signature`. Raises UserError as that does, and where the other half isn't beside the file.
     """
     if part is None:
         return load_signature(path, threads, xnnpack)

@@ -63,7 +63,6 @@ def make_semantic_map(outputs, labels, image_size, detection_count):
         outputs: dictionary of arrays without the batch's dimension: `semantic_png_bytes` or, decoded, `semantic` uint8
             [H, W], and where the model fuses, the outputs of segments as `ServedGraph` gives them.
         labels, image_size: as in `make_detections`.
-        detection_count: of the image.
 
     Raises:
         ValueError: maps that aren't of this image, these classes or these detections.

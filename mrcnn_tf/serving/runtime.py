@@ -68,8 +68,7 @@ class Runtime:
     def detect(self, images):
         """Detections of one image, uint8 [H, W, 3] RGB -> `Detections`, or of a list of images of any sizes -> a list.
 
-        Raises:
-            UserError: for an array of another shape or type, and where the model can't be reached or fails.
+        Raises UserError for an array of another shape or type, and where the model can't be reached or fails.
         """
         if not isinstance(images, (list, tuple)):
             return self.detect([images])[0]
@@ -79,9 +78,8 @@ class Runtime:
     def detect_file(self, path):
         """The `Detections` of an image file, in pixels of the image turned upright by its EXIF orientation.
 
-        Raises:
-            UnreadableImage: the file isn't an image, or the model couldn't decode it.
-            UserError: the model can't be reached or fails.
+        Raises UnreadableImage for a file that isn't an image or that the model couldn't decode, and UserError if the
+        model can't be reached or fails.
         """
         return _raise_unreadable(*self.detect_files([path]))
 
@@ -125,8 +123,7 @@ class Runtime:
         The model takes bytes and resizes by itself, so it sees the batch's pixels rounded; boxes are scaled back, and
         so is the map of classes, whose pixels then take the nearest one's, and it is fused anew with the masks.
 
-        Raises:
-            UserError: the model was exported with masks="rle", whose masks can't be scaled.
+        Raises UserError for a model that was exported with masks="rle", whose masks can't be scaled.
         """
         scaled = []
         sizes, originals = np.asarray(batch["image_size"]).tolist(), np.asarray(batch["original_size"]).tolist()

@@ -141,15 +141,12 @@ def prepare_images(images, prepare, default):
     """What a function makes of each image, and a default where it fails.
 
     It is a small input pipeline inside the graph, of stock operations: only there can an operation fail for one image.
-
-    Args:
-        images: tensor [B, ...], of file contents or pixels.
-        prepare: from an image to a dictionary of tensors.
-        default: the same dictionary for an image where `prepare` fails.
+    `prepare` makes a dictionary of tensors of an image, `default` is such a dictionary.
 
     Returns:
-        The dictionaries as one of tensors [max(B, 1), ...], each padded with zeros to the largest shape, with `ok` bool
-        [max(B, 1)]. An empty batch gives one default, because a graph can't run on nothing.
+        For images [B, ...], file contents or pixels, the dictionaries as one of tensors [max(B, 1), ...], each padded
+        with zeros to the largest shape, with `ok` bool [max(B, 1)]. An empty batch gives one default, because a graph
+        can't run on nothing.
     """
     count = tf.shape(images, tf.int64)[0]
     missing = tf.maximum(1 - count, 0)
@@ -190,7 +187,9 @@ def encode_pixel_maps(logits, logit_size, detections, image_size, ok, model):
     fusible = bool(model.mask_head or not model.box_head)
     if fusible:
         inputs |= _instances(detections, tf.shape(ok)[0])
-        specs |= _segment_specs(inputs["scores"].shape[1] + len(model.config.stuff))
+        max_segments = inputs["scores"].shape[1] + len(model.config.stuff)
+        specs |= {"segments_png_bytes": tf.TensorSpec([], tf.string), "num_segments": tf.TensorSpec([], tf.int32)}
+        specs |= {name: tf.TensorSpec([max_segments], tf.int32) for name in SEGMENT_TABLE}
 
     def encode(image):
         labels = semantic_map(image["logits"], image["logit_size"], image["image_size"])
@@ -231,9 +230,3 @@ def _encode_segments(image, labels, config):
     is_segment = tf.range(tf.size(fused.classes)) < fused.count
     outputs = {name: tf.where(is_segment, getattr(fused, field), 0) for name, field in SEGMENT_TABLE.items()}
     return outputs | {"segments_png_bytes": tf.io.encode_png(colours, PNG_COMPRESSION), "num_segments": fused.count}
-
-
-def _segment_specs(max_segments):
-    """The specs of an image's segment outputs by name."""
-    specs = {"segments_png_bytes": tf.TensorSpec([], tf.string), "num_segments": tf.TensorSpec([], tf.int32)}
-    return specs | {name: tf.TensorSpec([max_segments], tf.int32) for name in SEGMENT_TABLE}

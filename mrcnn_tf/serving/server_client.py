@@ -63,10 +63,8 @@ class ServedModel(Runtime):
         super().__init__(labels if isinstance(labels, ExportLabels) else read_labels(labels))
         scheme, host, path = parse_address(address)
         self.address, self.model, self.timeout, self.retries = f"{scheme}://{host}{path}", model, timeout, retries
-        if scheme == "grpc":
-            self._client = GrpcClient(host, model, version, timeout)
-        else:
-            self._client = RestClient(self.address, model, version, timeout)
+        client, server = (GrpcClient, host) if scheme == "grpc" else (RestClient, self.address)
+        self._client = client(server, model, version, timeout)
 
     def _run_files(self, files):
         try:
@@ -78,8 +76,7 @@ class ServedModel(Runtime):
 def parse_address(address):
     """(scheme, "host:port", path) of an address as `ServedModel` takes it; the path is empty or begins with a slash.
 
-    Raises:
-        UserError: another scheme, no host, or a port that isn't a number.
+    Raises UserError for another scheme, no host, or a port that isn't a number.
     """
     try:
         parts = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")

@@ -28,8 +28,7 @@ class TFLiteModel:
         xnnpack: False leaves out the XNNPACK delegate, which computes what it can in place of TFLite's own kernels.
 
     Attributes:
-        categories: list of K `Category`s, class 1 first.
-        stuff: list of S, likewise; [] without a semantic head.
+        categories, stuff: lists of K and of S `Category`s, class 1 first; no stuff without a semantic head.
         input_size: (height, width) of the input, pixels.
         resize: the `ResizeConfig` with which `coco_dataset` gives images that fit, as large as they can be.
         document: the metadata in the file, a dictionary (`export_labels.labels_document`).
@@ -60,8 +59,7 @@ class TFLiteModel:
     def detect(self, images):
         """Detections of one image, uint8 [H, W, 3] RGB -> `Detections`, or of a list of images of any sizes -> a list.
 
-        Raises:
-            UserError: for an array of another shape or type.
+        Raises UserError for an array of another shape or type.
         """
         if not isinstance(images, (list, tuple)):
             return self.detect([images])[0]
