@@ -7,7 +7,8 @@ from mrcnn_tf.ops import padding
 
 
 def pyramid_anchors(features, sizes, aspect_ratios, strides, conventions, padded_size=None):
-    """The anchors of all maps, by the conventions of one of the reference systems.
+    """The anchors of all maps, by the conventions of one of the reference systems: a list over levels of
+    [H_l * W_l * A, 4] pixels, or [B, ..., 4] where the stride depends on the image.
 
     Args:
         features: list of L maps [B, H_l, W_l, C], the finest first.
@@ -15,9 +16,6 @@ def pyramid_anchors(features, sizes, aspect_ratios, strides, conventions, padded
         strides: pixels per cell of each map.
         conventions: a dictionary with the fields of `Conventions`.
         padded_size: int32 [B, 2], see `ops.padding`.
-
-    Returns:
-        List over levels of [H_l * W_l * A, 4] pixels, or [B, ..., 4] where the stride depends on the image.
     """
     is_padded = conventions["anchor_stride"] == "padded"
     if is_padded and padded_size is None:

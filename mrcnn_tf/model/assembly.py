@@ -38,10 +38,8 @@ class Assembly:
         self.divisor = 32 if padded else 1
 
     def preprocess(self):
-        config = self.config
-        return Preprocess(
-            config.pixel_mean, config.pixel_std, self.tree["resize"], self.divisor, dtype=self.dtype, name="preprocess"
-        )
+        mean, std, resize = self.config.pixel_mean, self.config.pixel_std, self.tree["resize"]
+        return Preprocess(mean, std, resize, self.divisor, dtype=self.dtype, name="preprocess")
 
     def backbone(self):
         settings = dict(self.tree["backbone"])

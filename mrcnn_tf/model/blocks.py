@@ -108,8 +108,7 @@ class GroupNorm(ConfiguredLayer):
         mean = self._group_mean(tf.matmul(mask, values), count)  # a masked sum over space, as one product
         square = self._group_mean(tf.matmul(mask, tf.square(values)), count)
         scale = tf.math.rsqrt(tf.maximum(square - tf.square(mean), 0.0) + self.epsilon) * self.gamma
-        shift = self.beta - mean * scale
-        normalized = values * scale + shift
+        normalized = values * scale + (self.beta - mean * scale)
         return tf.reshape(tf.cast(normalized, inputs.dtype), tf.shape(inputs))
 
     def _group_mean(self, sums, count):
@@ -169,10 +168,8 @@ class ConvNorm(ConfiguredLayer):
         return None
 
     def build(self, input_shape):
-        channels, size = input_shape[-1] // self.groups, self.kernel_size
-        self.kernel = self.add_weight(
-            name="kernel", shape=(size, size, channels, self.filters), initializer=self.kernel_initializer
-        )
+        shape = (self.kernel_size, self.kernel_size, input_shape[-1] // self.groups, self.filters)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.kernel_initializer)
         if self.norm is None:
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
         elif self.norm == "frozen_bn":

@@ -93,9 +93,8 @@ def keypoint_loss(logits, cells, visible):
     """
     side = logits.shape[3]
     flat = tf.reshape(logits, tf.concat([tf.shape(logits)[:3], [side * side]], axis=0))
-    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=tf.where(visible, cells, 0), logits=_only(flat, visible[..., None])
-    )
+    labels, logits = tf.where(visible, cells, 0), _only(flat, visible[..., None])
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     return _total(entropy, visible) / tf.maximum(_count(visible), 1.0)
 
 
@@ -107,7 +106,6 @@ def semantic_loss(logits, labels):
     """
     counts = labels != IGNORED
     pixels = tf.image.resize(logits, tf.shape(labels)[1:], method="bilinear")
-    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=tf.where(counts, tf.cast(labels, tf.int32), 0), logits=_only(pixels, counts[..., None])
-    )
+    labels, logits = tf.where(counts, tf.cast(labels, tf.int32), 0), _only(pixels, counts[..., None])
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     return _total(entropy, counts) / tf.maximum(_count(counts), 1.0)

@@ -197,8 +197,7 @@ class RPN(ConfiguredLayer):
         """All levels' anchors [A, 4] or [B, A, 4], which may be drawn [B or 1, A], and their matches [B, A], see
         `match`; arguments as for `sample_anchors`."""
         anchors = tf.concat(self.anchors(features, padded_size), axis=-2)
-        usable = usable_anchors(features, self._valid_cells(padded_size), self.anchors_per_cell)
-        usable = tf.concat(usable, axis=1)
+        usable = tf.concat(usable_anchors(features, self._valid_cells(padded_size), self.anchors_per_cell), axis=1)
         thresholds = self.config["foreground_iou"], self.config["background_iou"]
         candidates = anchors[None] if anchors.shape.rank == 2 else anchors
         return anchors, usable, match(candidates, boxes, valid, crowd, *thresholds, promote_best=True, usable=usable)

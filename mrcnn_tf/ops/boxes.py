@@ -136,7 +136,6 @@ def nms(boxes, scores, groups, iou_threshold, count):
     else:
         signature = (tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32))
         indices, counts = tf.map_fn(suppress, (shifted, scores), fn_output_signature=signature)
-    indices = tf.pad(indices, [[0, 0], [0, count - tf.shape(indices)[1]]])
-    indices = tf.ensure_shape(indices, [None, count])
+    indices = tf.ensure_shape(tf.pad(indices, [[0, 0], [0, count - tf.shape(indices)[1]]]), [None, count])
     valid = tf.range(count)[None, :] < counts[:, None]
     return tf.where(valid, indices, 0), valid

@@ -39,12 +39,13 @@ def conv2d(inputs, kernel, bias=None, strides=1, padding="SAME", relu=False, dil
         [B, H', W', K] in the inputs' dtype. With 3x3 kernels of stride 1 and enough channels, a CPU computes it by
         Winograd's algorithm in float32 (custom_ops/winograd.h): within a few ulp of the plain sum.
     """
-    if strides == dilation == 1 and padding == "SAME" and _suits_winograd(inputs, kernel):
+    may_be_winograd = strides == dilation == 1 and padding == "SAME" and _is_3x3_in_one_group(inputs, kernel)
+    if may_be_winograd and _suits_operation(inputs, kernel):
         library = custom_ops()
         if library is not None:
             shift = tf.zeros([0]) if bias is None else bias
             return library.mrcnn_tf_conv3x3(inputs, tf.convert_to_tensor(kernel), shift, relu=relu)
-    if strides == dilation == 1 and padding == "SAME" and runs_on_cpu() and _suits_stock_winograd(inputs, kernel):
+    if may_be_winograd and runs_on_cpu() and _suits_stock_operations(inputs, kernel):
         outputs = winograd_conv2d(inputs, kernel)
     else:
         outputs = tf.nn.conv2d(inputs, tf.cast(kernel, inputs.dtype), strides, padding, dilations=dilation)
@@ -53,26 +54,20 @@ def conv2d(inputs, kernel, bias=None, strides=1, padding="SAME", relu=False, dil
     return tf.nn.relu(outputs) if relu else outputs
 
 
-def _suits_winograd(inputs, kernel):
-    height, width, channels, filters = kernel.shape
-    return (
-        (height, width) == (3, 3)
-        and inputs.shape[-1] == channels  # in one group
-        and channels % LANES == 0
-        and filters % LANES == 0
-        and channels * filters <= MOST_PRODUCTS.get(inputs.dtype, 0)
-        and not tf.config.list_physical_devices("GPU")
-    )
+def _is_3x3_in_one_group(inputs, kernel):
+    height, width, channels, _ = kernel.shape
+    return (height, width) == (3, 3) and inputs.shape[-1] == channels
 
 
-def _suits_stock_winograd(inputs, kernel):
-    height, width, channels, filters = kernel.shape
-    return (
-        (height, width) == (3, 3)
-        and inputs.shape[-1] == channels
-        and inputs.dtype == tf.float32
-        and STOCK_PRODUCTS[0] <= channels * filters <= STOCK_PRODUCTS[1]
-    )
+def _suits_operation(inputs, kernel):
+    *_, channels, filters = kernel.shape
+    fits = channels % LANES == filters % LANES == 0 and channels * filters <= MOST_PRODUCTS.get(inputs.dtype, 0)
+    return fits and not tf.config.list_physical_devices("GPU")
+
+
+def _suits_stock_operations(inputs, kernel):
+    *_, channels, filters = kernel.shape
+    return inputs.dtype == tf.float32 and STOCK_PRODUCTS[0] <= channels * filters <= STOCK_PRODUCTS[1]
 
 
 @register_gradient("MrcnnTf>Conv3x3")

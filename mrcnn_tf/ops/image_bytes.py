@@ -137,18 +137,14 @@ def _jpeg_exif(data):
     def look(head):
         marker, length = head[1], 256 * head[2] + head[3]
         wanted = (marker == 0xE1) & tf.reduce_all(head[4:] == list(PREAMBLE))
-        step = tf.where(marker == 0xFF, 1, tf.where(_stands_alone(marker), 2, 2 + length))
+        stands_alone = (marker == 0x01) | ((marker >= 0xD0) & (marker <= 0xD8))  # no length behind it
+        step = tf.where(marker == 0xFF, 1, tf.where(stands_alone, 2, 2 + length))
         # The scan (DA) ends what can be walked through; D9 ends the file.
         goes_on = (head[0] == 0xFF) & (marker != 0xDA) & (marker != 0xD9)
         return wanted & (head[0] == 0xFF), tf.where(goes_on, step, 0)
 
     has_exif, position = _find_block(data, 2, 4 + len(PREAMBLE), look)
     return has_exif, _slice(data, position + 4 + len(PREAMBLE), 1 << 16)
-
-
-def _stands_alone(marker):
-    """Whether a JPEG marker has no length behind it."""
-    return (marker == 0x01) | ((marker >= 0xD0) & (marker <= 0xD8))
 
 
 def _png_exif(data):
@@ -170,8 +166,7 @@ def _find_block(data, start, header, look):
     """Walks through a file's blocks until one is wanted: whether there is one, and where it begins (int32), scalars.
 
     Args:
-        data: the file's bytes.
-        start: where the first block begins.
+        data, start: the file's bytes, and where the first block begins.
         header: the bytes at a block's begin that `look` needs.
         look: from these, int32 [header], to whether the block is wanted and the bytes to the next, 0 where none is.
     """

@@ -105,8 +105,7 @@ class SampleGrid(collections.namedtuple("SampleGrid", "first bins pools out rati
         first, bins = (tf.gather(values[:, axis], roi)[:, None, None] for values in (self.first, self.bins))
         # The order of these operations is the reference systems': rounding decides whether a sample is on the map.
         bin_index = tf.range(self.out * self.bin_step, delta=self.bin_step, dtype=tf.float32)[None, :, None]
-        bin_starts = first + bin_index * bins
-        position = bin_starts + (sample + 0.5) * bins / count
+        position = first + bin_index * bins + (sample + 0.5) * bins / count
         end = tf.cast(length, tf.float32)[:, None, None]
         pools = tf.gather(self.pools[:, min(axis, self.pools.shape[1] - 1)], roi)[:, None, None]
         pools &= sample < count

@@ -41,9 +41,8 @@ def roi_pool(features, rois, output_size):
 def quantised_boxes(rois):
     """The boxes that RoIWarp (MNC) samples: those of `rois` (a `PyramidRoIs`), rounded to whole cells as in RoIPool.
 
-    Returns:
-        float32 [R, 4] = (x1, y1, x2, y2) in image pixels, at least one cell wide and high. Aligned RoIAlign of them is
-        RoIWarp as section 4.4 of the paper describes it. A box with a coordinate that isn't finite has one here too.
+    float32 [R, 4] = (x1, y1, x2, y2) in image pixels, at least one cell wide and high. Aligned RoIAlign of them is
+    RoIWarp as section 4.4 of the paper describes it. A box with a coordinate that isn't finite has one here too.
     """
     first, size = _quantised(rois)
     scale = tf.gather(tf.constant(rois.scales, tf.float32), rois.level)[:, None]
