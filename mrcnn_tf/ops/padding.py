@@ -31,7 +31,7 @@ def static_image_size(features, stride):
 def valid_mask(valid_cells, height, width):
     """Bool [B, height, width, 1]: the cells within `valid_cells` [B, 2]."""
     # Reshaped rather than sliced: this stands before every convolution, and slices are most of a graph's nodes.
-    rows, columns = tf.unstack(tf.reshape(valid_cells, [-1, 2, 1, 1, 1]), axis=1)
+    rows, columns = tf.unstack(tf.reshape(tf.cast(valid_cells, tf.int32), [-1, 2, 1, 1, 1]), axis=1)
     return (tf.reshape(tf.range(height), [-1, 1, 1]) < rows) & (tf.reshape(tf.range(width), [-1, 1]) < columns)
 
 
