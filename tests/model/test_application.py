@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.backbones.application import (
-    ApplicationBackbone,
-    CanvasAveragePooling,
-    HardSwish,
-    padded_batch,
-)
+from mrcnn_tf.model.backbones.application import ApplicationBackbone, CanvasAveragePooling, HardSwish, padded_batch
 from mrcnn_tf.ops.native.library import static_shapes
 
 # The last block of each stage before the next halves its map.

@@ -8,8 +8,8 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from mrcnn_tf.explain.diagnosis import checks
-from mrcnn_tf.explain.diagnosis.checks import BoxCounts
+from mrcnn_tf.explain.diagnosis import diagnosis_checks
+from mrcnn_tf.explain.diagnosis.diagnosis_checks import BoxCounts
 from mrcnn_tf.explain.diagnosis.lost_objects import DETECTED, STATUSES, ObjectDiagnosis, diagnose_objects
 from mrcnn_tf.explain.diagnosis.stages import Stages, compute_stages
 
@@ -50,7 +50,7 @@ class Diagnosis:
         return {
             "sentences": self.sentences,
             "counts": dataclasses.asdict(self.counts),
-            "classes": [dataclasses.asdict(row) for row in checks.compute_class_scores(self.stages)],
+            "classes": [dataclasses.asdict(row) for row in diagnosis_checks.compute_class_scores(self.stages)],
             "objects": [dataclasses.asdict(row) for row in self.objects],
             "limits": dataclasses.asdict(self.stages.limits),
         }
@@ -85,19 +85,19 @@ def diagnose(model, image, ground_truth=None):
         UserError: an image of another shape or type, a ground truth of another form, or a model without a box head.
     """
     stages = compute_stages(model, image, ground_truth)
-    counts = checks.count_boxes(stages)
+    counts = diagnosis_checks.count_boxes(stages)
     objects = diagnose_objects(stages) if stages.truth is not None else []
-    broken = checks.check_finite(model, stages) or checks.check_training(model)
+    broken = diagnosis_checks.check_finite(model, stages) or diagnosis_checks.check_training(model)
     steps = int(model.optimizer.iterations.numpy()) if getattr(model, "optimizer", None) else None
-    sentences = [_summarise(stages, objects), *broken, *checks.check_image(stages)]
+    sentences = [_summarise(stages, objects), *broken, *diagnosis_checks.check_image(stages)]
     if not stages.non_finite:  # else there is nothing to say of scores
-        sentences += checks.check_scores(stages, counts, steps)
-    sentences += checks.check_sizes(stages)
+        sentences += diagnosis_checks.check_scores(stages, counts, steps)
+    sentences += diagnosis_checks.check_sizes(stages)
     sentences += _list_lost(objects, MAX_SENTENCES_IF_BROKEN if broken else MAX_SENTENCES)
     sentences += _count_false_detections(stages, objects) + _note_low_scores(stages)
     if stages.truth is not None:
         sentences += [f"Not used as annotated: {note}" for note in stages.truth.notes]
-    return Diagnosis(sentences + checks.describe_counts(counts, stages.limits), stages, counts, objects)
+    return Diagnosis(sentences + diagnosis_checks.describe_counts(counts, stages.limits), stages, counts, objects)
 
 
 def _summarise(stages, objects):
@@ -173,7 +173,7 @@ def _object_table(objects):
 
 
 def _class_table(stages):
-    rows = checks.compute_class_scores(stages)
+    rows = diagnosis_checks.compute_class_scores(stages)
     table = Table(title=f"Scores before the threshold of {stages.limits.score_threshold:g}", title_justify="left")
     for name in ("class", "best score", "above", "after NMS", "detections"):
         table.add_column(name, justify="left" if name == "class" else "right")

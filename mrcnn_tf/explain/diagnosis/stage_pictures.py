@@ -13,7 +13,7 @@ from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.explain.diagnosis import figure as board
-from mrcnn_tf.explain.diagnosis.checks import compute_class_scores
+from mrcnn_tf.explain.diagnosis.diagnosis_checks import compute_class_scores
 from mrcnn_tf.explain.diagnosis.figure import COLOURS, FONT_SIZE, WHITE_KEY, cycle_colour
 from mrcnn_tf.ops.matching import BACKGROUND, IGNORED
 

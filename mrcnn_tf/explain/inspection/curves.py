@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mrcnn_tf.explain.inspection.matching import judge_detections, match_detections
+from mrcnn_tf.explain.inspection.detection_matching import judge_detections, match_detections
 
 RECALLS = np.linspace(0, 1, 101)  # where COCO reads precision off
 IOUS = {"0.5": [0.5], "0.75": [0.75], "0.5:0.95": np.linspace(0.5, 0.95, 10).tolist()}

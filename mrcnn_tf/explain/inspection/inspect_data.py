@@ -21,8 +21,8 @@ from mrcnn_tf.evaluation.panoptic_ground_truth import PanopticGroundTruth, read_
 from mrcnn_tf.evaluation.results import CocoResults, PanopticResults, SemanticResults
 from mrcnn_tf.explain.inspection.curves import Curves, compute_curves
 from mrcnn_tf.explain.inspection.dataset_statistics import DatasetStatistics, compute_statistics
-from mrcnn_tf.explain.inspection.errors import ErrorSplit, RankedImage, rank_worst_images, split_errors
-from mrcnn_tf.explain.inspection.matching import Confusion, Overlaps, compute_overlaps, count_confusion
+from mrcnn_tf.explain.inspection.detection_errors import ErrorSplit, RankedImage, rank_worst_images, split_errors
+from mrcnn_tf.explain.inspection.detection_matching import Confusion, Overlaps, compute_overlaps, count_confusion
 from mrcnn_tf.explain.inspection.region_matching import RegionData, judge_model_regions, judge_regions
 from mrcnn_tf.explain.inspection.regions import PanopticRegions, count_pixels, read_region_truth
 from mrcnn_tf.explain.inspection.report import ReportFile, write_report

@@ -14,7 +14,7 @@ import numpy as np
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.datasets.map_files import count_values
 from mrcnn_tf.datasets.run_lengths import box_of_runs, decode_strings
-from mrcnn_tf.explain.inspection.errors import DETECTION_TYPES
+from mrcnn_tf.explain.inspection.detection_errors import DETECTION_TYPES
 from mrcnn_tf.results.draw import scores_to_visibility
 from mrcnn_tf.results.draw_panoptic import stuff_colour
 

@@ -13,8 +13,8 @@ from serving.panoptic_model import panoptic_config
 from tiny import tiny_config
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.explain.diagnosis.checks import check_training
 from mrcnn_tf.explain.diagnosis.diagnose import diagnose
+from mrcnn_tf.explain.diagnosis.diagnosis_checks import check_training
 from mrcnn_tf.explain.diagnosis.forward import find_non_finite
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from diagnosis_stub import stages
 
-from mrcnn_tf.explain.diagnosis.checks import (
+from mrcnn_tf.explain.diagnosis.diagnosis_checks import (
     check_image,
     check_scores,
     check_sizes,

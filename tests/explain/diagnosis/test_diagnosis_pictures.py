@@ -6,8 +6,8 @@ from diagnosis_stub import stages
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.explain.diagnosis import stage_pictures
-from mrcnn_tf.explain.diagnosis.checks import count_boxes
 from mrcnn_tf.explain.diagnosis.diagnose import Diagnosis
+from mrcnn_tf.explain.diagnosis.diagnosis_checks import count_boxes
 from mrcnn_tf.explain.diagnosis.diagnosis_picture import STATUS_COLOURS, compute_proposal_heatmap
 from mrcnn_tf.explain.diagnosis.forward import RoIBins, TrainingRoIs
 from mrcnn_tf.explain.diagnosis.lost_objects import diagnose_objects

@@ -8,7 +8,7 @@ from inspection_cases import CAT, COW, DOG, found, ground_truth, random_case, th
 
 from mrcnn_tf.evaluation.average_precision import run_protocol
 from mrcnn_tf.explain.inspection.curves import IOUS, THRESHOLDS, compute_curves
-from mrcnn_tf.explain.inspection.matching import compute_overlaps
+from mrcnn_tf.explain.inspection.detection_matching import compute_overlaps
 
 A, B = [5, 5, 40, 40], [55, 55, 40, 40]
 NEAR_A = [5, 5, 40, 32]  # IoU 0.8

@@ -9,7 +9,12 @@ from inspection_cases import CAT, COW, DOG, SIZE, found, ground_truth, random_ca
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.evaluation.average_precision import run_protocol
-from mrcnn_tf.explain.inspection.matching import compute_overlaps, count_confusion, judge_detections, match_detections
+from mrcnn_tf.explain.inspection.detection_matching import (
+    compute_overlaps,
+    count_confusion,
+    judge_detections,
+    match_detections,
+)
 
 
 def pixels(record):

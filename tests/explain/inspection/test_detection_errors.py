@@ -8,8 +8,14 @@ import pytest
 from inspection_cases import CAT, COW, DOG, found, ground_truth, random_case, thing
 
 from mrcnn_tf.evaluation.average_precision import evaluate_detections
-from mrcnn_tf.explain.inspection.errors import DETECTION_TYPES, ERRORS, TRUTH_STATUSES, rank_worst_images, split_errors
-from mrcnn_tf.explain.inspection.matching import compute_overlaps
+from mrcnn_tf.explain.inspection.detection_errors import (
+    DETECTION_TYPES,
+    ERRORS,
+    TRUTH_STATUSES,
+    rank_worst_images,
+    split_errors,
+)
+from mrcnn_tf.explain.inspection.detection_matching import compute_overlaps
 
 A, B = [5, 5, 40, 40], [55, 55, 40, 40]
 NEAR_A = [25, 5, 40, 40]  # IoU 20 / 60 with A

@@ -8,7 +8,12 @@ import dataclasses
 import numpy as np
 
 from mrcnn_tf.explain.inspection.curves import interpolate_precision
-from mrcnn_tf.explain.inspection.matching import NEARLY_ONE, group_by_image, judge_detections, match_detections
+from mrcnn_tf.explain.inspection.detection_matching import (
+    NEARLY_ONE,
+    group_by_image,
+    judge_detections,
+    match_detections,
+)
 
 # What a detection is. `ignored`: it lies in a crowd of its class, or isn't counted at all.
 DETECTION_TYPES = ("correct", "class", "localisation", "both", "duplicate", "background", "ignored")
