@@ -11,6 +11,23 @@ import pytest
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import Conventions, ModelConfig
 
+# Files that take minutes, the longest first: begun last, one of them would keep a single worker busy at the end.
+SLOW_FILES = (
+    "test_notebooks.py",
+    "test_replicas.py",
+    "test_tflite_export.py",
+    "test_workers.py",
+    "test_parity_detectron2.py",
+    "test_c_api.py",
+    "test_panoptic_command.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Slow files first, in their order; xdist hands files out in the order of the tests (--no-loadscope-reorder)."""
+    order = {name: position for position, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 @pytest.fixture(scope="session")
 def tiny_config():

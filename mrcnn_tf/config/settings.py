@@ -129,7 +129,8 @@ class BackboneConfig:
     # The padding of the max pooling: on both sides, or only at the end ("same").
     stem_pool: str = choice("symmetric", ("symmetric", "same"))
     dilated: bool = False  # res5 keeps res4's stride and dilates its 3x3 convolutions by two (detectron2's DC5)
-    application: str | None = None  # a network of keras.applications in the ResNet's place, such as MobileNetV3Small
+    # A network of keras.applications in the ResNet's place, such as MobileNetV3Small.
+    application: str | None = None
     taps: list[str] = dataclasses.field(default_factory=list)  # those layers' names; docs/backbones.md lists some
 
 

@@ -79,9 +79,7 @@ class ServedGraph:
         """Writes the SavedModel."""
         module = tf.Module()
         module.weights = [variable.value for variable in self._model.variables]
-        # Nobody differentiates it, and TensorFlow can't trace a registered gradient without its operation.
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(module, str(folder), self.signatures, options)
+        tf.saved_model.save(module, str(folder), self.signatures)
 
     def detect_files(self, image_bytes):
         """The outputs for image files, string [B]."""

@@ -30,8 +30,8 @@ print(len(caught), caught[0])
 WITH_CUDA = """
 import numpy as np
 import tensorflow as tf
-from mrcnn_tf.native.builder import built_libraries
-from mrcnn_tf.native.library import build_and_try
+from mrcnn_tf.ops.native.builder import built_libraries
+from mrcnn_tf.ops.native.library import build_and_try
 from mrcnn_tf.ops.roi_align import roi_align
 library = build_and_try((90,))
 assert built_libraries()[0] == library
