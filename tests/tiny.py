@@ -6,6 +6,15 @@ from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import CONVENTIONS, Conventions, KeypointHeadConfig, ModelConfig
 
 CATEGORIES = [Category(3, "cat"), Category(17, "dog")]
+SMALL_OVERRIDES = [  # of any config, for what builds its model by name
+    "model.fpn.channels=32",
+    "model.box_head.channels=32",
+    "model.mask_head={channels: 16, convs: 1}",
+    "model.rois.batch_per_image=8",
+    "model.rpn.post_nms_train=20",
+    "model.rpn.post_nms_test=20",
+    "model.detections.max_per_image=5",
+]
 KINDS = ("gn", "frozen_bn", "c4", "keypoints")
 
 

@@ -4,24 +4,15 @@ import math
 
 import numpy as np
 import pytest
-from tiny import tiny_config
+from tiny import SMALL_OVERRIDES, tiny_config
 
 from benchmarks import detection_cost
 from benchmarks.cases import FAMILY
 from benchmarks.comparison import STAGES, TITLES
 from mrcnn_tf.cli.benchmark_measurements import benchmark_config
 
-SMALL = [
-    "model.fpn.channels=32",
-    "model.box_head.channels=32",
-    "model.mask_head={channels: 16, convs: 1}",
-    "model.rois.batch_per_image=8",
-    "model.rpn.post_nms_train=20",
-    "model.rpn.post_nms_test=20",
-    "model.detections.max_per_image=5",
-]
-PANOPTIC = [*SMALL, "model.semantic_head.channels=32"]
-MODEL = {"config": "nuclei_r18_fpn", "overrides": SMALL, "height": 64, "width": 96, "precision": "float32"}
+PANOPTIC = [*SMALL_OVERRIDES, "model.semantic_head.channels=32"]
+MODEL = {"config": "nuclei_r18_fpn", "overrides": SMALL_OVERRIDES, "height": 64, "width": 96, "precision": "float32"}
 
 
 def names_of(task):

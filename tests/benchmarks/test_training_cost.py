@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from tiny import SMALL_OVERRIDES
 
 from benchmarks import training_cost
 from benchmarks.cases import BACKENDS
@@ -13,16 +14,7 @@ from benchmarks.comparison import TITLES
 from benchmarks.inputs import coco_like_detections, make_jpeg_dataset
 from mrcnn_tf.cli.benchmark_measurements import OBJECTS
 
-SMALL = [
-    "model.fpn.channels=32",
-    "model.box_head.channels=32",
-    "model.mask_head={channels: 16, convs: 1}",
-    "model.rois.batch_per_image=8",
-    "model.rpn.post_nms_train=20",
-    "model.rpn.post_nms_test=20",
-    "model.detections.max_per_image=5",
-]
-MODEL = {"config": "nuclei_r18_fpn", "overrides": SMALL, "height": 64, "width": 96}
+MODEL = {"config": "nuclei_r18_fpn", "overrides": SMALL_OVERRIDES, "height": 64, "width": 96}
 
 
 def names_of(task):

@@ -11,23 +11,14 @@ import numpy as np
 import pytest
 from command import call
 from rich.console import Console
-from tiny import tiny_config
+from tiny import SMALL_OVERRIDES, tiny_config
 
 from mrcnn_tf.cli import benchmark, benchmark_measurements
 from mrcnn_tf.cli.benchmark_processes import Failed, LeftOut, Result, Times
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.serving.interpreter import append_metadata
 
-SMALL = [
-    "model.fpn.channels=32",
-    "model.box_head.channels=32",
-    "model.mask_head={channels: 16, convs: 1}",
-    "model.rois.batch_per_image=8",
-    "model.rpn.post_nms_train=20",
-    "model.rpn.post_nms_test=20",
-    "model.detections.max_per_image=5",
-]
-CONFIG = {"config": "nuclei_r18_fpn", "overrides": SMALL}
+CONFIG = {"config": "nuclei_r18_fpn", "overrides": SMALL_OVERRIDES}
 SIZE = {"height": 64, "width": 96}
 
 
@@ -50,7 +41,7 @@ def test_a_detection_is_timed_with_and_without_full_size_masks():
 
 
 def test_keypoints_are_detected_in_a_config_that_leaves_the_categories_open():
-    overrides = [*SMALL, "model.backbone.depth=18", "model.mask_head=null", "model.keypoint_head.channels=16"]
+    overrides = [*SMALL_OVERRIDES, "model.backbone.depth=18", "model.mask_head=null", "model.keypoint_head.channels=16"]
     config = "torchvision_keypointrcnn_resnet50_fpn"
     task = benchmark_measurements.inference(config, overrides, **SIZE, precision="float32")
     assert names_of(task) == {"detect"}
@@ -58,7 +49,7 @@ def test_keypoints_are_detected_in_a_config_that_leaves_the_categories_open():
 
 
 def test_a_training_step_learns_from_the_seven_objects_and_all_pixels():
-    config = {"config": "nuclei_r18_fpn", "overrides": [*SMALL, "model.semantic_head.channels=32"]}
+    config = {"config": "nuclei_r18_fpn", "overrides": [*SMALL_OVERRIDES, "model.semantic_head.channels=32"]}
     task = benchmark_measurements.training(**config, **SIZE, precision="float32")
     assert names_of(task) == {"step"}
     assert task.facts["loss_mask"] > 0 and task.facts["loss_semantic"] > 0
@@ -82,7 +73,7 @@ def test_the_pipelines_images_are_those_of_the_config():
 
 
 def test_a_start_up_has_stages_that_add_up():
-    stages = benchmark_measurements.startup("nuclei_r18_fpn", SMALL, 32, 32).run()
+    stages = benchmark_measurements.startup("nuclei_r18_fpn", SMALL_OVERRIDES, 32, 32).run()
     assert set(stages) == {"tensorflow", "mrcnn_tf", "build", "first_detection", "start_to_detection"}
     total = stages.pop("start_to_detection")
     assert min(stages.values()) > 0 and 0.5 * total < sum(stages.values()) < total

@@ -213,7 +213,6 @@ def test_what_cant_be_written_is_one_sentence(dataset, folder):
 
 ORPHAN = """
 import concurrent.futures, multiprocessing, os, signal, sys
-sys.argv[0] = "mrcnn-tf"  # which imports no TensorFlow
 from mrcnn_tf.data.tfrecord_example import start_worker
 pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_worker)
 with open(sys.argv[1], "w") as file:
@@ -242,7 +241,7 @@ def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path):
 
 
 def command(*arguments):
-    program = "import sys; sys.argv[0] = 'mrcnn-tf'; from mrcnn_tf.cli import main; main()"
+    program = "from mrcnn_tf.cli import main; main()"
     words = [sys.executable, "-c", program, "convert", "tfrecord", *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True)
 
