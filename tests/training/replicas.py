@@ -41,12 +41,10 @@ class Overflowing(MaskRCNN):
 
 
 SCENARIOS = {
-    "accumulated": {"optimizer": {"global_clipnorm": 5.0}, "accumulate": 2},
-    "clipped_average": {"norm": "frozen_bn", "optimizer": {"global_clipnorm": 5.0, "average": 0.9}},
+    "accumulated": {"optimizer": {"global_clipnorm": 5.0, "average": 0.9}, "accumulate": 2, "detects": True},
     "sync_bn": {"norm": "sync_bn", "rate": 0.0005},  # it multiplies rounding where a map has few cells
-    "of_keras": {"of_keras": True},
+    "of_keras": {"of_keras": True, "images": 2 * IMAGES + 1},
     "overflow": {"kind": Overflowing, "scaled": True},
-    "odd_end": {"norm": "frozen_bn", "images": 2 * IMAGES + 1},
     "semantic": {"images": 2 * IMAGES + 1, "semantic": True},
     "float16": {"dtype": "mixed_float16"},
 }
@@ -75,7 +73,7 @@ def dataset(parts, images):
 
 def train(
     strategy,
-    norm="gn",
+    norm="frozen_bn",
     optimizer=None,
     accumulate=1,
     of_keras=False,
@@ -85,11 +83,12 @@ def train(
     images=None,
     rate=RATE,
     semantic=False,
+    detects=False,
 ):
-    """The model after the steps, the logs of the epoch, and how far the weight that moved most did."""
+    """(model, arrays by name) after the steps: weights, losses, detections if asked, how far the weights moved."""
     keras.utils.set_random_seed(3)
     with strategy.scope():
-        config = tiny_config("gn" if norm == "gn" else "frozen_bn")
+        config = tiny_config("frozen_bn")
         config.backbone.norm = norm
         if semantic:
             config.stuff = [Category(5, "sky"), Category(6, "sea")]
@@ -100,29 +99,31 @@ def train(
         theirs = keras.optimizers.SGD(rate, momentum=0.9, clipnorm=0.1)
         rule = theirs if of_keras else SGD(rate, **(optimizer or {}))
         model.compile(optimizer=keras.optimizers.LossScaleOptimizer(rule) if scaled else rule, accumulate=accumulate)
-    history = model.fit(dataset(accumulate, images), verbose=0)
+    history = model.fit(dataset(accumulate, images), verbose=0).history
     moved = max(np.abs(weight.numpy() - old).max() for weight, old in zip(model.trainable_weights, before, strict=True))
-    return model, history.history, moved
+    return model, outcome(model, history, detects) | {"moved": moved}
 
 
-def outcome(model, history, moved):
+def outcome(model, history, detects):
     arrays = {f"weights/{weight.path.split('/', 1)[1]}": weight.numpy() for weight in model.weights}
     arrays |= {f"averages/{i}": value.numpy() for i, value in enumerate(getattr(model.optimizer, "averages", []))}
     arrays |= {f"logs/{name}": np.array(value) for name, value in history.items() if name.startswith("loss")}
-    three = {name: values[:3] for name, values in batches(1)[0].items()}  # no multiple of the replicas
-    for index, found in enumerate(model.detect_batch(three)):
-        arrays |= {f"boxes/{index}": found.boxes, f"scores/{index}": found.scores}
+    if detects:
+        three = {name: values[:3] for name, values in batches(1)[0].items()}  # no multiple of the replicas
+        for index, detected in enumerate(model.detect_batch(three)):
+            arrays |= {f"boxes/{index}": detected.boxes, f"scores/{index}": detected.scores}
     if hasattr(model.optimizer, "dynamic_scale"):
         arrays["scale"] = model.optimizer.dynamic_scale.numpy()
-    return arrays | {"steps": model.optimizer.iterations.numpy(), "moved": moved}
+    return arrays | {"steps": model.optimizer.iterations.numpy()}
 
 
 def main(replicas, folder, *scenarios):
     strategy, kept = logical_strategy(int(replicas)), []
     for scenario in scenarios:
         # Kept, for TensorFlow locked up when it let go of one model's graphs while it traced another on two replicas.
-        kept.append(train(strategy, **SCENARIOS[scenario]))
-        np.savez(f"{folder}/{scenario}-{replicas}.npz", **outcome(*kept[-1]))
+        model, arrays = train(strategy, **SCENARIOS[scenario])
+        kept.append(model)
+        np.savez(f"{folder}/{scenario}-{replicas}.npz", **arrays)
 
 
 if __name__ == "__main__":
