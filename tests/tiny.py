@@ -18,14 +18,14 @@ SMALL_OVERRIDES = [  # of any config, for what builds its model by name
 KINDS = ("gn", "frozen_bn", "c4", "keypoints")
 
 
-def tiny_config(kind="gn", size=64):
+def tiny_config(kind="frozen_bn", size=64):
     """ResNet-18 with narrow heads, two classes with sparse ids, few proposals.
 
-    `kind` is the norm, "c4" (group norm, detectron2's conventions, without padding) or "keypoints" (group norm, C5; two
-    keypoints of a cat and three of a dog).
+    `kind` is the norm, "frozen_bn" whose graphs are traced soonest or "gn", or with frozen batch norm "c4" (detectron2's
+    conventions, without padding) or "keypoints" (C5; two keypoints of a cat and three of a dog).
     """
     config = ModelConfig(categories=list(CATEGORIES))
-    norm = kind if kind in ("gn", "frozen_bn") else "gn"
+    norm = "gn" if kind == "gn" else "frozen_bn"
     config.backbone.depth, config.backbone.norm, config.backbone.freeze_at = 18, norm, 0
     config.resize.min_size, config.resize.max_size = size, 2 * size
     config.fpn.channels, config.box_head.channels = 32, 32

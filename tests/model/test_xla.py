@@ -45,8 +45,12 @@ def test_losses_and_gradients_are_those_without_xla():
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_a_semantic_head_learns_under_xla(policy):
-    """The second image is smaller than the batch, so that its edges repeat and their gradients add up."""
-    config = tiny_config()
+    """The second image is smaller than the batch, so that its edges repeat and their gradients add up.
+
+    The backbone is frozen: its gradients are compared above, and to compile them takes most of the time.
+    """
+    config = tiny_config("frozen_bn")
+    config.backbone.freeze_at = 5
     config.stuff, config.semantic_head = [Category(30, "sky")], SemanticHeadConfig(channels=32)
     config.box_head = config.mask_head = None
     keras.utils.set_random_seed(0)
