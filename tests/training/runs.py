@@ -12,6 +12,7 @@ from mrcnn_tf.training.checkpoints import read_checkpoint
 START = "from mrcnn_tf.cli import main; main()"
 CONFIG = """
 model:
+  features: C5
   backbone: {depth: 18, norm: gn, freeze_at: 0}
   resize: {min_size: 64, max_size: 64}
   fpn: {channels: 32}

@@ -23,7 +23,7 @@ from mrcnn_tf.training.plan import (
 
 
 def model_of(average=None, **backbone):
-    config = tiny_config()
+    config = tiny_config("gn")
     config.backbone = dataclasses.replace(config.backbone, **backbone)
     model = MaskRCNN(config)
     model.compile(SGD(0.01, average=average))
