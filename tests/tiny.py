@@ -7,6 +7,7 @@ from mrcnn_tf.config.settings import CONVENTIONS, Conventions, KeypointHeadConfi
 
 CATEGORIES = [Category(3, "cat"), Category(17, "dog")]
 SMALL_OVERRIDES = [  # of any config, for what builds its model by name
+    "model.backbone.depth=10",
     "model.fpn.channels=32",
     "model.box_head.channels=32",
     "model.mask_head={channels: 16, convs: 1}",
@@ -19,14 +20,14 @@ KINDS = ("gn", "frozen_bn", "c4", "keypoints")
 
 
 def tiny_config(kind="frozen_bn", size=64):
-    """ResNet-18 with narrow heads, two classes with sparse ids, few proposals.
+    """ResNet-10 with narrow heads, two classes with sparse ids, few proposals.
 
-    `kind` is the norm, "frozen_bn" whose graphs are traced soonest or "gn", or with frozen batch norm "c4" (detectron2's
-    conventions, without padding) or "keypoints" (C5; two keypoints of a cat and three of a dog).
+    `kind` is the norm, "frozen_bn" whose graphs are traced soonest or "gn", or with frozen batch norm "c4"
+    (detectron2's conventions, without padding) or "keypoints" (C5; two keypoints of a cat and three of a dog).
     """
     config = ModelConfig(categories=list(CATEGORIES))
     norm = "gn" if kind == "gn" else "frozen_bn"
-    config.backbone.depth, config.backbone.norm, config.backbone.freeze_at = 18, norm, 0
+    config.backbone.depth, config.backbone.norm, config.backbone.freeze_at = 10, norm, 0
     config.resize.min_size, config.resize.max_size = size, 2 * size
     config.fpn.channels, config.box_head.channels = 32, 32
     config.mask_head.channels, config.mask_head.convs = 16, 2

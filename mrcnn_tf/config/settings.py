@@ -113,13 +113,20 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
     "paper": _DETECTRON2 | _PAPER,  # the systems of the paper's authors, with what it says itself
 }
 
-# Residual blocks in the stages res2 to res5 by the depth of a ResNet (He et al. 2016, table 1).
-RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+# Residual blocks in the stages res2 to res5 by the depth of a ResNet (He et al. 2016, table 1; 10 is half an 18).
+RESNET_BLOCKS = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 
 
 @dataclasses.dataclass
 class BackboneConfig:
-    depth: int = choice(50, tuple(RESNET_BLOCKS))  # 18, 34, 50, 101 or 152
+    depth: int = choice(50, tuple(RESNET_BLOCKS))  # 10, 18, 34, 50, 101 or 152
     norm: str = choice("frozen_bn", ("frozen_bn", "bn", "sync_bn", "gn"))  # gn: in 32 groups
     stride_in_1x1: bool = False  # the original ResNet strides in a bottleneck's 1x1 convolution, torchvision in the 3x3
     # 0: train everything; 1: the stem keeps its weights; 2: stem and res2; ... up to 5

@@ -26,8 +26,8 @@ def backbone_settings(arrays):
     bottleneck = "backbone/res2_0/conv3/kernel" in arrays
     if (bottleneck, blocks) not in DEPTHS:
         raise UserError(
-            f"The backbone has {', '.join(map(str, blocks))} blocks in its stages and so is no ResNet-18, 34, 50, 101 "
-            "or 152: give weights of one of those."
+            f"The backbone has {', '.join(map(str, blocks))} blocks in its stages and so is no ResNet-10, 18, 34, 50, "
+            "101 or 152: give weights of one of those."
         )
     settings = {"depth": DEPTHS[bottleneck, blocks]}
     if bottleneck and "backbone/res2_0/conv2/kernel" in arrays:

@@ -41,7 +41,7 @@ def test_a_detection_is_timed_with_and_without_full_size_masks():
 
 
 def test_keypoints_are_detected_in_a_config_that_leaves_the_categories_open():
-    overrides = [*SMALL_OVERRIDES, "model.backbone.depth=18", "model.mask_head=null", "model.keypoint_head.channels=16"]
+    overrides = [*SMALL_OVERRIDES, "model.mask_head=null", "model.keypoint_head.channels=16"]
     config = "torchvision_keypointrcnn_resnet50_fpn"
     task = benchmark_measurements.inference(config, overrides, **SIZE, precision="float32")
     assert names_of(task) == {"detect"}

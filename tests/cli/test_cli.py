@@ -18,6 +18,7 @@ from mrcnn_tf.training.trainer import load_model
 NUCLEI = pathlib.Path(mrcnn_tf.__file__).parent / "datasets" / "nuclei"
 SMALL = [
     "model.resize={min_size: 64, max_size: 64}",
+    "model.backbone.depth=10",
     "model.fpn.channels=32",
     "model.box_head.channels=32",
     "model.mask_head={channels: 16, convs: 1}",

@@ -5,7 +5,7 @@ import pathlib
 TINY = str(pathlib.Path(__file__).parent / "tiny.yaml")
 
 SMALL = {
-    "1_quickstart": {"config": TINY, "steps": 8, "size": 128},
+    "1_quickstart": {"config": TINY, "steps": 40, "size": 128},
     "2_train_your_own": {"config": TINY, "steps": 12, "size": 128},
     "3_inside_the_model": {"steps": 4, "size": 96, "pictures": 8},
     "4_keypoints": {"steps": 4, "size": 96, "pictures": 8},

@@ -80,7 +80,7 @@ def test_a_model_config_survives_as_a_plain_dictionary():
         ("train.steps=many", "train.steps.*many"),
         ("train.decay_steps=3", "train.decay_steps"),
         ("train=3", "train"),
-        ("model.backbone.depth=19", "model.backbone.depth.*19.*18, 34, 50, 101"),
+        ("model.backbone.depth=19", "model.backbone.depth.*19.*10, 18, 34, 50, 101"),
         ("model.backbone.norm=ln", "model.backbone.norm.*frozen_bn"),
         ("model.conventions=caffe", "caffe.*detectron2"),
         ("train.precision=float8", "train.precision.*bfloat16"),

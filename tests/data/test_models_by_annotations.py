@@ -18,7 +18,7 @@ from mrcnn_tf.results.draw import draw_ground_truth
 SMALL = {
     "features": "C5",
     "resize": {"min_size": 64, "max_size": 64},
-    "backbone": {"depth": 18, "norm": "gn", "freeze_at": 0},
+    "backbone": {"depth": 10, "norm": "gn", "freeze_at": 0},
     "rpn": {
         "channels": 16,
         "batch_per_image": 16,

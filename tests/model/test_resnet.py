@@ -32,7 +32,9 @@ def frozen_bn_network():
     return network
 
 
-@pytest.mark.parametrize(("depth", "parameters"), [(18, 11176512), (34, 21284672), (50, 23508032), (101, 42500160)])
+@pytest.mark.parametrize(
+    ("depth", "parameters"), [(10, 4905792), (18, 11176512), (34, 21284672), (50, 23508032), (101, 42500160)]
+)
 def test_parameters_are_torchvisions(depth, parameters):
     """Without the classifier; gamma and beta count, moving statistics don't."""
     weights = built(depth).weights

@@ -37,7 +37,7 @@ def test_losses_and_gradients_are_those_without_xla():
     assert losses[0].keys() == losses[1].keys() and "loss_mask" in losses[0]
     for name, values in losses[0].items():
         np.testing.assert_allclose(losses[1][name], values, rtol=1e-4, err_msg=name)
-    assert sum(gradient.any() for gradient in gradients[0]) > 50
+    assert sum(gradient.any() for gradient in gradients[0]) > 40
     for weight, gradient, compiled in zip(start, *gradients, strict=True):
         rounding = 1e-6 * np.linalg.norm(weight)  # of the changed weight
         assert np.linalg.norm(compiled - gradient) <= 1e-4 * np.linalg.norm(gradient) + rounding

@@ -13,7 +13,7 @@ START = "from mrcnn_tf.cli import main; main()"
 CONFIG = """
 model:
   features: C5
-  backbone: {depth: 18, norm: gn, freeze_at: 0}
+  backbone: {depth: 10, norm: gn, freeze_at: 0}
   resize: {min_size: 64, max_size: 64}
   fpn: {channels: 32}
   rpn:

@@ -1,5 +1,6 @@
 """What is said at the start of a run."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -24,7 +25,7 @@ from mrcnn_tf.training.plan import (
 
 def model_of(average=None, **backbone):
     config = tiny_config("gn")
-    config.backbone = dataclasses.replace(config.backbone, **backbone)
+    config.backbone = dataclasses.replace(config.backbone, depth=18, **backbone)
     model = MaskRCNN(config)
     model.compile(SGD(0.01, average=average))
     model.optimizer.build(model.trainable_variables)
@@ -64,7 +65,7 @@ def test_activations_of_an_image_by_hand(model):
 
 def test_activations_of_a_semantic_head_by_hand(model):
     """32-channel pyramid, 64 channels, 3 classes: seven convolutions, the classifier at strides 4 and 8, all pixels."""
-    config = tiny_config()
+    config = copy.deepcopy(model.config)
     config.stuff, config.semantic_head = [Category(5, "sky"), Category(6, "sea")], SemanticHeadConfig(channels=64)
     pixels = 128 * 64
     levels = [(16,), (64,), (256, 64), (1024, 256, 64)]  # cells of P2 to P5 and of what each is enlarged to

@@ -29,7 +29,7 @@ def tensors(source):
 
 def test_the_model_of_a_file_has_its_sizes_and_all_its_values(source, tensors, tmp_path):
     model = MaskRCNN.from_pretrained(write(tmp_path, tensors), verbose=False)
-    assert (model.config.backbone.depth, model.config.fpn.channels, model.config.mask_head.convs) == (18, 32, 2)
+    assert (model.config.backbone.depth, model.config.fpn.channels, model.config.mask_head.convs) == (10, 32, 2)
     assert [(one.id, one.name) for one in model.config.categories] == [(1, "class 1"), (2, "class 2")]
     for path, array in values(source).items():
         np.testing.assert_array_equal(values(model)[path], array, err_msg=path)

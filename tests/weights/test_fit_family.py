@@ -41,18 +41,18 @@ def test_a_classifiers_last_stage_becomes_the_head_of_a_c4_model(classifier, tmp
         variable.assign(variable * 3)
     report = model.load_pretrained(write(tmp_path, tensors), verbose=False)
     loaded = {path: array for path, array in values(model).items() if path in report.loaded}
-    assert any(path.startswith("res5/res5_1/conv2/") for path in loaded) and len(loaded) == len(tensors)
+    assert any(path.startswith("res5/res5_0/conv2/") for path in loaded) and len(loaded) == len(tensors)
     for path, array in loaded.items():
         np.testing.assert_allclose(array, expected[path.replace("res5/res5_", "backbone/res5_")], rtol=1e-6)
-    missing = {name: array for name, array in tensors.items() if name != "layer4.1.conv2.weight"}
-    with pytest.raises(UserError, match="missing .res5/res5_1/conv2/kernel"):
+    missing = {name: array for name, array in tensors.items() if name != "layer4.0.conv2.weight"}
+    with pytest.raises(UserError, match="missing .res5/res5_0/conv2/kernel"):
         model.load_pretrained(write(tmp_path, missing), verbose=False)
 
 
 def test_a_classifier_may_be_dilated_but_not_a_detector(classifier, tmp_path):
     dilated = make(features="C5", backbone__dilated=True, conventions__batch_norm_epsilon=1e-5)
     report = dilated.load_pretrained(write(tmp_path, classifier[0]), verbose=False)
-    assert "backbone/res5_1/conv2/kernel" in report.loaded
+    assert "backbone/res5_0/conv2/kernel" in report.loaded
     with pytest.raises(UserError, match="set model.backbone.dilated=True .the model's is False"):
         make(features="C5").load_pretrained(dilated, verbose=False)
 

@@ -101,7 +101,7 @@ class ResNet(ConfiguredLayer):
     """Feature maps {C2, C3, C4, C5} of a batch of images.
 
     Args:
-        depth: 18, 34, 50, 101 or 152.
+        depth: 10, 18, 34, 50, 101 or 152.
         norm, epsilon: see `ConvNorm`.
         stride_in_1x1: see `ResidualBlock`.
         freeze_at: 1 freezes the stem, 2 also res2, and so on; 0 trains everything.
