@@ -92,6 +92,31 @@ def _ground(height, width, seed, cells=5):
     return (upper * (height - y) + lower * y) // (height * width)
 
 
+def objects(height, width, count, seed):
+    """Returns (labels, polygons): numbers 1..80, and lists of [x, y] in whole pixels inside the picture: rectangles and
+    octagons of an eighth to a half of its sides, none of them the picture's whole height or width."""
+    labels, polygons = [], []
+    for number in range(count):
+        draw = bits(5, [seed, 3, number])
+        half_x, half_y = width // 16 + draw[0] % (width // 5), height // 16 + draw[1] % (height // 5)
+        x, y = half_x + 1 + draw[2] % (width - 2 * half_x - 2), half_y + 1 + draw[3] % (height - 2 * half_y - 2)
+        cut_x, cut_y = (half_x // 3, half_y // 3) if number % 2 else (0, 0)
+        right = [[half_x, half_y - cut_y], [half_x - cut_x, half_y]]
+        left = [[cut_x - half_x, half_y], [-half_x, half_y - cut_y]]
+        lower = right + left
+        corners = lower + [[-dx, -dy] for dx, dy in lower]
+        corners = [corner for place, corner in enumerate(corners) if corner != corners[place - 1]]
+        polygons.append([[int(x + dx), int(y + dy)] for dx, dy in corners])
+        labels.append(int(1 + draw[4] % 80))
+    return labels, polygons
+
+
+def polygon_box(polygon):
+    """Returns the box [x1, y1, x2, y2] around a list of [x, y]."""
+    xs, ys = zip(*polygon, strict=True)
+    return [min(xs), min(ys), max(xs), max(ys)]
+
+
 def weights(shapes, seed, background, normalized=False):
     """Returns {name: array} for a published model's state dict, float32 (int64 zeros for batch counters).
 

@@ -78,8 +78,8 @@ def record_all(library, versions, records, build, run):
             weights = made_up.weights(shapes, entry["seed"], entry["background"], entry.get("normalized", False))
             model.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
             images = [made_up.image(*image) for image in entry["images"]]
-            entry["weights_crc32"] = _crc32(weights.values())
-            entry["images_crc32"] = _crc32(images)
+            entry["weights_crc32"] = crc32(weights.values())
+            entry["images_crc32"] = crc32(images)
             entry["noise"] = _record(name, entry, model, images, run)
             print(name, *entry["noise"].items(), sep="\n    ", flush=True)
         _describe(architecture, {"library": library, "versions": versions}, shapes, entries)
@@ -119,7 +119,8 @@ def _describe(architecture, head, shapes, records):
     (FOLDER / f"{architecture}.json").write_text("{\n" + ",\n".join(body) + "\n}\n")
 
 
-def _crc32(arrays):
+def crc32(arrays):
+    """Of the bytes of all arrays, one after another."""
     value = 0
     for array in arrays:
         value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
