@@ -25,7 +25,7 @@ import torch
 from golden import made_up, recording
 
 ENTRY = {"seed": 8, "min_size": 256, "max_size": 512, "image": [256, 320, 16], "objects": 9}
-SAMPLING = {"proposals": 50, "anchors_drawn": 40920, "rois_drawn": 200}  # twice the anchors, and more than all RoIs
+SAMPLING = {"proposals": 300, "anchors_drawn": 40920, "rois_drawn": 800}  # twice the anchors, and more than all RoIs
 ENTRIES = {
     "torchvision": {"architecture": "maskrcnn_resnet50_fpn", "background": 6},
     "detectron2": {"architecture": "mask_rcnn_R_50_FPN_3x", "background": 6},
