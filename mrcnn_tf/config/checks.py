@@ -58,6 +58,10 @@ def _backbone_mistakes(model: ModelConfig) -> Iterator[str]:
     backbone, has_pyramid = model.backbone, model.features == "FPN"
     if has_pyramid and len(model.rpn.anchor_sizes) != 5:
         yield "'model.rpn.anchor_sizes' must hold 5 numbers, one for each of P2 to P6"
+    for part in ("rpn", "box_head"):
+        settings = getattr(model, part)
+        if settings and (len(settings.delta_weights) != 4 or min(settings.delta_weights) <= 0):
+            yield f"'model.{part}.delta_weights' must hold 4 numbers above 0, for dx, dy, dw and dh"
     if not model.rpn.anchor_sizes:
         yield "'model.rpn.anchor_sizes' is empty: give sizes in pixels"
     if backbone.depth < 50 and (backbone.groups, backbone.width_per_group) != (1, 64):

@@ -164,6 +164,8 @@ class RPNConfig:
     post_nms_train: int = positive(2000)  # proposals that are left after it, per image
     post_nms_test: int = positive(1000)  # the same in inference
     nms_iou: float = fraction(0.7)  # more overlap than this with a better proposal of its level removes one
+    # The factors of an anchor's deltas (dx, dy, dw, dh): larger ones weigh a box's error more.
+    delta_weights: list[float] = dataclasses.field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])
 
 
 @dataclasses.dataclass
@@ -192,6 +194,8 @@ class BoxHeadConfig:
     norm: str | None = choice(None, HEAD_NORMS)  # of the convolutions: frozen_bn or gn instead of a bias
     fcs: int = not_negative(2)  # 0: the average over the RoI's cells instead, as after res5
     channels: int = positive(1024)  # of the fully connected layers
+    # The factors of an RoI's deltas (dx, dy, dw, dh): larger ones weigh a box's error more.
+    delta_weights: list[float] = dataclasses.field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
 
 
 @dataclasses.dataclass

@@ -61,15 +61,15 @@ def class_loss(logits, sample):
     return _total(entropy, sample.drawn) / tf.maximum(_count(sample.drawn), 1.0)
 
 
-def box_loss(deltas, sample, beta):
-    """L_box: smooth L1 of the ground truth class's deltas, deltas [B, R, K, 4], summed over positive RoIs.
+def box_loss(deltas, targets, sample, beta):
+    """L_box: smooth L1 of the true class's deltas [B, R, K, 4] and targets [B, R, 4], summed over positive RoIs.
 
     Divided by all sampled RoIs (Fast R-CNN, section 2.3): by the positives alone, an image with one object would pull
     as hard as one with a hundred.
     """
     own = tf.gather(deltas, tf.maximum(sample.classes - 1, 0), batch_dims=2)
     counts = sample.positive[..., None]
-    error = smooth_l1(_only(own, counts), _only(sample.targets, counts), beta)
+    error = smooth_l1(_only(own, counts), _only(targets, counts), beta)
     return _total(error, counts) / tf.maximum(_count(sample.drawn), 1.0)
 
 

@@ -227,7 +227,7 @@ class MaskRCNN(Trainable):
             "loss_rpn_objectness": losses.rpn_objectness_loss(anchors, rules.rpn_normalizer),
             "loss_rpn_box": losses.rpn_box_loss(anchors, rules.rpn_normalizer, rules.rpn_box_beta),
             "loss_class": losses.class_loss(logits, rois),
-            "loss_box": losses.box_loss(deltas, rois, rules.box_beta),
+            "loss_box": losses.box_loss(deltas, self.box_head.targets(boxes, rois), rois, rules.box_beta),
         }
         if self.mask_head:
             if self.mask_features is self.box_features:

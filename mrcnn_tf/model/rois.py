@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from mrcnn_tf.model.backbones.resnet import residual_stage
 from mrcnn_tf.model.blocks import ConfiguredLayer, build_in_turn
-from mrcnn_tf.model.heads.box import DELTA_WEIGHTS
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.conv import conv2d
 from mrcnn_tf.ops.matching import match, roi_counters, sample, uniform
@@ -22,8 +21,8 @@ from mrcnn_tf.ops.roi_pool import max_roi_align, quantised_boxes, roi_pool
 RES5_SIDE = 7  # cells of what res5 gives, whatever it is given
 C4_CELLS = 4200  # of an image of 800 x 1333 pixels
 # Per sampled RoI: boxes [B, R, 4] pixels (no gradient), classes int32 [B, R] (0 background), truth int32 [B, R] index
-# into the ground truth, targets [B, R, 4] deltas, positive and drawn bool [B, R]. Positives come first.
-RoISample = collections.namedtuple("RoISample", "boxes classes truth targets positive drawn")
+# into the ground truth, positive and drawn bool [B, R]. Positives come first.
+RoISample = collections.namedtuple("RoISample", "boxes classes truth positive drawn")
 
 
 def assign_levels(boxes, lowest, highest, rule):
@@ -226,9 +225,8 @@ class RoISampler(ConfiguredLayer):
         indices, positive, drawn = sample(matches, usable, self.config["batch_per_image"], self.most_positives, noise)
         rois = tf.gather(candidates, indices, batch_dims=1)
         truth = tf.maximum(tf.gather(matches, indices, batch_dims=1), 0)
-        targets = box_ops.encode(tf.gather(boxes, truth, batch_dims=1), rois, DELTA_WEIGHTS)
         labels = tf.where(positive, tf.gather(classes, truth, batch_dims=1), 0)
-        return RoISample(tf.stop_gradient(rois), labels, truth, targets, positive, drawn)
+        return RoISample(tf.stop_gradient(rois), labels, truth, positive, drawn)
 
 
 def foreground(sample, most_positives):

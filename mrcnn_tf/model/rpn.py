@@ -12,8 +12,6 @@ from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.boxes import DROPPED, nms
 from mrcnn_tf.ops.matching import anchor_counters, match, sample, uniform
 
-DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
-
 # boxes [B, N, 4] pixels, scores [B, N] (logits), valid [B, N] bool
 Proposals = collections.namedtuple("Proposals", "boxes scores valid")
 # Decoded and clipped boxes before suppression: boxes [B, N, 4] pixels, scores [B, N] (logits; DROPPED where unusable),
@@ -166,13 +164,20 @@ class RPN(ConfiguredLayer):
         anchors = self.anchors(features, padded_size)
         usable = usable_anchors(features, self._valid_cells(padded_size), self.anchors_per_cell)
         most = self.config["pre_nms_train" if training else "pre_nms_test"]
-        levels = [_best_of_level(*level, most) for level in zip(logits, deltas, anchors, usable, strict=True)]
+        levels = [self._best_of_level(*level, most) for level in zip(logits, deltas, anchors, usable, strict=True)]
         scores, boxes = (tf.concat(values, axis=1) for values in zip(*levels, strict=True))
         level = tf.concat([tf.fill([tf.shape(best[0])[1]], i) for i, best in enumerate(levels)], axis=0)
         boxes = box_ops.clip(boxes, image_size)
         usable = box_ops.large_enough(boxes, self.conventions["min_proposal_size"]) & (scores > DROPPED / 2)
         usable &= tf.math.is_finite(tf.reduce_sum(boxes, axis=-1)) & tf.math.is_finite(scores)
         return ScoredBoxes(tf.where(usable[..., None], boxes, 0.0), tf.where(usable, scores, DROPPED), level)
+
+    def _best_of_level(self, logits, deltas, anchors, usable, count):
+        """The `count` best scores [B, k] of one level and their decoded boxes [B, k, 4]."""
+        logits = tf.where(usable, logits, DROPPED)
+        scores, indices = tf.math.top_k(logits, _at_most(count, logits))
+        deltas = tf.gather(deltas, indices, batch_dims=1)
+        return scores, box_ops.decode(deltas, _take(anchors, indices), self.config["delta_weights"])
 
     def sample_anchors(self, features, boxes, valid, crowd, seeds, padded_size=None):
         """The `AnchorSample` of a training step.
@@ -190,7 +195,7 @@ class RPN(ConfiguredLayer):
         indices, positive, drawn = sample(matches, usable, config["batch_per_image"], most_positives, noise)
         logits, deltas = self.head.at(features, indices, self._valid_cells(padded_size))
         truth = tf.gather(boxes, tf.maximum(tf.gather(matches, indices, batch_dims=1), 0), batch_dims=1)
-        targets = box_ops.encode(truth, _take(anchors, indices), DELTA_WEIGHTS)
+        targets = box_ops.encode(truth, _take(anchors, indices), config["delta_weights"])
         return AnchorSample(logits, deltas, targets, positive, drawn)
 
     def matched_anchors(self, features, boxes, valid, crowd, padded_size=None):
@@ -209,14 +214,6 @@ class RPN(ConfiguredLayer):
 
     def _valid_cells(self, padded_size):
         return [padding.count_cells(padded_size, stride) for stride in self.strides]
-
-
-def _best_of_level(logits, deltas, anchors, usable, count):
-    """The `count` best scores [B, k] of one level and their decoded boxes [B, k, 4]."""
-    logits = tf.where(usable, logits, DROPPED)
-    scores, indices = tf.math.top_k(logits, _at_most(count, logits))
-    deltas = tf.gather(deltas, indices, batch_dims=1)
-    return scores, box_ops.decode(deltas, _take(anchors, indices), DELTA_WEIGHTS)
 
 
 def _take(anchors, indices):

@@ -174,10 +174,17 @@ def _comparable(config, name):
 
 
 def _adapt(arrays, conversions, source_config, config):
-    """Rewrite the weights for the model's batch norm epsilon and pixel scale; both are exact.
+    """Rewrite the weights for the model's delta weights, batch norm epsilon and pixel scale; all are exact.
 
     A network of keras.applications keeps its own epsilon, and the one pixel scale that it was trained with.
     """
+    for section, layer in (("rpn", "rpn/head/anchor_deltas"), ("box_head", "box_head/box_deltas")):
+        parts = getattr(source_config, section), getattr(config, section)
+        if f"{layer}/kernel" in arrays and all(parts) and parts[0].delta_weights != parts[1].delta_weights:
+            scale = np.divide(parts[1].delta_weights, parts[0].delta_weights).astype(np.float32)
+            for path in (f"{layer}/kernel", f"{layer}/bias"):
+                arrays[path] = arrays[path] * np.tile(scale, arrays[path].shape[-1] // 4)
+                conversions[path] = "for the model's delta_weights"
     if source_config.backbone.application:
         return
     old, new = source_config.conventions.batch_norm_epsilon, config.conventions.batch_norm_epsilon

@@ -89,6 +89,8 @@ def test_a_model_config_survives_as_a_plain_dictionary():
         ("train.steps=0", "train.steps.*0"),
         ("model.rois.positive_fraction=1.5", "model.rois.positive_fraction.*1.5"),
         ("model.rpn.anchor_sizes=[32]", "model.rpn.anchor_sizes.*5 numbers"),
+        ("model.rpn.delta_weights=[1, 1]", "model.rpn.delta_weights.*4 numbers"),
+        ("model.box_head.delta_weights=[10, 10, 0, 5]", "model.box_head.delta_weights.*4 numbers above 0"),
         ("model.mask_head.fcs=-1", "model.mask_head.fcs.*negative"),
         ("model.keypoint_head={conv: 8}", "model.keypoint_head.conv'.*model.keypoint_head.convs"),
     ],

@@ -1,10 +1,13 @@
-"""The box head's layers and its detections against plain numpy."""
+"""The box head's layers, targets and detections against plain numpy."""
+
+import math
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from mrcnn_tf.model.heads.box import BoxHead
+from mrcnn_tf.model.rois import RoISample
 from mrcnn_tf.model.rpn import Proposals
 
 CLASSES, ROIS = 3, 8
@@ -35,6 +38,24 @@ def rois(seed=1):
     random = np.random.default_rng(seed)
     corner = random.uniform(0, 50, (2, ROIS, 2))
     return np.float32(np.concatenate([corner, corner + random.uniform(5, 40, (2, ROIS, 2))], axis=2))
+
+
+@pytest.mark.parametrize("weights", [[10.0, 10.0, 5.0, 5.0], [20.0, 20.0, 10.0, 10.0]])
+def test_targets_lead_from_the_roi_to_its_object(tiny_tree, conventions, weights):
+    """One RoI is 2 pixels to the right and 20 x 16 instead of 20 x 20, one is the object, one is padding."""
+    head = BoxHead(CLASSES, tiny_tree["box_head"] | {"delta_weights": weights}, tiny_tree["detections"], conventions())
+    boxes = np.float32([[[0, 0, 0, 0], [10, 10, 30, 30]]])
+    sample = RoISample(
+        boxes=np.float32([[[12, 12, 32, 28], [10, 10, 30, 30], [40, 40, 50, 60]]]),
+        classes=np.int32([[1, 1, 0]]),
+        truth=np.int32([[1, 1, 0]]),
+        positive=np.array([[True, True, False]]),
+        drawn=np.ones((1, 3), bool),
+    )
+    targets = head.targets(boxes, sample).numpy()
+    expected = [-2 / 20 * weights[0], 0, 0, math.log(20 / 16) * weights[3]]
+    np.testing.assert_allclose(targets[0, :2], [expected, [0] * 4], atol=1e-5)
+    assert np.isfinite(targets).all()
 
 
 def test_the_layers_are_two_hidden_and_two_siblings(make, features):

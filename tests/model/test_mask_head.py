@@ -136,9 +136,7 @@ TRUE_BOXES = np.float32([[[0, 0, 16, 16], [20, 20, 36, 28]], [[8, 8, 24, 24], [0
 def sampled(boxes, truth):
     boxes, truth = np.float32(boxes), np.int32(truth)
     shape = truth.shape
-    return RoISample(
-        boxes, np.ones(shape, np.int32), truth, np.zeros((*shape, 4)), np.ones(shape, bool), np.ones(shape, bool)
-    )
+    return RoISample(boxes, np.ones(shape, np.int32), truth, np.ones(shape, bool), np.ones(shape, bool))
 
 
 @pytest.mark.parametrize(("rule", "half"), [("soft", 128 / 255), ("binary", 1.0)])

@@ -135,6 +135,17 @@ def test_epsilon_and_pixel_scale_are_adapted_exactly(source, tensors, tmp_path):
     assert report.loaded["backbone/stem/moving_variance"] == "epsilon 0 to 0.01"
 
 
+def test_delta_weights_are_adapted_exactly(source):
+    model = make(rpn__delta_weights=[1.0, 1.0, 2.0, 4.0], box_head__delta_weights=[5.0, 20.0, 5.0, 10.0])
+    report = model.load_pretrained(source, verbose=False)
+    image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
+    theirs, ours = (each.detect(image) for each in (source, model))
+    assert len(theirs) > 0
+    np.testing.assert_array_equal(ours.boxes, theirs.boxes)  # halves and doubles are exact
+    for path in ("rpn/head/anchor_deltas/kernel", "box_head/box_deltas/bias"):
+        assert report.loaded[path] == "for the model's delta_weights"
+
+
 def test_conventions_that_differ_are_noted(tensors, tmp_path):
     report = make(conventions__roi_aligned=True).load_pretrained(write(tmp_path, tensors), verbose=False)
     assert "trained with conventions.roi_aligned=False, the model has True" in report.notes

@@ -9,8 +9,6 @@ from mrcnn_tf.model.blocks import ConfiguredLayer, build_in_turn, conv_stack, co
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.boxes import DROPPED, nms
 
-DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-
 # Of each RoI one box for each class, RoI after RoI: boxes [B, R * K, 4] pixels, scores [B, R * K] (DROPPED below the
 # threshold), classes int32 [R * K]
 ClassBoxes = collections.namedtuple("ClassBoxes", "boxes scores classes")
@@ -73,6 +71,10 @@ class BoxHead(ConfiguredLayer):
         deltas = tf.reshape(self.box_deltas(hidden), [*shape, self.num_classes, 4])
         return logits, deltas
 
+    def targets(self, boxes, rois):
+        """Deltas float32 [B, R, 4] from each RoI of a `RoISample` to its object, one of the true boxes [B, G, 4]."""
+        return box_ops.encode(tf.gather(boxes, rois.truth, batch_dims=1), rois.boxes, self.config["delta_weights"])
+
     def class_variables(self):
         """(variable, initializer) of each weight whose shape depends on the classes."""
         return [
@@ -105,7 +107,7 @@ class BoxHead(ConfiguredLayer):
     def decode_boxes(self, logits, deltas, proposals, image_size):
         """`ClassBoxes`, which `detect` suppresses; arguments as there."""
         scores = tf.nn.softmax(logits)[..., 1:]
-        boxes = box_ops.decode(deltas, proposals.boxes[:, :, None, :], DELTA_WEIGHTS)
+        boxes = box_ops.decode(deltas, proposals.boxes[:, :, None, :], self.config["delta_weights"])
         batch, count = tf.shape(boxes)[0], boxes.shape[1] * self.num_classes
         boxes = box_ops.clip(tf.reshape(boxes, [batch, count, 4]), image_size)
         scores = tf.reshape(scores, [batch, count])
