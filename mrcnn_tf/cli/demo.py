@@ -5,6 +5,7 @@ A tile is a part of a microscopy picture; the held-out tiles of data.val are tho
 
 import json
 import pathlib
+import shlex
 import shutil
 import time
 from typing import Annotated
@@ -27,8 +28,14 @@ def demo(
     """Train a small Mask R-CNN on microscopy tiles that come with the package, evaluate it and draw what it sees."""
     started = time.perf_counter()
     from mrcnn_tf.config.load import load_config
+    from mrcnn_tf.training.callbacks import Interrupted
 
-    run, pictures = run_demo(load_config("nuclei_r18_fpn", overrides or []), out, verbose=0 if as_json else "auto")
+    try:
+        run, pictures = run_demo(load_config("nuclei_r18_fpn", overrides or []), out, verbose=0 if as_json else "auto")
+    except Interrupted as interrupted:
+        command = shlex.join(["mrcnn-tf", "train", str(out / "config.yaml"), "--out", str(out), "--resume"])
+        console.print(f"Stopped. Training goes on with: {command}", soft_wrap=True)
+        raise typer.Exit(interrupted.exit_code) from None
     seconds = {"training": run.seconds, "total": time.perf_counter() - started}
     if as_json:
         print(json.dumps(run.results.to_json() | {"seconds": seconds}))

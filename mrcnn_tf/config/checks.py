@@ -58,10 +58,6 @@ def _backbone_mistakes(model: ModelConfig) -> Iterator[str]:
     backbone, has_pyramid = model.backbone, model.features == "FPN"
     if has_pyramid and len(model.rpn.anchor_sizes) != 5:
         yield "'model.rpn.anchor_sizes' must hold 5 numbers, one for each of P2 to P6"
-    for part in ("rpn", "box_head"):
-        settings = getattr(model, part)
-        if settings and (len(settings.delta_weights) != 4 or min(settings.delta_weights) <= 0):
-            yield f"'model.{part}.delta_weights' must hold 4 numbers above 0, for dx, dy, dw and dh"
     if not model.rpn.anchor_sizes:
         yield "'model.rpn.anchor_sizes' is empty: give sizes in pixels"
     if backbone.depth < 50 and (backbone.groups, backbone.width_per_group) != (1, 64):
@@ -92,6 +88,9 @@ def _roi_mistakes(model: ModelConfig) -> Iterator[str]:
 def _head_mistakes(model: ModelConfig) -> Iterator[str]:
     box, mask, semantic = model.box_head, model.mask_head, model.semantic_head
     has_res5_head = model.features == "C4"
+    for part, settings in (("rpn", model.rpn), ("box_head", box)):
+        if settings and (len(settings.delta_weights) != 4 or min(settings.delta_weights) <= 0):
+            yield f"'model.{part}.delta_weights' must hold 4 numbers above 0, for dx, dy, dw and dh"
     if has_res5_head and box and box.pool_size not in (7, 14):
         yield "with model.features=C4 res5 takes 7 or 14 bins a side: set model.box_head.pool_size to one of them"
     if has_res5_head and mask and mask.pool_size != 7:

@@ -2,6 +2,9 @@
 
 import json
 import pathlib
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -13,6 +16,7 @@ from PIL import Image
 
 import mrcnn_tf
 from mrcnn_tf.config.load import load_config
+from mrcnn_tf.training.callbacks import Interrupted
 from mrcnn_tf.training.trainer import load_model
 
 NUCLEI = pathlib.Path(mrcnn_tf.__file__).parent / "datasets" / "nuclei"
@@ -63,6 +67,21 @@ def test_the_demo_leaves_model_figures_and_pictures_and_says_where(run):
     assert str(folder / "model.keras") in text and "AP50" in text
     assert yaml.safe_load((folder / "config.yaml").read_text())["train"]["steps"] == 4
     assert not [path for path in folder.rglob("*") if path.name.startswith(".")]  # no temporary file is left
+
+
+def test_a_demo_that_is_stopped_says_how_it_goes_on(run, tmp_path, monkeypatch):
+    """The command that it prints, run in a shell, finishes the training."""
+
+    def stop(config, folder, verbose):
+        shutil.copytree(run[0], folder)
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr("mrcnn_tf.cli.demo.run_demo", stop)
+    text = call("demo", "--out", tmp_path / "a demo", status=143)
+    program, *arguments = shlex.split(text.strip().splitlines()[-1].partition("goes on with: ")[2])
+    assert program == "mrcnn-tf" and "--resume" in arguments
+    call(*arguments)
+    assert (tmp_path / "a demo" / "model.keras").exists()
 
 
 def test_the_config_of_a_run_can_be_run_again(run):
