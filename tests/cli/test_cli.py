@@ -70,10 +70,13 @@ def test_the_demo_leaves_model_figures_and_pictures_and_says_where(run):
 
 
 def test_a_demo_that_is_stopped_says_how_it_goes_on(run, tmp_path, monkeypatch):
-    """The command that it prints, run in a shell, finishes the training."""
+    """The command that it prints goes on from the last checkpoint and finishes the training."""
 
     def stop(config, folder, verbose):
         shutil.copytree(run[0], folder)
+        (folder / "model.keras").unlink()
+        *_, last = sorted((folder / "checkpoints").iterdir())
+        last.unlink()
         raise Interrupted(signal.SIGTERM)
 
     monkeypatch.setattr("mrcnn_tf.cli.demo.run_demo", stop)

@@ -101,9 +101,8 @@ def objects(height, width, count, seed):
         half_x, half_y = width // 16 + draw[0] % (width // 5), height // 16 + draw[1] % (height // 5)
         x, y = half_x + 1 + draw[2] % (width - 2 * half_x - 2), half_y + 1 + draw[3] % (height - 2 * half_y - 2)
         cut_x, cut_y = (half_x // 3, half_y // 3) if number % 2 else (0, 0)
-        right = [[half_x, half_y - cut_y], [half_x - cut_x, half_y]]
-        left = [[cut_x - half_x, half_y], [-half_x, half_y - cut_y]]
-        lower = right + left
+        side, end = half_y - cut_y, half_x - cut_x
+        lower = [[half_x, side], [end, half_y], [-end, half_y], [-half_x, side]]
         corners = lower + [[-dx, -dy] for dx, dy in lower]
         corners = [corner for place, corner in enumerate(corners) if corner != corners[place - 1]]
         polygons.append([[int(x + dx), int(y + dy)] for dx, dy in corners])

@@ -32,21 +32,25 @@ ENTRIES = {
 }
 
 
-def torchvision_losses(load, pixels, labels, polygons):
-    """(model, losses by name) of pixels uint8 [3, H, W] RGB with its objects; `load` fills a model with weights."""
+def torchvision_model():
     from golden.record_torchvision import build
 
-    model = load(build("maskrcnn_resnet50_fpn", ENTRY)).double().train()
+    model = build("maskrcnn_resnet50_fpn", ENTRY).double()
     for part, drawn in ((model.rpn, "anchors_drawn"), (model.roi_heads, "rois_drawn")):
         part.fg_bg_sampler.batch_size_per_image, part.fg_bg_sampler.positive_fraction = SAMPLING[drawn], 0.5
     count = SAMPLING["proposals"]
     model.rpn._pre_nms_top_n["training"], model.rpn._post_nms_top_n["training"] = 4 * count, count
+    return model
+
+
+def torchvision_losses(model, pixels, labels, polygons):
+    """Losses by name of pixels uint8 [3, H, W] RGB with their objects."""
     target = {
         "boxes": torch.tensor([made_up.polygon_box(polygon) for polygon in polygons], dtype=torch.float64),
         "labels": torch.tensor(labels),
         "masks": torch.from_numpy(np.stack([inside(polygon, *pixels.shape[1:]) for polygon in polygons])),
     }
-    return model, model([pixels.double() / 255], [target])
+    return model([pixels.double() / 255], [target])
 
 
 def inside(polygon, height, width):
@@ -59,12 +63,10 @@ def inside(polygon, height, width):
     return (crossings % 2).astype(np.uint8)
 
 
-def detectron2_losses(load, pixels, labels, polygons):
-    """The same of detectron2, in float32, as its boxes are whatever the weights are; its labels start at 0."""
+def detectron2_model():
+    """In float32, as its boxes are whatever the weights are."""
     from detectron2 import model_zoo
     from detectron2.modeling import build_model
-    from detectron2.structures import Boxes, Instances, PolygonMasks
-    from detectron2.utils.events import EventStorage
     from golden.record_detectron2 import CONFIGS
 
     cfg = model_zoo.get_config(CONFIGS["mask_rcnn_R_50_FPN_3x"])
@@ -72,32 +74,37 @@ def detectron2_losses(load, pixels, labels, polygons):
     cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN, cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = (n * SAMPLING["proposals"] for n in (4, 1))
     cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE, cfg.MODEL.RPN.POSITIVE_FRACTION = SAMPLING["anchors_drawn"], 0.5
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = SAMPLING["rois_drawn"], 0.5
-    model = load(build_model(cfg)).train()
+    return build_model(cfg)
+
+
+def detectron2_losses(model, pixels, labels, polygons):
+    """As `torchvision_losses`; labels start at 0 here."""
+    from detectron2.structures import Boxes, Instances, PolygonMasks
+    from detectron2.utils.events import EventStorage
+
     truth = Instances(tuple(pixels.shape[1:]))
     truth.gt_boxes = Boxes(torch.tensor([made_up.polygon_box(polygon) for polygon in polygons]))
     truth.gt_classes = torch.tensor(labels) - 1
     truth.gt_masks = PolygonMasks([[np.ravel(polygon).astype(float)] for polygon in polygons])
     with EventStorage():
-        return model, model([{"image": pixels.flip(0).float(), "instances": truth}])
+        return model([{"image": pixels.flip(0).float(), "instances": truth}])
+
+
+RUNS = {"torchvision": (torchvision_model, torchvision_losses), "detectron2": (detectron2_model, detectron2_losses)}
 
 
 def record(library):
     """What the library's file holds."""
     entry = ENTRY | ENTRIES[library]
-    described = {}
-
-    def load(model):
-        shapes = {key: [list(value.shape), str(value.dtype)[6:]] for key, value in model.state_dict().items()}
-        weights = made_up.weights(shapes, entry["seed"], entry["background"])
-        model.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
-        described["weights_crc32"] = recording.crc32(weights.values())
-        return model
-
+    make_model, compute_losses = RUNS[library]
+    model = make_model().train()
+    architecture = json.loads((recording.FOLDER / f"{entry['architecture']}.json").read_text())
+    weights = made_up.weights(architecture["shapes"], entry["seed"], entry["background"])
+    model.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
     height, width, _ = entry["image"]
     pixels = torch.from_numpy(made_up.image(*entry["image"])).permute(2, 0, 1)
     objects = made_up.objects(height, width, entry["objects"], entry["seed"])
-    run = {"torchvision": torchvision_losses, "detectron2": detectron2_losses}[library]
-    model, losses = run(load, pixels, *objects)
+    losses = compute_losses(model, pixels, *objects)
     mask_loss = losses["loss_mask"]
     other = sum(value for name, value in losses.items() if name != "loss_mask")
     trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
@@ -107,7 +114,7 @@ def record(library):
         "date": str(datetime.date.today()),
         **entry,
         **SAMPLING,
-        **described,
+        "weights_crc32": recording.crc32(weights.values()),
         "losses": {name: value.item() for name, value in losses.items()},
         "gradients": summaries(trained, other, mask_loss),
     }

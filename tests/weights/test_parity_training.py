@@ -36,7 +36,8 @@ MASK_TOLERANCES = {"torchvision": (1e-3, 0.03), "detectron2": (1e-5, GRADIENT_TO
 
 @pytest.fixture(scope="module", params=NAMES)
 def step(request, tmp_path_factory):
-    """A dictionary: what was `recorded`, their `tensors`, our `model`, `losses` and `gradients`."""
+    """A dictionary: the `library` and what was `recorded`, our `model`, `losses` and `gradients` of both parts, and as
+    `sources` what was recorded of each of our trainable weights."""
     recorded = parity.architecture(f"training_{request.param}")
     shapes = parity.architecture(recorded["architecture"])["shapes"]
     tensors = made_up.weights(shapes, recorded["seed"], recorded["background"])
