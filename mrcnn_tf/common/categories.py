@@ -124,6 +124,14 @@ def parse_categories(records, path):
     return categories
 
 
+def as_categories(categories):
+    """A list of `Category`s of `Category`s or names; a name's id is its place, from 1."""
+    return [
+        category if isinstance(category, Category) else Category(number, category)
+        for number, category in enumerate(categories, 1)
+    ]
+
+
 def max_keypoints(categories):
     """P, the number of keypoints of the category with the most; 0 if none has any."""
     return max((len(category.keypoints) for category in categories), default=0)

@@ -38,6 +38,9 @@ def choice(default: Any, choices: tuple) -> Any:
 HEAD_NORMS = (None, "frozen_bn", "gn")
 
 
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of its pixels, RGB, 0..255
+
+
 @dataclasses.dataclass
 class ResizeConfig:
     """Shorter side to `min_size` unless the longer would pass `max_size` (section 3.1 of the paper: 800 pixels)."""
@@ -139,6 +142,9 @@ class BackboneConfig:
     # A network of keras.applications in the ResNet's place, such as MobileNetV3Small.
     application: str | None = None
     taps: list[str] = dataclasses.field(default_factory=list)  # those layers' names; docs/backbones.md lists some
+    # A backbone of your own in its place, package.module:Name, and what it is called with; see docs/extending.md.
+    callable: str | None = None
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -149,8 +155,8 @@ class FPNConfig:
 
 @dataclasses.dataclass
 class RPNConfig:
-    # Pixels; with a pyramid one for each of P2 to P6, else all of them on the one map.
-    anchor_sizes: list[float] = dataclasses.field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
+    # Pixels; with a pyramid one for each of P2 to P6, or a list of sizes for each; else all of them on the one map.
+    anchor_sizes: list[Any] = dataclasses.field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
     aspect_ratios: list[float] = dataclasses.field(default_factory=lambda: [0.5, 1.0, 2.0])  # height / width
     convs: int = positive(1)  # hidden 3x3 convolutions
     channels: int | None = positive(None)  # of them; None: as many as the pyramid's
@@ -194,6 +200,7 @@ class BoxHeadConfig:
     norm: str | None = choice(None, HEAD_NORMS)  # of the convolutions: frozen_bn or gn instead of a bias
     fcs: int = not_negative(2)  # 0: the average over the RoI's cells instead, as after res5
     channels: int = positive(1024)  # of the fully connected layers
+    class_agnostic: bool = False  # one box for all classes instead of one for each
     # The factors of an RoI's deltas (dx, dy, dw, dh): larger ones weigh a box's error more.
     delta_weights: list[float] = dataclasses.field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
 
@@ -227,6 +234,15 @@ class SemanticHeadConfig:
 
 
 @dataclasses.dataclass
+class OwnHeadConfig:
+    """A head of your own, beside those of the package; see docs/extending.md."""
+
+    callable: str = ""  # package.module:Name of its class
+    name: str = ""  # of the layer, as its weights' paths begin; empty: the class's
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)  # pool_size: bins of the RoI features it reads
+
+
+@dataclasses.dataclass
 class PanopticConfig:
     """How instances and stuff become one map of segments."""
 
@@ -245,8 +261,8 @@ class DetectionConfig:
 @dataclasses.dataclass
 class ModelConfig:
     categories: list[Category] = dataclasses.field(default_factory=list)  # empty: taken from data.train.annotations
-    pixel_mean: list[float] = dataclasses.field(default_factory=lambda: [123.675, 116.28, 103.53])  # RGB, 0..255
-    pixel_std: list[float] = dataclasses.field(default_factory=lambda: [58.395, 57.12, 57.375])  # what is divided by
+    pixel_mean: list[float] = dataclasses.field(default_factory=lambda: list(IMAGENET_MEAN))  # RGB, 0..255
+    pixel_std: list[float] = dataclasses.field(default_factory=lambda: list(IMAGENET_STD))  # what is divided by
     resize: ResizeConfig = dataclasses.field(default_factory=ResizeConfig)
     conventions: Conventions = dataclasses.field(default_factory=Conventions)
     backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
@@ -264,6 +280,7 @@ class ModelConfig:
     stuff: list[Category] = dataclasses.field(default_factory=list)  # of the semantic head; empty: taken from the data
     semantic_head: SemanticHeadConfig | None = None  # a section, even an empty one, adds a class for each pixel
     panoptic: PanopticConfig = dataclasses.field(default_factory=PanopticConfig)
+    own_heads: list[OwnHeadConfig] = dataclasses.field(default_factory=list)  # after all others
 
 
 @dataclasses.dataclass

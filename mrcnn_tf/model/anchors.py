@@ -1,34 +1,83 @@
 """Anchors: reference boxes of several aspect ratios at every cell of a feature map (Faster R-CNN, section 3.1.1)."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import Conventions
+from mrcnn_tf.model.blocks import ConfiguredLayer
 from mrcnn_tf.ops import padding
 
+DEFAULT_SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
 
-def pyramid_anchors(features, sizes, aspect_ratios, strides, conventions, padded_size=None):
-    """The anchors of all maps, by the conventions of one of the reference systems: a list over levels of
-    [H_l * W_l * A, 4] pixels, or [B, ..., 4] where the stride depends on the image.
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class AnchorGenerator(ConfiguredLayer):
+    """The anchors of all maps, by the conventions of one of the reference systems.
+
+    An `RPN` takes another layer in its place that has `per_cell(map_count)` and `make(features)`.
 
     Args:
-        features: list of L maps [B, H_l, W_l, C], the finest first.
-        sizes, aspect_ratios: as in `cell_anchors`, of sizes one list for each map.
-        strides: pixels per cell of each map.
-        conventions: a dictionary with the fields of `Conventions`.
-        padded_size: int32 [B, 2], see `ops.padding`.
+        sizes: square roots of the anchors' areas, pixels: a number or a list of numbers for each map, the finest first.
+            A single map has anchors of all sizes.
+        aspect_ratios: height / width.
+        conventions: of which `anchor_rounding`, `anchor_stride` and `box_width` are read.
     """
-    is_padded = conventions["anchor_stride"] == "padded"
-    if is_padded and padded_size is None:
-        finest = tf.shape(features[0])
-        padded_size = tf.tile(finest[None, 1:3] * strides[0], [finest[0], 1])
-    anchors = []
-    for level, level_sizes, stride in zip(features, sizes, strides, strict=True):
-        cell = cell_anchors(level_sizes, aspect_ratios, conventions["anchor_rounding"])
-        if conventions["box_width"] == "inclusive":
-            cell = cell - np.array([0, 0, 1, 1], np.float32)
-        stride = padded_stride(padded_size, stride) if is_padded else stride
-        anchors.append(grid_anchors(cell, tf.shape(level)[1], tf.shape(level)[2], stride))
-    return anchors
+
+    def __init__(
+        self,
+        sizes: list = DEFAULT_SIZES,
+        aspect_ratios: list = (0.5, 1.0, 2.0),
+        conventions: Conventions | None = None,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.sizes, self.aspect_ratios = list(sizes), list(aspect_ratios)
+        self.conventions = conventions or Conventions()
+
+    def per_cell(self, map_count):
+        """A, the anchors of a cell.
+
+        Raises:
+            UserError: sizes for another number of maps, or another number of sizes for each: the RPN's head is the
+                same on all maps.
+        """
+        counts = {len(sizes) for sizes in self._sizes_of_maps(map_count)}
+        if len(counts) > 1:
+            raise UserError(
+                f"The anchors have {' or '.join(map(str, sorted(counts)))} sizes a map ({self.sizes}): give each map "
+                "as many, since the RPN's head is the same on all maps."
+            )
+        return counts.pop() * len(self.aspect_ratios)
+
+    def _sizes_of_maps(self, map_count):
+        if map_count == 1 and not isinstance(self.sizes[0], (list, tuple)):
+            return [self.sizes]
+        if map_count != len(self.sizes):
+            raise UserError(
+                f"The anchors have sizes for {len(self.sizes)} maps ({self.sizes}), and the RPN reads {map_count}: give "
+                "a size, or a list of sizes, for each map, the finest first (model.rpn.anchor_sizes)."
+            )
+        return [sizes if isinstance(sizes, (list, tuple)) else [sizes] for sizes in self.sizes]
+
+    def make(self, features):
+        """A list over the maps of a `FeatureMaps` of float32 [H_l * W_l * A, 4] pixels, or [B, ..., 4] where the stride
+        depends on the image."""
+        is_padded = self.conventions.anchor_stride == "padded"
+        padded_size = features.padded_size
+        if is_padded and padded_size is None:
+            batch = tf.shape(next(iter(features.maps.values())))[0]
+            padded_size = tf.tile(features.batch_size[None], [batch, 1])
+        anchors, sizes_of_maps = [], self._sizes_of_maps(len(features.maps))
+        for (name, level), sizes in zip(features.maps.items(), sizes_of_maps, strict=True):
+            cell = cell_anchors(sizes, self.aspect_ratios, self.conventions.anchor_rounding)
+            if self.conventions.box_width == "inclusive":
+                cell = cell - np.array([0, 0, 1, 1], np.float32)
+            stride = features.strides[name]
+            stride = padded_stride(padded_size, stride) if is_padded else stride
+            anchors.append(grid_anchors(cell, tf.shape(level)[1], tf.shape(level)[2], stride))
+        return anchors
 
 
 def cell_anchors(sizes, aspect_ratios, rounding):
@@ -69,14 +118,12 @@ def grid_anchors(cell, grid_height, grid_width, stride):
     return tf.reshape(anchors, tf.concat([tf.shape(stride)[:-1], [-1, 4]], axis=0))
 
 
-def usable_anchors(features, valid_cells, anchors_per_cell):
-    """Which anchors lie at an image's valid cells: list over levels of bool [B or 1, H_l * W_l * A].
-
-    `valid_cells` are those of each level, see `ops.padding`.
-    """
+def usable_anchors(features, anchors_per_cell):
+    """Which anchors lie at an image's valid cells: list over `FeatureMaps` of bool [B or 1, H_l * W_l * A]."""
     usable = []
-    for level, cells in zip(features, valid_cells, strict=True):
+    for name, level in features.maps.items():
         height, width = tf.shape(level)[1], tf.shape(level)[2]
+        cells = features.valid_cells[name]
         cells = tf.stack([[height, width]]) if cells is None else cells
         mask = tf.reshape(padding.valid_mask(cells, height, width), [tf.shape(cells)[0], -1])
         usable.append(tf.repeat(mask, anchors_per_cell, axis=1))

@@ -3,7 +3,9 @@
 The normalisations see only the images' valid cells of a padded batch (`ops.padding`), of one replica or of all.
 """
 
+import dataclasses
 import inspect
+import typing
 
 import keras
 import tensorflow as tf
@@ -16,7 +18,10 @@ HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_norm
 
 
 class ConfiguredLayer(keras.layers.Layer):
-    """A layer that has each of its arguments as an attribute of the same name: its config is read from there."""
+    """A layer that has each of its arguments as an attribute of the same name: its config is read from there.
+
+    Settings (dataclasses) and layers among the arguments come back as such when a saved model is loaded.
+    """
 
     def arguments(self):
         """The arguments by name, without those of every Keras layer."""
@@ -24,7 +29,28 @@ class ConfiguredLayer(keras.layers.Layer):
         return {each.name: getattr(self, each.name) for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD}
 
     def get_config(self):
-        return super().get_config() | self.arguments()
+        return super().get_config() | {name: _to_json(value) for name, value in self.arguments().items()}
+
+    @classmethod
+    def from_config(cls, config):
+        hints = typing.get_type_hints(cls.__init__)
+        return super().from_config({name: _from_json(value, hints.get(name)) for name, value in config.items()})
+
+
+def _to_json(value):
+    if dataclasses.is_dataclass(value):
+        return dataclasses.asdict(value)
+    return keras.saving.serialize_keras_object(value) if isinstance(value, keras.layers.Layer) else value
+
+
+def _from_json(value, hint):
+    """The argument that `_to_json` made `value` of; `hint` is its annotation, a dataclass or that or None."""
+    if not isinstance(value, dict):
+        return value
+    settings = next((kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)), None)
+    if settings:
+        return settings(**value)
+    return keras.saving.deserialize_keras_object(value) if "registered_name" in value else value
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")

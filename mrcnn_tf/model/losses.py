@@ -62,12 +62,14 @@ def class_loss(logits, sample):
 
 
 def box_loss(deltas, targets, sample, beta):
-    """L_box: smooth L1 of the true class's deltas [B, R, K, 4] and targets [B, R, 4], summed over positive RoIs.
+    """L_box: smooth L1 of the true class's deltas [B, R, K, 4] (K = 1: of all classes) and targets [B, R, 4], summed
+    over positive RoIs.
 
     Divided by all sampled RoIs (Fast R-CNN, section 2.3): by the positives alone, an image with one object would pull
     as hard as one with a hundred.
     """
-    own = tf.gather(deltas, tf.maximum(sample.classes - 1, 0), batch_dims=2)
+    own_box = tf.clip_by_value(sample.classes - 1, 0, deltas.shape[2] - 1)
+    own = tf.gather(deltas, own_box, batch_dims=2)
     counts = sample.positive[..., None]
     error = smooth_l1(_only(own, counts), _only(targets, counts), beta)
     return _total(error, counts) / tf.maximum(_count(sample.drawn), 1.0)

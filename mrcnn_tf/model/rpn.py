@@ -5,15 +5,18 @@ import collections
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.anchors import pyramid_anchors, usable_anchors
+from mrcnn_tf.config.settings import Conventions, RPNConfig
+from mrcnn_tf.model import losses
+from mrcnn_tf.model.anchors import AnchorGenerator, usable_anchors
 from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm, build_in_turn
+from mrcnn_tf.model.rois import Regions
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.boxes import DROPPED, nms
 from mrcnn_tf.ops.matching import anchor_counters, match, sample, uniform
 
-# boxes [B, N, 4] pixels, scores [B, N] (logits), valid [B, N] bool
-Proposals = collections.namedtuple("Proposals", "boxes scores valid")
+# Of all anchors, the head's outputs: lists over the maps of logits [B, H_l * W_l * A] and deltas [B, ..., 4], float32
+RPNScores = collections.namedtuple("RPNScores", "logits deltas")
 # Decoded and clipped boxes before suppression: boxes [B, N, 4] pixels, scores [B, N] (logits; DROPPED where unusable),
 # level int32 [N], the map that each stems from
 ScoredBoxes = collections.namedtuple("ScoredBoxes", "boxes scores level")
@@ -47,21 +50,19 @@ class RPNHead(ConfiguredLayer):
         self.deltas = conv("anchor_deltas", 4 * anchors_per_cell, 1, None, "float32")
 
     def build(self, input_shape):
+        """Takes the shapes of the maps, of as many channels each."""
         build_in_turn(self.hidden, input_shape[0][-1])
         self.objectness.build((None, None, None, self.channels))
         self.deltas.build((None, None, None, self.channels))
 
     def call(self, features, valid_cells=None):
-        """Of all anchors: lists over levels of float32 logits [B, H_l * W_l * A] and deltas [..., 4].
-
-        `valid_cells` are those of each level, see `ops.padding`.
-        """
+        """`RPNScores` of a list of maps [B, H_l, W_l, C]; `valid_cells` are those of each, see `ops.padding`."""
         logits, deltas = [], []
         for hidden in self._hidden(features, valid_cells, self.hidden):
             batch = tf.shape(hidden)[0]
             logits.append(tf.reshape(self.objectness(hidden), [batch, -1]))
             deltas.append(tf.reshape(self.deltas(hidden), [batch, -1, 4]))
-        return logits, deltas
+        return RPNScores(logits, deltas)
 
     def _hidden(self, features, valid_cells, convs):
         """The levels after `convs`. The pyramid is zero in the padding, only hidden layers need clearing."""
@@ -120,100 +121,114 @@ def _patches(features, cells):
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class RPN(ConfiguredLayer):
-    """Proposals from a pyramid or a single map, and the sampled anchors to train it on.
+    """Proposals from the maps of a pyramid or a single one, and what they are learnt by.
 
     Args:
-        config, conventions: dictionaries with the fields of `RPNConfig` and `Conventions`.
-        strides: pixels per cell of each map. A single one has anchors of all sizes, of several each has its own size.
-        channels: of the hidden layers, where the config leaves them open.
+        settings, conventions: as in a config's `model.rpn` and `model.conventions`.
+        anchors: an `AnchorGenerator`; None: the one of the settings.
     """
 
-    def __init__(self, config, conventions, strides, channels=256, **kwargs):
+    def __init__(
+        self,
+        settings: RPNConfig | None = None,
+        conventions: Conventions | None = None,
+        anchors: AnchorGenerator | None = None,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
-        self.config, self.conventions, self.strides = config, conventions, list(strides)
-        self.channels = channels
-        sizes = config["anchor_sizes"]
-        self.sizes = [sizes] if len(self.strides) == 1 else [[size] for size in sizes]
-        self.anchors_per_cell = len(self.sizes[0]) * len(config["aspect_ratios"])
-        hidden = config["channels"] or channels
-        self.head = RPNHead(self.anchors_per_cell, hidden, config["convs"], dtype=self.dtype_policy, name="head")
+        self.settings, self.conventions = settings or RPNConfig(), conventions or Conventions()
+        self.anchors = anchors or AnchorGenerator(
+            self.settings.anchor_sizes, self.settings.aspect_ratios, self.conventions, name="anchors"
+        )
         self.supports_jit = False  # or Keras compiled `predict` by XLA where it sees a GPU, our own operations included
 
+    loss_names = ("loss_rpn_objectness", "loss_rpn_box")
+
+    def sections(self):
+        """The sections of a config's `model` that the layer was made of, by name."""
+        return {"rpn": self.settings, "conventions": self.conventions}
+
     def build(self, input_shape):
-        self.head.build(input_shape)
+        """Takes the shapes of the maps by name, of as many channels each."""
+        shapes = list(input_shape.values())
+        channels, per_cell = self.settings.channels or shapes[0][-1], self.anchors.per_cell(len(shapes))
+        self.head = RPNHead(per_cell, channels, self.settings.convs, dtype=self.dtype_policy, name="head")
+        self.head.build(shapes)
 
-    def call(self, features, image_size, padded_size=None, training=False):
-        """`Proposals` from maps [B, H_l, W_l, C] and image_size [B, 2]. No gradient flows through them."""
-        features = [tf.stop_gradient(level) for level in features]
-        return self.propose(features, *self.scores(features, padded_size), image_size, padded_size, training)
+    def scores(self, features):
+        """`RPNScores` of all anchors on `FeatureMaps`. No gradient flows through them: `compute_losses` looks at a sample."""
+        maps, cells = _as_lists(features.stop_gradient())
+        return self.head(maps, cells)
 
-    def scores(self, features, padded_size=None):
-        """The head's outputs for maps [B, H_l, W_l, C]: lists over levels of logits and deltas, see `RPNHead`."""
-        return self.head(features, self._valid_cells(padded_size))
-
-    def propose(self, features, logits, deltas, image_size, padded_size=None, training=False):
-        """`Proposals` from maps and their `scores`."""
-        boxes, scores, level = self.decode_best(features, logits, deltas, image_size, padded_size, training)
-        most = self.config["post_nms_train" if training else "post_nms_test"]
-        kept, valid = nms(boxes, scores, level[None, :], self.config["nms_iou"], most)
+    def propose(self, features, scores, training=False):
+        """The `Regions` that are worth a look: of each map the best, less those that a better one covers."""
+        boxes, logits, level = self.decode_best(features, scores, training)
+        most = self.settings.post_nms_train if training else self.settings.post_nms_test
+        kept, valid = self.suppress(boxes, logits, level[None, :], most)
         boxes = tf.where(valid[..., None], tf.gather(boxes, kept, batch_dims=1), 0.0)
-        return Proposals(tf.stop_gradient(boxes), tf.gather(scores, kept, batch_dims=1), valid)
+        logits = tf.gather(logits, kept, batch_dims=1)
+        return Regions(tf.stop_gradient(boxes), logits, tf.zeros(tf.shape(valid), tf.int32), valid)
 
-    def decode_best(self, features, logits, deltas, image_size, padded_size=None, training=False):
+    def suppress(self, boxes, logits, level, most):
+        """Indices [B, N] of at most `most` boxes that no better one of their level covers, and which are valid."""
+        return nms(boxes, logits, level, self.settings.nms_iou, most)
+
+    def decode_best(self, features, scores, training=False):
         """`ScoredBoxes`, the best of each level, which `propose` suppresses; arguments as there."""
-        anchors = self.anchors(features, padded_size)
-        usable = usable_anchors(features, self._valid_cells(padded_size), self.anchors_per_cell)
-        most = self.config["pre_nms_train" if training else "pre_nms_test"]
-        levels = [self._best_of_level(*level, most) for level in zip(logits, deltas, anchors, usable, strict=True)]
-        scores, boxes = (tf.concat(values, axis=1) for values in zip(*levels, strict=True))
+        anchors = self.anchors.make(features)
+        usable = usable_anchors(features, self.head.anchors_per_cell)
+        most = self.settings.pre_nms_train if training else self.settings.pre_nms_test
+        levels = [self._best_of_level(*level, most) for level in zip(*scores, anchors, usable, strict=True)]
+        logits, boxes = (tf.concat(values, axis=1) for values in zip(*levels, strict=True))
         level = tf.concat([tf.fill([tf.shape(best[0])[1]], i) for i, best in enumerate(levels)], axis=0)
-        boxes = box_ops.clip(boxes, image_size)
-        usable = box_ops.large_enough(boxes, self.conventions["min_proposal_size"]) & (scores > DROPPED / 2)
-        usable &= tf.math.is_finite(tf.reduce_sum(boxes, axis=-1)) & tf.math.is_finite(scores)
-        return ScoredBoxes(tf.where(usable[..., None], boxes, 0.0), tf.where(usable, scores, DROPPED), level)
+        boxes = box_ops.clip(boxes, box_ops.box_limits(features.image_size, self.conventions.box_width))
+        usable = box_ops.large_enough(boxes, self.conventions.min_proposal_size) & (logits > DROPPED / 2)
+        usable &= tf.math.is_finite(tf.reduce_sum(boxes, axis=-1)) & tf.math.is_finite(logits)
+        return ScoredBoxes(tf.where(usable[..., None], boxes, 0.0), tf.where(usable, logits, DROPPED), level)
 
     def _best_of_level(self, logits, deltas, anchors, usable, count):
         """The `count` best scores [B, k] of one level and their decoded boxes [B, k, 4]."""
         logits = tf.where(usable, logits, DROPPED)
         scores, indices = tf.math.top_k(logits, _at_most(count, logits))
         deltas = tf.gather(deltas, indices, batch_dims=1)
-        return scores, box_ops.decode(deltas, _take(anchors, indices), self.config["delta_weights"])
+        return scores, box_ops.decode(deltas, _take(anchors, indices), self.settings.delta_weights)
 
-    def sample_anchors(self, features, boxes, valid, crowd, seeds, padded_size=None):
-        """The `AnchorSample` of a training step.
+    def compute_losses(self, features, truth, seeds):
+        """The two losses by name, from `FeatureMaps`, a `GroundTruth` and the seeds uint32 [B] of the draw."""
+        sampled, rules = self.sample_anchors(features, truth, seeds), self.conventions
+        return {
+            "loss_rpn_objectness": losses.rpn_objectness_loss(sampled, rules.rpn_normalizer),
+            "loss_rpn_box": losses.rpn_box_loss(sampled, rules.rpn_normalizer, rules.rpn_box_beta),
+        }
 
-        Args:
-            features: the maps.
-            boxes, valid, crowd: the ground truth, [B, G, 4] and [B, G].
-            seeds: uint32 [B] of the draw, see `ops.matching.image_seeds`.
-            padded_size: int32 [B, 2], see `ops.padding`.
-        """
-        config = self.config
-        anchors, usable, matches = self.matched_anchors(features, boxes, valid, crowd, padded_size)
-        most_positives = int(config["batch_per_image"] * config["positive_fraction"])
-        noise = uniform(seeds, anchor_counters(features, self.anchors_per_cell))
-        indices, positive, drawn = sample(matches, usable, config["batch_per_image"], most_positives, noise)
-        logits, deltas = self.head.at(features, indices, self._valid_cells(padded_size))
-        truth = tf.gather(boxes, tf.maximum(tf.gather(matches, indices, batch_dims=1), 0), batch_dims=1)
-        targets = box_ops.encode(truth, _take(anchors, indices), config["delta_weights"])
+    def sample_anchors(self, features, truth, seeds):
+        """The `AnchorSample` of a training step; arguments as for `compute_losses`."""
+        settings = self.settings
+        anchors, usable, matches = self.matched_anchors(features, truth)
+        most_positives = int(settings.batch_per_image * settings.positive_fraction)
+        maps, cells = _as_lists(features)
+        noise = uniform(seeds, anchor_counters(maps, self.head.anchors_per_cell))
+        indices, positive, drawn = sample(matches, usable, settings.batch_per_image, most_positives, noise)
+        logits, deltas = self.head.at(maps, indices, cells)
+        boxes = tf.gather(truth.boxes, tf.maximum(tf.gather(matches, indices, batch_dims=1), 0), batch_dims=1)
+        targets = box_ops.encode(boxes, _take(anchors, indices), settings.delta_weights)
         return AnchorSample(logits, deltas, targets, positive, drawn)
 
-    def matched_anchors(self, features, boxes, valid, crowd, padded_size=None):
+    def matched_anchors(self, features, truth):
         """All levels' anchors [A, 4] or [B, A, 4], which may be drawn [B or 1, A], and their matches [B, A], see
-        `match`; arguments as for `sample_anchors`."""
-        anchors = tf.concat(self.anchors(features, padded_size), axis=-2)
-        usable = tf.concat(usable_anchors(features, self._valid_cells(padded_size), self.anchors_per_cell), axis=1)
-        thresholds = self.config["foreground_iou"], self.config["background_iou"]
+        `match`, with the objects of a `GroundTruth`."""
+        anchors = tf.concat(self.anchors.make(features), axis=-2)
+        usable = tf.concat(usable_anchors(features, self.head.anchors_per_cell), axis=1)
+        thresholds = self.settings.foreground_iou, self.settings.background_iou
         candidates = anchors[None] if anchors.shape.rank == 2 else anchors
-        return anchors, usable, match(candidates, boxes, valid, crowd, *thresholds, promote_best=True, usable=usable)
+        objects = truth.boxes, truth.valid, truth.crowd
+        return anchors, usable, match(candidates, *objects, *thresholds, promote_best=True, usable=usable)
 
-    def anchors(self, features, padded_size):
-        """List over levels of [H_l * W_l * A, 4], or [B, ..., 4] where the stride depends on the image."""
-        ratios = self.config["aspect_ratios"]
-        return pyramid_anchors(features, self.sizes, ratios, self.strides, self.conventions, padded_size)
 
-    def _valid_cells(self, padded_size):
-        return [padding.count_cells(padded_size, stride) for stride in self.strides]
+def _as_lists(features):
+    """The maps of `FeatureMaps` and their valid cells, None where all images fill the batch."""
+    cells = None if features.padded_size is None else list(features.valid_cells.values())
+    return list(features.maps.values()), cells
 
 
 def _take(anchors, indices):

@@ -6,6 +6,7 @@ the precision policy: eight bits of mantissa can't tell pixel 800 from 803.
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)  # largest decoded dw, dh in both reference systems: keeps exp() finite
@@ -38,6 +39,28 @@ def clip(boxes, image_size):
     x1, y1, x2, y2 = tf.unstack(boxes, axis=-1)
     corners = [tf.minimum(x1, width), tf.minimum(y1, height), tf.minimum(x2, width), tf.minimum(y2, height)]
     return tf.maximum(tf.stack(corners, axis=-1), 0.0)
+
+
+# Inside a model with matterport's boxes, whose right and bottom sides are inclusive, both lie a pixel further up left.
+
+
+def to_half_open(boxes, box_width):
+    """Half-open boxes from those [..., 4] of a model whose `box_width` is "half_open" or "inclusive"."""
+    return boxes + _extra_width(box_width)
+
+
+def from_half_open(boxes, box_width):
+    """The model's boxes from half-open ones [..., 4]."""
+    return boxes - _extra_width(box_width)
+
+
+def box_limits(image_size, box_width):
+    """int32 [B, 2]: the largest (y, x) of the model's boxes in images of `image_size` [B, 2] pixels."""
+    return image_size - int(_extra_width(box_width)[-1])
+
+
+def _extra_width(box_width):
+    return np.array([0, 0, 1, 1], np.float32) * (box_width == "inclusive")
 
 
 def _centers_and_sides(boxes):

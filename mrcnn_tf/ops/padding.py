@@ -5,11 +5,45 @@ image, so that a detection depended on the other images of the batch. An image's
 the coarsest stride, in pixels: what it would be padded to in a batch of its own. Its *valid cells* are the same in
 cells of one feature map. Whatever lies beyond is set to zero before each operation that looks at neighbours. None in
 place of either means that every image fills the batch.
+
+While a backbone runs, `running_batch` tells its layers the padded sizes, so that they need no argument for them.
 """
+
+import contextlib
+import contextvars
 
 import tensorflow as tf
 
 from mrcnn_tf.ops.native.library import shapes_must_be_static
+
+
+# (padded_size int32 [B, 2] in pixels, rows of the padded batch) of the batch that a backbone runs on, or None
+_RUNNING = contextvars.ContextVar("running_batch", default=None)
+
+
+@contextlib.contextmanager
+def running_batch(images, padded_size):
+    """Within it, layers run on `images` [B, H, W, 3] of `padded_size` int32 [B, 2] pixels, or None."""
+    token = _RUNNING.set(None if padded_size is None else (padded_size, tf.shape(images)[1]))
+    try:
+        yield
+    finally:
+        _RUNNING.reset(token)
+
+
+def running_padded_size():
+    """int32 [B, 2] pixels: the padded sizes of the running batch, or None where all images fill it."""
+    running = _RUNNING.get()
+    return running and running[0]
+
+
+def running_valid_cells(features):
+    """Valid cells int32 [B, 2] of `features` [B, H, W, C], a map of the running batch at any stride, or None."""
+    running = _RUNNING.get()
+    if running is None:
+        return None
+    padded_size, rows = running
+    return padded_size * tf.shape(features)[1] // rows  # exact: both sides are multiples of the stride
 
 
 def round_up(image_size, multiple=32):

@@ -45,6 +45,7 @@ class Detections:
         mask_rule: how mask probabilities become pixels, "torchvision" or "detectron2" (`conventions.mask_paste`).
         semantic: [H, W] uint8, the class of each pixel: 0 of any thing, 1..S of stuff. Made when first asked for, of
             logits that are held until then, 12 MB with 54 classes at 800 x 1088. None without a semantic head.
+        extras: what heads of a user's own give of each detection, arrays [D, ...] by name; each is an attribute, too.
         panoptic: things and stuff as one map of segments, a `Panoptic`, made when first asked for. None without a
             semantic head, or with boxes and no masks.
     """
@@ -61,6 +62,7 @@ class Detections:
         keypoints=None,
         keypoint_offset=0.0,
         semantics=None,
+        **extras,
     ):
         """Takes what the attributes describe, but as `categories` the model's K `Category`s, in its classes' order, and
         as `semantics` what `semantic` and `panoptic` are made of, a `SemanticLogits` or `SemanticMap`.
@@ -77,6 +79,7 @@ class Detections:
         self.keypoint_offset = float(keypoint_offset)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.mask_rule, self.semantics = mask_rule, semantics
+        self.extras = {name: np.asarray(values) for name, values in extras.items()}
         self._check(categories)
         self.categories = [categories[c - 1] for c in self.classes]
         self.category_ids = np.array([category.id for category in self.categories], np.int64)
@@ -84,9 +87,11 @@ class Detections:
 
     def _check(self, categories):
         arrays = (self.boxes, self.scores, self.classes, self.mask_probabilities, self.keypoints)
+        arrays += tuple(self.extras.values())
         lengths = {len(array) for array in arrays if array is not None}
         if len(lengths) > 1:
-            raise ValueError(f"boxes, scores, classes, masks, keypoints must be equally many, not {sorted(lengths)}.")
+            names = ", ".join(["boxes", "scores", "classes", "masks", "keypoints", *self.extras])
+            raise ValueError(f"{names} must be equally many, not {sorted(lengths)}.")
         if len(self.classes) and not 1 <= self.classes.min() <= self.classes.max() <= len(categories):
             raise ValueError(f"Every class must lie in 1..{len(categories)}, the number of categories.")
         if self.keypoints is not None:
@@ -96,6 +101,12 @@ class Detections:
 
     def __len__(self):
         return len(self.scores)
+
+    def __getattr__(self, name):
+        extras = self.__dict__.get("extras", {})
+        if name in extras:
+            return extras[name]
+        raise AttributeError(f"Detections have no '{name}': the model has no head that gives it.")
 
     def __repr__(self):
         best = [
@@ -143,7 +154,8 @@ class Detections:
         Returns:
             D dicts with `image_id`, `category_id`, `bbox` [x, y, width, height] and `score`; with a mask head also
             `segmentation`, a compressed RLE whose `counts` is a string; with a keypoint head, where the class has
-            keypoints, `keypoints` [x, y, score, x, y, score, ...] in their order, x and y counted as the dataset does.
+            keypoints, `keypoints` [x, y, score, x, y, score, ...] in their order, x and y counted as the dataset does;
+            and what `extras` hold.
         """
         results = []
         for index, (x1, y1, x2, y2) in enumerate(self.boxes.tolist()):
@@ -162,7 +174,7 @@ class Detections:
             if self.keypoints is not None and count:
                 offset = np.array([self.keypoint_offset, self.keypoint_offset, 0], np.float32)
                 result["keypoints"] = (self.keypoints[index, :count] - offset).ravel().tolist()
-            results.append(result)
+            results.append(result | {name: values[index].tolist() for name, values in self.extras.items()})
         return results
 
     def draw(self, image, min_score=0.0, min_side=draw.MIN_SIDE):
@@ -243,6 +255,7 @@ class EncodedMaskDetections(Detections):
             mask_probabilities=self._masks_in_boxes(),
             mask_rule="detectron2",
             keypoints=self.keypoints,
+            **self.extras,
         )
         return detections.draw(image, **kwargs)
 

@@ -160,8 +160,8 @@ def convert_model(model):
 
 
 def weight_path(variable):
-    """The path of a model's weight without the model's name; a norm's weights stand under their convolution."""
-    return variable.path.split("/", 1)[1].replace("/norm/", "/")
+    """The path of a model's weight; a norm's weights stand under their convolution."""
+    return variable.path.replace("/norm/", "/")
 
 
 def _is_keras_model(path):

@@ -1,63 +1,18 @@
 """A network of keras.applications as the backbone: the outputs of four of its layers are C2 to C5.
 
-The network is copied so that padding has no influence on an image (`ops.padding`). Keras calls its layers with features
-alone; those added here read the padded sizes of the running batch from a context variable that the backbone sets.
+The network is copied so that padding has no influence on an image, see `padding_layers`.
 """
 
-import contextlib
-import contextvars
+import typing
 
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.config.settings import BackboneConfig
+from mrcnn_tf.model.backbones.padding_layers import ImageAveragePooling, ClearPadding, sees_neighbours
 from mrcnn_tf.model.blocks import ConfiguredLayer
-from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.native.library import shapes_must_be_static
 from mrcnn_tf.weights.keras_applications import feature_network, make_network, stable_layer_names
-
-# (padded_size int32 [B, 2] in pixels, rows of the padded batch), or None: all images fill the batch.
-_PADDED = contextvars.ContextVar("padded", default=None)
-
-
-@contextlib.contextmanager
-def padded_batch(images, padded_size):
-    """Within it, copied networks run on `images` [B, H, W, 3] of `padded_size` [B, 2] pixels, or None."""
-    token = _PADDED.set(None if padded_size is None else (padded_size, tf.shape(images)[1]))
-    try:
-        yield
-    finally:
-        _PADDED.reset(token)
-
-
-def count_valid_cells(features):
-    """int32 [B, 2] of `features` [B, H, W, C] of the running batch, or None."""
-    padded = _PADDED.get()
-    if padded is None:
-        return None
-    padded_size, rows = padded
-    return padded_size * tf.shape(features)[1] // rows  # exact: both sides are multiples of the stride
-
-
-@keras.saving.register_keras_serializable("mrcnn_tf")
-class ClearPadding(keras.layers.Layer):
-    """Zeros beyond each image's valid cells: [B, H, W, C] -> the same."""
-
-    def call(self, inputs):
-        return padding.clear_padding(inputs, count_valid_cells(inputs))
-
-
-@keras.saving.register_keras_serializable("mrcnn_tf")
-class CanvasAveragePooling(keras.layers.GlobalAveragePooling2D):
-    """The average over each image's valid cells: [B, H, W, C] -> [B, C], or [B, 1, 1, C] with `keepdims`."""
-
-    def call(self, inputs):
-        valid_cells = count_valid_cells(inputs)
-        if valid_cells is None:
-            return super().call(inputs)
-        cleared = tf.cast(padding.clear_padding(inputs, valid_cells), tf.float32)
-        count = tf.cast(tf.reduce_prod(valid_cells, axis=1), tf.float32)[:, None, None, None]
-        mean = tf.reduce_sum(cleared, axis=[1, 2], keepdims=True) / count
-        return tf.cast(mean if self.keepdims else mean[:, 0, 0, :], inputs.dtype)
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -130,8 +85,8 @@ def copy_without_padding(network, names, policy):
             for inner in layer.layers:
                 outputs = call(copy(inner), outputs)
             return outputs
-        if _sees_neighbours(layer):
-            inputs = [ClearPadding(name=f"{layer.name}_canvas", dtype=policy)(inputs[0])]
+        if sees_neighbours(layer):
+            inputs = [ClearPadding(name=f"{layer.name}_padding", dtype=policy)(inputs[0])]
         return layer(*inputs, **options)
 
     images = keras.Input((None, None, 3), name="images")
@@ -145,7 +100,7 @@ def _copy_layer(layer, name, policy):
         return type(layer).from_config(config)
     config["dtype"] = policy
     if isinstance(layer, keras.layers.GlobalAveragePooling2D):
-        return CanvasAveragePooling.from_config(config)
+        return ImageAveragePooling.from_config(config)
     if isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.hard_silu:
         return HardSwish(name=name, dtype=policy)
     if isinstance(layer, keras.layers.Normalization) and layer.weights:
@@ -153,14 +108,6 @@ def _copy_layer(layer, name, policy):
     if type(layer).__name__ == "LayerScale":  # keras.applications keeps the class to itself
         return ChannelScale(layer.init_values, name=name, dtype=policy)
     return type(layer).from_config(config)
-
-
-def _sees_neighbours(layer):
-    """Whether a layer's windows reach over the edge of the valid cells; those that tile the map don't."""
-    if isinstance(layer, keras.layers.ZeroPadding2D):  # before windows without padding of their own
-        return True
-    convolves = getattr(layer, "padding", None) == "same" and hasattr(layer, "kernel_size")
-    return convolves and max(layer.kernel_size) > min(layer.strides)
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -196,12 +143,18 @@ class ApplicationBackbone(ConfiguredLayer):
             return convs[: self.freeze_at]
         return keras.Model(self.network.input, self.network.outputs[: self.freeze_at - 1]).layers
 
-    @property
-    def output_shapes(self):
-        """Shapes (None, None, None, C) of C2 to C5."""
-        return [tuple(output.shape) for output in self.network.outputs]
+    strides: typing.ClassVar = {"C2": 4, "C3": 8, "C4": 16, "C5": 32}
 
-    def call(self, images, padded_size=None, training=False):
-        """Images [B, H, W, 3], H and W multiples of 32 -> list of four maps [B, H / s, W / s, C], s = 4, 8, 16, 32."""
-        with padded_batch(images, padded_size):
-            return self.network(images, training=False)  # nothing in it learns statistics
+    def sections(self):
+        """The section of a config's `model` that the layer was made of, by name."""
+        settings = {"application": self.application, "taps": self.taps, "freeze_at": self.freeze_at}
+        return {"backbone": BackboneConfig(**settings)}
+
+    def compute_output_shape(self, input_shape):
+        """Shapes (None, None, None, C) of C2 to C5 by name."""
+        return dict(zip(self.strides, (tuple(output.shape) for output in self.network.outputs), strict=True))
+
+    def call(self, images, training=False):
+        """Images [B, H, W, 3], H and W multiples of 32 -> {"C2": [B, H / 4, W / 4, C], ..., "C5": ...}."""
+        maps = self.network(images, training=False)  # nothing in it learns statistics
+        return dict(zip(self.strides, maps, strict=True))

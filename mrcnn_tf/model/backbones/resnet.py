@@ -1,9 +1,12 @@
 """ResNet (He et al. 2016): the backbone, stages res2 to res5 as C2 to C5 at strides 4 to 32."""
 
+import dataclasses
+import inspect
+
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.config.settings import RESNET_BLOCKS
+from mrcnn_tf.config.settings import RESNET_BLOCKS, BackboneConfig
 from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm, build_in_turn
 from mrcnn_tf.ops import padding
 
@@ -71,25 +74,25 @@ class ResidualBlock(ConfiguredLayer):
         return tf.nn.relu(outputs + shortcut)
 
 
-def residual_stage(stage, settings, channels, strides, dtype, dilation=1):
+def residual_stage(stage, settings, epsilon, channels, strides, dtype, dilation=1):
     """The blocks of one stage of a ResNet: a list of `ResidualBlock`s, named res{stage}_0 and so on.
 
     Args:
         stage: 2 to 5.
-        settings: a dictionary with depth, groups, width_per_group, stride_in_1x1, norm and epsilon, as `ResNet` takes
-            them.
+        settings: a `BackboneConfig`, or a `ResNet`, which has its arguments as attributes.
+        epsilon: of the normalisation.
         channels: of the stage's input.
         strides: of its first block.
         dtype: policy.
         dilation: of all its 3x3 convolutions.
     """
-    planes, bottleneck = WIDTHS[stage - 2], settings["depth"] >= 50
+    planes, bottleneck = WIDTHS[stage - 2], settings.depth >= 50
     filters = 4 * planes if bottleneck else planes
-    width = planes * settings["width_per_group"] // 64 * settings["groups"]
-    shared = {name: settings[name] for name in ("stride_in_1x1", "groups", "norm", "epsilon")}
-    shared |= {"bottleneck": bottleneck, "dilation": dilation, "dtype": dtype}
+    width = planes * settings.width_per_group // 64 * settings.groups
+    shared = {name: getattr(settings, name) for name in ("stride_in_1x1", "groups", "norm")}
+    shared |= {"epsilon": epsilon, "bottleneck": bottleneck, "dilation": dilation, "dtype": dtype}
     blocks = []
-    for index in range(RESNET_BLOCKS[settings["depth"]][stage - 2]):
+    for index in range(RESNET_BLOCKS[settings.depth][stage - 2]):
         name, project = f"res{stage}_{index}", index == 0 and (strides > 1 or channels != filters)
         block_strides = strides if index == 0 else 1
         blocks.append(ResidualBlock(width, filters, strides=block_strides, project=project, name=name, **shared))
@@ -98,7 +101,7 @@ def residual_stage(stage, settings, channels, strides, dtype, dilation=1):
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
 class ResNet(ConfiguredLayer):
-    """Feature maps {C2, C3, C4, C5} of a batch of images.
+    """Feature maps {C2, C3, C4, C5} of a batch of images; padding has no influence on them (`ops.padding`).
 
     Args:
         depth: 10, 18, 34, 50, 101 or 152.
@@ -134,12 +137,32 @@ class ResNet(ConfiguredLayer):
         for stage in range(2, last_stage + 1):
             dilation = 2 if dilated and stage == 5 else 1
             strides = 1 if stage == 2 or dilation > 1 else 2
-            blocks = residual_stage(stage, self.arguments(), channels, strides, self.dtype_policy, dilation)
+            blocks = residual_stage(stage, self, epsilon, channels, strides, self.dtype_policy, dilation)
             channels = blocks[-1].filters
             self.stages.append(blocks)
         for layers in [[self.stem], *self.stages][:freeze_at]:
             for layer in layers:
                 layer.trainable = False
+
+    @classmethod
+    def from_settings(cls, settings, **arguments):
+        """The ResNet of a `BackboneConfig`; `arguments` are those that aren't in it."""
+        names = inspect.signature(cls.__init__).parameters.keys() & {
+            field.name for field in dataclasses.fields(settings)
+        }
+        return cls(**{name: getattr(settings, name) for name in names}, **arguments)
+
+    def sections(self):
+        """The section of a config's `model` that the layer was made of, by name."""
+        names = {field.name for field in dataclasses.fields(BackboneConfig)}
+        values = {name: value for name, value in self.arguments().items() if name in names}
+        return {"backbone": BackboneConfig(**values)}
+
+    @property
+    def strides(self):
+        """Pixels per cell of each map, by name."""
+        last = 16 if self.dilated else 32
+        return dict(zip(("C2", "C3", "C4", "C5"), (4, 8, 16, last)[: len(self.stages)], strict=False))
 
     def build(self, input_shape):
         self.stem.build(input_shape)
@@ -147,28 +170,24 @@ class ResNet(ConfiguredLayer):
         for blocks in self.stages:
             channels = build_in_turn(blocks, channels)
 
-    @property
-    def output_shapes(self):
-        """Shapes (None, None, None, C) of C2 to C5."""
-        return [(None, None, None, blocks[-1].filters) for blocks in self.stages]
+    def compute_output_shape(self, input_shape):
+        """Shapes (None, None, None, C) of the maps by name."""
+        return {
+            name: (None, None, None, blocks[-1].filters) for name, blocks in zip(self.strides, self.stages, strict=True)
+        }
 
-    @property
-    def strides(self):
-        """Pixels per cell of C2 to C5."""
-        return [4, 8, 16, 16 if self.dilated else 32][: len(self.stages)]
-
-    def call(self, images, padded_size=None, training=False):
-        """Images [B, H, W, 3] -> list of maps [B, ceil(H / s), ceil(W / s), C] at the strides s."""
+    def call(self, images, training=False):
+        """Images [B, H, W, 3] -> {"C2": [B, ceil(H / 4), ceil(W / 4), C], ..., "C5": ...} at the strides."""
+        padded_size = padding.running_padded_size()
         outputs = self.stem(images, valid_cells=padded_size, training=training)
         # Zeros are a neutral border for the maximum, since ReLU has gone before.
         pad = [0, 1] if self.stem_pool == "same" else [1, 1]
         outputs = padding.clear_padding(outputs, padding.count_cells(padded_size, 2))
         outputs = tf.nn.max_pool2d(tf.pad(outputs, [[0, 0], pad, pad, [0, 0]]), 3, 2, "VALID")
-        maps, valid_cells = [], padding.count_cells(padded_size, 4)
-        for blocks in self.stages:
+        maps, valid_cells = {}, padding.count_cells(padded_size, 4)
+        for name, blocks in zip(self.strides, self.stages, strict=True):
             for block in blocks:
                 outputs = block(outputs, valid_cells=valid_cells, training=training)
                 valid_cells = padding.count_cells(valid_cells, block.strides)
-            maps.append(outputs)
-        maps[-1] = padding.clear_padding(maps[-1], valid_cells)  # without a pyramid the heads read it as it is
+            maps[name] = outputs
         return maps

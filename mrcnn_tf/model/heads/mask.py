@@ -5,15 +5,20 @@ import collections
 import keras
 import tensorflow as tf
 
-from mrcnn_tf.model.blocks import HE_FAN_OUT, ConfiguredLayer, build_in_turn, conv_stack, convolve_rois
+from mrcnn_tf.config.settings import Conventions, MaskHeadConfig
+from mrcnn_tf.model import losses
+from mrcnn_tf.model.blocks import HE_FAN_OUT, build_in_turn, conv_stack, convolve_rois
+from mrcnn_tf.model.heads.head import Head
+from mrcnn_tf.model.roi_features import make_pooling
 from mrcnn_tf.ops.masks import mask_targets
+from mrcnn_tf.results.output_spec import OutputSpec
 
 # Logarithms of the probabilities that a pixel belongs to the RoI's object, or to the background: float32 [B, R, M, M].
 MaskScores = collections.namedtuple("MaskScores", "foreground background")
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
-class MaskHead(ConfiguredLayer):
+class MaskHead(Head):
     """Four 3x3 convolutions, a 2x2 deconvolution of stride 2, and K masks, twice as large as the RoI features.
 
     Only one of the K masks matters for an RoI: the ground truth's class in training, the predicted one in inference
@@ -22,20 +27,50 @@ class MaskHead(ConfiguredLayer):
 
     Args:
         num_classes: K foreground classes.
-        config: a dictionary with the fields of `MaskHeadConfig`; its `fcs` make a `MaskMLP` instead.
-        conventions: a dictionary with the fields of `Conventions`.
+        pooling: the layer that gives RoI features.
+        settings, conventions: as in a config's `model.mask_head` and `model.conventions`; settings with `fcs` are of a
+            `MaskMLP` instead.
     """
 
-    def __init__(self, num_classes, config, conventions, **kwargs):
-        super().__init__(autocast=False, **kwargs)  # scores must stay float32
-        self.num_classes, self.config, self.conventions = num_classes, config, conventions
-        self.multinomial = config["activation"] == "softmax"
-        self.masks = 1 if config["class_agnostic"] else num_classes
-        count, epsilon = 0 if config["fcs"] else config["convs"], conventions["batch_norm_epsilon"]
-        self.convs = conv_stack(count, config["channels"], config["norm"], epsilon, self.dtype_policy)
+    section = "mask_head"
+    loss_names = ("loss_mask",)
+
+    def __init__(
+        self,
+        num_classes,
+        pooling,
+        settings: MaskHeadConfig | None = None,
+        conventions: Conventions | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_classes, self.pooling = num_classes, pooling
+        self.settings, self.conventions = settings or MaskHeadConfig(), conventions or Conventions()
+        self.multinomial = self.settings.activation == "softmax"
+        self.masks = 1 if self.settings.class_agnostic else num_classes
+        self._make_hidden_layers()
+
+    @classmethod
+    def from_settings(cls, model, spec, heads, **arguments):
+        kind = MaskMLP if model.mask_head.fcs else MaskHead
+        pooling = make_pooling(model, model.mask_head.pool_size, spec, heads, arguments)
+        return kind(len(model.categories), pooling, model.mask_head, model.conventions, **arguments)
+
+    def _make_hidden_layers(self):
+        settings, epsilon = self.settings, self.conventions.batch_norm_epsilon
+        self.convs = conv_stack(settings.convs, settings.channels, settings.norm, epsilon, self.dtype_policy)
+
+    @property
+    def side(self):
+        """M, cells along each side of a mask."""
+        return 2 * self.pooling.output_size
+
+    @property
+    def outputs(self):
+        return [OutputSpec("masks", (self.side, self.side), "probability of each part of the box to be the object's")]
 
     def build(self, input_shape):
-        channels, hidden = build_in_turn(self.convs, input_shape[-1]), self.config["channels"]
+        channels, hidden = build_in_turn(self.convs, input_shape[-1]), self.settings.channels
         he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
         # The four output pixels of an input pixel don't overlap: it is a 1x1 to 4 * channels, rearranged.
         self.deconv_kernel = self.add_weight(name="deconv_kernel", shape=(2, 2, hidden, channels), initializer=he)
@@ -53,8 +88,7 @@ class MaskHead(ConfiguredLayer):
         self.bias = self.add_weight(name="predictor_bias", shape=(outputs,), initializer="zeros")
 
     def class_variables(self):
-        """(variable, initializer) of each weight whose shape depends on the classes."""
-        if self.config["class_agnostic"]:
+        if self.settings.class_agnostic:
             return []
         return [(self.kernel, self.predictor_initializer()), (self.bias, keras.initializers.Zeros())]
 
@@ -69,7 +103,7 @@ class MaskHead(ConfiguredLayer):
 
     def _mask_of(self, classes):
         """int32 [B * R]: which of the masks belongs to each of `classes` [B, R]."""
-        index = tf.zeros_like(classes) if self.config["class_agnostic"] else tf.maximum(classes - 1, 0)
+        index = tf.zeros_like(classes) if self.settings.class_agnostic else tf.maximum(classes - 1, 0)
         return tf.reshape(index, [-1])
 
     def _deconvolve(self, inputs):
@@ -93,18 +127,34 @@ class MaskHead(ConfiguredLayer):
         scores = tf.nn.log_softmax(tf.cast(logits, tf.float32) + self.bias)
         return tf.gather(tf.transpose(scores, [0, 2, 1]), index, batch_dims=1), scores[..., -1]
 
-    def targets(self, masks, boxes, rois):
+    def targets(self, rois, truth):
         """What the masks should be: the part of each ground truth mask inside its RoI (section 3.1).
 
-        Masks uint8 [B, G, S, S], 255 times the occupancy, each inside its own of boxes [B, G, 4] pixels, and a
-        `RoISample` with P RoIs per image -> float32 [B, P, M, M] in 0..1.
+        Of a `RoISample` with P RoIs per image and a `GroundTruth`, whose `masks` uint8 [B, G, S, S] are 255 times the
+        occupancy inside each object's box -> float32 [B, P, M, M] in 0..1.
         """
-        side, crop = 2 * self.config["pool_size"], masks.shape[2]
-        matched_masks = tf.reshape(tf.gather(masks, rois.truth, batch_dims=1), [-1, crop, crop])
-        matched_boxes = tf.reshape(tf.gather(boxes, rois.truth, batch_dims=1), [-1, 4])
-        binary = self.conventions["mask_target"] == "binary"
-        targets = mask_targets(matched_masks, matched_boxes, tf.reshape(rois.boxes, [-1, 4]), side, binary)
+        masks = truth.of_rois(truth["masks"], rois)
+        crop, side = masks.shape[2], self.side
+        masks, boxes = tf.reshape(masks, [-1, crop, crop]), tf.reshape(truth.of_rois(truth.boxes, rois), [-1, 4])
+        binary = self.conventions.mask_target == "binary"
+        targets = mask_targets(masks, boxes, tf.reshape(rois.boxes, [-1, 4]), side, binary)
         return tf.reshape(targets, [-1, rois.boxes.shape[1], side, side])
+
+    def compute_losses(self, features, rois, truth):
+        rois = rois.positives
+        scores = self(features.pool(self.pooling, rois), rois.classes)
+        return {"loss_mask": losses.mask_loss(scores, self.targets(rois, truth), rois.positive)}
+
+    def detect(self, features, regions):
+        scores = self(self.pooling(regions.boxes, features=features), regions.classes)
+        return {"masks": tf.exp(scores.foreground)}
+
+    def results(self, outputs, model):
+        return {"mask_probabilities": outputs["masks"], "mask_rule": self.conventions.mask_paste}
+
+    def activations(self, pixels, rois, positives):
+        cells = self.pooling.output_size**2
+        return positives * (cells * sum(conv.filters for conv in self.convs) + 4 * cells * self.settings.channels)
 
 
 def _interleave(pixels, side):
@@ -120,16 +170,19 @@ class MaskMLP(MaskHead):
     """The mask head as a multi-layer perceptron, which Table 2e of the paper compares the convolutional one with.
 
     Fully connected hidden layers on the flattened RoI features, and K masks of independent pixels. Arguments as of
-    `MaskHead`; `config` has the number of hidden layers in `fcs` and their width in `channels`.
+    `MaskHead`; the settings have the number of hidden layers in `fcs` and their width in `channels`.
     """
 
-    def __init__(self, num_classes, config, conventions, **kwargs):
-        super().__init__(num_classes, config, conventions, **kwargs)
-        channels, policy, self.fcs = config["channels"], self.dtype_policy, []
-        for index in range(1, config["fcs"] + 1):
+    def _make_hidden_layers(self):
+        self.fcs = []
+        for index in range(1, self.settings.fcs + 1):
             he = keras.initializers.VarianceScaling(**HE_FAN_OUT)  # shared, it would draw equal layers
-            layer = keras.layers.Dense(channels, "relu", kernel_initializer=he, dtype=policy, name=f"fc{index}")
+            units, policy = self.settings.channels, self.dtype_policy
+            layer = keras.layers.Dense(units, "relu", kernel_initializer=he, dtype=policy, name=f"fc{index}")
             self.fcs.append(layer)
+
+    def activations(self, pixels, rois, positives):
+        return 0
 
     @staticmethod
     def predictor_initializer():

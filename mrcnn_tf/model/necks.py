@@ -1,0 +1,201 @@
+"""Necks: what RPN and heads read, made of a backbone's maps. The feature pyramid (Lin et al. 2017), or a single map.
+
+A neck is a layer that holds its backbone: it maps images [B, H, W, 3] to maps by name, as a backbone does, and a model
+takes either. Which maps there are `FeatureSpec` finds out.
+"""
+
+import dataclasses
+import math
+
+import keras
+import tensorflow as tf
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import FPNConfig
+from mrcnn_tf.model.backbones import make_backbone
+from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm
+from mrcnn_tf.ops import padding
+from mrcnn_tf.ops.gradients import with_gradient
+from mrcnn_tf.ops.native.library import shapes_must_be_static
+
+MEASURED_SIDE = 512  # pixels
+
+
+def upsample(features):
+    """Nearest-neighbour doubling: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    if shapes_must_be_static():
+        return _resized(features)
+    batch, height, width = tf.unstack(tf.shape(features)[:3])
+    channels = features.shape[-1]
+    repeated = tf.broadcast_to(features[:, :, None, :, None, :], [batch, height, 2, width, 2, channels])
+    return tf.reshape(repeated, [batch, 2 * height, 2 * width, channels])
+
+
+def _sum_of_copies(upstream, features):
+    """The gradient of `_resized`: of the four cells that each cell was copied to."""
+    return 4 * tf.nn.avg_pool2d(upstream, 2, 2, "VALID")
+
+
+@with_gradient("MrcnnTf>NearestUpsample", _sum_of_copies)
+def _resized(features):
+    """The same by the operation that TFLite has a fast kernel for; XLA has no gradient of it."""
+    return tf.raw_ops.ResizeNearestNeighbor(images=features, size=2 * tf.shape(features)[1:3])
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSpec:
+    """The maps of a backbone or a neck that RPN and heads read, by name, the finest first."""
+
+    channels: dict[str, int]
+    strides: dict[str, int]  # pixels per cell
+    roi_maps: list[str]  # the names of those that RoIs are pooled from
+
+    @classmethod
+    def of(cls, layer):
+        """The `FeatureSpec` of a Keras layer or model, whose weights are made if they aren't there.
+
+        It may say its `strides`, of those maps alone that are to be read, and its `roi_maps`. Otherwise strides follow
+        from the shapes, and RoIs are pooled from all maps.
+
+        Raises:
+            UserError: it gives something else than a dictionary of maps.
+        """
+        outputs = layer(keras.KerasTensor((None, None, None, 3)))
+        if not isinstance(outputs, dict) or any(len(features.shape) != 4 for features in outputs.values()):
+            raise UserError(
+                f"{type(layer).__name__} doesn't give feature maps: it must map images [B, H, W, 3] to a dictionary of "
+                "maps [B, H, W, C] by name, such as {'C2': ..., 'C5': ...}."
+            )
+        channels = {name: features.shape[-1] for name, features in outputs.items()}
+        strides = getattr(layer, "strides", None) or _measure_strides(layer)
+        names = sorted(strides, key=lambda name: strides[name])
+        roi_maps = list(getattr(layer, "roi_maps", names))
+        return cls({name: channels[name] for name in names}, {name: strides[name] for name in names}, roi_maps)
+
+
+def _measure_strides(layer):
+    """Pixels per cell of each map, by name, as an image shows them whose sides all usual strides divide."""
+    outputs = layer(keras.KerasTensor((1, MEASURED_SIDE, MEASURED_SIDE, 3)))
+    return {name: MEASURED_SIDE // features.shape[1] for name, features in outputs.items()}
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class SingleMap(ConfiguredLayer):
+    """The coarsest map of a backbone as it is: C4 or C5, as the detectors before the pyramid had it.
+
+    Args:
+        backbone: the layer that gives the maps.
+    """
+
+    def __init__(self, backbone, **kwargs):
+        super().__init__(**kwargs)
+        self.backbone, spec = backbone, FeatureSpec.of(backbone)
+        *_, self.map = spec.strides
+        self.strides = {self.map: spec.strides[self.map]}
+
+    def sections(self):
+        """The settings of a config's `model` that the layer and its backbone were made of, by name."""
+        return {"features": self.map} | _sections(self.backbone)
+
+    def build(self, input_shape=None):
+        """Nothing: the backbone's weights are there."""
+
+    def compute_output_shape(self, input_shape):
+        return self.backbone.compute_output_shape(input_shape)
+
+    def call(self, images, training=False):
+        """Images [B, H, W, 3] -> the backbone's maps, of which the coarsest is zero beyond each image's padded size."""
+        return self.from_maps(self.backbone(images, training=training))
+
+    def from_maps(self, maps):
+        """The same from the backbone's maps."""
+        features = maps[self.map]
+        return maps | {self.map: padding.clear_padding(features, padding.running_valid_cells(features))}
+
+
+@keras.saving.register_keras_serializable("mrcnn_tf")
+class FPN(ConfiguredLayer):
+    """Pyramid levels {P2, ..., P6} of a backbone's {C2, ..., C5}; P6 is P5 subsampled by two (FPN paper, footnote 2).
+
+    Level n has the stride 2^n, whatever the backbone calls its maps; each must be half as fine as the one before.
+
+    Args:
+        backbone: the layer that gives the maps.
+        channels: of every level.
+        norm, epsilon: of the convolutions, see `ConvNorm`.
+
+    Raises:
+        UserError: the backbone's strides don't double.
+    """
+
+    def __init__(self, backbone, channels=256, norm=None, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.backbone, self.channels, self.norm, self.epsilon = backbone, channels, norm, epsilon
+        self._maps = FeatureSpec.of(backbone)
+        strides = list(self._maps.strides.values())
+        levels = [round(math.log2(stride)) for stride in strides]
+        if strides != [2**level for level in range(levels[0], levels[0] + len(levels))]:
+            raise UserError(
+                f"FPN doubles each map and adds it to the finer one, but the maps of {type(backbone).__name__} have "
+                f"the strides {', '.join(map(str, strides))}: give it maps whose strides double, such as 4, 8, 16, 32."
+            )
+        settings = {"norm": norm, "epsilon": epsilon, "dtype": self.dtype_policy}
+
+        def conv(name, size):
+            uniform = keras.initializers.VarianceScaling(scale=1.0, mode="fan_in", distribution="uniform")
+            return ConvNorm(channels, size, kernel_initializer=uniform, name=name, **settings)
+
+        self.lateral = [conv(f"lateral{level}", 1) for level in levels]
+        self.output_convs = [conv(f"output{level}", 3) for level in levels]
+        self.roi_maps = [f"P{level}" for level in levels]
+        self.strides = {f"P{level}": 2**level for level in [*levels, levels[-1] + 1]}
+
+    def sections(self):
+        """The settings of a config's `model` that the layer and its backbone were made of, by name."""
+        return {"features": "FPN", "fpn": FPNConfig(self.channels, self.norm)} | _sections(self.backbone)
+
+    def build(self, input_shape=None):
+        for channels, lateral, output in zip(
+            self._maps.channels.values(), self.lateral, self.output_convs, strict=True
+        ):
+            lateral.build((None, None, None, channels))
+            output.build((None, None, None, self.channels))
+
+    def compute_output_shape(self, input_shape):
+        maps = self.backbone.compute_output_shape(input_shape)
+        return maps | dict.fromkeys(self.strides, (None, None, None, self.channels))
+
+    def call(self, images, training=False):
+        """Images [B, H, W, 3] -> the backbone's maps and {"P2": [B, H / 4, W / 4, channels], ..., "P6": ...}.
+
+        The levels are zero beyond each image's padded size, so that heads need not look at it.
+        """
+        return self.from_maps(self.backbone(images, training=training))
+
+    def from_maps(self, maps):
+        """The same from the backbone's maps [B, H_l, W_l, C_l] by name."""
+        padded_size = padding.running_padded_size()
+        cells_of_level = [padding.count_cells(padded_size, stride) for stride in self._maps.strides.values()]
+        levels = zip(self.lateral, self._maps.strides, cells_of_level, strict=True)
+        laterals = [conv(maps[name], cells) for conv, name, cells in levels]
+        merged = [laterals[-1]]
+        for finer in laterals[-2::-1]:
+            merged.insert(0, finer + upsample(merged[0]))
+        outputs = [
+            padding.clear_padding(conv(features, cells), cells)
+            for conv, features, cells in zip(self.output_convs, merged, cells_of_level, strict=True)
+        ]
+        return maps | dict(zip(self.strides, [*outputs, outputs[-1][:, ::2, ::2, :]], strict=True))
+
+
+def _sections(backbone):
+    return backbone.sections() if hasattr(backbone, "sections") else {}
+
+
+def make_neck(model, dtype=None):
+    """The neck of a `ModelConfig` with its backbone."""
+    backbone = make_backbone(model, dtype)
+    if model.features != "FPN":
+        return SingleMap(backbone, dtype=dtype, name="single_map")
+    settings, epsilon = model.fpn, model.conventions.batch_norm_epsilon
+    return FPN(backbone, settings.channels, settings.norm, epsilon, dtype=dtype, name="fpn")
