@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, get_args
 
 from mrcnn_tf.common.categories import Category
 
-# What a single value may be stands beside its default: `check_values` of checks.py reads it from the field.
+# What a single value may be stands beside its default: `check_values` of checks.py reads it from the field. What a file
+# of weights fixes, by the shapes or by what they mean, stands in `in_weights`.
 
 
 def checked(default: Any, is_valid: Callable[[Any], bool], rule: str) -> Any:
@@ -145,12 +146,25 @@ class BackboneConfig:
     # A backbone of your own in its place, package.module:Name, and what it is called with; see docs/extending.md.
     callable: str | None = None
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    in_weights: ClassVar = (
+        "depth",
+        "groups",
+        "width_per_group",
+        "stride_in_1x1",
+        "stem_pool",
+        "norm",
+        "dilated",
+        "application",
+        "taps",
+        "callable",
+    )
 
 
 @dataclasses.dataclass
 class FPNConfig:
     channels: int = positive(256)  # of every level
     norm: str | None = choice(None, HEAD_NORMS)  # frozen_bn or gn instead of a bias
+    in_weights: ClassVar = ("channels", "norm")
 
 
 @dataclasses.dataclass
@@ -172,6 +186,7 @@ class RPNConfig:
     nms_iou: float = fraction(0.7)  # more overlap than this with a better proposal of its level removes one
     # The factors of an anchor's deltas (dx, dy, dw, dh): larger ones weigh a box's error more.
     delta_weights: list[float] = dataclasses.field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])
+    in_weights: ClassVar = ("aspect_ratios", "convs", "channels")
 
 
 @dataclasses.dataclass
@@ -203,6 +218,7 @@ class BoxHeadConfig:
     class_agnostic: bool = False  # one box for all classes instead of one for each
     # The factors of an RoI's deltas (dx, dy, dw, dh): larger ones weigh a box's error more.
     delta_weights: list[float] = dataclasses.field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
+    in_weights: ClassVar = ("convs", "conv_channels", "fcs", "channels", "norm", "class_agnostic")
 
 
 @dataclasses.dataclass
@@ -215,6 +231,7 @@ class MaskHeadConfig:
     # Each class's mask by itself, or "softmax": pixels are divided among the classes.
     activation: str = choice("sigmoid", ("sigmoid", "softmax"))
     class_agnostic: bool = False  # one mask for all classes
+    in_weights: ClassVar = ("convs", "channels", "norm", "fcs", "activation", "class_agnostic")
 
 
 @dataclasses.dataclass
@@ -222,6 +239,7 @@ class KeypointHeadConfig:
     pool_size: int = positive(14)  # a quarter of the heatmaps' side
     convs: int = positive(8)  # 3x3 convolutions before the deconvolution
     channels: int = positive(512)  # of them
+    in_weights: ClassVar = ("convs", "channels")
 
 
 @dataclasses.dataclass
@@ -231,6 +249,7 @@ class SemanticHeadConfig:
     channels: int = positive(128)  # of each level's 3x3 convolutions, and of their sum
     norm: str | None = choice("gn", HEAD_NORMS)  # of the convolutions: frozen_bn, gn or a bias
     loss_weight: float = positive(0.5)  # of its cross-entropy beside the losses of the instances
+    in_weights: ClassVar = ("channels", "norm")
 
 
 @dataclasses.dataclass
@@ -281,6 +300,16 @@ class ModelConfig:
     semantic_head: SemanticHeadConfig | None = None  # a section, even an empty one, adds a class for each pixel
     panoptic: PanopticConfig = dataclasses.field(default_factory=PanopticConfig)
     own_heads: list[OwnHeadConfig] = dataclasses.field(default_factory=list)  # after all others
+
+
+def settings_in_weights() -> list[str]:
+    """The settings of a `ModelConfig` that a file of weights fixes, such as "backbone.depth"."""
+    sections = {
+        field.name: next(filter(dataclasses.is_dataclass, (field.type, *get_args(field.type))), None)
+        for field in dataclasses.fields(ModelConfig)
+    }
+    names = [f"{name}.{key}" for name, section in sections.items() for key in getattr(section, "in_weights", ())]
+    return ["features", *names]
 
 
 @dataclasses.dataclass

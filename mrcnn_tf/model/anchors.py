@@ -56,8 +56,8 @@ class AnchorGenerator(ConfiguredLayer):
             return [self.sizes]
         if map_count != len(self.sizes):
             raise UserError(
-                f"The anchors have sizes for {len(self.sizes)} maps ({self.sizes}), and the RPN reads {map_count}: give "
-                "a size, or a list of sizes, for each map, the finest first (model.rpn.anchor_sizes)."
+                f"The anchors have sizes for {len(self.sizes)} maps ({self.sizes}), and the RPN reads {map_count}: "
+                "give a size, or a list of sizes, for each map, the finest first (model.rpn.anchor_sizes)."
             )
         return [sizes if isinstance(sizes, (list, tuple)) else [sizes] for sizes in self.sizes]
 

@@ -11,6 +11,7 @@ from mrcnn_tf.common.categories import Category, as_categories
 from mrcnn_tf.common.named_object import import_named
 from mrcnn_tf.config.settings import ModelConfig, PanopticConfig
 from mrcnn_tf.datasets.image_files import check_pixels
+from mrcnn_tf.model.backbones.padding_layers import warn_of_padding_leaks
 from mrcnn_tf.model.heads.box import BoxHead
 from mrcnn_tf.model.heads.keypoint import KeypointHead
 from mrcnn_tf.model.heads.mask import MaskHead
@@ -80,6 +81,7 @@ class MaskRCNN(Trainable):
         self._build_parts()
         for head in self.heads:
             head.check(self)
+        warn_of_padding_leaks(features)
         rpn_losses = rpn.loss_names if rpn else ()
         self.track(["loss", *rpn_losses, *(name for head in self.heads for name in head.loss_names)])
         self.built = True
@@ -290,7 +292,7 @@ class MaskRCNN(Trainable):
         return model
 
     def class_variables(self):
-        """(variable, initializer) of each weight whose shape depends on the classes."""
+        """A `ClassVariable` of each weight whose shape depends on the classes."""
         return [pair for head in self.heads for pair in head.class_variables()]
 
     def get_config(self):

@@ -60,11 +60,12 @@ class FeatureSpec:
         Raises:
             UserError: it gives something else than a dictionary of maps.
         """
-        outputs = layer(keras.KerasTensor((None, None, None, 3)))
+        outputs = layer(keras.KerasTensor((None, None, None, 3))) if callable(layer) else layer
         if not isinstance(outputs, dict) or any(len(features.shape) != 4 for features in outputs.values()):
             raise UserError(
-                f"{type(layer).__name__} doesn't give feature maps: it must map images [B, H, W, 3] to a dictionary of "
-                "maps [B, H, W, C] by name, such as {'C2': ..., 'C5': ...}."
+                f"{type(layer).__name__} doesn't give feature maps: MaskRCNN takes a layer from images [B, H, W, 3] to "
+                "a dictionary of maps [B, H, W, C] by name, such as {'C2': ..., 'C5': ...}, and MaskRCNN.from_settings "
+                "a config."
             )
         channels = {name: features.shape[-1] for name, features in outputs.items()}
         strides = getattr(layer, "strides", None) or _measure_strides(layer)
@@ -92,6 +93,7 @@ class SingleMap(ConfiguredLayer):
         self.backbone, spec = backbone, FeatureSpec.of(backbone)
         *_, self.map = spec.strides
         self.strides = {self.map: spec.strides[self.map]}
+        self.keeps_padding_out = getattr(backbone, "keeps_padding_out", False)
 
     def sections(self):
         """The settings of a config's `model` that the layer and its backbone were made of, by name."""
@@ -148,6 +150,7 @@ class FPN(ConfiguredLayer):
         self.lateral = [conv(f"lateral{level}", 1) for level in levels]
         self.output_convs = [conv(f"output{level}", 3) for level in levels]
         self.roi_maps = [f"P{level}" for level in levels]
+        self.keeps_padding_out = getattr(backbone, "keeps_padding_out", False)
         self.strides = {f"P{level}": 2**level for level in [*levels, levels[-1] + 1]}
 
     def sections(self):

@@ -156,7 +156,7 @@ class RPN(ConfiguredLayer):
         self.head.build(shapes)
 
     def scores(self, features):
-        """`RPNScores` of all anchors on `FeatureMaps`. No gradient flows through them: `compute_losses` looks at a sample."""
+        """`RPNScores` of all anchors on `FeatureMaps`, without a gradient: `compute_losses` looks at a sample."""
         maps, cells = _as_lists(features.stop_gradient())
         return self.head(maps, cells)
 

@@ -15,7 +15,8 @@ class Stages:
     """The stages of a model on a batch. Each is an attribute, computed when it is first asked for.
 
     Detection (Figure 1 of the paper, section 3.1) is `normalized` -> `maps` -> `features` -> `rpn_scores` ->
-    `proposals` -> `regions` -> `outputs`; training goes from `rpn_scores` to `training_proposals` -> `rois` -> `losses`.
+    `proposals` -> `regions` -> `outputs`; training goes from `rpn_scores` on by
+    `training_proposals` -> `rois` -> `losses`.
 
     Args:
         model: a `MaskRCNN`.

@@ -55,6 +55,7 @@ def detector_settings(arrays):
                 channels=_channels(arrays, "box_head/fc1"), conv_channels=_channels(arrays, "box_head/conv1")
             ),
             "norm": _norm(arrays, "box_head/conv1"),
+            "class_agnostic": _has_one_box(arrays),
         },
         "mask_head": _mask_head_settings(arrays) if "mask_head" in parts else None,
         "keypoint_head": None,
@@ -66,6 +67,11 @@ def detector_settings(arrays):
         sizes = _known_sizes(channels=_channels(arrays, "keypoint_head/conv1"))
         settings["keypoint_head"] = {"convs": _count_layers(arrays, "keypoint_head/conv"), **sizes}
     return settings
+
+
+def _has_one_box(arrays):
+    bias, classes = arrays.get("box_head/box_deltas/bias"), num_classes(arrays)
+    return classes is not None and classes > 1 and bias is not None and len(bias) == 4
 
 
 def _mask_head_settings(arrays):

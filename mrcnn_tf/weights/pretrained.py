@@ -143,19 +143,19 @@ def _from_imagenet(backbone):
 
 
 def _from_model(model, name):
-    if isinstance(getattr(model, "config", None), ModelConfig):
+    if isinstance(getattr(model, "settings", None), ModelConfig):
         return PretrainedWeights(name, "mrcnn_tf", convert_model(model))
     return _convert(keras_applications.model_tensors(model), name)
 
 
 def convert_model(model):
     """The `ConvertedWeights` of a `MaskRCNN`."""
-    settings = dataclasses.asdict(model.config)
+    settings = dataclasses.asdict(model.settings)
     return ConvertedWeights(
         arrays={weight_path(variable): variable.numpy() for variable in model.weights},
         settings={section: settings[section] for section in MODEL_SECTIONS},
-        categories=model.config.categories,
-        stuff=model.config.stuff or None,
+        categories=model.categories,
+        stuff=model.stuff or None,
     )
 
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from mrcnn_tf.config.settings import BackboneConfig
-from mrcnn_tf.model.backbones.padding_layers import ImageAveragePooling, ClearPadding, sees_neighbours
+from mrcnn_tf.model.backbones.padding_layers import ClearPadding, ImageAveragePooling, sees_neighbours
 from mrcnn_tf.model.blocks import ConfiguredLayer
 from mrcnn_tf.ops.native.library import shapes_must_be_static
 from mrcnn_tf.weights.keras_applications import feature_network, make_network, stable_layer_names
@@ -143,6 +143,7 @@ class ApplicationBackbone(ConfiguredLayer):
             return convs[: self.freeze_at]
         return keras.Model(self.network.input, self.network.outputs[: self.freeze_at - 1]).layers
 
+    keeps_padding_out = True
     strides: typing.ClassVar = {"C2": 4, "C3": 8, "C4": 16, "C5": 32}
 
     def sections(self):

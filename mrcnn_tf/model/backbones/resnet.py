@@ -144,6 +144,8 @@ class ResNet(ConfiguredLayer):
             for layer in layers:
                 layer.trainable = False
 
+    keeps_padding_out = True
+
     @classmethod
     def from_settings(cls, settings, **arguments):
         """The ResNet of a `BackboneConfig`; `arguments` are those that aren't in it."""

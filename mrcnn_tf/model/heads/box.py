@@ -15,6 +15,7 @@ from mrcnn_tf.model.rois import Regions
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.boxes import DROPPED, nms
 from mrcnn_tf.results.output_spec import OutputSpec
+from mrcnn_tf.weights.fit_classes import ClassVariable
 
 # Of each RoI one box for each class, RoI after RoI: boxes [B, R * K, 4] pixels, scores [B, R * K] (DROPPED below the
 # threshold), classes int32 [R * K]
@@ -189,11 +190,16 @@ class BoxHead(Head):
         return {name: outputs[name] for name in ("boxes", "scores", "classes")}
 
     def class_variables(self):
-        layers = [self.class_logits] if self.settings.class_agnostic else [self.class_logits, self.box_deltas]
+        layouts = {self.class_logits: {"first": 1, "background": 0}}
+        if not self.settings.class_agnostic:
+            layouts[self.box_deltas] = {"size": 4}
         return [
-            pair
-            for layer in layers
-            for pair in ((layer.kernel, layer.kernel_initializer), (layer.bias, layer.bias_initializer))
+            ClassVariable(variable, initializer, **layout)
+            for layer, layout in layouts.items()
+            for variable, initializer in (
+                (layer.kernel, layer.kernel_initializer),
+                (layer.bias, layer.bias_initializer),
+            )
         ]
 
     def activations(self, pixels, rois, positives):

@@ -70,7 +70,7 @@ class Head(ConfiguredLayer):
         return {}
 
     def class_variables(self):
-        """(variable, initializer) of each weight whose shape depends on the classes."""
+        """A `ClassVariable` of each weight whose shape depends on the classes."""
         return []
 
     def results(self, outputs, model):

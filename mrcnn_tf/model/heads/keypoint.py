@@ -14,6 +14,7 @@ from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.boxes import to_half_open
 from mrcnn_tf.ops.keypoints import decode_keypoints, keypoint_targets, upsample_heatmaps
 from mrcnn_tf.results.output_spec import OutputSpec
+from mrcnn_tf.weights.fit_classes import KEYPOINTS, ClassVariable
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -71,7 +72,8 @@ class KeypointHead(Head):
 
     def class_variables(self):
         he = keras.initializers.VarianceScaling(**HE_FAN_OUT)
-        return [(self.kernel, he), (self.bias, keras.initializers.Zeros())]
+        bias = ClassVariable(self.bias, keras.initializers.Zeros(), KEYPOINTS)
+        return [ClassVariable(self.kernel, he, KEYPOINTS, axis=2), bias]
 
     def call(self, roi_features, classes):
         """Logits float32 [B, R, P, M, M] of the keypoints of `classes` int32 [B, R] for features [B, R, S, S, C].

@@ -1,6 +1,7 @@
 """The mask head: a small fully convolutional network on each RoI (Figure 3 of the paper)."""
 
 import collections
+import dataclasses
 
 import keras
 import tensorflow as tf
@@ -12,6 +13,7 @@ from mrcnn_tf.model.heads.head import Head
 from mrcnn_tf.model.roi_features import make_pooling
 from mrcnn_tf.ops.masks import mask_targets
 from mrcnn_tf.results.output_spec import OutputSpec
+from mrcnn_tf.weights.fit_classes import ClassVariable
 
 # Logarithms of the probabilities that a pixel belongs to the RoI's object, or to the background: float32 [B, R, M, M].
 MaskScores = collections.namedtuple("MaskScores", "foreground background")
@@ -90,7 +92,9 @@ class MaskHead(Head):
     def class_variables(self):
         if self.settings.class_agnostic:
             return []
-        return [(self.kernel, self.predictor_initializer()), (self.bias, keras.initializers.Zeros())]
+        layout = {"background": -1 if self.multinomial else None}
+        kernel = ClassVariable(self.kernel, self.predictor_initializer(), **layout)
+        return [kernel, ClassVariable(self.bias, keras.initializers.Zeros(), **layout)]
 
     def call(self, roi_features, classes):
         """`MaskScores` of the masks of `classes` int32 [B, R] (0: padding, any) for RoI features [B, R, S, S, C]."""
@@ -183,6 +187,10 @@ class MaskMLP(MaskHead):
 
     def activations(self, pixels, rois, positives):
         return 0
+
+    def class_variables(self):
+        pixels = self.side**2
+        return [dataclasses.replace(variable, size=pixels) for variable in super().class_variables()]
 
     @staticmethod
     def predictor_initializer():

@@ -16,6 +16,7 @@ from mrcnn_tf.ops.conv import conv2d
 from mrcnn_tf.ops.panoptic_maps import STRIDE, double_size
 from mrcnn_tf.results.detections import SemanticLogits
 from mrcnn_tf.results.output_spec import OutputSpec
+from mrcnn_tf.weights.fit_classes import STUFF, ClassVariable
 
 # Small, as a box head's: all classes start out equal. He's by fan-out, detectron2's, grows as the classes get fewer:
 # with five of them a training starts at eight times the loss.
@@ -98,7 +99,8 @@ class SemanticHead(Head):
 
     def class_variables(self):
         # A new initializer: the layer's own would draw the same numbers again.
-        return [(self.predictor.kernel, _predictor_initializer()), (self.predictor.bias, keras.initializers.Zeros())]
+        weights = (self.predictor.kernel, _predictor_initializer()), (self.predictor.bias, keras.initializers.Zeros())
+        return [ClassVariable(*weight, STUFF, first=1, background=0) for weight in weights]
 
     def call(self, maps, padded_size=None):
         """Maps [B, H_l, W_l, C] of the strides -> logits float32 [B, H, W, S + 1] at stride 4.
