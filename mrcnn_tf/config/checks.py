@@ -46,6 +46,17 @@ def check_values(config: Any, source: str, path: str = "") -> None:
             check_values(value, source, key_path)
 
 
+def valid_settings(settings: Any, kind: type) -> Any:
+    """The settings of a part that was made by hand, or for None the defaults of their dataclass; UserError for a value
+    that isn't allowed."""
+    if settings is None:
+        return kind()
+    if not isinstance(settings, kind):
+        raise UserError(f"{settings!r} isn't a {kind.__name__}: give settings as mrcnn_tf.parts.{kind.__name__}(...).")
+    check_values(settings, kind.__name__)
+    return settings
+
+
 def check_combinations(config: Config, source: str) -> None:
     """Raise UserError for settings that are sensible one by one and not together."""
     model = config.model
@@ -56,14 +67,17 @@ def check_combinations(config: Config, source: str) -> None:
 
 def _backbone_mistakes(model: ModelConfig) -> Iterator[str]:
     backbone, has_pyramid = model.backbone, model.features == "FPN"
-    if has_pyramid and len(model.rpn.anchor_sizes) != 5:
-        yield "'model.rpn.anchor_sizes' must hold 5 numbers, one for each of P2 to P6"
-    if not model.rpn.anchor_sizes:
-        yield "'model.rpn.anchor_sizes' is empty: give sizes in pixels"
+    yield from _anchor_mistakes(model)
     if backbone.depth < 50 and (backbone.groups, backbone.width_per_group) != (1, 64):
         yield "'model.backbone.groups' and 'width_per_group' need a depth of 50 or more"
     if backbone.dilated and model.features != "C5":
         yield "'model.backbone.dilated' is for a single map: set model.features=C5"
+    if backbone.callable and backbone.application:
+        yield "'model.backbone.callable' is a backbone of your own: set model.backbone.application=null"
+    if backbone.arguments and not backbone.callable:
+        yield "'model.backbone.arguments' are those of model.backbone.callable, package.module:Name: set it too"
+    if backbone.callable and model.features == "C4":
+        yield "res5, the heads' part of features C4, is a ResNet's: set model.features to FPN or C5"
     if backbone.application and not has_pyramid:
         yield (
             f"'model.backbone.application' is {backbone.application}, which works under a pyramid only: set "
@@ -73,6 +87,18 @@ def _backbone_mistakes(model: ModelConfig) -> Iterator[str]:
         yield "the normalisation of a keras.applications network is frozen: set model.backbone.norm=frozen_bn"
     if backbone.taps and not backbone.application:
         yield "'model.backbone.taps' are layers of a keras.applications network: name it in model.backbone.application"
+
+
+def _anchor_mistakes(model: ModelConfig) -> Iterator[str]:
+    sizes = model.rpn.anchor_sizes
+    of_maps = [each if isinstance(each, list) else [each] for each in sizes]
+    is_number = [isinstance(size, (int, float)) and size > 0 for each in of_maps for size in each]
+    if not is_number or not all(is_number):
+        yield f"'model.rpn.anchor_sizes' is {sizes}: give pixels, a number or a list of numbers above 0 for each map"
+    elif len({len(each) for each in of_maps}) > 1:
+        yield f"'model.rpn.anchor_sizes' is {sizes}: give each map as many sizes, since one head reads all maps"
+    elif model.features == "FPN" and not model.backbone.callable and len(sizes) != 5:
+        yield "'model.rpn.anchor_sizes' must hold 5 numbers or lists of numbers, one for each of P2 to P6"
 
 
 def _roi_mistakes(model: ModelConfig) -> Iterator[str]:
@@ -105,7 +131,10 @@ def _head_mistakes(model: ModelConfig) -> Iterator[str]:
         yield "the semantic head reads a pyramid: set model.features=FPN"
     if semantic and semantic.norm == "gn" and semantic.channels % 32 != 0:
         yield "group norm splits channels into 32 groups: set model.semantic_head.channels to a multiple of 32"
-    if not box and not semantic:
+    for index, own in enumerate(model.own_heads):
+        if not own.callable:
+            yield f"'model.own_heads[{index}]' names no class: set its callable to package.module:Name"
+    if not box and not semantic and not model.own_heads:
         yield "the model would find nothing: set model.box_head or model.semantic_head"
     if not box and (mask or model.keypoint_head):
         yield "masks and keypoints are of boxes: set model.mask_head=null and model.keypoint_head=null, or a box_head"

@@ -3,7 +3,9 @@
 Unknown keys and values of the wrong type are errors, so a misspelt setting can't be ignored in silence.
 """
 
+import dataclasses
 import pathlib
+from operator import attrgetter
 from typing import Any
 
 import yaml
@@ -17,6 +19,7 @@ from mrcnn_tf.config.settings import (
     CONVENTIONS,
     Config,
     DataConfig,
+    DataSplits,
     KeypointHeadConfig,
     ModelConfig,
     SemanticHeadConfig,
@@ -57,9 +60,7 @@ def load_config(name: str | pathlib.Path, overrides: list[str] | tuple[str, ...]
         except yaml.YAMLError as error:
             raise UserError(f"The value of override '{override}' isn't valid YAML: quote it.") from error
         tree = _merge(tree, _nest(key, parsed))
-    config = _parse(tree, source)
-    _fill_in(config)
-    return config
+    return _resolve(_parse(tree, source))
 
 
 def parse_model_config(tree: dict[str, Any]) -> ModelConfig:
@@ -152,25 +153,34 @@ def _read_data_categories(train: DataConfig) -> tuple[list[Category], list[Categ
     return (read_categories(first.annotations) if first.annotations else things), stuff
 
 
-def _fill_in(config: Config) -> None:
-    """Set in place what follows from other settings, and read the categories from the data if there are none."""
-    for data in (config.data.train, config.data.val, *config.data.train.sources):
-        for name in PATH_SETTINGS:
-            path = getattr(data, name, "")  # a source has no maps
-            if path.startswith(IN_PACKAGE):
-                setattr(data, name, str(PACKAGE / "datasets" / path.removeprefix(IN_PACKAGE)))
+def _resolve(config: Config) -> Config:
+    """The config with everything filled in that follows from other settings or, of categories, from the data."""
+    train, val = (_resolve_paths(split) for split in (config.data.train, config.data.val))
+    train = dataclasses.replace(train, sources=[_resolve_paths(source) for source in train.sources])
     model = config.model
     if not model.categories or (model.semantic_head and not model.stuff):
-        things, stuff = _read_data_categories(config.data.train)
-        model.categories = model.categories or things
-        model.stuff = model.stuff or (stuff if model.semantic_head else [])
-    for split in (config.data.train, config.data.val):
-        split.resize = split.resize or model.resize
-        split.categories, split.stuff = split.categories or model.categories, split.stuff or model.stuff
-        split.semantic = bool(model.semantic_head) if split.semantic is None else split.semantic
-        split.masks = bool(model.mask_head) if split.masks is None else split.masks
-        split.keypoints = bool(model.keypoint_head) if split.keypoints is None else split.keypoints
-        if split.keypoint_offset is None:
-            split.keypoint_offset = model.conventions.keypoint_offset
-    config.data.train.images_per_batch = config.data.train.images_per_batch or config.train.images_per_batch
-    config.data.val.images_per_batch = config.data.val.images_per_batch or 1
+        things, stuff = _read_data_categories(train)
+        stuff = model.stuff or (stuff if model.semantic_head else [])
+        model = dataclasses.replace(model, categories=model.categories or things, stuff=stuff)
+    config = dataclasses.replace(config, model=model)
+    train, val = (_follow(split, config) for split in (train, val))
+    train = dataclasses.replace(train, images_per_batch=train.images_per_batch or config.train.images_per_batch)
+    val = dataclasses.replace(val, images_per_batch=val.images_per_batch or 1)
+    return dataclasses.replace(config, data=DataSplits(train, val))
+
+
+def _resolve_paths(split: Any) -> Any:
+    """A `DataConfig` or `SourceConfig` whose paths into the package are those of this machine."""
+    paths = {name: getattr(split, name, "") for name in PATH_SETTINGS}  # a source has no maps
+    inside = {name: path.removeprefix(IN_PACKAGE) for name, path in paths.items() if path.startswith(IN_PACKAGE)}
+    return dataclasses.replace(split, **{name: str(PACKAGE / "datasets" / path) for name, path in inside.items()})
+
+
+def _follow(split: DataConfig, config: Config) -> DataConfig:
+    """The split with what it leaves open set as its fields say, see `settings.follows`."""
+    values = {}
+    for field in dataclasses.fields(split):
+        if "follows" in field.metadata and getattr(split, field.name) in (None, []):
+            value = attrgetter(field.metadata["follows"])(config)
+            values[field.name] = value is not None if field.metadata["presence"] else value
+    return dataclasses.replace(split, **values)

@@ -35,6 +35,12 @@ def choice(default: Any, choices: tuple) -> Any:
     return dataclasses.field(default=default, metadata={"choices": choices})
 
 
+def follows(setting: str, presence: bool = False, default: Callable[[], Any] = lambda: None) -> Any:
+    """A field that `load_config` sets to what another setting says, unless it is given; with `presence`, to whether
+    that section is there. In a config that was made otherwise it is the default."""
+    return dataclasses.field(default_factory=default, metadata={"follows": setting, "presence": presence})
+
+
 # Batch norm that learns would take its statistics from padding: a head's slots without an RoI count as samples.
 HEAD_NORMS = (None, "frozen_bn", "gn")
 
@@ -365,17 +371,18 @@ class DataConfig:
     panoptic_maps: str = ""  # the folder of its PNGs
     semantic_maps: str = ""  # a folder of label maps, NAME.png for an image NAME.jpg, whose values are category ids
     sources: list[SourceConfig] = dataclasses.field(default_factory=list)  # in the place of all three; to train on
-    images_per_batch: int | None = None  # from load_config: train.images_per_batch
-    resize: ResizeConfig | None = None  # from load_config: model.resize
-    categories: list[Category] = dataclasses.field(default_factory=list)  # from load_config: model.categories
+    images_per_batch: int | None = None  # to train on it is train.images_per_batch, to evaluate 1
+    resize: ResizeConfig | None = follows("model.resize")
+    categories: list[Category] = follows("model.categories", default=list)
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     max_instances: int = positive(100)  # G, to which each image's instances are padded
     mask_size: int = positive(112)  # S, the side of the crop that holds an instance's mask
-    stuff: list[Category] = dataclasses.field(default_factory=list)  # from load_config: model.stuff
-    semantic: bool | None = None  # whether batches have a class for each pixel; from load_config: as the model's heads
-    masks: bool | None = None  # whether instances need a mask; from load_config: whether the model has a mask head
-    keypoints: bool | None = None  # the same for keypoints, which batches have if the categories name some
-    keypoint_offset: float | None = None  # pixels; from load_config: model.conventions.keypoint_offset
+    stuff: list[Category] = follows("model.stuff", default=list)
+    semantic: bool | None = follows("model.semantic_head", presence=True)  # whether batches have a class for each pixel
+    masks: bool | None = follows("model.mask_head", presence=True)  # whether instances need a mask
+    # The same for keypoints, which batches have if the categories name some.
+    keypoints: bool | None = follows("model.keypoint_head", presence=True)
+    keypoint_offset: float | None = follows("model.conventions.keypoint_offset")  # pixels
     min_keypoints: int = not_negative(0)  # training leaves out images with fewer labelled keypoints
     # Of object keypoint similarity, a list for each category by name. COCO's person keypoints have COCO's, others 0.05.
     keypoint_sigmas: dict[str, list[float]] = dataclasses.field(default_factory=dict)

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.checks import valid_settings
 from mrcnn_tf.config.settings import Conventions
 from mrcnn_tf.model.blocks import ConfiguredLayer
 from mrcnn_tf.ops import padding
@@ -34,7 +35,7 @@ class AnchorGenerator(ConfiguredLayer):
     ):
         super().__init__(autocast=False, **kwargs)
         self.sizes, self.aspect_ratios = list(sizes), list(aspect_ratios)
-        self.conventions = conventions or Conventions()
+        self.conventions = valid_settings(conventions, Conventions)
 
     def per_cell(self, map_count):
         """A, the anchors of a cell.

@@ -37,6 +37,13 @@ class ConfiguredLayer(keras.layers.Layer):
         return super().from_config({name: _from_json(value, hints.get(name)) for name, value in config.items()})
 
 
+def count_outputs(layers):
+    """Channels that the trained convolutions of some layers put out together; for the estimate of memory."""
+    return sum(
+        variable.shape[-1] for layer in layers for variable in layer.trainable_variables if len(variable.shape) == 4
+    )
+
+
 def _to_json(value):
     if dataclasses.is_dataclass(value):
         return dataclasses.asdict(value)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import FPNConfig
 from mrcnn_tf.model.backbones import make_backbone
-from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm
+from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm, count_outputs
 from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.gradients import with_gradient
 from mrcnn_tf.ops.native.library import shapes_must_be_static
@@ -94,10 +94,15 @@ class SingleMap(ConfiguredLayer):
         *_, self.map = spec.strides
         self.strides = {self.map: spec.strides[self.map]}
         self.keeps_padding_out = getattr(backbone, "keeps_padding_out", False)
+        self.needs_weights = getattr(backbone, "needs_weights", False)
 
     def sections(self):
         """The settings of a config's `model` that the layer and its backbone were made of, by name."""
         return {"features": self.map} | _sections(self.backbone)
+
+    def activations(self, pixels):
+        """As of the backbone."""
+        return activations_of(self.backbone, pixels)
 
     def build(self, input_shape=None):
         """Nothing: the backbone's weights are there."""
@@ -151,11 +156,19 @@ class FPN(ConfiguredLayer):
         self.output_convs = [conv(f"output{level}", 3) for level in levels]
         self.roi_maps = [f"P{level}" for level in levels]
         self.keeps_padding_out = getattr(backbone, "keeps_padding_out", False)
+        self.needs_weights = getattr(backbone, "needs_weights", False)
         self.strides = {f"P{level}": 2**level for level in [*levels, levels[-1] + 1]}
 
     def sections(self):
         """The settings of a config's `model` that the layer and its backbone were made of, by name."""
         return {"features": "FPN", "fpn": FPNConfig(self.channels, self.norm)} | _sections(self.backbone)
+
+    def activations(self, pixels):
+        """Numbers that a training step keeps of an image of `pixels` pixels, see `activations_of`."""
+        of_backbone = activations_of(self.backbone, pixels)
+        levels = zip(self._maps.strides.values(), self.lateral, self.output_convs, strict=True)
+        own = sum(count_outputs(convs) * pixels / stride**2 for stride, *convs in levels)
+        return None if of_backbone is None else of_backbone + own
 
     def build(self, input_shape=None):
         for channels, lateral, output in zip(
@@ -189,6 +202,12 @@ class FPN(ConfiguredLayer):
             for conv, features, cells in zip(self.output_convs, merged, cells_of_level, strict=True)
         ]
         return maps | dict(zip(self.strides, [*outputs, outputs[-1][:, ::2, ::2, :]], strict=True))
+
+
+def activations_of(layer, pixels):
+    """Numbers that a training step keeps of an image of `pixels` pixels in a backbone or a neck; None if it doesn't
+    say so by its own `activations`."""
+    return layer.activations(pixels) if hasattr(layer, "activations") else None
 
 
 def _sections(backbone):

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.config.checks import valid_settings
 from mrcnn_tf.config.settings import IMAGENET_MEAN, IMAGENET_STD, ResizeConfig
 from mrcnn_tf.model.blocks import ConfiguredLayer
 from mrcnn_tf.ops.padding import valid_mask
@@ -28,7 +29,12 @@ class Preprocess(ConfiguredLayer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self.mean, self.std, self.resize, self.divisor = list(mean), list(std), resize or ResizeConfig(), divisor
+        self.mean, self.std, self.resize, self.divisor = (
+            list(mean),
+            list(std),
+            valid_settings(resize, ResizeConfig),
+            divisor,
+        )
 
     def build(self, input_shape=None):
         """Nothing: it has no weights. Unbuilt, it would cost `fit` a trial run."""

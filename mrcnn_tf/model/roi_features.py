@@ -9,9 +9,10 @@ import math
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.config.checks import valid_settings
 from mrcnn_tf.config.settings import BackboneConfig, Conventions, RoILayerConfig
 from mrcnn_tf.model.backbones.resnet import residual_stage
-from mrcnn_tf.model.blocks import ConfiguredLayer, build_in_turn
+from mrcnn_tf.model.blocks import ConfiguredLayer, build_in_turn, count_outputs
 from mrcnn_tf.model.feature_maps import FeatureMaps
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.conv import conv2d
@@ -62,7 +63,10 @@ class RoILayer(ConfiguredLayer):
     ):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
         self.output_size, self.maps = output_size, maps and list(maps)
-        self.conventions, self.settings = conventions or Conventions(), settings or RoILayerConfig()
+        self.conventions, self.settings = (
+            valid_settings(conventions, Conventions),
+            valid_settings(settings, RoILayerConfig),
+        )
 
     def build(self, input_shape=None):
         """Nothing: it has no weights."""
@@ -75,6 +79,10 @@ class RoILayer(ConfiguredLayer):
         """(None, None, S, S, C), of maps of `shapes` by name."""
         name = self.maps[0] if self.maps else next(iter(shapes))
         return (None, None, self.output_size, self.output_size, shapes[name][-1])
+
+    def activations(self, rois, shapes):
+        """Numbers that a training step keeps of as many RoIs of an image, of maps of `shapes` by name."""
+        return rois * math.prod(self.output_shape_of(shapes)[2:])
 
     def call(self, rois, features, bin_step=1):
         """RoIs [B, R, 4] pixels on `FeatureMaps` -> [B, R, S, S, C], S = output_size.
@@ -180,6 +188,10 @@ class Res5(ConfiguredLayer):
     def output_shape_of(self, shapes):
         """(None, None, 7, 7, C); the layer must be built."""
         return (None, None, RES5_SIDE, RES5_SIDE, self.blocks[-1].filters)
+
+    def activations(self, rois, shapes):
+        """As of `RoILayer`, and what the trained convolutions put out."""
+        return self.roi_layer.activations(rois, shapes) + rois * RES5_SIDE**2 * count_outputs(self.blocks)
 
     def call(self, rois, features, training=False):
         """RoIs [B, R, 4] pixels on `FeatureMaps` -> [B, R, 7, 7, channels]."""

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.checks import valid_settings
 from mrcnn_tf.config.settings import RoIConfig
 from mrcnn_tf.model.blocks import ConfiguredLayer
 from mrcnn_tf.ops import boxes as box_ops
@@ -92,7 +93,7 @@ class RoISampler(ConfiguredLayer):
 
     def __init__(self, settings: RoIConfig | None = None, **kwargs):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
-        self.settings = settings or RoIConfig()
+        self.settings = valid_settings(settings, RoIConfig)
 
     def sections(self):
         """The section of a config's `model` that the layer was made of, by name."""

@@ -5,10 +5,11 @@ import collections
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.config.checks import valid_settings
 from mrcnn_tf.config.settings import Conventions, RPNConfig
 from mrcnn_tf.model import losses
 from mrcnn_tf.model.anchors import AnchorGenerator, usable_anchors
-from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm, build_in_turn
+from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm, build_in_turn, count_outputs
 from mrcnn_tf.model.rois import Regions
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops import padding
@@ -136,7 +137,8 @@ class RPN(ConfiguredLayer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
-        self.settings, self.conventions = settings or RPNConfig(), conventions or Conventions()
+        self.settings = valid_settings(settings, RPNConfig)
+        self.conventions = valid_settings(conventions, Conventions)
         self.anchors = anchors or AnchorGenerator(
             self.settings.anchor_sizes, self.settings.aspect_ratios, self.conventions, name="anchors"
         )
@@ -154,6 +156,10 @@ class RPN(ConfiguredLayer):
         channels, per_cell = self.settings.channels or shapes[0][-1], self.anchors.per_cell(len(shapes))
         self.head = RPNHead(per_cell, channels, self.settings.convs, dtype=self.dtype_policy, name="head")
         self.head.build(shapes)
+
+    def activations(self, pixels, strides):
+        """Numbers that a training step keeps of an image of `pixels` pixels, for maps of `strides`."""
+        return count_outputs([self.head]) * sum(pixels / stride**2 for stride in strides)
 
     def scores(self, features):
         """`RPNScores` of all anchors on `FeatureMaps`, without a gradient: `compute_losses` looks at a sample."""

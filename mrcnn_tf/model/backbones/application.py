@@ -146,6 +146,8 @@ class ApplicationBackbone(ConfiguredLayer):
     keeps_padding_out = True
     strides: typing.ClassVar = {"C2": 4, "C3": 8, "C4": 16, "C5": 32}
 
+    needs_weights = True  # batch norms are frozen
+
     def sections(self):
         """The section of a config's `model` that the layer was made of, by name."""
         settings = {"application": self.application, "taps": self.taps, "freeze_at": self.freeze_at}

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from mrcnn_tf.config.settings import RESNET_BLOCKS, BackboneConfig
-from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm, build_in_turn
+from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm, build_in_turn, count_outputs
 from mrcnn_tf.ops import padding
 
 WIDTHS = (64, 128, 256, 512)
@@ -165,6 +165,16 @@ class ResNet(ConfiguredLayer):
         """Pixels per cell of each map, by name."""
         last = 16 if self.dilated else 32
         return dict(zip(("C2", "C3", "C4", "C5"), (4, 8, 16, last)[: len(self.stages)], strict=False))
+
+    @property
+    def needs_weights(self):
+        """Whether a part stays as it is made, which must not be random then."""
+        return bool(self.freeze_at) or self.norm == "frozen_bn"
+
+    def activations(self, pixels):
+        """Numbers that a training step keeps of an image of `pixels` pixels; for the estimate of memory."""
+        groups = zip([2, *self.strides.values()], [[self.stem], *self.stages], strict=True)
+        return sum(count_outputs(layers) * pixels / stride**2 for stride, layers in groups)
 
     def build(self, input_shape):
         self.stem.build(input_shape)

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.checks import valid_settings
 from mrcnn_tf.config.settings import BoxHeadConfig, Conventions, DetectionConfig
 from mrcnn_tf.model import losses
 from mrcnn_tf.model.blocks import build_in_turn, conv_stack, convolve_rois
@@ -50,8 +51,11 @@ class BoxHead(Head):
     ):
         super().__init__(**kwargs)
         self.num_classes, self.pooling = num_classes, pooling
-        self.settings, self.detections = settings or BoxHeadConfig(), detections or DetectionConfig()
-        self.conventions = conventions or Conventions()
+        self.settings, self.detections = (
+            valid_settings(settings, BoxHeadConfig),
+            valid_settings(detections, DetectionConfig),
+        )
+        self.conventions = valid_settings(conventions, Conventions)
         self.box_count = 1 if self.settings.class_agnostic else num_classes
         settings, epsilon = self.settings, self.conventions.batch_norm_epsilon
         self.convs = conv_stack(settings.convs, settings.conv_channels, settings.norm, epsilon, self.dtype_policy)

@@ -17,6 +17,8 @@ class Head(ConfiguredLayer):
         loss_names: of what `compute_losses` gives.
         outputs: an `OutputSpec` of each thing that `detect` gives.
         pooling: the layer that gives RoI features, such as a `RoILayer`, which heads may share; None: it reads maps.
+        learns_from_positives: only the positive RoIs of a `RoISample` are pooled in training; for the estimate of
+            memory.
     """
 
     section = ""
@@ -24,6 +26,7 @@ class Head(ConfiguredLayer):
     loss_names = ()
     outputs = ()
     pooling = None
+    learns_from_positives = False
 
     def __init__(self, **kwargs):
         # Boxes and scores must stay float32; layers inside choose for themselves.

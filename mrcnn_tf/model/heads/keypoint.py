@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from mrcnn_tf.common.categories import keypoint_channels, max_keypoints
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.checks import valid_settings
 from mrcnn_tf.config.settings import Conventions, KeypointHeadConfig
 from mrcnn_tf.model import losses
 from mrcnn_tf.model.blocks import HE_FAN_OUT, build_in_turn, conv_stack, convolve_rois
@@ -32,6 +33,7 @@ class KeypointHead(Head):
 
     section = "keypoint_head"
     loss_names = ("loss_keypoint",)
+    learns_from_positives = True
 
     def __init__(
         self,
@@ -43,7 +45,10 @@ class KeypointHead(Head):
     ):
         super().__init__(**kwargs)
         self.channels_of_class, self.pooling = [list(row) for row in channels_of_class], pooling
-        self.settings, self.conventions = settings or KeypointHeadConfig(), conventions or Conventions()
+        self.settings, self.conventions = (
+            valid_settings(settings, KeypointHeadConfig),
+            valid_settings(conventions, Conventions),
+        )
         self.heatmaps = 1 + max(channel for row in self.channels_of_class for channel in row)
         epsilon = self.conventions.batch_norm_epsilon
         self.convs = conv_stack(self.settings.convs, self.settings.channels, None, epsilon, self.dtype_policy)

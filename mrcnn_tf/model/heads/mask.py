@@ -6,6 +6,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.config.checks import valid_settings
 from mrcnn_tf.config.settings import Conventions, MaskHeadConfig
 from mrcnn_tf.model import losses
 from mrcnn_tf.model.blocks import HE_FAN_OUT, build_in_turn, conv_stack, convolve_rois
@@ -36,6 +37,7 @@ class MaskHead(Head):
 
     section = "mask_head"
     loss_names = ("loss_mask",)
+    learns_from_positives = True
 
     def __init__(
         self,
@@ -47,7 +49,10 @@ class MaskHead(Head):
     ):
         super().__init__(**kwargs)
         self.num_classes, self.pooling = num_classes, pooling
-        self.settings, self.conventions = settings or MaskHeadConfig(), conventions or Conventions()
+        self.settings, self.conventions = (
+            valid_settings(settings, MaskHeadConfig),
+            valid_settings(conventions, Conventions),
+        )
         self.multinomial = self.settings.activation == "softmax"
         self.masks = 1 if self.settings.class_agnostic else num_classes
         self._make_hidden_layers()

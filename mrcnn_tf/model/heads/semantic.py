@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from mrcnn_tf.common.categories import MAX_STUFF_CLASSES
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.checks import valid_settings
 from mrcnn_tf.config.settings import Conventions, SemanticHeadConfig
 from mrcnn_tf.model import losses
 from mrcnn_tf.model.blocks import ConvNorm, build_in_turn
@@ -50,7 +51,10 @@ class SemanticHead(Head):
     ):
         super().__init__(**kwargs)  # logits are float32 whatever the maps are
         self.num_classes, self.strides = num_classes, dict(strides)
-        self.settings, self.conventions = settings or SemanticHeadConfig(), conventions or Conventions()
+        self.settings, self.conventions = (
+            valid_settings(settings, SemanticHeadConfig),
+            valid_settings(conventions, Conventions),
+        )
         self.levels = [self._level(stride) for stride in self.strides.values()]
         # In float32, as the layers that give scores: the likeliest class is a matter of small differences.
         self.predictor = ConvNorm(
