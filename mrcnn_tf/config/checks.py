@@ -93,7 +93,9 @@ def _anchor_mistakes(model: ModelConfig) -> Iterator[str]:
     sizes = model.rpn.anchor_sizes
     of_maps = [each if isinstance(each, list) else [each] for each in sizes]
     is_number = [isinstance(size, (int, float)) and size > 0 for each in of_maps for size in each]
-    if not is_number or not all(is_number):
+    if not is_number:
+        yield "'model.rpn.anchor_sizes' is empty: give sizes in pixels"
+    elif not all(is_number):
         yield f"'model.rpn.anchor_sizes' is {sizes}: give pixels, a number or a list of numbers above 0 for each map"
     elif len({len(each) for each in of_maps}) > 1:
         yield f"'model.rpn.anchor_sizes' is {sizes}: give each map as many sizes, since one head reads all maps"

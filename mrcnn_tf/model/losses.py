@@ -34,6 +34,12 @@ def _count(mask):
     return sum_over_replicas(tf.reduce_sum(tf.cast(mask, tf.float32)))
 
 
+def masked_mean(values, mask):
+    """The mean of `values` where `mask` (of the same shape) is true, over the batches of all replicas: a scalar, of which
+    each replica has its share. 0 where nothing is."""
+    return _total(values, mask) / tf.maximum(_count(mask), 1.0)
+
+
 def _rpn_normalizer(sample, normalizer):
     """torchvision divides by the anchors that were drawn, detectron2 by all slots, so that sparse images weigh less."""
     counted = tf.ones_like(sample.drawn) if normalizer == "batch_size" else sample.drawn
@@ -58,7 +64,7 @@ def class_loss(logits, sample):
     """L_cls: cross-entropy of logits [B, R, K + 1] over the sampled RoIs of a `RoISample`, mean over those drawn."""
     logits = _only(logits, sample.drawn[..., None])
     entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=sample.classes, logits=logits)
-    return _total(entropy, sample.drawn) / tf.maximum(_count(sample.drawn), 1.0)
+    return masked_mean(entropy, sample.drawn)
 
 
 def box_loss(deltas, targets, sample, beta):
@@ -97,7 +103,7 @@ def keypoint_loss(logits, cells, visible):
     flat = tf.reshape(logits, tf.concat([tf.shape(logits)[:3], [side * side]], axis=0))
     labels, logits = tf.where(visible, cells, 0), _only(flat, visible[..., None])
     entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-    return _total(entropy, visible) / tf.maximum(_count(visible), 1.0)
+    return masked_mean(entropy, visible)
 
 
 def semantic_loss(logits, labels):
@@ -110,4 +116,4 @@ def semantic_loss(logits, labels):
     pixels = tf.image.resize(logits, tf.shape(labels)[1:], method="bilinear")
     labels, logits = tf.where(counts, tf.cast(labels, tf.int32), 0), _only(pixels, counts[..., None])
     entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-    return _total(entropy, counts) / tf.maximum(_count(counts), 1.0)
+    return masked_mean(entropy, counts)
