@@ -35,8 +35,8 @@ def _count(mask):
 
 
 def masked_mean(values, mask):
-    """The mean of `values` where `mask` (of the same shape) is true, over the batches of all replicas: a scalar, of which
-    each replica has its share. 0 where nothing is."""
+    """The mean of `values` where `mask` (of the same shape) is true, over the batches of all replicas: a scalar, of
+    which each replica has its share; 0 where nothing is."""
     return _total(values, mask) / tf.maximum(_count(mask), 1.0)
 
 

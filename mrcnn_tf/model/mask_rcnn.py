@@ -304,6 +304,8 @@ class MaskRCNN(Trainable):
             name: [dataclasses.asdict(category) for category in getattr(self, name)] for name in ("categories", "stuff")
         }
         own = {"panoptic": dataclasses.asdict(self.panoptic), "seed": self.seed}
+        poolings = [id(head.pooling) for head in self.heads]
+        own["poolings"] = [poolings.index(each) for each in poolings]  # the number of the head that has each head's
         return config | own | {"name": self.name, "dtype": keras.saving.serialize_keras_object(self.dtype_policy)}
 
     @classmethod
@@ -311,20 +313,24 @@ class MaskRCNN(Trainable):
         """The model of `get_config`."""
         parts = {
             name: keras.saving.deserialize_keras_object(config[name])
-            for name in ("features", "rpn", "heads", "preprocess", "roi_sampler", "dtype")
+            for name in ("features", "rpn", "preprocess", "roi_sampler", "dtype")
         }
-        share_poolings(parts["heads"])
+        heads = load_heads(config["heads"], config["poolings"])
         categories = {name: [Category(**category) for category in config[name]] for name in ("categories", "stuff")}
         panoptic = PanopticConfig(**config["panoptic"])
-        return cls(**parts, **categories, panoptic=panoptic, seed=config["seed"], name=config["name"])
+        return cls(**parts, heads=heads, **categories, panoptic=panoptic, seed=config["seed"], name=config["name"])
 
 
-def share_poolings(heads):
-    """Heads whose pooling layers have one name get one layer: a saved model has a copy for each."""
-    layers = {}
-    for head in heads:
-        if head.pooling:
-            head.pooling = layers.setdefault(head.pooling.name, head.pooling)
+def load_heads(configs, poolings):
+    """The heads of their configs, in each of which a shared pooling layer has a copy; `poolings` are the numbers of the
+    heads whose layer each takes."""
+    heads = []
+    for config, owner in zip(configs, poolings, strict=True):
+        if owner < len(heads):
+            # Beforehand: Keras builds a layer as it makes it, and then the layer takes no other.
+            config = config | {"config": config["config"] | {"pooling": heads[owner].pooling}}
+        heads.append(keras.saving.deserialize_keras_object(config))
+    return heads
 
 
 def build_once(layer, shape):

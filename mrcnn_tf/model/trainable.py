@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.model.roi_features import RoILayer
 from mrcnn_tf.model.steps import (
     GRADIENT,
     SCALED_GRADIENT,
@@ -77,7 +78,7 @@ class Trainable(keras.Model):
         """
         if jit_compile and self.distribute_strategy.num_replicas_in_sync > 1:
             raise UserError("XLA can't compile a step on several devices: leave out jit_compile (train.jit_compile).")
-        if jit_compile and self.config.roi_layer.kind == "pool":
+        if jit_compile and any(isinstance(each, RoILayer) and each.settings.kind == "pool" for each in self._flatten_layers()):
             raise UserError(
                 "XLA can't compile RoIPool, the size of whose bins follows from the boxes: leave out jit_compile "
                 "(train.jit_compile)."
