@@ -305,7 +305,7 @@ class MaskRCNN(Trainable):
         }
         own = {"panoptic": dataclasses.asdict(self.panoptic), "seed": self.seed}
         poolings = [id(head.pooling) for head in self.heads]
-        own["poolings"] = [poolings.index(each) for each in poolings]  # the number of the head that has each head's
+        own["poolings"] = [poolings.index(each) for each in poolings]  # whose pooling layer each has
         return config | own | {"name": self.name, "dtype": keras.saving.serialize_keras_object(self.dtype_policy)}
 
     @classmethod

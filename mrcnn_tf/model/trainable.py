@@ -78,7 +78,8 @@ class Trainable(keras.Model):
         """
         if jit_compile and self.distribute_strategy.num_replicas_in_sync > 1:
             raise UserError("XLA can't compile a step on several devices: leave out jit_compile (train.jit_compile).")
-        if jit_compile and any(isinstance(each, RoILayer) and each.settings.kind == "pool" for each in self._flatten_layers()):
+        roi_layers = (layer for layer in self._flatten_layers() if isinstance(layer, RoILayer))
+        if jit_compile and any(layer.settings.kind == "pool" for layer in roi_layers):
             raise UserError(
                 "XLA can't compile RoIPool, the size of whose bins follows from the boxes: leave out jit_compile "
                 "(train.jit_compile)."
