@@ -11,6 +11,7 @@ from mrcnn_tf.common.environment import __version__, check_environment
 from mrcnn_tf.common.errors import NonFiniteLoss, UserError
 from mrcnn_tf.common.keras_registration import import_with_keras
 
+_SUBMODULES = ("ops", "parts")
 _MODULES = {
     "CocoAP": "mrcnn_tf.evaluation.evaluate_model",
     "Config": "mrcnn_tf.config.settings",
@@ -23,20 +24,20 @@ _MODULES = {
     "export_tflite": "mrcnn_tf.serving.tflite_export",
     "list_presets": "mrcnn_tf.weights.presets",
     "load_config": "mrcnn_tf.config.load",
-    "load_model": "mrcnn_tf.training.trainer",
+    "load_model": "mrcnn_tf.model.model_file",
     "make_optimizer": "mrcnn_tf.training.optimizer",
     "show_batch": "mrcnn_tf.explain.show_batch",
     "train": "mrcnn_tf.training.trainer",
 }
-__all__ = ["NonFiniteLoss", "UserError", "__version__", "ops", *_MODULES]
+__all__ = ["NonFiniteLoss", "UserError", "__version__", *_SUBMODULES, *_MODULES]
 
 check_environment()
 import_with_keras("mrcnn_tf.model", "mrcnn_tf.training.optimizer")
 
 
 def __getattr__(name):
-    if name == "ops":
-        return importlib.import_module("mrcnn_tf.ops")
+    if name in _SUBMODULES:
+        return importlib.import_module(f"mrcnn_tf.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module 'mrcnn_tf' has no attribute '{name}'")
     value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)

@@ -4,6 +4,7 @@ A command is a few lines over the API. TensorFlow is imported inside the command
 arguments are answered at once.
 """
 
+import importlib
 import os
 import sys
 from typing import Annotated
@@ -33,6 +34,34 @@ for command in (
     app.command()(command)
 app.add_typer(convert.convert_app, name="convert")
 app.add_typer(export.export_app, name="export")
+
+
+@app.callback()
+def import_modules(
+    modules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="Import a module of yours first, installed or in this folder: with heads, backbones and other parts "
+            "that configs name or models were saved with. May be given several times.",
+        ),
+    ] = None,
+):
+    for name in modules or ():
+        _import_module(name)
+
+
+def _import_module(name):
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a script's own folder is there, not the one that it is run in
+    try:
+        importlib.import_module(name)
+    except (ImportError, TypeError, ValueError) as error:
+        raise UserError(
+            f"--import {name} didn't work ({error}): give a module that Python finds in this folder or among what is "
+            "installed, as in an import statement, without .py."
+        ) from error
 
 
 @app.command()

@@ -57,12 +57,12 @@ def benchmark_model(config, precision, weights=None):
 
     Raises UserError if bfloat16 would be emulated here, or the weights don't fit.
     """
-    from mrcnn_tf.model.assembly import dtype_policy
     from mrcnn_tf.model.mask_rcnn import MaskRCNN
+    from mrcnn_tf.model.precision import dtype_policy
 
     if precision == "bfloat16" and dtype_policy("auto").name != "mixed_bfloat16":
         raise UserError("This processor doesn't multiply bfloat16 natively.")
-    model = MaskRCNN(config.model, dtype=dtype_policy(precision))
+    model = MaskRCNN.from_settings(config.model, dtype=dtype_policy(precision))
     if weights:
         model.load_pretrained(weights, verbose=False)
     return model
@@ -134,7 +134,7 @@ def repeated_batch(config, height, width, images):
         "masks": padded(np.repeat(mask, OBJECTS, axis=0)),
         "crowd": np.zeros(data.max_instances, bool),
     }
-    if config.model.semantic_head:
+    if config.model.stuff:
         sample["semantic"] = class_bands(*pixels.shape[:2], len(config.model.stuff))
     batch = {name: np.repeat(values[None], images, axis=0) for name, values in sample.items()}
     batch["image_id"] = np.arange(images, dtype=np.int64)

@@ -49,10 +49,10 @@ def inspect(
     elif weights or saved_model or tflite:
         model = open_model(weights, saved_model, tflite)
         data.categories, data.resize = model.categories, model.resize
-        # A model without a semantic head doesn't know what label maps call their classes.
-        data.stuff, data.semantic = model.stuff or data.stuff, bool(model.semantic_head)
+        # A model that gives no classes of pixels doesn't know what label maps call their classes.
+        data.stuff, data.semantic = model.stuff or data.stuff, model.gives("semantic_logits")
         model_settings.resize = model.resize
-        model_settings = model.config if weights else model_settings
+        model_settings = model.settings if weights else model_settings
         origin = [("Model", str(weights or saved_model or tflite))]
     out = out or pathlib.Path("report.html")
     inspection = inspect_data(data, out, model_settings, model, results, origin, images_limit, progress=not as_json)

@@ -30,12 +30,12 @@ def check_model_choice(weights, saved_model, tflite):
 def open_model(weights, saved_model, tflite):
     """Open the model at one of three paths: a `MaskRCNN`, a `SavedModelRuntime` or a `TFLiteModel`.
 
-    All have `detect`, `detect_batch`, `categories`, `stuff`, `resize`, and a truthy attribute for each head they have.
+    All have `detect`, `detect_batch`, `categories`, `stuff`, `resize` and `gives`.
     Raises UserError if none or several are given, or it can't be read.
     """
     check_model_choice(weights, saved_model, tflite)
     if weights:
-        from mrcnn_tf.training.trainer import load_model
+        from mrcnn_tf.model.model_file import load_model
 
         return load_model(weights)
     if saved_model:

@@ -47,7 +47,7 @@ def evaluate(
         raise UserError(f"{config} names no data to evaluate on: set data.val.annotations and data.val.images.")
     model = open_model(weights, saved_model, tflite)
     val.categories, val.stuff, val.resize = model.categories, model.stuff, model.resize
-    val.semantic = bool(model.semantic_head)
+    val.semantic = model.gives("semantic_logits")
     results, _ = run_evaluation(model, val, progress=not as_json, out=out)
     if as_json:
         print(json.dumps(results.to_json()))

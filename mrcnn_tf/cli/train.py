@@ -60,7 +60,7 @@ def import_weights(
 
     source = read_pretrained(file)
     settings = load_config(config, overrides or []) if config else source.config(overrides or [])
-    model = MaskRCNN(settings.model)
+    model = MaskRCNN.from_settings(settings.model)
     report = model.load_pretrained(source, allow_missing, map_classes, verbose=False)
     with atomic_write(out) as temporary:
         model.save(temporary)

@@ -26,7 +26,7 @@ from mrcnn_tf.evaluation.results import CocoResults
 from mrcnn_tf.ops.replicas import count_local_replicas, gather_from_workers, worker_rank_and_count
 
 SEGMENT_MAPS = "panoptic"  # the folder of PNGs, beside panoptic.json
-KIND_HEADS = {"segm": "mask_head", "keypoints": "keypoint_head"}  # without the head, a model doesn't detect the kind
+KIND_OUTPUTS = {"segm": "masks", "keypoints": "keypoints"}  # without the output, a model doesn't detect the kind
 LOGGED_KINDS = ("bbox", "segm", "keypoints")
 LOGGED_METRICS = ("AP", "AP50", "AP75")  # more would bury the losses in the progress bar
 PRINTED_METRICS = (*(f"{kind}_{name}" for kind in LOGGED_KINDS for name in ("AP", "AP50")), "PQ", "mIoU")
@@ -40,7 +40,8 @@ def evaluate(model, data_config, progress=True, out=None):
     classes of pixels go with `data_config.semantic_maps`, too.
 
     Args:
-        model: has `detect_batch(batch)`, which takes a batch of `coco_dataset` and returns a `Detections` per image.
+        model: has `detect_batch(batch)`, which takes a batch of `coco_dataset` and returns a `Detections` per image, and
+            `gives(name)`, whether these come of outputs such as "boxes" and "semantic_logits".
         data_config: the `DataConfig` of the split; only its categories and stuff are evaluated where it names any, and
             not those without objects that torchvision calls "N/A". Its `keypoint_sigmas` are those of OKS, and
             its `coco_backend` counts.
@@ -58,10 +59,8 @@ def evaluate(model, data_config, progress=True, out=None):
     check_backend(data_config.coco_backend)
     unused_ids = {category.id for category in data_config.categories if category.name == UNUSED}
     categories = [category for category in data_config.categories if category.id not in unused_ids] or None
-    # An exported model need not say which heads it has.
-    detects_instances, classifies_pixels = (bool(getattr(model, head, True)) for head in ("box_head", "semantic_head"))
-    classifies_pixels = classifies_pixels and data_config.semantic is not False
-    ground_truth = read_ground_truth(data_config, categories, detects_instances, classifies_pixels)
+    classifies_pixels = model.gives("semantic_logits") and data_config.semantic is not False
+    ground_truth = read_ground_truth(data_config, categories, model.gives("boxes"), classifies_pixels)
     instances = ground_truth.instances
     if instances:
         plan_evaluation(instances, categories, data_config.keypoint_sigmas)
@@ -73,7 +72,7 @@ def evaluate(model, data_config, progress=True, out=None):
     results = CocoResults(len(evaluated), None, None, None, [], [])
     if instances:
         instances.annotations += evaluated.annotations_from_segments()
-        kinds = [kind for kind, head in KIND_HEADS.items() if getattr(model, head, True)]
+        kinds = [kind for kind, output in KIND_OUTPUTS.items() if model.gives(output)]
         settings = categories, data_config.keypoint_sigmas, kinds, data_config.coco_backend
         results = evaluate_detections(detections, instances, evaluated.image_ids(), *settings)
     results.panoptic, results.semantic = evaluated.panoptic_results(), evaluated.semantic_results()
@@ -148,22 +147,22 @@ def _metrics_to_log(results):
         yield "mIoU", results.semantic.mIoU
 
 
-def main_metric(model_config, data_config):
+def main_metric(model, data_config):
     """The name in the logs of the metric that says how good a model is; higher is better.
 
     Panoptic quality where the model has segments and `data_config` their ground truth, else mean IoU of a model without
     instances or of data without, else the AP of masks or boxes.
 
     Args:
-        model_config: the `ModelConfig`.
-        data_config: the `DataConfig` that the model is evaluated on.
+        model: the `MaskRCNN`.
+        data_config: the `DataConfig` that it is evaluated on.
     """
-    if model_config.semantic_head and data_config.semantic is not False:
-        if data_config.panoptic and model_config.mask_head:
+    if model.gives("semantic_logits") and data_config.semantic is not False:
+        if data_config.panoptic and model.gives("masks"):
             return "val_PQ"
-        if not (model_config.box_head and (data_config.annotations or data_config.panoptic)):
+        if not (model.gives("boxes") and (data_config.annotations or data_config.panoptic)):
             return "val_mIoU"
-    return "val_segm_AP" if model_config.mask_head else "val_bbox_AP"
+    return "val_segm_AP" if model.gives("masks") else "val_bbox_AP"
 
 
 class EvaluatedImages:
@@ -308,12 +307,12 @@ def _strategy(model):
 
 
 def _notes_on_missing_metrics(model, data_config, results):
-    """Sentences on metrics that a model with such heads could have and that there is no ground truth for."""
+    """Sentences on metrics that a model with such outputs could have and that there is no ground truth for."""
     notes = []
-    if getattr(model, "box_head", None) and results.bbox is None:
+    if model.gives("boxes") and results.bbox is None:
         notes.append("No average precision: set data.val.annotations or data.val.panoptic.")
-    if getattr(model, "semantic_head", None) and results.panoptic is None and data_config.semantic is not False:
-        has_masks = getattr(model, "mask_head", None) or not getattr(model, "box_head", None)
+    if model.gives("semantic_logits") and results.panoptic is None and data_config.semantic is not False:
+        has_masks = model.gives("masks") or not model.gives("boxes")
         reason = "set data.val.panoptic and data.val.panoptic_maps" if has_masks else "the model's boxes have no masks"
         notes.append(f"No panoptic quality: {reason}.")
     return notes

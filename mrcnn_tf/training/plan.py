@@ -2,11 +2,12 @@
 
 import itertools
 import math
-import re
 import statistics
 import time
 
 import keras
+
+from mrcnn_tf.model.necks import activations_of
 
 FIRST_TIMED_STEP, LAST_TIMED_STEP = 3, 10  # those before compile and fill buffers
 # Bytes held for each byte that trained convolutions put out: what norms and activations make of it counts, too. And
@@ -15,7 +16,6 @@ ACTIVATION_FACTOR = 1.46
 WORKSPACE_BYTES = 0.39e9
 # The same of the logits that the semantic loss interpolates to the image's pixels, with 200 to 600 classes.
 SEMANTIC_LOGITS_FACTOR = 1.1
-PYRAMID_LEVELS = range(2, 7)  # P2 to P6
 
 
 def plan_lines(model, config, images, replicas=1, step=0):
@@ -52,7 +52,7 @@ def _model_line(model):
 
 
 def _memory_line(model, config, images):
-    height, width = config.data.train.pad_to or (config.model.resize.min_size, config.model.resize.max_size)
+    height, width = config.data.train.pad_to or (model.resize.min_size, model.resize.max_size)
     state, activations = state_bytes(model), activation_bytes(model, height, width, images)
     if activations is None:
         return (
@@ -117,63 +117,38 @@ def state_bytes(model):
 
 
 def activation_bytes(model, height, width, images):
-    """Estimate the bytes of a step on one device beside `state_bytes`; None for a network of keras.applications.
+    """Estimate the bytes of a step on one device beside `state_bytes`; None for a backbone that doesn't say.
 
-    It counts what the trained convolutions, the RoI layers and the semantic loss put out. The constants were fitted to
-    the growth of a process on a processor, with TensorFlow 2.20: the first two in seven cases of 0.7 to 1.9 GB
-    (ResNet-18 and -50, 256 and 512 pixels, one and two images, float32 and bfloat16), of which the smallest is missed
-    by 16 %, the others by 6 % at most, as are three that were not among them (800x800, 800x1088, C4). What a semantic
-    head for 53 classes of stuff added to one of 512 pixels was 0.11 GB, where 0.09 are expected. What a GPU's
-    convolutions ask for besides isn't in it.
+    It counts what the trained convolutions, the RoI layers and the semantic loss put out, as the parts say it of
+    themselves. The constants were fitted to the growth of a process on a processor, with TensorFlow 2.20: the first two
+    in seven cases of 0.7 to 1.9 GB (ResNet-18 and -50, 256 and 512 pixels, one and two images, float32 and bfloat16),
+    of which the smallest is missed by 16 %, the others by 6 % at most, as are three that were not among them (800x800,
+    800x1088, C4). What a semantic head for 53 classes of stuff added to one of 512 pixels was 0.11 GB, where 0.09 are
+    expected. What a GPU's convolutions ask for besides isn't in it.
     The device works on `images` at once, padded to `height` times `width` pixels.
     """
-    if model.config.backbone.application:
+    pixels = height * width
+    elements = activations_of(model.features, pixels)
+    if elements is None:
         return None
-    kernels = [variable for variable in model.trainable_variables if len(variable.shape) == 4]
-    elements = sum(kernel.shape[-1] * _positions(model, kernel, height * width) for kernel in kernels)
+    if model.rpn:
+        elements += model.rpn.activations(pixels, model.spec.strides.values())
+    rois, positives = model.roi_sampler.settings.batch_per_image, model.roi_sampler.most_positives
+    elements += sum(head.activations(pixels, rois, positives) for head in model.heads if head.trainable_variables)
+    elements += _roi_features(model, rois, positives)
     size = 4 if model.compute_dtype == "float32" else 2
-    semantic_classes = model.semantic_head.num_classes if model.semantic_head else 0
-    activations = ACTIVATION_FACTOR * size * (elements + _roi_features(model))
-    semantic_logits = SEMANTIC_LOGITS_FACTOR * 4 * semantic_classes * height * width
+    semantic_classes = 1 + len(model.stuff) if model.gives("semantic_logits") else 0
+    activations = ACTIVATION_FACTOR * size * elements
+    semantic_logits = SEMANTIC_LOGITS_FACTOR * 4 * semantic_classes * pixels
     return round(WORKSPACE_BYTES + images * (activations + semantic_logits))
 
 
-def _positions(model, kernel, pixels):
-    """Cells, per image, of the map that the convolution with this kernel puts out."""
-    path = kernel.path.removeprefix(f"{model.name}/")
-    config, part = model.config, path.split("/")[0]
-    if part == "res5":
-        return config.rois.batch_per_image * (config.box_head.pool_size // 2) ** 2
-    if part == "box_head":
-        return config.rois.batch_per_image * config.box_head.pool_size**2
-    if part == "semantic_head":
-        return _semantic_positions(path, pixels)
-    if part in ("mask_head", "keypoint_head"):
-        side = getattr(config, part).pool_size * (2 if "deconv" in path or "predictor" in path else 1)
-        return model.roi_sampler.most_positives * side**2
-    if part == "rpn":
-        strides = [2**level for level in PYRAMID_LEVELS] if model.fpn else model.backbone.strides[-1:]
-        return sum(pixels / stride**2 for stride in strides)
-    level = int((re.search(r"(?:res|lateral|output)(\d)", path) or [0, "1"])[1])  # the stem has a stride of 2
-    return pixels / 4**level
-
-
-def _semantic_positions(path, pixels):
-    """A level's convolutions run on ever finer maps, from its own down to that of stride 4; the classifier on two."""
-    match = re.search(r"p(\d)_conv(\d)", path)
-    if not match:
-        return pixels / 4**2 + pixels / 4**3
-    level, number = map(int, match.groups())
-    return pixels / 4 ** (level - number + 1)
-
-
-def _roi_features(model):
-    """Elements of the features of an image's RoIs."""
-    config, rois = model.config, model.roi_sampler
-    if rois is None:
-        return 0
-    count = config.rois.batch_per_image * config.box_head.pool_size**2
-    for head in (config.mask_head, config.keypoint_head):
-        if head and model.fpn:
-            count += rois.most_positives * head.pool_size**2
-    return count * model.channels
+def _roi_features(model, rois, positives):
+    """Numbers that the pooling layers put out for an image; what heads share is pooled once."""
+    pooled = {}
+    for head in model.heads:
+        if head.pooling:
+            count = positives if head.learns_from_positives else rois
+            pooled[head.pooling] = max(count, pooled.get(head.pooling, 0))
+    shapes = {name: (None, None, None, channels) for name, channels in model.spec.channels.items()}
+    return sum(layer.activations(count, shapes) for layer, count in pooled.items())

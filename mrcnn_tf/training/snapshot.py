@@ -83,16 +83,15 @@ def _first_mismatch(variables, arrays):
 def _variables(model):
     """Keras variables by the names that they have in a checkpoint.
 
-    Keras numbers the names of models and optimizers by how many a process has made, so these are left out.
+    Keras numbers the names of optimizers by how many a process has made, so these are left out.
     """
     optimizer = model.optimizer
     if not optimizer.built:
         with model.distribute_strategy.scope():
             optimizer.build(model.trainable_variables)
-    named = [(f"model/{variable.path.removeprefix(f'{model.name}/')}", variable) for variable in model.weights]
+    named = [(f"model/{variable.path}", variable) for variable in model.weights]
     for index, variable in enumerate(optimizer.variables):
-        slot = variable.path.split("/", 1)[1].removeprefix(f"{model.name}_")
-        named.append((f"optimizer/{index:04d}_{slot}", variable))
+        named.append((f"optimizer/{index:04d}_{variable.path.split('/', 1)[1]}", variable))
     named += _loss_variables(model)
     ids = {id(variable) for _, variable in named}
     others = [variable for variable in model.non_trainable_variables if id(variable) not in ids]

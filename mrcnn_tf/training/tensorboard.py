@@ -131,20 +131,20 @@ def draw_predictions(model, batches, count=4, min_score=MIN_SCORE):
             sample = {name: value[index] for name, value in arrays.items()}
             name = f"predictions/{sample['image_id']}"
             if len(pictures) < count and name not in pictures:  # a last batch may repeat images to be full
-                pictures[name] = _draw_beside_truth(sample, detections, model.config, min_score)
+                pictures[name] = _draw_beside_truth(sample, detections, model, min_score)
     return pictures
 
 
-def _draw_beside_truth(sample, detections, config, min_score):
+def _draw_beside_truth(sample, detections, model, min_score):
     height, width = size = tuple(int(side) for side in sample["image_size"])
     pixels = sample["image"][:height, :width].round().clip(0, 255).astype(np.uint8)
-    truth = draw_sample(sample, config.categories, config.stuff)
+    truth = draw_sample(sample, model.categories, model.stuff)
     segments = detections.panoptic
     if segments is not None:
         predictions = Panoptic(resize_labels(segments.segment_map, size), segments.segments).draw(pixels)
         title = "segments"
     else:
-        predictions = draw_detections(pixels, _resize_detections(detections, size, config.categories), min_score)
+        predictions = draw_detections(pixels, _resize_detections(detections, size, model.categories), min_score)
         title = f"detections scored {min_score} or more"
     sheet = Image.fromarray(side_by_side(truth, predictions, ("ground truth", title)))
     sheet.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)

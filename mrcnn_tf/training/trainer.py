@@ -17,8 +17,8 @@ from mrcnn_tf.datasets.read_coco import source_name
 from mrcnn_tf.evaluation.evaluate_model import main_metric
 from mrcnn_tf.evaluation.ground_truth import explain_missing_ground_truth
 from mrcnn_tf.evaluation.results import CocoResults
-from mrcnn_tf.model.assembly import dtype_policy
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
+from mrcnn_tf.model.precision import dtype_policy
 from mrcnn_tf.ops.replicas import worker_rank_and_count
 from mrcnn_tf.training.callbacks import (
     EarlyStopping,
@@ -85,18 +85,20 @@ def train(config: Config, folder, weights=None, resume=False, force=False, verbo
         Interrupted: SIGINT or SIGTERM came; there is a checkpoint of the step that ran.
     """
     weights = weights or config.train.weights
-    _check_startable(config, weights)
+    _check_data(config)
     strategy = make_strategy(config.train.strategy)
     keras.utils.set_random_seed(config.train.seed)
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     chief = is_chief(strategy)
     folder, verbose = pathlib.Path(folder), verbose if chief else 0
-    monitor = main_metric(config.model, config.data.val)
+    model = _make_model(config, strategy)
+    _check_startable(model, config, weights)
+    monitor = main_metric(model, config.data.val)
     checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints, monitor, writes=chief)
     arrays, facts = _load_last_checkpoint(checkpoints, config, resume, force)
     data = TrainingData(config.data.train)
-    model = _make_model(config, strategy, None if arrays else weights, verbose)
+    _prepare_model(model, config, None if arrays else weights, verbose)
     if arrays:
         restore(model, arrays, f"The checkpoint of step {facts['step']} in {checkpoints.folder}")
     trainer = Trainer(config, folder, model, data, checkpoints, arrays, facts)
@@ -104,19 +106,22 @@ def train(config: Config, folder, weights=None, resume=False, force=False, verbo
     return TrainingRun(model, folder, trainer.timer.seconds, trainer.history.epochs, trainer.evaluator.results)
 
 
-def _check_startable(config, weights):
-    """Refuse a config that can't train, or data that the model has no use for, before hours are spent on it."""
-    model, train, val = config.model, config.data.train, config.data.val
-    if not (source_name(train) or train.sources):
+def _check_data(config):
+    if not (source_name(config.data.train) or config.data.train.sources):
         raise UserError("The config names no data to train on: set data.train.annotations and data.train.images.")
-    if model.box_head and not (train.annotations or train.panoptic or train.records or train.sources):
+
+
+def _check_startable(model, config, weights):
+    """Refuse a model that can't train, or data that it has no use for, before hours are spent on it."""
+    train, val = config.data.train, config.data.val
+    if model.gives("boxes") and not (train.annotations or train.panoptic or train.records or train.sources):
         raise UserError(
             f"{train.semantic_maps} has classes of pixels and no instances to learn from: set data.train.annotations "
             "too, or train the semantic head alone (model.box_head=null and model.mask_head=null)."
         )
-    if source_name(val) and not model.box_head and not (val.panoptic or val.semantic_maps):
+    if source_name(val) and not model.gives("boxes") and not (val.panoptic or val.semantic_maps):
         raise UserError(explain_missing_ground_truth(val, classifies_pixels=True))
-    if not weights and (model.backbone.freeze_at or model.backbone.norm == "frozen_bn"):
+    if not weights and getattr(model.features, "needs_weights", False):
         raise UserError(
             "The config freezes a part of the backbone, which would stay random: give weights to start from "
             "(train.weights), or set model.backbone.norm=gn and model.backbone.freeze_at=0 to train from scratch."
@@ -141,16 +146,20 @@ def _load_last_checkpoint(checkpoints, config, resume, force):
     return arrays, facts
 
 
-def _make_model(config, strategy, weights, verbose):
-    train = config.train
+def _make_model(config, strategy):
     with strategy.scope():
-        model = MaskRCNN(config.model, seed=train.seed, dtype=dtype_policy(train.precision))
+        return MaskRCNN.from_settings(config.model, seed=config.train.seed, dtype=dtype_policy(config.train.precision))
+
+
+def _prepare_model(model, config, weights, verbose):
+    """Load weights, if there are any to start from, and compile."""
+    train = config.train
+    with model.distribute_strategy.scope():
         if weights:
             model.load_pretrained(weights, map_classes=train.map_classes, verbose=verbose != 0)
         freeze(model, train.freeze)
         model.compile(make_optimizer(config), accumulate=train.accumulate, jit_compile=train.jit_compile)
         model.optimizer.build(model.trainable_weights)
-    return model
 
 
 def freeze(model, patterns):
@@ -159,7 +168,7 @@ def freeze(model, patterns):
     Patterns such as "backbone/*" or "*/bias" match as a shell matches file names; paths are those inside the model.
     UserError if one matches no weight that is trained.
     """
-    weights = {weight.path.split("/", 1)[1]: weight for weight in model.trainable_weights}
+    weights = {weight.path: weight for weight in model.trainable_weights}
     for pattern in patterns:
         matching = fnmatch.filter(weights, pattern)
         if not matching:
@@ -314,18 +323,3 @@ class _Timer(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.seconds += time.perf_counter() - self.started
-
-
-def load_model(path):
-    """Load the `MaskRCNN` that `model.save` or `mrcnn-tf train` wrote; UserError for no such file or another one."""
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"There is no file {path}: give the .keras file that training wrote.")
-    try:
-        model = keras.saving.load_model(path)
-    except (ValueError, OSError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path} isn't a model saved by mrcnn_tf ({str(error).splitlines()[0].split('. ')[0]}): give a .keras file."
-        ) from error
-    if not isinstance(model, MaskRCNN):
-        raise UserError(f"{path} holds a {type(model).__name__}: give the .keras file of a MaskRCNN.")
-    return model
