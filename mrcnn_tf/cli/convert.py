@@ -176,6 +176,31 @@ def masks(
     _write_coco(dataset, out, images or source, as_json)
 
 
+@convert_app.command("with")
+def with_reader(
+    reader: Annotated[str, typer.Argument(help="The function, such as my_package.my_module:read.")],
+    source: Annotated[pathlib.Path, typer.Argument(help="The file or folder that it reads.")],
+    out: JsonOut,
+    images: Images = None,
+    names: Names = None,
+    as_json: AsJson = False,
+):
+    """A format of your own: a function of yours, installed or in the current folder, reads it into a Dataset.
+
+    It is called as read(source, images, names); mrcnn_tf.datasets.convert says what these are and what it may use.
+    """
+    from mrcnn_tf.common.named_object import import_named
+    from mrcnn_tf.datasets.convert.dataset import Dataset, read_names
+
+    dataset = import_named(reader, "Reader")(source, images, read_names(names))
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            f"Reader {reader!r} gave an object of type {type(dataset).__name__} for {source}: let it return a "
+            "mrcnn_tf.datasets.convert.Dataset."
+        )
+    _write_coco(dataset, out, images or _folder_of(source), as_json)
+
+
 def _folder_of(source):
     return source if source.is_dir() else source.parent
 

@@ -5,6 +5,7 @@
 - `json_stream`: `stream_arrays` reads a large json's arrays without holding the file.
 - `categories`: `Category`, how lists of them are read, and their keypoints' channels.
 - `problems`: `Problem` and `report_problems`; `CONSOLE`, `print_line` and `show_progress` for what is said on stderr.
+- `named_object`: `import_named`, a user's function or class by its name `my_package.my_module:Name`.
 - `keras_registration`: makes our classes known to `keras.saving.load_model` without importing them.
 - `environment`: the version, and `check_environment` at import.
 """

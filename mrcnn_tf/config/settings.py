@@ -6,6 +6,12 @@ from typing import Any, ClassVar, get_args
 
 from mrcnn_tf.common.categories import Category
 
+# The entries of every batch, which an annotation's own fields can't be called.
+BATCH_NAMES = (
+    *("image", "image_size", "original_size", "boxes", "classes", "masks", "keypoints", "crowd", "semantic"),
+    *("image_id", "transform"),
+)
+
 # What a single value may be stands beside its default: `check_values` of checks.py reads it from the field. What a file
 # of weights fixes, by the shapes or by what they mean, stands in `in_weights`.
 
@@ -383,6 +389,14 @@ class DataConfig:
     # The same for keypoints, which batches have if the categories name some.
     keypoints: bool | None = follows("model.keypoint_head", presence=True)
     keypoint_offset: float | None = follows("model.conventions.keypoint_offset")  # pixels
+    # The annotations' own numbers that batches have too, such as [orientation] or [weight], for a head of your own.
+    fields: list[str] = checked(
+        [],
+        lambda names: (
+            all(name.isidentifier() and name not in BATCH_NAMES for name in names) and len(set(names)) == len(names)
+        ),
+        f"give names of letters, digits and _, each once and none of {', '.join(BATCH_NAMES)}",
+    )
     min_keypoints: int = not_negative(0)  # training leaves out images with fewer labelled keypoints
     # Of object keypoint similarity, a list for each category by name. COCO's person keypoints have COCO's, others 0.05.
     keypoint_sigmas: dict[str, list[float]] = dataclasses.field(default_factory=dict)

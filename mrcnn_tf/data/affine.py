@@ -20,7 +20,8 @@ HALF_COVERED = 127  # of 255: a cell of a crop with more belongs to the object
 class Sample(typing.NamedTuple):
     """An image and its N objects on their way from the files to a batch.
 
-    S is 0 without masks, P without keypoints, H and W of `semantic` without labels.
+    S is 0 without masks, P without keypoints, H and W of `semantic` without labels. Without fields of the annotations'
+    own F and the sides of `transforms` are 0.
     """
 
     image: tf.Tensor  # [H, W, 3], uint8 as decoded or float32 0..255 once resized
@@ -30,10 +31,13 @@ class Sample(typing.NamedTuple):
     areas: tf.Tensor  # [N] float32 square pixels
     masks: tf.Tensor  # [N, S, S] uint8, 255 times the occupancy of each S-th part of the object's box
     keypoints: tf.Tensor  # [N, P, 3] float32 (x, y) pixels and v, (0, 0, 0) for an unlabelled one
+    field_values: tf.Tensor  # [N, F] float32, numbers as in the json, NaN for a missing one
+    transforms: tf.Tensor  # [N, 2, 2] float32, the linear part of the map that an object went through so far
     semantic: tf.Tensor  # [H, W] uint8: 0 for any thing, 1 to S for stuff, 255 for what is ignored
 
 
-OBJECT_FIELDS = ("boxes", "classes", "crowd", "areas", "masks", "keypoints")  # those with an entry for each object
+# Those with an entry for each object.
+OBJECT_FIELDS = ("boxes", "classes", "crowd", "areas", "masks", "keypoints", "field_values", "transforms")
 
 
 def select_objects(sample, indices):
@@ -132,8 +136,14 @@ def transform_objects(sample, matrix, upright, masks):
     sample = sample._replace(
         areas=tf.where(cut, areas * share, areas),
         keypoints=_transform_keypoints(sample.keypoints, matrix, width, height),
+        transforms=extend_transforms(sample.transforms, matrix),
     )
     return refit_objects(sample, sample.masks, tight, reshaped, matrix, masks, clipped)
+
+
+def extend_transforms(transforms, matrix):
+    """A Sample's `transforms` [N, 2, 2] after one map more, of which [2, 2] is enough. None stay none."""
+    return transforms if transforms.shape[1] == 0 else matrix[:, :2] @ transforms
 
 
 def refit_objects(sample, source, tight, reshaped, matrix, masks, bounds):

@@ -125,6 +125,7 @@ def resize_sample(sample, size, config):
         boxes=sample.boxes * tf.stack([scale[1], scale[0], scale[1], scale[0]]),
         areas=sample.areas * scale[0] * scale[1],
         keypoints=sample.keypoints * tf.stack([scale[1], scale[0], 1.0]),
+        transforms=affine.extend_transforms(sample.transforms, affine.scaling_matrix(scale[1], scale[0])),
         semantic=affine.resize_labels(sample.semantic, size),
     )
 
@@ -133,6 +134,9 @@ def resize_sample(sample, size, config):
 # three moves take and return image [H, W, C], boxes [N, 4] pixels, masks [N, S, S], keypoints [N, P, 3] (x, y in
 # pixels, v) and semantic [H, W]. They leave a keypoint at its index; that a mirrored left eye is a right one,
 # `flip_and_turn` settles at the end.
+
+# What 0 to 3 `quarter_turn`s do to a direction (x, y).
+QUARTER_TURNS = np.float32([np.linalg.matrix_power([[0, 1], [-1, 0]], turns) for turns in range(4)])
 
 
 def flip_and_turn(sample, permutations, augment, seed):
@@ -144,6 +148,7 @@ def flip_and_turn(sample, permutations, augment, seed):
     moved = (sample.image, sample.boxes, sample.masks, sample.keypoints, sample.semantic)
     draws = tf.random.stateless_uniform([3], seed)
     horizontal, vertical = draws[0] < augment.horizontal_flip, draws[1] < augment.vertical_flip
+    matrix = tf.linalg.diag(tf.where(tf.stack([horizontal, vertical]), -1.0, 1.0))
     if augment.horizontal_flip > 0:
         moved = _apply_if(horizontal, flip_horizontal, moved)
     if augment.vertical_flip > 0:
@@ -152,12 +157,16 @@ def flip_and_turn(sample, permutations, augment, seed):
         turns = tf.cast(draws[2] * 4.0, tf.int32)
         moved = _apply_if(turns % 2 == 1, quarter_turn, moved)
         moved = _apply_if(turns >= 2, lambda *tensors: flip_vertical(*flip_horizontal(*tensors)), moved)
+        matrix = tf.gather(QUARTER_TURNS, turns) @ matrix
     image, boxes, masks, keypoints, semantic = moved
     if augment.horizontal_flip > 0 or augment.vertical_flip > 0:
         # Both flips together are half a turn, which leaves left and right what they are.
         exchanged = tf.gather(keypoints, tf.gather(permutations, sample.classes), batch_dims=1)
         keypoints = tf.where(horizontal != vertical, exchanged, keypoints)
-    return sample._replace(image=image, boxes=boxes, masks=masks, keypoints=keypoints, semantic=semantic)
+    transforms = affine.extend_transforms(sample.transforms, matrix)
+    return sample._replace(
+        image=image, boxes=boxes, masks=masks, keypoints=keypoints, semantic=semantic, transforms=transforms
+    )
 
 
 def flip_horizontal(image, boxes, masks, keypoints, semantic):

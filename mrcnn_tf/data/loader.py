@@ -60,7 +60,8 @@ class SampleLoader:
     def load(self, number):
         """The `Sample` of image `number`, int64 scalar; its image is uint8."""
         instances = self._instances(number)
-        boxes = self._boxes[instances]
+        boxes, field_values = self._boxes[instances], self._field_values[instances]
+        side = 2 if field_values.shape[1] else 0
         segments = self._read_segments(number) if self._reads_segments else None
         data, masks = self._read_data_and_masks(number, boxes, segments)
         return Sample(
@@ -71,6 +72,8 @@ class SampleLoader:
             areas=self._areas[instances],
             masks=masks,
             keypoints=self._keypoints_of(number),
+            field_values=field_values,
+            transforms=tf.eye(side, batch_shape=[tf.shape(boxes)[0]]),
             semantic=self._read_labels(number, segments),
         )
 

@@ -43,6 +43,12 @@ def coco_dataset(config, training):
                        `config.stuff`; 255 where it is unlabelled, ignored or beyond the image. Absent without maps
                        (`config.panoptic`, `config.semantic_maps`) or if `config.semantic` is False
         image_id       [B] int64; of several sources, two may use the same
+        (a field)      [B, G] float32 for each name of `config.fields`, the annotation's number as it is in the json;
+                       NaN where there is none, and in padding
+        transform      [B, G, 2, 2] float32, the linear part of the map from the file (after EXIF orientation) to
+                       `image` that an object went through, a pasted one on its own: `transform @ (cos, sin)` is where
+                       a direction of the annotation points in `image`, and its length the scale in that direction.
+                       Zeros in padding; absent if `config.fields` is empty
 
     `config.keypoint_offset` is added to the file's keypoints before anything else. An image with more than G instances
     keeps the largest, crowds last.
@@ -197,10 +203,11 @@ def make_element(sample, original_size, image_id, config):
     size = tf.shape(sample.image)[:2]
     largest = _find_largest(sample.areas, sample.crowd, config.max_instances)
 
-    def pad_objects(values):
+    def pad_objects(values, fill=0):
         values = tf.gather(values, largest)
         shape = values.shape[1:]
-        values = tf.pad(values, [[0, config.max_instances - tf.shape(values)[0]]] + [[0, 0]] * len(shape))
+        extra = [[0, config.max_instances - tf.shape(values)[0]]] + [[0, 0]] * len(shape)
+        values = tf.pad(values, extra, constant_values=fill)
         values.set_shape([config.max_instances, *shape])
         return values
 
@@ -217,6 +224,9 @@ def make_element(sample, original_size, image_id, config):
         element["masks"] = pad_objects(sample.masks)
     if sample.keypoints.shape[1] != 0:
         element["keypoints"] = pad_objects(sample.keypoints)
+    if config.fields:
+        numbers = tf.unstack(pad_objects(sample.field_values, math.nan), axis=1)
+        element |= dict(zip(config.fields, numbers, strict=True)) | {"transform": pad_objects(sample.transforms)}
     if has_labels(sample):
         element["semantic"] = _pad_image(sample.semantic, size, config.pad_to, IGNORED)
     return element

@@ -36,7 +36,7 @@ def load_sources(config):
 
     Raises:
         UserError: see `read_coco.load_index` and `tfrecord_reader.load_record_index`; also if sources give one class
-            different names, or weights aren't positive or given for some sources only.
+            different names, weights aren't positive or given for some sources only, or `fields` are asked of records.
     """
     configs = _source_configs(config)
     weights = _normalised_weights(config)
@@ -101,6 +101,11 @@ def _load(config):
     other = source_name(dataclasses.replace(config, records=""))
     if other:
         raise UserError(f"The data has both {other} and {config.records}: name one of them as its source.")
+    if config.fields:
+        raise UserError(
+            f"data.*.fields asks for {', '.join(config.fields)}, for which the records {config.records} have no place: "
+            "train from the COCO json (data.train.annotations and images), or leave the setting empty."
+        )
     return load_record_index(config.records, config)
 
 

@@ -50,6 +50,7 @@ class Checker:
         self.boxes = np.asarray(annotations.boxes).reshape(-1, 4).copy()
         self.points = np.asarray(annotations.points).reshape(-1, 2)
         self.rle_sizes = np.asarray(annotations.rle_sizes).reshape(-1, 2)
+        self.field_values = np.asarray(annotations.field_values).reshape(self.ids.size, len(annotations.field_names))
         self.keypoint_names = [category.keypoints for category in categories]
         self.ring_starts = np.cumsum(self.ring_counts) - self.ring_counts
         self.point_starts = np.cumsum(self.ring_sizes) - self.ring_sizes
@@ -238,6 +239,7 @@ class Checker:
             "runs": _take_ranges(self.runs, self.run_starts[rows], self.run_counts[rows]).astype(np.int32),
             "keypoint_offsets": _offsets(self.keypoint_counts[rows]),
             "keypoints": self.keypoints[range_indices(keypoint_starts[rows], self.keypoint_counts[rows])],
+            "field_values": self.field_values[rows],
         }
 
 

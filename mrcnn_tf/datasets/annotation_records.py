@@ -6,15 +6,20 @@ What can be told from one record alone is checked here; what needs the images or
 
 import array
 import dataclasses
+import difflib
+import itertools
 import math
+import reprlib
 
 import numpy as np
 
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
 
 MASKS_AT_ONCE = 20000  # compressed masks decoded together; bounds the memory that this takes
 NO_KEYPOINTS, BAD_KEYPOINTS = -1, -2  # in place of their number: there are none, they aren't numbers
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 _BAD_SEGMENTATION = "give it polygons as lists [x1, y1, x2, y2, ...] of at least 3 points or an RLE"
 
@@ -25,6 +30,7 @@ class Annotations:
     Args:
         file: the json.
         masks: whether a record needs a segmentation. If not, only one without a bbox is asked for it.
+        field_names: keys of numbers of its own that a record may have, F of them.
 
     Attributes:
         ids, image_ids, category_ids: int64.
@@ -37,11 +43,13 @@ class Annotations:
         keypoint_numbers: int64, how many numbers its "keypoints" hold; NO_KEYPOINTS or BAD_KEYPOINTS.
         keypoint_counts: int64, how many of them `keypoints` keeps: all, or none if they label nothing.
         keypoints: float32, x, y and visibility by turns.
+        field_values: float32, F to a record; NaN where it has no finite number.
         problems: list of Problem.
     """
 
-    def __init__(self, file, masks):
+    def __init__(self, file, masks, field_names=()):
         self.file = file
+        self.field_names = field_names
         self._masks = masks
         self.problems = []
         self.ids, self.image_ids, self.category_ids = array.array("q"), array.array("q"), array.array("q")
@@ -51,7 +59,8 @@ class Annotations:
         self.rle_sizes = array.array("q")
         self.run_starts, self.run_counts, self.runs = array.array("q"), array.array("q"), array.array("q")
         self.keypoint_numbers, self.keypoint_counts = array.array("q"), array.array("q")
-        self.keypoints = array.array("f")
+        self.keypoints, self.field_values = array.array("f"), array.array("f")
+        self._numbers = set()  # the keys of any
         self._compressed, self._compressed_rows = [], []
 
     def add(self, record):
@@ -86,6 +95,8 @@ class Annotations:
         self.boxes.extend(box if box else (math.nan,) * 4)
         self.areas.append(area)
         self._add_keypoints(record.get("keypoints"))
+        if self.field_names:
+            self._add_fields(record)
 
     def finish(self):
         """Decodes what is still waiting; call it once after the last record."""
@@ -95,6 +106,18 @@ class Annotations:
         for row, start, count in zip(self._compressed_rows, starts.tolist(), counts.tolist(), strict=True):
             self.run_starts[row], self.run_counts[row] = start, count
         self._compressed, self._compressed_rows = [], []
+
+    def check_fields(self):
+        """Raises UserError if not one record has a number of a name, while there are records."""
+        if not self.field_values:
+            return
+        has_number = np.isfinite(self.field_values).reshape(-1, len(self.field_names)).any(axis=0)
+        for name in itertools.compress(self.field_names, ~has_number):
+            similar = difflib.get_close_matches(name, self._numbers, n=1)
+            remedy = f"name {similar[0]!r} there" if similar else "give it to annotations, or leave it out there"
+            raise UserError(
+                f"No annotation of {self.file} has a number {name!r}, which data.*.fields asks for: {remedy}."
+            )
 
     def locate(self, row):
         """How to name a record in a Problem: its `record` and `file`, and the beginning of a sentence."""
@@ -182,6 +205,20 @@ class Annotations:
         self.keypoint_counts.append(len(kept))
         self.keypoints.extend(kept)
 
+    def _add_fields(self, record):
+        self._numbers.update(key for key, value in record.items() if isinstance(value, (int, float)))
+        for name in self.field_names:
+            given = record.get(name)
+            try:
+                value = math.nan if given is None else float(given)
+            except (TypeError, ValueError, OverflowError):
+                value = math.inf
+            if abs(value) > LARGEST_NUMBER:
+                what = f"has {reprlib.repr(given)} as {name!r}, which isn't a finite number and counts as missing"
+                self._report("bad_field", record["id"], what, "correct or remove it")
+                value = math.nan
+            self.field_values.append(value)
+
     def _reject(self, kind, record_id, what, remedy):
         self._report(kind, record_id, f"{what} and was skipped", remedy)
 
@@ -191,7 +228,8 @@ class Annotations:
 
 
 class BoxColumns:
-    """The columns of N objects that have a box and neither polygons, runs nor keypoints, as far as all have the same.
+    """The columns of N objects that have a box and neither polygons, runs, keypoints nor fields of their own, as far as
+    all have the same.
 
     A subclass sets the others and `locate`, see `Annotations`.
     """
@@ -204,6 +242,7 @@ class BoxColumns:
         self.ring_sizes, self.points, self.runs = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64)
         self.keypoint_numbers = np.full(count, NO_KEYPOINTS)
         self.keypoint_counts, self.keypoints = np.zeros(count, np.int64), np.zeros(0, np.float32)
+        self.field_names, self.field_values = (), np.zeros(0, np.float32)
 
 
 def without_keypoints(categories):

@@ -13,7 +13,7 @@ from mrcnn_tf.common.files import atomic_write, cache_folder
 from mrcnn_tf.common.problems import CONSOLE, Problem, report_problems
 from mrcnn_tf.datasets.image_files import file_sizes
 
-FORMAT = 4  # of the cached file; raise it when anything that goes into it changes
+FORMAT = 5  # of the cached file; raise it when anything that goes into it changes
 
 
 @dataclasses.dataclass
@@ -52,6 +52,7 @@ class CocoIndex:
     # [keypoints, 3] float32, (x, y) in pixels as in the json and v: 2 visible, 1 hidden; (0, 0, 0) for an unlabelled
     # one.
     keypoints: np.ndarray
+    field_values: np.ndarray  # [T, F] float32, the numbers of `DataConfig.fields`; NaN where an annotation has none
     # [I] bytes, paths of the PNGs with the classes of each image's pixels; empty for an image without.
     map_files: np.ndarray
     # [I + 1] int64 into the segments, which are those in a map of the panoptic format: rising ids, the first 0. An
@@ -89,6 +90,7 @@ def cache_path(config, image_names):
         [dataclasses.asdict(category) for category in config.categories],
         [dataclasses.asdict(category) for category in config.stuff],
         [config.masks is not False, config.keypoints is not False, config.semantic is not False],
+        list(config.fields),
         image_names,
     ]
     name = jsons[0] if jsons else os.path.normpath(config.semantic_maps)

@@ -6,11 +6,13 @@ A large json is streamed, its image files are opened for their headers, and ever
 import dataclasses
 import os
 
+import numpy as np
+
 from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
 from mrcnn_tf.common.json_stream import stream_arrays
-from mrcnn_tf.common.problems import Problem, counting_bar, progress_bars, reading_bar
+from mrcnn_tf.common.problems import Problem, counting_bar, print_line, progress_bars, reading_bar
 from mrcnn_tf.datasets import coco_index, map_files
 from mrcnn_tf.datasets.annotation_checks import Checker
 from mrcnn_tf.datasets.annotation_records import Annotations, without_keypoints
@@ -35,12 +37,12 @@ def load_index(config):
 
     Args:
         config: settings.DataConfig; `annotations`, `images`, `panoptic`, `panoptic_maps`, `semantic_maps`,
-            `categories`, `stuff`, `max_instances`, `masks`, `keypoints` and `semantic` are read; None for one of the
-            last three means True.
+            `categories`, `stuff`, `max_instances`, `fields`, `masks`, `keypoints` and `semantic` are read; None for
+            one of the last three means True.
 
     Raises:
         UserError: a json or folder is missing, a json isn't COCO's, its keypoints aren't those of `config.categories`,
-            no image is usable, or see `_index_maps`.
+            no image is usable, there are annotations and none has a number of one of `fields`, or see `_index_maps`.
     """
     config = _drop_unused_maps(config)
     _check_paths(config)
@@ -48,6 +50,10 @@ def load_index(config):
     path = coco_index.cache_path(config, image_names)
     index = coco_index.load_or_compile_index(path, lambda: _compile(config, image_names))
     coco_index.report_index_problems(index, path, source_name(config), config.max_instances)
+    for name, missing in zip(config.fields, np.isnan(index.field_values).sum(axis=0).tolist(), strict=True):
+        if missing:
+            count = f"{missing} of {index.classes.size}"
+            print_line(f"{config.annotations}: {count} annotations have no number {name!r}; in batches it is NaN.")
     return index
 
 
@@ -61,6 +67,11 @@ def _check_paths(config):
     refuse_archive(config.images, "the folder of images in it as data.*.images")
     _check_map_paths(config)
     maps_alone = not config.annotations and (config.panoptic or config.semantic_maps)
+    if maps_alone and config.fields:
+        raise UserError(
+            f"data.*.fields asks for {', '.join(config.fields)}, and {source_name(config)} has no annotations with "
+            "numbers of their own: name a COCO json as data.*.annotations, or leave the setting empty."
+        )
     if not maps_alone and not os.path.isfile(config.annotations):
         raise UserError(f"There is no file {config.annotations!r}: set data.*.annotations to a COCO json.")
     if not os.path.isdir(config.images):
@@ -99,12 +110,14 @@ def _read(config, image_names, bars):
     if config.panoptic:
         panoptic = read_panoptic(config.panoptic, reading_bar(bars, f"Reading {config.panoptic}", config.panoptic))
     if config.annotations:
-        annotations, images, records = Annotations(config.annotations, config.masks is not False), [], []
+        annotations = Annotations(config.annotations, config.masks is not False, config.fields)
+        images, records = [], []
         collect = {"images": images.append, "annotations": annotations.add, "categories": records.append}
         on_progress = reading_bar(bars, f"Reading {config.annotations}", config.annotations)
         for section, record in stream_arrays(config.annotations, SECTIONS, on_progress):
             collect[section](record)
         annotations.finish()
+        annotations.check_fields()
         return images, annotations, _choose_categories(records, config), panoptic
     categories = without_keypoints(config.categories)
     if panoptic:

@@ -119,7 +119,7 @@ class MaskRCNN(Trainable):
             if getattr(settings, kind.section):
                 heads.append(kind.from_settings(settings, spec, heads, name=kind.section, dtype=dtype))
         for own in settings.own_heads:
-            kind = import_named(own.callable, "model.own_heads")
+            kind = import_named(own.callable, "Setting 'model.own_heads'")
             name = {"name": own.name or kind.__name__}
             heads.append(kind.from_settings(settings, spec, heads, **own.arguments, **name, dtype=dtype))
         return cls(

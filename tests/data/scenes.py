@@ -18,7 +18,8 @@ EDGE = 0.01  # pixels; a place so near to the next pixel may be rounded to it
 
 def scene(seed, height=90, width=120, count=4, mark=255.0, side=CROP, first_class=1):
     """(Sample, full masks [N, height, width] bool); the n-th object is of class `first_class` + n, so that it can be
-    found again. Ellipses and bars of 20 to 70 pixels, some cut off by the image's edge; 3 keypoints each. The labels
+    found again. Ellipses and bars of 20 to 70 pixels, some cut off by the image's edge; 3 keypoints each, and the class
+    as a field of their own. The labels
     beside them are stuff 1 to 5 in tiles of few pixels, some of which are ignored."""
     rng = np.random.default_rng(seed)
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
@@ -43,7 +44,8 @@ def scene(seed, height=90, width=120, count=4, mark=255.0, side=CROP, first_clas
     areas = full.sum((1, 2)).astype(np.float32)
     tiles = (np.arange(height)[:, None] // 3 * 5 + np.arange(width) // 4 * 7 + rng.integers(7)) % 7
     semantic = np.where(full.any(0), 0, np.where(tiles == 6, 255, tiles)).astype(np.uint8)
-    parts = (image, boxes, classes, np.zeros(count, bool), areas, masks, keypoints, semantic)
+    fields = classes[:, None].astype(np.float32), np.tile(np.eye(2, dtype=np.float32), (count, 1, 1))
+    parts = (image, boxes, classes, np.zeros(count, bool), areas, masks, keypoints, *fields, semantic)
     return Sample(*map(tf.constant, parts)), full
 
 
@@ -172,7 +174,16 @@ def check_objects(result, sample, full, back):
             check_mask(crop, box, samples)
             np.testing.assert_allclose(result.areas.numpy()[place[0]], samples.mean() * mask.size, rtol=0.03)
     check_keypoints(result, sample, back)
+    check_fields(result, back)
     check_labels(result.semantic.numpy(), sample.semantic.numpy(), back)
+
+
+def check_fields(result, back, own=slice(None), tolerance=1e-3):
+    """Asserts that objects, `own` of them, have their fields and went by the inverse of `back`'s linear part."""
+    np.testing.assert_array_equal(result.field_values[:, 0], result.classes)
+    transforms = result.transforms.numpy()[own]
+    expected = np.broadcast_to(np.linalg.inv(back[:, :2]), transforms.shape)
+    np.testing.assert_allclose(transforms, expected, rtol=0, atol=tolerance)
 
 
 def check_box(box, mask, tolerance):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import check_keypoints, check_objects, map_of, scene
+from scenes import check_fields, check_keypoints, check_objects, map_of, scene
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
@@ -53,6 +53,7 @@ def test_objects_go_where_the_image_goes(installed, name, seed):
     back = map_of(image)
     if name.startswith("shear"):  # by the nearest pixel, which leaves the fitted map a little uncertain
         check_keypoints(result, sample, back, tolerance=0.6)
+        check_fields(result, back, tolerance=0.02)
         # The image, too, goes by the nearest pixel, and so says which.
         column, row = np.floor(image[..., 0]).astype(int), np.floor(image[..., 1]).astype(int)
         expected = np.where(image[..., 2] > 0, sample.semantic.numpy()[row, column], 255)
@@ -117,7 +118,8 @@ def test_what_they_do_by_their_definitions(installed):
 
 def test_all_of_them_in_a_dataset_of_unknown_shapes(installed):
     samples = [scene(number, 60 + 10 * number, 100, number)[0] for number in (3, 0, 1)]  # one is empty
-    shapes = ([None, None, 3], [None, 4], [None], [None], [None], [None, None, None], [None, None, 3], [None, None])
+    shapes = ([None, None, 3], [None, 4], [None], [None], [None], [None, None, None], [None, None, 3])
+    shapes += ([None, 1], [None, 2, 2], [None, None])
     specs = tuple(tf.TensorSpec(shape, part.dtype) for shape, part in zip(shapes, samples[0], strict=True))
     dataset = tf.data.Dataset.from_generator(lambda: map(tuple, samples * 3), output_signature=specs)
     settings_ = config(**dict.fromkeys([*addons.COLOUR_OPERATIONS, *addons.GEOMETRIC_OPERATIONS], 0.5))

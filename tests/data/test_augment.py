@@ -111,7 +111,8 @@ def test_other_draws_stay_when_one_more_is_switched_on():
         assert {one.image.shape for one in others} == {plain.image.shape}
 
 
-FORMS = [(form, name) for form in ("all of them", "no masks", "no keypoints", "no labels") for name in EACH]
+KINDS = ("all of them", "no masks", "no keypoints", "no labels", "no fields")
+FORMS = [(form, name) for form in KINDS for name in EACH]
 NEED_MASKS = ("copy_paste", "everything")
 
 
@@ -122,6 +123,10 @@ def test_in_a_dataset_of_unknown_shapes(form, name):
         samples = [sample._replace(masks=sample.masks[:, :0, :0]) for sample in samples]
     if form == "no keypoints":
         samples = [sample._replace(keypoints=sample.keypoints[:, :0]) for sample in samples]
+    side = 0 if form == "no fields" else 2
+    if form == "no fields":
+        samples = [sample._replace(field_values=sample.field_values[:, :0]) for sample in samples]
+        samples = [sample._replace(transforms=sample.transforms[:, :0, :0]) for sample in samples]
     samples = [sample._replace(crowd=tf.cast(sample.crowd, tf.bool) ^ (sample.classes == 2)) for sample in samples]
     samples = [sample._replace(image=tf.cast(sample.image, tf.uint8)) for sample in samples]
     mirrors = MIRRORS[:, :0] if form == "no keypoints" else MIRRORS
@@ -129,7 +134,8 @@ def test_in_a_dataset_of_unknown_shapes(form, name):
     if form == "no labels":
         samples = [sample._replace(semantic=empty_labels()) for sample in samples]
     labels = [0, 0] if form == "no labels" else [None, None]
-    shapes = ([None, None, 3], [None, 4], [None], [None], [None], [None, None, None], [None, None, 3], labels)
+    shapes = ([None, None, 3], [None, 4], [None], [None], [None], [None, None, None], [None, None, 3])
+    shapes += ([None, side // 2], [None, side, side], labels)
     specs = [tf.TensorSpec(shape, part.dtype) for shape, part in zip(shapes, samples[0], strict=True)]
     dataset = tf.data.Dataset.from_generator(lambda: map(tuple, samples * 4), output_signature=tuple(specs))
 

@@ -7,7 +7,18 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import check_box, check_keypoints, check_labels, check_mask, in_pixels, looked_up, map_of, pasted, scene
+from scenes import (
+    check_box,
+    check_fields,
+    check_keypoints,
+    check_labels,
+    check_mask,
+    in_pixels,
+    looked_up,
+    map_of,
+    pasted,
+    scene,
+)
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import AugmentConfig, DataConfig, ResizeConfig
@@ -44,7 +55,9 @@ def test_pasted_instances_cover_those_below(seed, jitter):
     cover = np.zeros([4 * side for side in shape], bool)
     if guests.size:
         own = np.abs(image[..., 2] - ABOVE) < 1e-2
-        expected = looked_up(above_full, map_of(image, ABOVE, own), shape)[classes[guests] - 101]
+        came_from = map_of(image, ABOVE, own)
+        check_fields(result, came_from, guests)
+        expected = looked_up(above_full, came_from, shape)[classes[guests] - 101]
         for place, samples in zip(guests, expected, strict=True):
             crop, box = result.masks.numpy()[place], result.boxes.numpy()[place]
             if size_of(samples) >= 40:
@@ -54,6 +67,7 @@ def test_pasted_instances_cover_those_below(seed, jitter):
     np.testing.assert_array_equal(image[pure, 2] < 150, in_pixels(cover)[pure])
     back = map_of(image, BELOW)
     assert not result.semantic.numpy()[np.abs(image[..., 2] - ABOVE) < 1e-2].any()
+    check_fields(result, back, np.flatnonzero(classes <= 100))
     check_labels(result.semantic.numpy(), below.semantic.numpy(), back, np.abs(image[..., 2] - BELOW) < 1e-2)
     check_below(result, below, looked_up(below_full, back, shape), cover)
     check_keypoints(part(result, np.flatnonzero(classes <= 100)), below, back, hidden=in_pixels(cover))

@@ -204,7 +204,9 @@ def turn(image, boxes, masks, keypoints, semantic, mirrored, config, seed):
     """`turned` for objects of three classes, whose mirrored keypoints are `mirrored` [3, 4]."""
     classes = tf.constant([1, 2, 3])
     table = tf.concat([mirrored[:1] * 0, mirrored], axis=0)
-    result = flip_and_turn(Sample(image, boxes, classes, None, None, masks, keypoints, semantic), table, config, seed)
+    fields = tf.zeros([3, 0]), tf.zeros([3, 0, 0])
+    parts = (image, boxes, classes, None, None, masks, keypoints, *fields, semantic)
+    result = flip_and_turn(Sample(*parts), table, config, seed)
     assert result.classes is classes
     return result.image, result.boxes, result.masks, result.keypoints, result.semantic
 

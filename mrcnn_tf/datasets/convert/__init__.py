@@ -2,7 +2,16 @@
 
 Each has a function that reads the format into a `dataset.Dataset`, whose `write(path)` gives COCO's json, and one that
 writes it from a `coco.CocoJson`, which `coco.read_coco` reads: `labelme.read_labelme` and `write_labelme`, and so on in
-`via`, `yolo`, `voc`, `label_map_folders` and `mask_folders`. To add a format, add such a module.
+`via`, `yolo`, `voc`, `label_map_folders` and `mask_folders`. To add a format, add such a module, or keep it to
+yourself: `mrcnn-tf convert with my_module:read` calls any function that is a reader. This is what to make one of:
+
+- `Dataset` collects images (`add_image`), objects (`add_object`) and what isn't used (`leave_out`), and reads an
+  image's size (`read_frame`).
+- `ImageFolder` finds the images that annotations name, and says their names relative to the folder.
+- `existing_path` refuses a source that isn't there or is packed; `read_text`, `read_json` and `read_xml` read a file.
+- `BrokenFile` is what these three raise for one that can't be read, a `UserError`.
+
+Masks of pixels go to `add_object` as run lengths, which `mrcnn_tf.datasets.run_lengths.encode` makes.
 
 Readers take `source`, the file or folder to read; `images`, the folder that file names will be relative to (None for
 that of the source); and `names`, the `dataset.ClassNames` that classes get their ids from and others are left out
@@ -15,3 +24,8 @@ raise UserError if `out` has files already, there is no folder of images, or two
 
 The doctor uses `inputs` to tell what a file is that isn't COCO's.
 """
+
+from mrcnn_tf.datasets.convert.dataset import Dataset
+from mrcnn_tf.datasets.convert.inputs import BrokenFile, ImageFolder, existing_path, read_json, read_text, read_xml
+
+__all__ = ["BrokenFile", "Dataset", "ImageFolder", "existing_path", "read_json", "read_text", "read_xml"]

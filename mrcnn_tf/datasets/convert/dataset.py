@@ -165,7 +165,7 @@ class Dataset:
         self.images.append(DatasetImage(file_name, width, height))
         return self.images[-1]
 
-    def add_object(self, image, label, file, where, *, parts=(), box=None, crowd=False):
+    def add_object(self, image, label, file, where, *, parts=(), box=None, crowd=False, fields=None):
         """Adds an object of an image, or notes why not.
 
         Args:
@@ -176,6 +176,7 @@ class Dataset:
             parts: list of polygons [x, y, x, y, ...] and run-length masks, which are joined.
             box: [x, y, width, height], asked for where there are no parts.
             crowd: whether it is a group that has no single objects.
+            fields: {name: number} of its own, which its annotation gets as they are, for `data.train.fields`.
         """
         problem = self._label_problem(label)
         if not problem:
@@ -185,7 +186,7 @@ class Dataset:
             self.leave_out(kind, file, f"{where} of {file} {detail}.", where)
             return
         category = self._ids.setdefault(label.strip(), max(self._ids.values(), default=0) + 1)
-        image.annotations.append({"category_id": category, "iscrowd": int(crowd)} | annotation)
+        image.annotations.append({"category_id": category, "iscrowd": int(crowd)} | annotation | (fields or {}))
 
     def _label_problem(self, label):
         if not isinstance(label, str) or not label.strip():
@@ -253,6 +254,8 @@ def make_annotation(parts, box, width, height):
         return None, ("bad_coordinate", "has a coordinate that isn't a number and was left out: draw it again")
     if any(isinstance(part, np.ndarray) and not np.isfinite(part).all() for part in [*parts, box]):
         return None, ("bad_coordinate", "has a coordinate that isn't finite and was left out: draw it again")
+    if any(isinstance(part, np.ndarray) and part.size % 2 for part in parts):
+        return None, ("bad_coordinate", "has an outline with an x without its y and was left out: draw it again")
     parts = [part for part in parts if isinstance(part, dict) or part.size >= FEWEST_NUMBERS]
     if parts:
         return _masked_annotation(parts, width, height)
