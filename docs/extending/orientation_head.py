@@ -4,6 +4,7 @@ import math
 
 import keras
 import tensorflow as tf
+
 from mrcnn_tf.parts import Head, OutputSpec, masked_mean
 
 

@@ -1,6 +1,7 @@
 """A backbone of our own: a small ConvNeXt (Liu et al. 2022) as a plain Keras layer."""
 
 import keras
+
 from mrcnn_tf.parts import ClearPadding
 
 

@@ -14,7 +14,8 @@ def make_backbone(model, dtype=None):
     """The backbone of a `ModelConfig`: ResNet, a network of keras.applications, or one of the user's own."""
     settings = model.backbone
     if settings.callable:
-        return import_named(settings.callable, "Setting 'model.backbone.callable'")(**settings.arguments, name="backbone")
+        kind = import_named(settings.callable, "Setting 'model.backbone.callable'")
+        return kind(**settings.arguments, name="backbone")
     if settings.application:
         taps, freeze_at = settings.taps, settings.freeze_at
         return ApplicationBackbone(settings.application, taps, freeze_at, dtype=dtype, name="backbone")
