@@ -1,6 +1,5 @@
 """Settings that every test may start from, and the plain Python loop that suppression is held against."""
 
-import dataclasses
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.config.settings import Conventions, ModelConfig
+from mrcnn_tf.config.settings import ModelConfig
 
 # Files that take minutes, the longest first: begun last, one of them would keep a single worker busy at the end.
 SLOW_FILES = (
@@ -41,22 +40,6 @@ def tiny_config():
     config.mask_head.channels, config.mask_head.pool_size, config.mask_head.convs = 6, 4, 2
     config.detections.max_per_image = 5
     return config
-
-
-@pytest.fixture(scope="session")
-def tiny_tree(tiny_config):
-    """`tiny_config` as the nested dictionary that the layers take. Not to be changed."""
-    return dataclasses.asdict(tiny_config)
-
-
-@pytest.fixture(scope="session")
-def conventions():
-    """A function that makes the `Conventions` dictionary with some values changed."""
-
-    def make(**changes):
-        return dataclasses.asdict(Conventions(**changes))
-
-    return make
 
 
 def _iou(box, other):

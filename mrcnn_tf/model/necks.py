@@ -58,9 +58,9 @@ class FeatureSpec:
         from the shapes, and RoIs are pooled from all maps.
 
         Raises:
-            UserError: it gives something else than a dictionary of maps.
+            UserError: it gives something else than a dictionary of maps, or maps of unknown strides.
         """
-        outputs = layer(keras.KerasTensor((None, None, None, 3))) if callable(layer) else layer
+        outputs = layer(keras.KerasTensor((None, None, None, 3))) if callable(layer) else None
         if not isinstance(outputs, dict) or any(len(features.shape) != 4 for features in outputs.values()):
             raise UserError(
                 f"{type(layer).__name__} doesn't give feature maps: MaskRCNN takes a layer from images [B, H, W, 3] to "
@@ -77,7 +77,13 @@ class FeatureSpec:
 def _measure_strides(layer):
     """Pixels per cell of each map, by name, as an image shows them whose sides all usual strides divide."""
     outputs = layer(keras.KerasTensor((1, MEASURED_SIDE, MEASURED_SIDE, 3)))
-    return {name: MEASURED_SIDE // features.shape[1] for name, features in outputs.items()}
+    sides = {name: features.shape[1] for name, features in outputs.items()}
+    if None in sides.values():
+        raise UserError(
+            f"The strides of {type(layer).__name__} don't follow from the shapes it says: give it an attribute "
+            "`strides`, pixels per cell of each map by name."
+        )
+    return {name: MEASURED_SIDE // side for name, side in sides.items()}
 
 
 @keras.saving.register_keras_serializable("mrcnn_tf")
@@ -90,9 +96,9 @@ class SingleMap(ConfiguredLayer):
 
     def __init__(self, backbone, **kwargs):
         super().__init__(**kwargs)
-        self.backbone, spec = backbone, FeatureSpec.of(backbone)
-        *_, self.map = spec.strides
-        self.strides = {self.map: spec.strides[self.map]}
+        self.backbone, self._maps = backbone, FeatureSpec.of(backbone)
+        *_, self.map = self._maps.strides
+        self.strides = {self.map: self._maps.strides[self.map]}
         self.keeps_padding_out = getattr(backbone, "keeps_padding_out", False)
         self.needs_weights = getattr(backbone, "needs_weights", False)
 
@@ -108,7 +114,7 @@ class SingleMap(ConfiguredLayer):
         """Nothing: the backbone's weights are there."""
 
     def compute_output_shape(self, input_shape):
-        return self.backbone.compute_output_shape(input_shape)
+        return {name: (None, None, None, channels) for name, channels in self._maps.channels.items()}
 
     def call(self, images, training=False):
         """Images [B, H, W, 3] -> the backbone's maps, of which the coarsest is zero beyond each image's padded size."""
@@ -178,7 +184,7 @@ class FPN(ConfiguredLayer):
             output.build((None, None, None, self.channels))
 
     def compute_output_shape(self, input_shape):
-        maps = self.backbone.compute_output_shape(input_shape)
+        maps = {name: (None, None, None, channels) for name, channels in self._maps.channels.items()}
         return maps | dict.fromkeys(self.strides, (None, None, None, self.channels))
 
     def call(self, images, training=False):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.backbones.application import ApplicationBackbone, CanvasAveragePooling, HardSwish, padded_batch
+from mrcnn_tf.model.backbones.application import ApplicationBackbone, HardSwish
+from mrcnn_tf.model.backbones.padding_layers import ImageAveragePooling
 from mrcnn_tf.ops.native.library import static_shapes
+from mrcnn_tf.ops.padding import running_batch
 
 # The last block of each stage before the next halves its map.
 TAPS = {
@@ -30,6 +32,12 @@ def built(application=SMALL, taps=SMALL_TAPS, **settings):
     layer = ApplicationBackbone(application, taps, name="backbone", **settings)
     layer.build((None, None, None, 3))
     return layer
+
+
+def run(backbone, images, padded_size, **options):
+    """Its maps by name, as a model that runs on a batch of `images` of `padded_size` gets them."""
+    with running_batch(images, padded_size):
+        return backbone(images, **options)
 
 
 def randomize(weights):
@@ -88,38 +96,41 @@ def test_features_are_kerass_own_and_dont_depend_on_padding(application):
     own = images_of(1, 64, 96)
     alone = backbone(own)
     expected_maps = plain_twin(backbone, application, TAPS[application])(own)
-    for ours, expected, stride in zip(alone, expected_maps, (4, 8, 16, 32), strict=True):
+    assert list(alone) == ["C2", "C3", "C4", "C5"] == list(backbone.strides)
+    for ours, expected, stride in zip(alone.values(), expected_maps, (4, 8, 16, 32), strict=True):
         assert ours.shape[1:3] == (64 // stride, 96 // stride)
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5 * largest(expected))
-    assert backbone.output_shapes == [(None, None, None, features.shape[-1]) for features in alone]
+    shapes = {name: (None, None, None, features.shape[-1]) for name, features in alone.items()}
+    assert backbone.compute_output_shape((None, None, None, 3)) == shapes
 
     batch = images_of(2, 128, 128)  # other pixels stand in the first image's padding
     batch[0, :64, :96] = own[0]
-    together = backbone(batch, padded_size=tf.constant([[64, 96], [128, 128]]))
-    for padded, expected in zip(together, alone, strict=True):
+    together = run(backbone, batch, tf.constant([[64, 96], [128, 128]]))
+    for name, expected in alone.items():
+        padded = together[name]
         height, width = expected.shape[1:3]
         np.testing.assert_allclose(padded[:1, :height, :width], expected, rtol=1e-3, atol=1e-5 * largest(expected))
 
 
 def test_an_image_that_fills_the_batch_stays_as_it_is(small):
     images = images_of(2, 64, 64)
-    together = small(images, padded_size=tf.constant([[32, 64], [64, 64]]))
-    for features, expected in zip(together, small(images[1:]), strict=True):
-        np.testing.assert_allclose(features[1:], expected, rtol=1e-3, atol=1e-5 * largest(expected))
+    together = run(small, images, tf.constant([[32, 64], [64, 64]]))
+    for name, expected in small(images[1:]).items():
+        np.testing.assert_allclose(together[name][1:], expected, rtol=1e-3, atol=1e-5 * largest(expected))
 
 
 def test_without_padded_sizes_the_padding_would_matter(small):
     own, batch = images_of(1, 32, 32), np.zeros((1, 64, 64, 3), np.float32)
     batch[:, :32, :32] = own
-    alone, padded = small(own)[0], small(batch)[0][:, :8, :8]
+    alone, padded = small(own)["C2"], small(batch)["C2"][:, :8, :8]
     assert largest(alone - padded) > 0.01 * largest(alone)
 
 
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_the_average_is_that_of_the_valid_cells(keepdims):
     features = np.random.default_rng(2).normal(size=(2, 4, 6, 3)).astype(np.float32)
-    pooling = CanvasAveragePooling(keepdims=keepdims)
-    with padded_batch(tf.zeros([2, 64, 96, 3]), tf.constant([[32, 96], [64, 48]])):
+    pooling = ImageAveragePooling(keepdims=keepdims)
+    with running_batch(tf.zeros([2, 64, 96, 3]), tf.constant([[32, 96], [64, 48]])):
         found = pooling(features)
     expected = [features[0, :2].mean((0, 1)), features[1, :, :3].mean((0, 1))]
     np.testing.assert_allclose(found, np.reshape(expected, (2, 1, 1, 3) if keepdims else (2, 3)), rtol=1e-5)
@@ -137,10 +148,9 @@ def test_freezing_holds_what_leads_to_a_level(freeze_at, first):
 
 
 def test_gradients_reach_every_convolution(small):
-    padded_size = tf.constant([[32, 64]])
     with tf.GradientTape() as tape:
-        maps = small(images_of(1, 64, 64) / 255, padded_size=padded_size, training=True)
-        total = tf.add_n([tf.reduce_sum(features**2) for features in maps])
+        maps = run(small, images_of(1, 64, 64) / 255, tf.constant([[32, 64]]), training=True)
+        total = tf.add_n([tf.reduce_sum(features**2) for features in maps.values()])
     slopes = tape.gradient(total, small.trainable_weights)
     assert small.trainable_weights[0].path == "backbone/conv/kernel"
     assert all(slope is not None and np.isfinite(slope).all() and np.any(slope) for slope in slopes)
@@ -149,8 +159,9 @@ def test_gradients_reach_every_convolution(small):
 def test_training_changes_nothing_but_what_is_learned(small):
     images = images_of(1, 32, 32)
     before = [weight.numpy() for weight in small.weights]
-    for trained, plain in zip(small(images, training=True), small(images), strict=True):
-        np.testing.assert_array_equal(trained, plain)
+    trained = small(images, training=True)
+    for name, plain in small(images).items():
+        np.testing.assert_array_equal(trained[name], plain)
     for weight, value in zip(small.weights, before, strict=True):
         np.testing.assert_array_equal(weight, value)
 
@@ -161,8 +172,10 @@ def test_a_saved_model_gives_the_same_features(small, tmp_path):
     model.save(tmp_path / "model.keras")
     copy = keras.saving.load_model(tmp_path / "model.keras")
     pixels = images_of(1, 32, 32)
-    for ours, expected in zip(copy(pixels), model(pixels), strict=True):
-        np.testing.assert_array_equal(ours, expected)
+    found, wanted = copy(pixels), model(pixels)
+    assert found.keys() == wanted.keys()
+    for name, expected in wanted.items():
+        np.testing.assert_array_equal(found[name], expected)
     (layer,) = (layer for layer in copy.layers if isinstance(layer, ApplicationBackbone))
     assert layer.get_config() == small.get_config()
     assert [weight.path for weight in layer.weights] == [weight.path for weight in small.weights]
@@ -173,22 +186,23 @@ def test_bfloat16_runs(small):
     network.set_weights(small.get_weights())
     images = images_of(1, 64, 64) / 127.5 - 1
     padded_size = tf.constant([[32, 64]])
-    maps = network(images, padded_size=padded_size)
-    assert {features.dtype for features in maps} == {tf.bfloat16}
+    maps, exact = (run(each, images, padded_size) for each in (network, small))
+    assert {features.dtype for features in maps.values()} == {tf.bfloat16}
     assert {keras.backend.standardize_dtype(weight.dtype) for weight in network.weights} == {"float32"}
-    for ours, expected in zip(maps, small(images, padded_size=padded_size), strict=True):
-        np.testing.assert_allclose(tf.cast(ours, tf.float32), expected, rtol=0, atol=0.1 * largest(expected))
+    for name, expected in exact.items():
+        np.testing.assert_allclose(tf.cast(maps[name], tf.float32), expected, rtol=0, atol=0.1 * largest(expected))
 
 
 def test_a_traced_function_takes_images_of_any_size(small):
     function = tf.function(
-        lambda images, padded_size: small(images, padded_size=padded_size),
+        lambda images, padded_size: run(small, images, padded_size),
         input_signature=[tf.TensorSpec([None, None, None, 3]), tf.TensorSpec([None, 2], tf.int32)],
     )
     for size in (32, 64):
         images, padded_size = images_of(2, 64, size), tf.constant([[32, 32], [64, size]])
-        for traced, eager in zip(function(images, padded_size), small(images, padded_size=padded_size), strict=True):
-            np.testing.assert_allclose(traced, eager, rtol=1e-4, atol=1e-5 * largest(eager))
+        traced = function(images, padded_size)
+        for name, eager in run(small, images, padded_size).items():
+            np.testing.assert_allclose(traced[name], eager, rtol=1e-4, atol=1e-5 * largest(eager))
 
 
 def test_hard_swish_is_kerass_and_by_hand():
