@@ -51,21 +51,15 @@ STAGES = {
     "backbone": "backbone",
     "fpn": "FPN",
     "rpn_head": "RPN's convolutions",
-    "rpn": "proposals",
-    "box_features": "RoI features, boxes",
-    "box_head": "box head",
-    "detections": "detections, NMS",
-    "mask_features": "RoI features, masks",
+    "proposals": "proposals",
+    "box_head_features": "RoI features, boxes",
+    "box_head": "box head, NMS",
+    "mask_head_features": "RoI features, masks",
     "mask_head": "mask head",
-    "keypoint_features": "RoI features, keypoints",
+    "keypoint_head_features": "RoI features, keypoints",
     "keypoint_head": "keypoint head",
-    "keypoints": "keypoints from heatmaps",
     "semantic_head": "semantic head",
-}
-CONTAINS = {"rpn": "rpn_head"}  # a stage that is timed together with another: the rest of it is what is reported
-# Stages whose operations are counted -> the layer that does them.
-HEADS = ("box_head", "mask_head", "keypoint_head", "semantic_head")
-COUNTED = {name: name for name in ("backbone", "fpn", *HEADS)} | {"rpn_head": "rpn"}
+}  # of other parts: their names
 
 
 def run_comparison(settings, only=(), report=lambda sentence: None):
@@ -226,15 +220,15 @@ class Comparison:
         operations, breakdowns = self.image_operations(), {}
         for result in self.of("breakdown"):
             medians = {name: times.median for name, times in result.times.items()}
+            whole = medians.pop("whole")
             stages = {
-                title: {
-                    "seconds": medians[name] - medians.get(CONTAINS.get(name), 0.0),
-                    "operations": operations.get(COUNTED.get(name)),
+                STAGES.get(name, name.replace("_", " ")): {
+                    "seconds": seconds - medians.get(f"{name}_features", 0.0),  # what a head contains
+                    "operations": operations.get(name),
                 }
-                for name, title in STAGES.items()
-                if name in medians
+                for name, seconds in medians.items()
             }
-            rest = medians["whole"] - sum(stage["seconds"] for stage in stages.values())
+            rest = whole - sum(stage["seconds"] for stage in stages.values())
             stages["the rest"] = {"seconds": rest, "operations": None}
             breakdowns[result.case.precision] = stages
         return breakdowns

@@ -32,44 +32,57 @@ FUSION = PanopticConfig(score_threshold=0.0)  # all instances take part, whateve
 def breakdown(config, overrides, height, width, precision):
     """Time the stages of `MaskRCNN.detect`, each compiled by itself for this size, and the `whole`.
 
-    Each works on what the stage before it gives. One contains another: `rpn` has `rpn_head` in it.
+    Each works on what the stage before it gives. Heads are under their names; one that has RoI features contains them,
+    which are timed once more as NAME_features.
     """
     model = benchmark_model(benchmark_config(config, overrides, height, width), precision)
     image = random_image(height, width)
-    stages = {}
+    times = {}
 
     def add(name, function, *arguments):
-        compiled = tf.function(function)
-        stages[name] = lambda: compiled(*arguments)
+        compiled = tf.function(function, autograph=False)
+        times[name] = lambda: compiled(*arguments)
         return compiled(*arguments)
 
+    def stages(inputs, known):
+        return model.stages(inputs, fills_batch=True, **known)
+
     resized = add("resize", lambda pixels: model.preprocess(pixels), tf.constant(image))
-    size = resized["image_size"]
-    images = add("normalize", lambda image, size: model.preprocess.normalize(image, size), resized["image"], size)
-    maps = add("backbone", lambda images: model.backbone(images), images)
-    features = add("fpn", lambda maps: model.fpn(maps), maps) if model.fpn else maps[-1:]
+    images = add("normalize", lambda inputs: stages(inputs, {}).normalized, resized)
+    maps = _add_maps(model.features, add, images)
+    regions, known = None, {"maps": maps}
     if model.rpn:
-        _add_instance_stages(model, add, features, size)
-    if model.semantic_head:
-        add("semantic_head", lambda maps: model.semantic_head(maps), model.semantic_maps(features))
-    return Task(timed(**stages, whole=lambda: model.detect(image)))
+        known["rpn_scores"] = add("rpn_head", lambda inputs, known: stages(inputs, known).rpn_scores, resized, known)
+        regions = add("proposals", lambda inputs, known: stages(inputs, known).proposals, resized, known)
+    for head in model.heads:
+        regions = _add_head(
+            head, add, lambda inputs, maps: stages(inputs, {"maps": maps}).features, resized, maps, regions
+        )
+    return Task(timed(**times, whole=lambda: model.detect(image)))
 
 
-def _add_instance_stages(model, add, features, size):
-    """The stages that lead to boxes, masks and keypoints on the maps of an image of `size`."""
-    add("rpn_head", lambda f: model.rpn.head(f), features)
-    proposals = add("rpn", lambda f, s: model.rpn(f, s), features, size)
-    box_head = model.box_head
-    pooled = add("box_features", lambda f, p: model.box_features(f, p), features, proposals.boxes)
-    logits, deltas = add("box_head", lambda p: box_head(p), pooled)
-    detected = add("detections", lambda x, d, p, s: box_head.detect(x, d, p, s), logits, deltas, proposals, size)
-    if model.mask_head:
-        pooled = add("mask_features", lambda f, b: model.mask_features(f, b), features, detected.boxes)
-        add("mask_head", lambda p, c: model.mask_head(p, c), pooled, detected.classes)
-    if model.keypoint_head:
-        pooled = add("keypoint_features", lambda f, b: model.keypoint_features(f, b), features, detected.boxes)
-        heatmaps = add("keypoint_head", lambda p, c: model.keypoint_head(p, c), pooled, detected.classes)
-        add("keypoints", lambda h, d: model.keypoint_head.detect(h, d.boxes, d.classes), heatmaps, detected)
+def _add_maps(features, add, images):
+    """The stages of a backbone, or of a neck and its backbone; returns the maps."""
+    if not hasattr(features, "from_maps"):
+        return add("backbone", lambda images: features(images), images)
+    maps = add("backbone", lambda images: features.backbone(images), images)
+    return add(features.name, lambda maps: features.from_maps(maps), maps)
+
+
+def _add_head(head, add, feature_maps, inputs, maps, regions):
+    """The stages of a head; returns the regions that those after it get."""
+
+    def pool(inputs, maps, boxes):
+        return head.pooling(boxes, features=feature_maps(inputs, maps))
+
+    def detect(inputs, maps, regions):
+        features = feature_maps(inputs, maps)
+        refined = head.refine(features, regions)
+        return refined, head.detect(features, refined)
+
+    if head.pooling:
+        add(f"{head.name}_features", pool, inputs, maps, regions.boxes)
+    return add(head.name, detect, inputs, maps, regions)[0]
 
 
 def panoptic(config, overrides, height, width, precision, count=100):

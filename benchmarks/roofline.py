@@ -14,7 +14,14 @@ from benchmarks.processes import timed
 from mrcnn_tf import ops
 from mrcnn_tf.cli.benchmark_measurements import benchmark_config, benchmark_model, random_boxes
 from mrcnn_tf.cli.benchmark_processes import Task, serve
-from mrcnn_tf.model.assembly import dtype_policy
+from mrcnn_tf.model.backbones.resnet import ResNet
+from mrcnn_tf.model.heads.box import BoxHead
+from mrcnn_tf.model.heads.keypoint import KeypointHead
+from mrcnn_tf.model.heads.mask import MaskHead, MaskMLP
+from mrcnn_tf.model.heads.semantic import SemanticHead
+from mrcnn_tf.model.necks import FPN
+from mrcnn_tf.model.precision import dtype_policy
+from mrcnn_tf.model.roi_features import Res5
 
 
 def roofline(model=None, side=2048, rows=200, columns=272, channels=256):
@@ -50,36 +57,31 @@ def _compile(function, *tensors):
 
 
 def count_inference_operations(model, height, width):
-    """Count operations (two for each multiply-add) on one image of height x width pixels, by part of a `MaskRCNN`.
+    """Count operations (two for each multiply-add) on one image of height x width pixels, by stage of a `MaskRCNN`.
 
-    A keras.applications backbone isn't counted; res5 as a head counts with the box and the mask head that read it.
+    Parts of other kinds than the package's, and networks of keras.applications, aren't counted. Res5 counts as the RoI
+    features of each head that reads it.
     """
-    height, width = (model.divisor * math.ceil(side / model.divisor) for side in (height, width))
-    config, counts = model.config, {}
-    strides = (model.rpn or model.semantic_head).strides
-    levels = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in strides]
-    if not config.backbone.application:
-        counts["backbone"] = count_resnet_operations(model.backbone, height, width)
-    if model.fpn:
-        counts["fpn"] = _count_fpn(model.fpn, levels)
+    divisor, features = model.preprocess.divisor, model.features
+    height, width = (divisor * math.ceil(side / divisor) for side in (height, width))
+    levels = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in model.spec.strides.values()]
+    counts, backbone = {}, getattr(features, "backbone", features)
+    if isinstance(backbone, ResNet):
+        counts["backbone"] = count_resnet_operations(backbone, height, width)
+    if isinstance(features, FPN):
+        counts["fpn"] = _count_fpn(features, levels)
     if model.rpn:
-        counts |= _count_instance_branches(model, levels)
-    if model.semantic_head:
-        counts["semantic_head"] = _count_semantic_head(model.semantic_head, levels)
-    return counts
-
-
-def _count_instance_branches(model, levels):
-    """Those that lead to boxes, masks and keypoints."""
-    config = model.config
-    counts = {"rpn": sum(_count_convolutions(_rpn_convs(model.rpn.head), rows * columns) for rows, columns in levels)}
-    res5 = _count_res5(model.box_features) if config.features == "C4" else 0
-    counts["box_head"] = config.rpn.post_nms_test * (res5 + _count_box_head(model.box_head))
-    if model.mask_head:
-        mask_head = _count_mask_mlp(model.mask_head) if config.mask_head.fcs else _count_mask_head(model.mask_head)
-        counts["mask_head"] = config.detections.max_per_image * (res5 + mask_head)
-    if model.keypoint_head:
-        counts["keypoint_head"] = config.detections.max_per_image * _count_keypoint_head(model.keypoint_head)
+        counts["rpn_head"] = sum(_count_convolutions(_rpn_convs(model.rpn.head), math.prod(level)) for level in levels)
+    regions = model.rpn and model.rpn.settings.post_nms_test
+    for head in model.heads:
+        if isinstance(head.pooling, Res5):
+            counts[f"{head.name}_features"] = regions * _count_res5(head.pooling)
+        if isinstance(head, SemanticHead):
+            counts[head.name] = _count_semantic_head(head, levels)
+        elif type(head) in OF_HEADS:
+            counts[head.name] = regions * OF_HEADS[type(head)](head)
+        if isinstance(head, BoxHead):
+            regions = head.detections.max_per_image
     return counts
 
 
@@ -134,12 +136,12 @@ def _count_res5(features):
 def _count_box_head(head):
     """For each RoI."""
     dense = [*head.fcs, head.class_logits, head.box_deltas]
-    return _count_convolutions(head.convs, head.config["pool_size"] ** 2) + _count_convolutions(dense, 1)
+    return _count_convolutions(head.convs, head.pooling.output_size**2) + _count_convolutions(dense, 1)
 
 
 def _count_mask_head(head):
     """For each RoI; of the predictor only one class's kernel is applied, to four pixels for each cell."""
-    cells, hidden = head.config["pool_size"] ** 2, head.kernel.shape[0]
+    cells, hidden = head.pooling.output_size**2, head.kernel.shape[0]
     deconvolution = 2 * math.prod(head.deconv_kernel.shape) * cells
     maps = head.kernel.shape[1] if head.multinomial else 1
     return _count_convolutions(head.convs, cells) + deconvolution + 2 * hidden * maps * 4 * cells
@@ -152,7 +154,15 @@ def _count_mask_mlp(head):
 
 def _count_keypoint_head(head):
     """For each RoI, before the heatmaps are enlarged."""
-    return _count_convolutions([*head.convs, head], head.config["pool_size"] ** 2)
+    return _count_convolutions([*head.convs, head], head.pooling.output_size**2)
+
+
+OF_HEADS = {
+    BoxHead: _count_box_head,
+    MaskHead: _count_mask_head,
+    MaskMLP: _count_mask_mlp,
+    KeypointHead: _count_keypoint_head,
+}
 
 
 def _count_semantic_head(head, levels):

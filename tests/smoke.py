@@ -23,7 +23,7 @@ SMALL = [
 
 def main():
     config = mrcnn_tf.load_config("nuclei_r18_fpn", SMALL)
-    model = mrcnn_tf.MaskRCNN(config.model)
+    model = mrcnn_tf.MaskRCNN.from_settings(config.model)
     model.compile(optimizer=mrcnn_tf.make_optimizer(config))
     history = model.fit(mrcnn_tf.coco_dataset(config.data.train, training=True).take(2), verbose=0).history
     assert np.isfinite(history["loss"]).all(), history

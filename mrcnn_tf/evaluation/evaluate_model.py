@@ -40,8 +40,8 @@ def evaluate(model, data_config, progress=True, out=None):
     classes of pixels go with `data_config.semantic_maps`, too.
 
     Args:
-        model: has `detect_batch(batch)`, which takes a batch of `coco_dataset` and returns a `Detections` per image, and
-            `gives(name)`, whether these come of outputs such as "boxes" and "semantic_logits".
+        model: has `detect_batch(batch)`, which takes a batch of `coco_dataset` and returns a `Detections` per image,
+            and `gives(name)`, whether there are "boxes", "masks", "keypoints" and "semantic_logits".
         data_config: the `DataConfig` of the split; only its categories and stuff are evaluated where it names any, and
             not those without objects that torchvision calls "N/A". Its `keypoint_sigmas` are those of OKS, and
             its `coco_backend` counts.

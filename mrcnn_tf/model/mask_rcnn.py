@@ -142,7 +142,7 @@ class MaskRCNN(Trainable):
         sections = dict.fromkeys(kind.section for kind in HEADS)
         for part in parts:
             sections |= part.sections() if hasattr(part, "sections") else {}
-        own = {"categories": self.categories, "stuff": self.stuff, "panoptic": self.panoptic}
+        own = {"categories": list(self.categories), "stuff": list(self.stuff), "panoptic": self.panoptic}
         return ModelConfig(**sections, **own)
 
     @property

@@ -41,7 +41,7 @@ class Preprocess(ConfiguredLayer):
 
     def sections(self):
         """The settings of a config's `model` that the layer was made of, by name."""
-        return {"pixel_mean": self.mean, "pixel_std": self.std, "resize": self.resize}
+        return {"pixel_mean": list(self.mean), "pixel_std": list(self.std), "resize": self.resize}
 
     def call(self, image):
         """An image [H, W, 3] of pixels 0..255 as a batch of one, with its sizes, as `MaskRCNN.call` takes it."""

@@ -23,9 +23,8 @@ def names_of(task):
 
 def test_the_stages_of_a_detection_are_timed_under_the_names_of_the_report():
     assert names_of(detection_cost.breakdown(**MODEL | {"overrides": PANOPTIC})) == {*STAGES, "whole"} - {
-        "keypoint_features",
+        "keypoint_head_features",
         "keypoint_head",
-        "keypoints",
     }
 
 

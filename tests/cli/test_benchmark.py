@@ -160,7 +160,7 @@ def test_an_exported_folder_is_measured_in_batches(tmp_path):
     inputs = [tf.TensorSpec([None], tf.string, name="image_bytes")]
     module.detect = tf.function(lambda image_bytes: {"ok": tf.strings.length(image_bytes) > 0}, inputs)
     tf.saved_model.save(module, str(version), {"serving_default": module.detect})
-    write_assets(MaskRCNN(tiny_config()), version, {})
+    write_assets(MaskRCNN.from_settings(tiny_config()), version, {})
     result = benchmark.measure_saved_model(tmp_path / "export", 40, 56, repeats=1)
     (measured,) = result.results
     assert set(measured.times) == {"batch_1", "batch_8"} and measured.facts["load"] > 0

@@ -16,8 +16,8 @@ from PIL import Image
 
 import mrcnn_tf
 from mrcnn_tf.config.load import load_config
+from mrcnn_tf.model.model_file import load_model
 from mrcnn_tf.training.callbacks import Interrupted
-from mrcnn_tf.training.trainer import load_model
 
 NUCLEI = pathlib.Path(mrcnn_tf.__file__).parent / "datasets" / "nuclei"
 SMALL = [
@@ -156,16 +156,20 @@ def test_importing_the_package_is_all_that_keras_needs_to_load_a_model(run):
     assert result.stdout.strip() == "MaskRCNN", result.stderr[-2000:]
 
 
+def _lateral(model):
+    return model.features.lateral[0].kernel
+
+
 def test_a_models_weights_move_to_other_classes_but_not_to_other_layers(run):
     weights = run[0] / "model.keras"
     config = load_config("nuclei_r18_fpn", [*SMALL, "model.categories=[{id: 1, name: a}, {id: 2, name: b}]"])
-    model = mrcnn_tf.MaskRCNN(config.model)
+    model = mrcnn_tf.MaskRCNN.from_settings(config.model)
     report = model.load_pretrained(weights)
     class_weights = {"box_head/class_logits/kernel", "box_head/box_deltas/bias", "mask_head/predictor_kernel"}
     assert class_weights < set(report.not_loaded)
     assert not any("conv" in path for path in report.not_loaded)
-    np.testing.assert_array_equal(model.fpn.weights[0], load_model(weights).fpn.weights[0])
-    model = mrcnn_tf.MaskRCNN(load_config("nuclei_r18_fpn", [*SMALL, "model.fpn.channels=64"]).model)
+    np.testing.assert_array_equal(_lateral(model), _lateral(load_model(weights)))
+    model = mrcnn_tf.MaskRCNN.from_settings(load_config("nuclei_r18_fpn", [*SMALL, "model.fpn.channels=64"]).model)
     before = [weight.numpy() for weight in model.weights]
     with pytest.raises(mrcnn_tf.UserError, match="another architecture: set model.fpn.channels=32"):
         model.load_pretrained(weights)

@@ -23,6 +23,9 @@ BOXES = {7: [5, 5, 45, 35], 1000001: [2, 3, 28, 43]}  # image 12 has no instance
 class Oracle:
     """A model that finds every instance exactly, in batches of what the reader gives."""
 
+    def gives(self, *names):
+        return {"boxes", "masks", "keypoints"}.issuperset(names)
+
     def detect_batch(self, batch):
         detected = []
         for image_id, size in zip(batch["image_id"].numpy(), batch["original_size"].numpy(), strict=True):
@@ -105,7 +108,7 @@ def test_progress_is_shown_only_when_asked(monkeypatch, data_config, capsys):
     assert capsys.readouterr().out == ""
 
 
-class Copyist:
+class Copyist(Oracle):
     """A model that gives back the ground truth which the reader put into the batch."""
 
     def detect_batch(self, batch):
@@ -177,7 +180,7 @@ def test_wrong_sigmas_are_refused_before_anything_is_detected(monkeypatch, plate
     read(monkeypatch, [7, 1000001], [12])
     plates.keypoint_sigmas = {"plate": [0.1]}
     with pytest.raises(UserError, match="must be 2"):
-        evaluate_model.evaluate(None, plates, progress=False)
+        evaluate_model.evaluate(Joiner(), plates, progress=False)
 
 
 class Doubtful(Oracle):

@@ -17,7 +17,7 @@ def main(path):
     tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
-        model = MaskRCNN(tiny_config("frozen_bn"))
+        model = MaskRCNN.from_settings(tiny_config("frozen_bn"))
         model.compile(SGD(0.01, average=0.9))
     tracker = model.loss_trackers["loss"]
     strategy.run(lambda: tracker.update_state(3.0))

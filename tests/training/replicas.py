@@ -94,7 +94,7 @@ def train(
             config.stuff = [Category(5, "sky"), Category(6, "sea")]
             config.semantic_head = SemanticHeadConfig(channels=32, loss_weight=5.0)
             config.box_head = config.mask_head = None  # whose samples turn on the last digit of a score
-        model = kind(config, dtype=dtype)
+        model = kind.from_settings(config, dtype=dtype)
         before = [weight.numpy() for weight in model.trainable_weights]
         theirs = keras.optimizers.SGD(rate, momentum=0.9, clipnorm=0.1)
         rule = theirs if of_keras else SGD(rate, **(optimizer or {}))
@@ -105,7 +105,7 @@ def train(
 
 
 def outcome(model, history, detects):
-    arrays = {f"weights/{weight.path.split('/', 1)[1]}": weight.numpy() for weight in model.weights}
+    arrays = {f"weights/{weight.path}": weight.numpy() for weight in model.weights}
     arrays |= {f"averages/{i}": value.numpy() for i, value in enumerate(getattr(model.optimizer, "averages", []))}
     arrays |= {f"logs/{name}": np.array(value) for name, value in history.items() if name.startswith("loss")}
     if detects:

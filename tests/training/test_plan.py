@@ -26,7 +26,7 @@ from mrcnn_tf.training.plan import (
 def model_of(average=None, **backbone):
     config = tiny_config("gn")
     config.backbone = dataclasses.replace(config.backbone, depth=18, **backbone)
-    model = MaskRCNN(config)
+    model = MaskRCNN.from_settings(config)
     model.compile(SGD(0.01, average=average))
     model.optimizer.build(model.trainable_variables)
     return model
@@ -65,16 +65,18 @@ def test_activations_of_an_image_by_hand(model):
 
 def test_activations_of_a_semantic_head_by_hand(model):
     """32-channel pyramid, 64 channels, 3 classes: seven convolutions, the classifier at strides 4 and 8, all pixels."""
-    config = copy.deepcopy(model.config)
+    config = copy.deepcopy(model.settings)
     config.stuff, config.semantic_head = [Category(5, "sky"), Category(6, "sea")], SemanticHeadConfig(channels=64)
     pixels = 128 * 64
     levels = [(16,), (64,), (256, 64), (1024, 256, 64)]  # cells of P2 to P5 and of what each is enlarged to
     head = 64 * sum(pixels / cell for level in levels for cell in level) + 3 * (pixels / 16 + pixels / 64)
-    both = activation_bytes(MaskRCNN(config), 128, 64, 2)
+    both = activation_bytes(MaskRCNN.from_settings(config), 128, 64, 2)
     expected = 2 * 4 * (ACTIVATION_FACTOR * head + SEMANTIC_LOGITS_FACTOR * 3 * pixels)
     assert both - activation_bytes(model, 128, 64, 2) == pytest.approx(expected, rel=1e-3)
     config.box_head = config.mask_head = None
-    assert 2 * WORKSPACE_BYTES > activation_bytes(MaskRCNN(config), 128, 64, 2) > WORKSPACE_BYTES + expected
+    assert (
+        2 * WORKSPACE_BYTES > activation_bytes(MaskRCNN.from_settings(config), 128, 64, 2) > WORKSPACE_BYTES + expected
+    )
 
 
 def test_frozen_stages_hold_nothing(model):
@@ -82,7 +84,7 @@ def test_frozen_stages_hold_nothing(model):
 
 
 def test_the_plan_is_in_plain_words(model):
-    config = Config(model=model.config)
+    config = Config(model=model.settings)
     config.train.steps, config.train.images_per_batch, config.train.accumulate = 90, 16, 2
     lines = plan_lines(model, config, 480, replicas=2)
     assert lines[0] == (

@@ -30,7 +30,7 @@ from mrcnn_tf.training.snapshot import (
 
 
 def tiny_model(scaled=False, average=None, kind="frozen_bn"):
-    model = MaskRCNN(tiny_config(kind))
+    model = MaskRCNN.from_settings(tiny_config(kind))
     optimizer = SGD(0.01, average=average)
     model.compile(keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer)
     return model

@@ -15,7 +15,7 @@ from mrcnn_tf.training.tensorboard import EventFile, ShowPredictions, draw_predi
 class OneDogModel:
     """A model that detects one dog in each image, at a place in original pixels."""
 
-    config = types.SimpleNamespace(categories=CATEGORIES, stuff=[])
+    categories, stuff = CATEGORIES, []
     optimizer = None
     trainable_weights = ()
 

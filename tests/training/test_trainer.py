@@ -3,6 +3,7 @@
 import pytest
 from tiny import tiny_config
 
+from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import Config, SemanticHeadConfig
 from mrcnn_tf.training.trainer import train
@@ -18,7 +19,7 @@ from mrcnn_tf.training.trainer import train
 )
 def test_data_that_the_model_has_no_use_for(instances, train_data, val_data, words, tmp_path):
     config = Config(model=tiny_config())
-    config.model.semantic_head = SemanticHeadConfig(channels=32)
+    config.model.semantic_head, config.model.stuff = SemanticHeadConfig(channels=32), [Category(5, "sky")]
     if not instances:
         config.model.box_head = config.model.mask_head = None
     for split, kinds in ((config.data.train, train_data), (config.data.val, val_data)):

@@ -150,7 +150,7 @@ class ApplicationBackbone(ConfiguredLayer):
 
     def sections(self):
         """The section of a config's `model` that the layer was made of, by name."""
-        settings = {"application": self.application, "taps": self.taps, "freeze_at": self.freeze_at}
+        settings = {"application": self.application, "taps": list(self.taps), "freeze_at": self.freeze_at}
         return {"backbone": BackboneConfig(**settings)}
 
     def compute_output_shape(self, input_shape):
