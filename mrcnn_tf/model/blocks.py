@@ -47,7 +47,13 @@ def count_outputs(layers):
 def _to_json(value):
     if dataclasses.is_dataclass(value):
         return dataclasses.asdict(value)
-    return keras.saving.serialize_keras_object(value) if isinstance(value, keras.layers.Layer) else value
+    return serialize_part(value) if isinstance(value, keras.layers.Layer) else value
+
+
+def serialize_part(layer):
+    """The config of a layer as an argument of another, as plain JSON; its weights are made by that other one."""
+    config = keras.saving.serialize_keras_object(layer)
+    return {key: value for key, value in config.items() if key != "build_config"}
 
 
 def _from_json(value, hint):

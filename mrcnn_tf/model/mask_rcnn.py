@@ -12,6 +12,7 @@ from mrcnn_tf.common.named_object import import_named
 from mrcnn_tf.config.settings import ModelConfig, PanopticConfig
 from mrcnn_tf.datasets.image_files import check_pixels
 from mrcnn_tf.model.backbones.padding_layers import warn_of_padding_leaks
+from mrcnn_tf.model.blocks import serialize_part
 from mrcnn_tf.model.heads.box import BoxHead
 from mrcnn_tf.model.heads.keypoint import KeypointHead
 from mrcnn_tf.model.heads.mask import MaskHead
@@ -297,9 +298,9 @@ class MaskRCNN(Trainable):
 
     def get_config(self):
         """The parts and their arguments as plain JSON, so that `keras.saving.load_model` needs no custom objects."""
-        parts = {"features": self.features, "rpn": self.rpn, "heads": self.heads}
-        parts |= {"preprocess": self.preprocess, "roi_sampler": self.roi_sampler}
-        config = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
+        parts = {"features": self.features, "preprocess": self.preprocess, "roi_sampler": self.roi_sampler}
+        config = {name: serialize_part(part) for name, part in parts.items()}
+        config |= {"rpn": self.rpn and serialize_part(self.rpn), "heads": [serialize_part(head) for head in self.heads]}
         config |= {
             name: [dataclasses.asdict(category) for category in getattr(self, name)] for name in ("categories", "stuff")
         }
