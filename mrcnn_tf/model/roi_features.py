@@ -80,10 +80,6 @@ class RoILayer(ConfiguredLayer):
         name = self.maps[0] if self.maps else next(iter(shapes))
         return (None, None, self.output_size, self.output_size, shapes[name][-1])
 
-    def activations(self, rois, shapes):
-        """Numbers that a training step keeps of as many RoIs of an image, of maps of `shapes` by name."""
-        return rois * math.prod(self.output_shape_of(shapes)[2:])
-
     def call(self, rois, features, bin_step=1):
         """RoIs [B, R, 4] pixels on `FeatureMaps` -> [B, R, S, S, C], S = output_size.
 
@@ -101,6 +97,11 @@ class RoILayer(ConfiguredLayer):
         )
         pooled = self._pool(maps, pyramid_rois, bin_step)
         return tf.reshape(pooled, [-1, count, *2 * [self.output_size // bin_step], maps[0].shape[-1]])
+
+    @property
+    def has_static_shapes(self):
+        """Whether no shape in here depends on values, as compilers want it: maxima are of bins that differ in size."""
+        return self.is_linear
 
     @property
     def is_linear(self):
@@ -181,6 +182,11 @@ class Res5(ConfiguredLayer):
         return self.roi_layer.sections()
 
     @property
+    def has_static_shapes(self):
+        """As of its `RoILayer`."""
+        return self.roi_layer.has_static_shapes
+
+    @property
     def output_size(self):
         """Cells per side of what it gives."""
         return RES5_SIDE
@@ -190,8 +196,10 @@ class Res5(ConfiguredLayer):
         return (None, None, RES5_SIDE, RES5_SIDE, self.blocks[-1].filters)
 
     def activations(self, rois, shapes):
-        """As of `RoILayer`, and what the trained convolutions put out."""
-        return self.roi_layer.activations(rois, shapes) + rois * RES5_SIDE**2 * count_outputs(self.blocks)
+        """Numbers that a training step keeps of as many RoIs of an image, of maps of `shapes` by name: what RoIAlign
+        and the trained convolutions put out."""
+        pooled = math.prod(self.roi_layer.output_shape_of(shapes)[2:])
+        return rois * (pooled + RES5_SIDE**2 * count_outputs(self.blocks))
 
     def call(self, rois, features, training=False):
         """RoIs [B, R, 4] pixels on `FeatureMaps` -> [B, R, 7, 7, channels]."""

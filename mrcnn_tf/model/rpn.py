@@ -145,6 +145,7 @@ class RPN(ConfiguredLayer):
         self.supports_jit = False  # or Keras compiled `predict` by XLA where it sees a GPU, our own operations included
 
     loss_names = ("loss_rpn_objectness", "loss_rpn_box")
+    float_layers = ("objectness_logits", "anchor_deltas")  # see `Head`
 
     def sections(self):
         """The sections of a config's `model` that the layer was made of, by name."""

@@ -8,61 +8,84 @@ import json
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from mrcnn_tf.common.categories import Category, parse_categories
 from mrcnn_tf.common.environment import __version__
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import PanopticConfig, ResizeConfig
+from mrcnn_tf.results.output_spec import COORDINATES, OutputSpec
 
 MASK_RULES = ("torchvision", "detectron2")  # of `Detections`
+# What an export gives in place of an output of the model, and that output.
+STANDS_FOR = {
+    "masks_rle_bytes": "masks",
+    "semantic": "semantic_logits",
+    "semantic_png_bytes": "semantic_logits",
+}
 
 
-def labels_document(model, export_options):
+def labels_document(model, export_options, outputs=None):
     """The content of labels.json.
 
     Args:
         model: a `MaskRCNN`.
         export_options: what the export chose, such as precision and input_size, a dictionary of plain JSON.
+        outputs: an `OutputSpec` of each output of the export; None for those of the model.
 
     Returns:
         A dictionary of plain JSON: `categories`, each with its `class` 1..K, `id`, `name`, `keypoints` and `skeleton`;
-        `stuff`, each with its `class` 1..S, `id` and `name`, [] without a semantic head; `panoptic`, the rules by which
-        it is fused with the instances, None where it isn't; `mask_rule` and `keypoint_offset` as in `Detections`;
-        `resize`, `pixel_mean` and `pixel_std`, what the model does to an image by itself; `max_detections`, 0 without a
-        box head; `score_threshold`; the versions `mrcnn_tf` and `tensorflow`; and `export_options`.
+        `stuff`, each with its `class` 1..S, `id` and `name`, [] where pixels get no classes; `panoptic`, the rules by
+        which it is fused with the instances, None where it isn't; `outputs`, each with what an `OutputSpec` says;
+        `mask_rule` and `keypoint_offset` as in `Detections`; `resize`, `pixel_mean` and `pixel_std`, what the model
+        does to an image by itself; `max_detections`, 0 of a model without boxes; `score_threshold`; the versions
+        `mrcnn_tf` and `tensorflow`; and `export_options`.
     """
     import tensorflow as tf
 
-    config = model.config
-    fusible = config.semantic_head and (config.mask_head or not config.box_head)
-    things = enumerate(config.categories, 1)
-    stuff = enumerate(config.stuff if config.semantic_head else [], 1)
+    things, stuff = enumerate(model.categories, 1), enumerate(model.stuff, 1)
+    nothing, limits = detect_nothing(model), model.settings.detections
+    classifies_pixels = model.gives("semantic_logits")
     return {
         "categories": [{"class": number} | dataclasses.asdict(category) for number, category in things],
-        "stuff": [{"class": number, "id": category.id, "name": category.name} for number, category in stuff],
-        "panoptic": dataclasses.asdict(config.panoptic) if fusible else None,
-        "mask_rule": config.conventions.mask_paste,
-        "keypoint_offset": config.conventions.keypoint_offset,
-        "resize": dataclasses.asdict(config.resize),
-        "pixel_mean": list(config.pixel_mean),
-        "pixel_std": list(config.pixel_std),
-        "max_detections": config.detections.max_per_image if config.box_head else 0,
-        "score_threshold": config.detections.score_threshold,
+        "stuff": [{"class": n, "id": each.id, "name": each.name} for n, each in stuff if classifies_pixels],
+        "panoptic": model.fusion and dataclasses.asdict(model.fusion),
+        "outputs": [
+            dataclasses.asdict(spec) | {"shape": list(spec.shape)}
+            for spec in (model.output_specs if outputs is None else outputs)
+        ],
+        "mask_rule": nothing.mask_rule,
+        "keypoint_offset": nothing.keypoint_offset,
+        "resize": dataclasses.asdict(model.resize),
+        "pixel_mean": list(model.preprocess.mean),
+        "pixel_std": list(model.preprocess.std),
+        "max_detections": limits.max_per_image if model.gives("boxes") else 0,
+        "score_threshold": limits.score_threshold,
         "mrcnn_tf": __version__,
         "tensorflow": tf.__version__,
         **export_options,
     }
 
 
+def detect_nothing(model):
+    """A model's `Detections` of an image with nothing in it, which have the rules that its heads give them."""
+    shapes = {spec.name: [side or 1 for side in spec.shape] for spec in model.output_specs}
+    rows = {
+        spec.name: np.zeros([0] * spec.per_detection + shapes[spec.name], spec.dtype) for spec in model.output_specs
+    }
+    return model.as_detections(rows, (1, 1))
+
+
 def labels_text(model):
     """The content of labels.txt, the names of the classes of things: line n is class n."""
-    return "".join(" ".join(category.name.split()) + "\n" for category in model.config.categories)
+    return "".join(" ".join(category.name.split()) + "\n" for category in model.categories)
 
 
-def write_assets(model, folder, export_options):
+def write_assets(model, folder, export_options, outputs=None):
     """Writes labels.json (`labels_document`) and labels.txt (`labels_text`) into the assets of a version's folder."""
     assets = pathlib.Path(folder) / "assets"
     assets.mkdir(parents=True, exist_ok=True)
-    document = json.dumps(labels_document(model, export_options), indent=1, ensure_ascii=False)
+    document = json.dumps(labels_document(model, export_options, outputs), indent=1, ensure_ascii=False)
     (assets / "labels.json").write_text(document + "\n", encoding="utf-8")
     (assets / "labels.txt").write_text(labels_text(model), encoding="utf-8")
 
@@ -72,14 +95,17 @@ class ExportLabels:
     """What a client must know about an exported model."""
 
     categories: list[Category]  # K, class 1 first
-    stuff: list[Category]  # S of the semantic head, class 1 first; [] without one
-    # How instances and stuff are fused; None without a semantic head, and with boxes that have no masks.
-    fusion: PanopticConfig | None
-    box_head: bool  # whether it detects instances
+    stuff: list[Category]  # S, class 1 first; [] where pixels get no classes
+    fusion: PanopticConfig | None  # how instances and stuff are fused; None where they aren't
+    outputs: list[OutputSpec]
     mask_rule: str  # as in `Detections`
     keypoint_offset: float  # as in `Detections`
     resize: ResizeConfig  # what the model does to an image by itself
     document: dict[str, Any]  # all of labels.json
+
+    def gives(self, *names):
+        """Whether the model gives outputs of all these names, as `MaskRCNN.gives`, in whatever form it gives them."""
+        return {STANDS_FOR.get(spec.name, spec.name) for spec in self.outputs}.issuperset(names)
 
 
 def read_labels(source):
@@ -123,10 +149,10 @@ def _parse_labels(document, source):
         if document["mask_rule"] not in MASK_RULES:
             raise ValueError(f"a mask_rule of {document['mask_rule']!r}")
         return ExportLabels(
-            categories=_parse_classes(things, source) if things or not stuff else [],  # a semantic head alone has none
+            categories=_parse_classes(things, source) if things or not stuff else [],  # stuff alone has none
             stuff=stuff,
             fusion=PanopticConfig(**document["panoptic"]) if stuff and document["panoptic"] else None,
-            box_head=document.get("max_detections") != 0,
+            outputs=[_parse_output(record) for record in document["outputs"]],
             mask_rule=document["mask_rule"],
             keypoint_offset=float(document["keypoint_offset"]),
             resize=ResizeConfig(**document["resize"]),
@@ -138,6 +164,13 @@ def _parse_labels(document, source):
         raise UserError(
             f"{source} isn't what mrcnn-tf export writes ({error!r}): give labels.json from the export's assets."
         ) from error
+
+
+def _parse_output(record):
+    spec = OutputSpec(**record | {"shape": tuple(record["shape"])})
+    if spec.coordinates not in COORDINATES:
+        raise ValueError(f"coordinates {spec.coordinates!r}")
+    return spec
 
 
 def _parse_classes(records, source):

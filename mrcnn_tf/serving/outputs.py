@@ -10,8 +10,9 @@ from mrcnn_tf.datasets.map_files import rgb_to_ids
 from mrcnn_tf.ops.panoptic_maps import Fused
 from mrcnn_tf.results.detections import Detections, EncodedMaskDetections, SemanticMap
 
-INSTANCE_OUTPUTS = ("boxes", "scores", "classes", "num_detections")
-SEMANTIC_OUTPUTS = {"semantic_png_bytes", "semantic"}
+NO_INSTANCES = {"boxes": np.zeros([0, 4]), "scores": np.zeros(0), "classes": np.zeros(0), "num_detections": 0}
+# Of what is given for each detection, that which `Detections` have arguments for.
+DETECTION_OUTPUTS = ("boxes", "scores", "classes", "masks", "masks_rle_bytes", "keypoints")
 
 
 def make_detections(outputs, labels, image_size):
@@ -20,18 +21,17 @@ def make_detections(outputs, labels, image_size):
     Args:
         outputs: dictionary of arrays without the batch's dimension: `boxes` [D, 4] in pixels of the image, `scores`
             [D], `classes` [D], `num_detections` and, where the model has them, `masks` [D, M, M], `masks_rle_bytes`
-            [D], `keypoints` [D, P, 3] and what `make_semantic_map` reads. Rows beyond num_detections are padding. A
-            semantic head by itself gives maps only.
+            [D], `keypoints` [D, P, 3], what else the labels list for each detection, which become attributes, and what
+            `make_semantic_map` reads. Rows beyond num_detections are padding.
         labels: the model's `ExportLabels`.
         image_size: (height, width) of the image, pixels.
 
     Raises:
         UserError: an output is missing or doesn't fit the labels, as where model and labels are of two exports.
     """
-    missing = [name for name in INSTANCE_OUTPUTS if name not in outputs]
-    if len(missing) == len(INSTANCE_OUTPUTS) and SEMANTIC_OUTPUTS & set(outputs):  # a semantic head by itself
-        no_instances = {"boxes": np.zeros([0, 4]), "scores": np.zeros(0), "classes": np.zeros(0), "num_detections": 0}
-        outputs, missing = no_instances | outputs, []
+    if not labels.gives("boxes"):
+        outputs = NO_INSTANCES | outputs
+    missing = [name for name in NO_INSTANCES if name not in outputs]
     if missing:
         raise UserError(f"The model's outputs lack {', '.join(missing)}: export it with mrcnn-tf export.")
     try:
@@ -47,6 +47,8 @@ def make_detections(outputs, labels, image_size):
             "keypoint_offset": labels.keypoint_offset,
             "semantics": make_semantic_map(outputs, labels, image_size, count),
         }
+        own = [spec.name for spec in labels.outputs if spec.per_detection and spec.name not in DETECTION_OUTPUTS]
+        common |= {name: arrays[name] for name in own}
         if "masks_rle_bytes" in arrays:
             return EncodedMaskDetections(arrays["masks_rle_bytes"], **common)
         return Detections(mask_probabilities=arrays.get("masks"), mask_rule=labels.mask_rule, **common)
@@ -54,6 +56,15 @@ def make_detections(outputs, labels, image_size):
         raise UserError(
             f"The model's outputs don't fit its labels ({error}): take labels.json from the same export."
         ) from error
+
+
+def scale(values, coordinates, ratio):
+    """An output [D, ...] in an image that is `ratio` = (x, y) times as large; `coordinates` as of its `OutputSpec`."""
+    if coordinates == "boxes":
+        return values * np.tile(ratio, 2)
+    if coordinates == "points":
+        return values * np.concatenate([ratio, np.ones(values.shape[-1] - 2, np.float32)])
+    return values
 
 
 def make_semantic_map(outputs, labels, image_size, detection_count):

@@ -17,7 +17,7 @@ from mrcnn_tf.ops.native.library import load_custom_ops
 from mrcnn_tf.ops.panoptic_maps import resize_labels
 from mrcnn_tf.results.detections import Detections, EncodedMaskDetections
 from mrcnn_tf.serving.export_labels import latest_version, read_labels
-from mrcnn_tf.serving.outputs import make_detections
+from mrcnn_tf.serving.outputs import make_detections, scale
 
 DECODED_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")  # how JPEG, PNG and BMP files begin
 SIGNATURES = ("serving_default", "image")
@@ -46,16 +46,13 @@ class Runtime:
     """An exported model with the `detect` and `detect_batch` of a `MaskRCNN`; subclasses define `_run_files`.
 
     Attributes:
-        labels: the model's `ExportLabels`; `categories`, `stuff`, `resize` and `box_head` are theirs.
-        semantic_head: bool, whether it gives a class for each pixel.
-        mask_head, keypoint_head: bool, whether it gives masks and keypoints; true until it has answered.
+        labels: the model's `ExportLabels`; `categories`, `stuff`, `resize` and `gives` are theirs.
     """
 
     def __init__(self, labels):
         self.labels = labels
         self.categories, self.stuff, self.resize = labels.categories, labels.stuff, labels.resize
-        self.box_head, self.semantic_head = labels.box_head, bool(labels.stuff)
-        self.mask_head = self.keypoint_head = True
+        self.gives = labels.gives
 
     def _run_files(self, files):
         """The outputs for image files: list of bytes -> list of dictionaries of arrays, one for each file."""
@@ -109,8 +106,6 @@ class Runtime:
         """`Detections` of one image's outputs, or an UnreadableImage."""
         if "ok" not in outputs or "image_size" not in outputs:
             raise UserError("The model's outputs lack ok and image_size: it must be of mrcnn-tf export saved-model.")
-        self.mask_head = "masks" in outputs or "masks_rle_bytes" in outputs
-        self.keypoint_head = "keypoints" in outputs
         if not outputs["ok"]:
             return UnreadableImage(
                 f"{name} isn't an image that the model could decode: give a whole JPEG, PNG or BMP file."
@@ -138,21 +133,21 @@ class Runtime:
             raise UserError("Masks in run lengths can't be evaluated at another size: export the model with masks=roi.")
         ratio = (np.array(size, np.float32) / detections.image_size)[::-1]
         keypoints, semantics = detections.keypoints, detections.semantics
-        if keypoints is not None:
-            keypoints = keypoints * np.array([*ratio, 1], np.float32)
+        coordinates = {spec.name: spec.coordinates for spec in self.labels.outputs}
         if semantics:
             semantics = semantics._replace(labels=resize_labels(detections.semantic, size), fused=None)
         return Detections(
-            boxes=detections.boxes * np.tile(ratio, 2),
+            boxes=scale(detections.boxes, "boxes", ratio),
             scores=detections.scores,
             classes=detections.classes,
             image_size=size,
             categories=self.categories,
             mask_probabilities=detections.mask_probabilities,
             mask_rule=detections.mask_rule,
-            keypoints=keypoints,
+            keypoints=None if keypoints is None else scale(keypoints, "points", ratio),
             keypoint_offset=detections.keypoint_offset,
             semantics=semantics,
+            **{name: scale(values, coordinates[name], ratio) for name, values in detections.extras.items()},
         )
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.datasets.image_files import UnreadableImage, read_image
-from mrcnn_tf.model.assembly import POLICIES
+from mrcnn_tf.model.precision import POLICIES
 from mrcnn_tf.ops.native.library import load_custom_ops
 from mrcnn_tf.serving.export_check import TOLERANCES_BY_PRECISION, Differences, check_detections
 from mrcnn_tf.serving.export_labels import write_assets
@@ -96,13 +96,13 @@ def export_saved_model(
     options = {
         "precision": _precision(model),
         "input_size": None if size is None else list(size),
-        "masks": masks if model.mask_head else None,
+        "masks": masks if model.gives("masks") else None,
         "xla": xla,
         "custom_ops": custom_ops,
     }
     with _new_folder(folder) as temporary, check_image_files(check_images) as files:
         graph.save(temporary)
-        write_assets(model, temporary, options)
+        write_assets(model, temporary, options, graph.outputs)
         write_warmup(temporary, [read_encoded_image(files[0])])
         if custom_ops:
             (temporary / "CUSTOM_OPS.txt").write_text(CUSTOM_OPS_NOTE, encoding="utf-8")
@@ -119,11 +119,11 @@ def _check_options(model, folder, masks, input_size, xla, custom_ops):
         raise UserError(f"{folder} exists: export to the next number, or delete it.")
     if masks not in MASK_FORMATS:
         raise UserError(f"There are no masks '{masks}': choose {' or '.join(MASK_FORMATS)}.")
-    if masks == "rle" and not model.mask_head:
+    if masks == "rle" and not model.gives("masks"):
         raise UserError("The model has no mask head, so nothing to encode: leave masks=rle out.")
     if xla and input_size is None:
         raise UserError("XLA compiles for one size of image: give input_size too.")
-    if xla and model.keypoint_head:
+    if xla and model.gives("keypoints"):
         raise UserError("Keypoints are decoded in the size of each box, which XLA can't compile: export without xla.")
     if xla and custom_ops:
         raise UserError("XLA compiles stock operations only: choose xla or custom_ops.")
@@ -164,7 +164,7 @@ def _compare(model, folder, files, size):
         if isinstance(result, UnreadableImage):
             raise result
     exported, tolerances = [*batched, *runtime.detect(images)], TOLERANCES_BY_PRECISION[_precision(model)]
-    return check_detections(reference * 2, exported, tolerances, model.config.detections)
+    return check_detections(reference * 2, exported, tolerances, model.settings.detections)
 
 
 # TensorFlow Serving replays these requests first, so that the first real one meets a traced graph: records

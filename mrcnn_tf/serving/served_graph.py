@@ -5,6 +5,7 @@ each image's maps of classes and segments become PNGs (`encode_pixel_maps`).
 """
 
 import contextlib
+import dataclasses
 
 import tensorflow as tf
 
@@ -12,6 +13,8 @@ from mrcnn_tf.ops.image_bytes import decode_upright
 from mrcnn_tf.ops.masks_in_graph import rle_counts
 from mrcnn_tf.ops.native.library import static_shapes, stock_operations
 from mrcnn_tf.ops.panoptic_maps import fuse, semantic_map
+from mrcnn_tf.results.output_spec import OutputSpec
+from mrcnn_tf.serving.export_labels import detect_nothing
 
 NETWORK_INPUTS = {
     "image": ([None, None, None, 3], tf.float32),
@@ -19,6 +22,26 @@ NETWORK_INPUTS = {
     "original_size": ([None, 2], tf.int32),
 }
 SEMANTIC_OUTPUTS = ("semantic_logits", "semantic_size")
+
+
+def _of_image(name, meaning, dtype="int32", shape=()):
+    return OutputSpec(name, shape, meaning, dtype, per_detection=False)
+
+
+IMAGE_SPECS = [
+    _of_image("image_size", "(height, width) of the upright image, pixels; zeros where ok is false", shape=(2,)),
+    _of_image("ok", "whether the file could be decoded", "bool"),
+]
+SEMANTIC_SPECS = [
+    _of_image("semantic_png_bytes", "a grey PNG: the class of each pixel, 0 of any thing, 1 to S of stuff", "string")
+]
+SEGMENT_SPECS = [
+    _of_image("segments_png_bytes", "an RGB PNG: the segment of each pixel, R + 256 G + 65536 B; 0 is void", "string"),
+    _of_image("num_segments", "how many rows are segments"),
+    _of_image("segment_classes", "of each segment: 1 to K of a thing, 1 to S of stuff", shape=(None,)),
+    _of_image("segment_instances", "the row of its detection, -1 of stuff", shape=(None,)),
+    _of_image("segment_areas", "pixels", shape=(None,)),
+]
 
 
 class ServedGraph:
@@ -34,6 +57,8 @@ class ServedGraph:
     - with a mask head `masks` float32 [B, D, M, M], probabilities inside each box, or `masks_rle_bytes` string [B, D],
       COCO's compressed run lengths of the mask in the whole image, empty beyond `num_detections`;
     - with a keypoint head `keypoints` float32 [B, D, P, 3] = (x, y, score);
+    - what heads of a user's own give, by their `OutputSpec`s: [B, D, ...] of detections, zeros beyond
+      `num_detections`, or [B, ...] of images, zeros where `ok` is false;
     - with a semantic head `semantic_png_bytes` string [B]: a grey PNG of the upright image's size, each pixel's class,
       0 of any thing and 1..S of stuff; empty where `ok` is false;
     - with a semantic head, and masks or no box head, also `segments_png_bytes` string [B]: the fused segments as COCO's
@@ -41,10 +66,11 @@ class ServedGraph:
       [B, D + S], zeros beyond the last: `segment_classes` (1..K of a thing, 1..S of stuff), `segment_instances` (the
       row of its detection, -1 of stuff) and `segment_areas` in pixels.
 
-    Without a box head there are `image_size`, `ok` and what the semantic head gives, and D is 0.
+    Without a box head there are `image_size`, `ok` and what the other heads give, and D is 0.
 
     Attributes:
         signatures: the two concrete functions by their names.
+        outputs: an `OutputSpec` of each output.
 
     Args:
         model: a `MaskRCNN` of the default strategy.
@@ -57,6 +83,7 @@ class ServedGraph:
 
     def __init__(self, model, masks="roi", input_size=None, xla=False, custom_ops=False, gpu=False):
         self._model, self._masks, self._input_size = model, masks, input_size
+        self.outputs = exported_outputs(model, masks)
         operations = contextlib.nullcontext() if custom_ops else stock_operations(not gpu)
         if xla:
             operations = static_shapes()
@@ -64,7 +91,7 @@ class ServedGraph:
         with operations:
             # Traced once for both signatures. AutoGraph has nothing to convert.
             network = tf.function(
-                lambda inputs: model(inputs, training=False),
+                lambda inputs: declared_outputs(model, model(inputs, training=False)),
                 input_signature=[specs],
                 autograph=False,
                 jit_compile=True if xla else None,
@@ -98,7 +125,7 @@ class ServedGraph:
         return {name: value[0] for name, value in inputs.items()}
 
     def _detect(self, images, prepare):
-        height, width = self._input_size or [self._model.divisor] * 2
+        height, width = self._input_size or [self._model.preprocess.divisor] * 2
         empty = {
             "image": tf.zeros([height, width, 3]),
             "image_size": tf.ones([2], tf.int32),  # boxes are scaled by original_size / image_size
@@ -108,14 +135,15 @@ class ServedGraph:
         ok, sizes = inputs.pop("ok"), inputs["original_size"]
         outputs = self._network(inputs)
         semantic = [outputs.pop(name) for name in SEMANTIC_OUTPUTS if name in outputs]
-        if self._model.box_head:
-            counts = tf.where(ok, outputs.pop("num_detections"), 0)
-            valid = tf.range(outputs["scores"].shape[1]) < counts[:, None]
-            outputs = {name: _clear_padding(values, valid) for name, values in outputs.items()}
-            outputs["num_detections"] = counts
-        maps = encode_pixel_maps(*semantic, outputs, sizes, ok, self._model) if semantic else {}
+        counts = outputs.get("num_detections", tf.zeros_like(sizes[:, 0]))
+        for spec in self._model.output_specs:
+            if spec.name in outputs:
+                outputs[spec.name] = _clear_invalid(outputs[spec.name], ok, counts if spec.per_detection else None)
+        rule, maps = detect_nothing(self._model).mask_rule, {}
+        if semantic:
+            maps = encode_pixel_maps(*semantic, outputs, sizes, ok, self._model.fusion, rule)
         if "masks" in outputs and self._masks == "rle":
-            masks, rule = outputs.pop("masks"), self._model.config.conventions.mask_paste
+            masks, counts = outputs.pop("masks"), outputs["num_detections"]
             outputs["masks_rle_bytes"] = rle_counts(masks, outputs["boxes"], counts, sizes, rule)
         outputs |= {"image_size": sizes, "ok": ok, **maps}
         count = tf.shape(images)[0]  # less than `inputs` hold in an empty batch
@@ -126,10 +154,33 @@ def _trace(function, spec):
     return tf.function(function, input_signature=[spec], autograph=False).get_concrete_function()
 
 
-def _clear_padding(values, valid):
-    """Outputs [B, D, ...] with zeros beyond the detections `valid` [B, D]."""
-    shape = tf.concat([tf.shape(valid), tf.ones([values.shape.rank - 2], tf.int32)], axis=0)
+def _clear_invalid(values, ok, counts=None):
+    """Outputs with zeros where `ok` [B] is false and, of detections, in the rows beyond `counts` [B]."""
+    valid = ok
+    if counts is not None:
+        valid = ok[:, None] & (tf.range(tf.shape(values)[1]) < counts[:, None])
+    shape = tf.concat([tf.shape(valid), tf.ones([values.shape.rank - valid.shape.rank], tf.int32)], axis=0)
     return tf.where(tf.reshape(valid, shape), values, tf.zeros([], values.dtype))
+
+
+def declared_outputs(model, outputs):
+    """Of what `MaskRCNN.call` gives that which its heads declare, of the declared types."""
+    return {spec.name: tf.cast(outputs[spec.name], spec.dtype) for spec in model.output_specs}
+
+
+def exported_outputs(model, masks="roi"):
+    """An `OutputSpec` of each output of a model's `ServedGraph`."""
+    specs = [spec for spec in model.output_specs if spec.name not in SEMANTIC_OUTPUTS]
+    if masks == "rle":
+        meaning = "COCO's compressed run lengths of the mask in the whole image"
+        rle = OutputSpec("masks_rle_bytes", (), meaning, "string")
+        specs = [rle if spec.name == "masks" else spec for spec in specs]
+    if model.gives("semantic_logits"):
+        specs += SEMANTIC_SPECS
+        if model.fusion:
+            rows = len(model.stuff) + (model.settings.detections.max_per_image if model.gives("boxes") else 0)
+            specs += [dataclasses.replace(spec, shape=(rows,)[: len(spec.shape)]) for spec in SEGMENT_SPECS]
+    return specs + IMAGE_SPECS
 
 
 PREPARED_AT_ONCE = 2  # images: a decoded photograph takes 150 MB and more, whatever the batch's size
@@ -166,33 +217,33 @@ PNG_COMPRESSION = 1  # maps of few colours get hardly smaller by more, which tak
 SEGMENT_TABLE = {"segment_classes": "classes", "segment_instances": "instances", "segment_areas": "areas"}
 
 
-def encode_pixel_maps(logits, logit_size, detections, image_size, ok, model):
-    """What `ServedGraph` gives of a semantic head, by its names.
+def encode_pixel_maps(logits, logit_size, detections, image_size, ok, fusion, mask_rule):
+    """What `ServedGraph` gives of the classes of pixels, by its names.
 
     Args:
         logits, logit_size: `semantic_logits` and `semantic_size` of `MaskRCNN.call`.
-        detections: the other outputs of `MaskRCNN.call`, zeros beyond the detections of each image; {} without a box
-            head.
+        detections: the other outputs of `MaskRCNN.call`, zeros beyond the detections of each image; {} of a model
+            without instances.
         image_size: int32 [B, 2], (height, width) of the images, pixels.
         ok: bool [B]; all else stays empty.
-        model: the `MaskRCNN`.
+        fusion: the `PanopticConfig` of the fusion; None: there is none.
+        mask_rule: as in `Detections`.
 
     Returns:
         A dictionary of tensors [B, ...].
     """
     inputs = {"logits": logits, "logit_size": logit_size, "image_size": image_size, "ok": ok}
     specs = {"semantic_png_bytes": tf.TensorSpec([], tf.string)}
-    fusible = bool(model.mask_head or not model.box_head)
-    if fusible:
+    if fusion:
         inputs |= _instances(detections, tf.shape(ok)[0])
-        max_segments = inputs["scores"].shape[1] + len(model.config.stuff)
+        max_segments = inputs["scores"].shape[1] + logits.shape[-1] - 1
         specs |= {"segments_png_bytes": tf.TensorSpec([], tf.string), "num_segments": tf.TensorSpec([], tf.int32)}
         specs |= {name: tf.TensorSpec([max_segments], tf.int32) for name in SEGMENT_TABLE}
 
     def encode(image):
         labels = semantic_map(image["logits"], image["logit_size"], image["image_size"])
         outputs = {"semantic_png_bytes": tf.io.encode_png(labels[..., None], PNG_COMPRESSION)}
-        return outputs | _encode_segments(image, labels, model.config) if fusible else outputs
+        return outputs | _encode_segments(image, labels, fusion, mask_rule) if fusion else outputs
 
     empty = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
     # Where a GPU has made the logits, their classes are found there; what makes PNGs and tables runs on the processor.
@@ -211,18 +262,11 @@ def _instances(detections, batch):
     return {name: detections.get(name, values) for name, values in none.items()}
 
 
-def _encode_segments(image, labels, config):
+def _encode_segments(image, labels, fusion, mask_rule):
     """The segments of one image, whose semantic map is `labels`."""
-    rules = config.panoptic
-    fused = fuse(
-        *(image[name] for name in ("masks", "boxes", "scores", "classes")),
-        labels,
-        len(config.stuff),
-        rules.score_threshold,
-        rules.overlap,
-        rules.stuff_area,
-        config.conventions.mask_paste,
-    )
+    instances = (image[name] for name in ("masks", "boxes", "scores", "classes"))
+    rules = fusion.score_threshold, fusion.overlap, fusion.stuff_area, mask_rule
+    fused = fuse(*instances, labels, image["logits"].shape[-1] - 1, *rules)
     # COCO's colours, id = R + 256 G + 65536 B, are an integer's lower three bytes.
     colours = tf.bitcast(fused.segment_map, tf.uint8)[..., :3]
     is_segment = tf.range(tf.size(fused.classes)) < fused.count

@@ -7,6 +7,7 @@ an int8 export finds its scales (`make_calibration_inputs`).
 import dataclasses
 import itertools
 import pathlib
+import re
 import shutil
 import tempfile
 
@@ -20,7 +21,14 @@ from mrcnn_tf.serving.export_check import TOLERANCES_BY_QUANTIZATION, Difference
 from mrcnn_tf.serving.export_labels import labels_document, labels_text
 from mrcnn_tf.serving.export_setup import check_image_files, fixed_input_size, inference_copy
 from mrcnn_tf.serving.interpreter import append_metadata
-from mrcnn_tf.serving.tflite_graph import backbone_graph, check_convertible, detector_graph, heads_graph, save_graph
+from mrcnn_tf.serving.tflite_graph import (
+    backbone_graph,
+    check_convertible,
+    detector_graph,
+    exported_outputs,
+    heads_graph,
+    save_graph,
+)
 from mrcnn_tf.serving.tflite_model import TFLiteModel
 
 QUANTIZATIONS = ("float32", "float16", "dynamic", "int8")
@@ -50,10 +58,10 @@ def export_tflite(
     """Writes a model as TFLite, of builtin operations only: no Flex, nothing of our own, no shape that varies.
 
     The file's signature takes `image` uint8 [1, H, W, 3] RGB, the picture at the top left and the rest ignored, and
-    `image_size` int32 [1, 2], the picture's (height, width) in it. It gives what `MaskRCNN.call` does, boxes and
-    keypoints in the input's pixels; but of a semantic head `semantic` uint8 [1, H, W], the class of each pixel of the
-    input: 0 of any thing, 1..S of stuff, 255 beyond the picture. What lies there has no influence. Instances and stuff
-    are left for the client to fuse.
+    `image_size` int32 [1, 2], the picture's (height, width) in it. It gives what `MaskRCNN.call` does, coordinates in
+    the input's pixels; but of a semantic head `semantic` uint8 [1, H, W], the class of each pixel of the input: 0 of
+    any thing, 1..S of stuff, 255 beyond the picture. What lies there has no influence. Instances and stuff are left for
+    the client to fuse.
 
     Args:
         model: a `MaskRCNN`.
@@ -85,17 +93,18 @@ def export_tflite(
         raise UserError(f"There is no quantisation '{quantize}': choose {', '.join(QUANTIZATIONS)}.")
     size = fixed_input_size(model, input_size)
     check_convertible(model)
-    if split and not model.box_head:
-        raise UserError("Without a box head the model has no second half: export without split.")
+    if split and not model.rpn:
+        raise UserError("Without an RPN the model has no second half: export without split.")
     if quantize == "int8" and calibration is None:
         raise UserError("int8 needs images to find its scales on: give calibration images, such as the training's.")
     model = inference_copy(model, "float32", max_detections, score_threshold)
     samples = make_calibration_inputs(model, calibration, size) if quantize == "int8" else None
-    labels = labels_document(model, {"input_size": list(size), "quantization": quantize})
+    options = {"input_size": list(size), "quantization": quantize}
+    labels = labels_document(model, options, exported_outputs(model, size))
     with tempfile.TemporaryDirectory() as folder, check_image_files(check_images) as paths:
         images, files = [read_image(image) for image in paths], []
         for part, graph, inputs in _graphs(model, size, samples, split):
-            flatbuffer = _convert(graph, quantize, inputs)
+            flatbuffer = _convert(graph, quantize, NetworkLayers.of(model), inputs)
             document = labels | ({"part": part} if part else {})
             files.append(pathlib.Path(folder, f"{path.stem}.{part}.tflite" if part else path.name))
             files[-1].write_bytes(append_metadata(flatbuffer, document, labels_text(model)))
@@ -120,7 +129,7 @@ def _graphs(model, size, samples, split):
     yield "heads", heads_graph(model, backbone), samples
 
 
-def _convert(graph, quantize, samples):
+def _convert(graph, quantize, layers, samples):
     """The bytes of a .tflite of a `Graph`."""
     with tempfile.TemporaryDirectory() as folder:
         save_graph(graph, folder)
@@ -130,7 +139,9 @@ def _convert(graph, quantize, samples):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
         flatbuffer = converter.convert()
-    return quantize_network(flatbuffer, quantize, samples) if quantize in ("dynamic", "int8") else flatbuffer
+    if quantize in ("dynamic", "int8"):
+        return quantize_network(flatbuffer, quantize, layers, samples)
+    return flatbuffer
 
 
 def _compare(model, file, images, quantize):
@@ -141,34 +152,58 @@ def _compare(model, file, images, quantize):
         batch = sample | {"image": np.float32(sample["image"]), "original_size": sample["image_size"]}
         reference += model.detect_batch(batch)
         exported += runtime.detect_batch(batch)
-    return check_detections(reference, exported, TOLERANCES_BY_QUANTIZATION[quantize], model.config.detections)
+    return check_detections(reference, exported, TOLERANCES_BY_QUANTIZATION[quantize], model.settings.detections)
 
 
-# What computes in bytes: the network proper, by the scopes of its operations. What turns its outputs into boxes and
-# masks stays float32: one scale for coordinates and scores, or for small and large boxes, would leave few of either.
-TRUNK = r"(^|/|;)(backbone|fpn)(_\d+)?/"
-HEADS = r"(^|/|;)(res5|box_head|mask_head|keypoint_head|head|semantic_head(_\d+)?/p\d_conv\d)(_\d+)?/"
-# The layer that sees the image, of whose dark parts bytes would leave too little, and the layers that mixed precision
-# keeps in float32 too: boxes are ranked by the scores, and moved by the deltas.
-FLOAT_LAYERS = r"(stem|class_logits|box_deltas|objectness_logits|anchor_deltas)(_\d+)?/"
+@dataclasses.dataclass
+class NetworkLayers:
+    """The layers of a network that computes in bytes, by their names, which begin the scopes of their operations.
+
+    What turns the network's outputs into boxes and masks stays float32: one scale for coordinates and scores, or for
+    small and large boxes, would leave few of either.
+    """
+
+    trunk: set[str]  # from the image to the maps
+    heads: set[str]  # of the RPN and the heads, RoI features with weights of their own included
+    floats: set[str]  # layers in them that stay float32
+
+    @classmethod
+    def of(cls, model):
+        """Those of a `MaskRCNN`. Parts say their `float_layers`."""
+        features, parts = model.features, [*filter(None, [model.rpn]), *model.heads]
+        backbone = getattr(features, "backbone", features)
+        floats = {name for part in (features, backbone, *parts) for name in getattr(part, "float_layers", ())}
+        # A part's own layers too, which may be called outside of its scope, as the RPN's head is.
+        layers = [layer for part in parts for layer in part._flatten_layers(recursive=False)]
+        return cls({features.name}, {layer.name for layer in layers if layer.weights}, floats)
+
+
 PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE")
-# Between the products, so that bytes needn't become floats on the way from one to the next. Not group norm's, whose
-# statistics are sums of thousands of squares.
-TRUNK_WITHOUT_NORMS = rf"^(?!.*/norm(_\d+)?/).*{TRUNK}"
+# Between the products, so that bytes needn't become floats on the way from one to the next.
 BETWEEN_PRODUCTS = ("ADD", "MUL", "PAD", "MAX_POOL_2D", "RELU", "RESIZE_NEAREST_NEIGHBOR", "RESHAPE")
-SUBSAMPLED = r"(^|/|;)fpn(_\d+)?/strided_slice"  # P6; elsewhere slices are of sizes
-PRODUCT_RECIPE = [(rf"^(?!.*{FLOAT_LAYERS}).*({TRUNK}|{HEADS})", operation) for operation in PRODUCTS]
-INT8_RECIPE = [
-    *PRODUCT_RECIPE,
-    *((TRUNK_WITHOUT_NORMS, operation) for operation in BETWEEN_PRODUCTS),
-    (SUBSAMPLED, "STRIDED_SLICE"),
-]
 
 
-def quantize_network(flatbuffer, quantization, samples=None):
+def _recipe(layers, quantization):
+    """(scope, operation) of all that computes in bytes, the scopes being regular expressions."""
+    trunk, heads, floats = (_within(names) for names in (layers.trunk, layers.heads, layers.floats))
+    recipe = [(f"^(?!.*{floats}).*({trunk}|{heads})", operation) for operation in PRODUCTS]
+    if quantization == "int8":
+        # Not group norm's, whose statistics are sums of thousands of squares.
+        recipe += [(rf"^(?!.*/norm(_\d+)?/).*{trunk}", operation) for operation in BETWEEN_PRODUCTS]
+        recipe.append((f"{trunk}strided_slice", "STRIDED_SLICE"))  # P6; elsewhere slices are of sizes
+    return recipe
+
+
+def _within(names):
+    """A regular expression for what is in the scope of a layer of one of these names."""
+    return rf"(^|/|;)({'|'.join(map(re.escape, sorted(names))) or '(?!)'})(_\d+)?/"
+
+
+def quantize_network(flatbuffer, quantization, layers, samples=None):
     """The bytes of a float32 .tflite with its network quantised: "dynamic" (weights only, inputs as they come), "int8".
 
-    `samples` are inputs by name, for int8. Raises UserError where ai-edge-quantizer isn't installed.
+    `layers` are the `NetworkLayers`, `samples` inputs by name, for int8. Raises UserError where ai-edge-quantizer isn't
+    installed.
     """
     try:
         from ai_edge_quantizer import calibrator, quantizer
@@ -176,12 +211,13 @@ def quantize_network(flatbuffer, quantization, samples=None):
     except ImportError as error:
         raise UserError("Quantising needs ai-edge-quantizer: pip install 'mrcnn-tf[edge]'.") from error
     work, calibration = quantizer.Quantizer(flatbuffer), None
+    recipe = [(scope, TFLOperationName(operation)) for scope, operation in _recipe(layers, quantization)]
     if quantization == "dynamic":
-        for scope, operation in PRODUCT_RECIPE:
-            work.add_dynamic_config(scope, TFLOperationName(operation), num_bits=8)
+        for scope, operation in recipe:
+            work.add_dynamic_config(scope, operation, num_bits=8)
     else:
-        for scope, operation in INT8_RECIPE:
-            work.add_static_config(scope, TFLOperationName(operation), activation_num_bits=8, weight_num_bits=8)
+        for scope, operation in recipe:
+            work.add_static_config(scope, operation, activation_num_bits=8, weight_num_bits=8)
         # The other mode reads all tensors after a run, those inside a loop too, which are gone by then.
         mode = calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED
         calibration = work.calibrate({"serving_default": samples}, mode=mode)

@@ -10,9 +10,12 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from mrcnn_tf.common.categories import IGNORED
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.model.rpn import RPNScores
 from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.native.library import static_shapes
 from mrcnn_tf.ops.panoptic_maps import STRIDE
+from mrcnn_tf.results.output_spec import OutputSpec
+from mrcnn_tf.serving.served_graph import SEMANTIC_OUTPUTS, declared_outputs
 
 STRIP_HEIGHT = 16  # rows of logits enlarged at a time: the classes of all pixels at once would take hundreds of MB
 
@@ -48,7 +51,7 @@ def detector_graph(model, size):
 
     def detect(image, image_size):
         inputs = {"image": tf.cast(image, tf.float32), "image_size": image_size, "original_size": image_size}
-        return _replace_semantic_logits(model(inputs, training=False))
+        return _exported(model, model(inputs, training=False))
 
     return Graph(detect, _image_specs(size))
 
@@ -57,12 +60,11 @@ def backbone_graph(model, size):
     """`Graph` from an image to maps `map0`, `map1`, ... [1, H_l, W_l * C] and the RPN's `logits0`, `deltas0`, ..."""
 
     def extract(image, image_size):
-        inputs = {"image": tf.cast(image, tf.float32), "image_size": image_size}
-        features, logits, deltas = model.features_and_scores(inputs, model.compute_padded_size(inputs))
+        stages = model.stages({"image": tf.cast(image, tf.float32), "image_size": image_size})
         # Each row of cells in a row: a map that the RPN reads as bytes would itself be given out as bytes.
-        outputs = {f"map{level}": tf.reshape(m, [1, m.shape[1], -1]) for level, m in enumerate(features)}
-        outputs |= {f"logits{level}": values for level, values in enumerate(logits)}
-        return outputs | {f"deltas{level}": values for level, values in enumerate(deltas)}
+        maps = [tf.reshape(features, [1, features.shape[1], -1]) for features in stages.features.maps.values()]
+        values = {"map": maps, "logits": stages.rpn_scores.logits, "deltas": stages.rpn_scores.deltas}
+        return {f"{kind}{level}": value for kind in values for level, value in enumerate(values[kind])}
 
     return Graph(extract, _image_specs(size))
 
@@ -71,31 +73,45 @@ def heads_graph(model, backbone):
     """`Graph` from the outputs of a `backbone_graph` and `image_size` to detections."""
     outputs = backbone.traced.structured_outputs
     shapes = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in outputs.items()}
-    levels = len(shapes) // 3
+    channels = model.spec.channels
 
     def detect(image_size, **values):
-        maps, *scores = ([values[f"{kind}{level}"] for level in range(levels)] for kind in ("map", "logits", "deltas"))
-        maps = [tf.reshape(m, [1, m.shape[1], -1, model.channels]) for m in maps]
         inputs = {"image_size": image_size, "original_size": image_size}
-        return _replace_semantic_logits(model.detections_in(maps, *scores, inputs, model.compute_padded_size(inputs)))
+        maps, *scores = ([values[f"{kind}{n}"] for n in range(len(channels))] for kind in ("map", "logits", "deltas"))
+        maps = {
+            name: tf.reshape(rows, [1, rows.shape[1], -1, channels[name]])
+            for name, rows in zip(channels, maps, strict=True)
+        }
+        features = model.stages(inputs).feature_maps(maps)
+        return _exported(model, model.stages(inputs, features=features, rpn_scores=RPNScores(*scores)).outputs)
 
     return Graph(detect, shapes | {"image_size": backbone.inputs["image_size"]})
 
 
 def check_convertible(model):
     """Raises UserError for a model whose shapes depend on values: one with RoIPool, or RoIAlign with the maximum."""
-    if model.config.roi_layer.kind == "pool" or model.config.roi_layer.aggregate == "max":
+    if not all(getattr(head.pooling, "has_static_shapes", True) for head in model.heads):
         raise UserError(
             "TFLite has no RoIPool, whose bins differ in size: train with model.roi_layer.kind=align and "
             "model.roi_layer.aggregate=average."
         )
 
 
-def _replace_semantic_logits(outputs):
-    """The outputs of `MaskRCNN.call` with a map of classes in place of a semantic head's logits."""
+def _exported(model, outputs):
+    """What `MaskRCNN.call` gives, with a map of classes in place of a semantic head's logits."""
+    outputs = declared_outputs(model, outputs)
     if "semantic_logits" in outputs:
         outputs["semantic"] = letterboxed_map(outputs.pop("semantic_logits"), outputs.pop("semantic_size"))
     return outputs
+
+
+def exported_outputs(model, size):
+    """An `OutputSpec` of each output of a model's `detector_graph` on images of `size` = (height, width)."""
+    specs = [spec for spec in model.output_specs if spec.name not in SEMANTIC_OUTPUTS]
+    if model.gives("semantic_logits"):
+        meaning = "the class of each pixel of the input: 0 of any thing, 1 to S of stuff, 255 beyond the picture"
+        specs.append(OutputSpec("semantic", tuple(size), meaning, "uint8", per_detection=False))
+    return specs
 
 
 def letterboxed_map(logits, image_size):

@@ -11,7 +11,7 @@ from mrcnn_tf.ops.panoptic_maps import resize_labels
 from mrcnn_tf.ops.resize import fitted_size, resize_image
 from mrcnn_tf.serving.export_labels import read_labels
 from mrcnn_tf.serving.interpreter import load_detector, read_metadata
-from mrcnn_tf.serving.outputs import make_detections
+from mrcnn_tf.serving.outputs import make_detections, scale
 
 
 class TFLiteModel:
@@ -32,8 +32,7 @@ class TFLiteModel:
         input_size: (height, width) of the input, pixels.
         resize: the `ResizeConfig` with which `coco_dataset` gives images that fit, as large as they can be.
         document: the metadata in the file, a dictionary (`export_labels.labels_document`).
-        box_head, mask_head, keypoint_head, semantic_head: bool, whether it gives boxes, masks, keypoints and a class
-            for each pixel.
+        gives: of names such as "masks", whether it gives all of them, as `MaskRCNN.gives`.
 
     Raises:
         UserError: ai-edge-litert is missing, the file isn't a whole TFLite file of this package, or `threads` < 1.
@@ -52,9 +51,7 @@ class TFLiteModel:
         # A tall image for a wide input, or the other way round, comes out too large: `detect_batch` makes it fit.
         sizes = {"min_size": min(self.input_size), "max_size": max(self.input_size)}
         self.resize = dataclasses.replace(self._labels.resize, **sizes)
-        outputs = self._runner.get_output_details()
-        self.mask_head, self.keypoint_head = "masks" in outputs, "keypoints" in outputs
-        self.box_head, self.semantic_head = "boxes" in outputs, "semantic" in outputs
+        self.gives = self._labels.gives
 
     def detect(self, images):
         """Detections of one image, uint8 [H, W, 3] RGB -> `Detections`, or of a list of images of any sizes -> a list.
@@ -91,10 +88,9 @@ class TFLiteModel:
         outputs = {name: value[0] for name, value in outputs.items()}
         # Each axis has its own ratio (as ops/image_space.py): rounding the resized size breaks the aspect by a little.
         ratio = np.asarray(original_size, np.float32)[::-1] / np.array([width, height], np.float32)
-        if "boxes" in outputs:
-            outputs["boxes"] = outputs["boxes"] * np.tile(ratio, 2)
-        if self.keypoint_head:
-            outputs["keypoints"] = outputs["keypoints"] * np.append(ratio, np.float32(1))
-        if self.semantic_head:
+        for spec in self._labels.outputs:
+            if spec.coordinates and spec.name in outputs:
+                outputs[spec.name] = scale(outputs[spec.name], spec.coordinates, ratio)
+        if "semantic" in outputs:
             outputs["semantic"] = resize_labels(outputs["semantic"][:height, :width], original_size)
         return make_detections(outputs, self._labels, tuple(original_size))

@@ -14,7 +14,7 @@ from mrcnn_tf import MaskRCNN
 @pytest.fixture(scope="session")
 def tiny_model():
     """A `MaskRCNN` for images of 64 pixels. Not to be changed."""
-    return MaskRCNN(tiny_config())
+    return MaskRCNN.from_settings(tiny_config())
 
 
 @pytest.fixture(scope="session")

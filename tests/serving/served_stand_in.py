@@ -7,10 +7,27 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+
+
+def output(name, *shape, dtype="float32", per_detection=True, coordinates=""):
+    """What labels.json says of an output."""
+    meaning = "what a reader makes of it"
+    fields = {"name": name, "shape": list(shape), "dtype": dtype, "per_detection": per_detection}
+    return fields | {"coordinates": coordinates, "meaning": meaning}
+
+
 LABELS = {
     "categories": [
         {"class": 1, "id": 17, "name": "wide", "keypoints": [], "skeleton": []},
         {"class": 2, "id": 4, "name": "tall", "keypoints": ["top", "foot"], "skeleton": [[1, 2]]},
+    ],
+    "outputs": [
+        output("boxes", 4, coordinates="boxes"),
+        output("scores"),
+        output("classes", dtype="int32"),
+        output("num_detections", dtype="int32", per_detection=False),
+        output("masks", 8, 8),
+        output("keypoints", 2, 3, coordinates="points"),
     ],
     "mask_rule": "detectron2",
     "keypoint_offset": 0.5,
@@ -69,7 +86,8 @@ def save_stand_in(base_path, rle=None):
     folder = pathlib.Path(base_path) / "7"
     tf.saved_model.save(module, str(folder), {"serving_default": module.files, "image": module.pixels})
     (folder / "assets").mkdir(exist_ok=True)
-    (folder / "assets" / "labels.json").write_text(json.dumps(LABELS))
+    labels = json.dumps(LABELS) if rle is None else json.dumps(LABELS).replace('"masks"', '"masks_rle_bytes"')
+    (folder / "assets" / "labels.json").write_text(labels)
 
 
 def save_image(path, height, width, red=204):

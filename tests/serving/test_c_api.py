@@ -96,7 +96,7 @@ def test_a_c_program_finds_what_the_model_finds(program, tiny_model, tiny_export
         make_detections({name: value[row] for name, value in outputs.items()}, facts, size)
         for row, size in zip((0, 2, 3), SIZES, strict=True)
     ]
-    differences = check_detections(reference, found, SAVED_MODEL_TOLERANCES, tiny_model.config.detections)
+    differences = check_detections(reference, found, SAVED_MODEL_TOLERANCES, tiny_model.settings.detections)
     assert differences.matched == differences.reference > len(SIZES)
 
 

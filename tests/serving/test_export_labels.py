@@ -15,7 +15,7 @@ from mrcnn_tf.serving.export_labels import labels_document, latest_version, read
 def test_labels_say_what_the_classes_are(tmp_path):
     config = tiny_config("keypoints")
     config.categories = [Category(3, "cat"), Category(17, "größer\nDog", ["nose", "paw", "tail"], [[1, 3]])]
-    write_assets(MaskRCNN(config), tmp_path / "1", {"precision": "float16", "input_size": [320, 256]})
+    write_assets(MaskRCNN.from_settings(config), tmp_path / "1", {"precision": "float16", "input_size": [320, 256]})
     document = json.loads((tmp_path / "1/assets/labels.json").read_text(encoding="utf-8"))
     assert document["categories"] == [
         {"class": 1, "id": 3, "name": "cat", "keypoints": [], "skeleton": []},
@@ -28,7 +28,7 @@ def test_labels_say_what_the_classes_are(tmp_path):
 
 
 def test_labels_follow_the_conventions():
-    document = labels_document(MaskRCNN(tiny_config("c4")), {})
+    document = labels_document(MaskRCNN.from_settings(tiny_config("c4")), {})
     assert document["mask_rule"] == "detectron2" and document["pixel_mean"] == [123.675, 116.28, 103.53]
     assert json.loads(json.dumps(document)) == document
 

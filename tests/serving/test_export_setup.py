@@ -9,7 +9,8 @@ from mrcnn_tf.serving.export_setup import fixed_input_size, inference_copy
 
 def test_a_variant_has_the_same_weights_and_nothing_in_common(tiny_model):
     made = inference_copy(tiny_model)
-    assert made is not tiny_model and made.config == tiny_model.config and made.config is not tiny_model.config
+    assert made is not tiny_model and made.settings == tiny_model.settings
+    assert all(one is not other for one, other in zip(made.heads, tiny_model.heads, strict=True))
     assert made.dtype_policy.name == tiny_model.dtype_policy.name == "float32"
     for own, other in zip(made.get_weights(), tiny_model.get_weights(), strict=True):
         np.testing.assert_array_equal(own, other)
@@ -19,12 +20,12 @@ def test_a_variant_has_the_same_weights_and_nothing_in_common(tiny_model):
 
 
 def test_choices_of_the_export_are_the_variants_only(tiny_model):
-    before = tiny_model.config.detections.max_per_image, tiny_model.config.detections.score_threshold
+    before = tiny_model.settings.detections.max_per_image, tiny_model.settings.detections.score_threshold
     made = inference_copy(tiny_model, "bfloat16", max_detections=1, score_threshold=0.0)
     assert made.dtype_policy.name == "mixed_bfloat16"
     found = made.detect(np.zeros((40, 64, 3), np.uint8))
     assert len(found) == 1  # of ten
-    after = tiny_model.config.detections
+    after = tiny_model.settings.detections
     assert (after.max_per_image, after.score_threshold) == before == (10, 0.01)
     assert inference_copy(made, "float32").dtype_policy.name == "float32"
 
@@ -47,7 +48,7 @@ def test_choices_that_are_refused(tiny_model, options, sentence):
 def test_the_default_canvas_is_what_the_resize_rule_makes_at_most(tiny_model):
     assert fixed_input_size(tiny_model, None) == (64, 128)
     made = inference_copy(tiny_model)
-    made.config.resize.min_size, made.config.resize.max_size = 800, 1333
+    made.resize.min_size, made.resize.max_size = 800, 1333
     assert fixed_input_size(made, None) == (800, 1344)
 
 

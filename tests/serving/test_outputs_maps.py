@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
-from served_stand_in import LABELS
+from served_stand_in import LABELS, output
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.ops.panoptic_maps import resize_labels
@@ -16,9 +16,11 @@ from mrcnn_tf.serving.outputs import make_detections
 from mrcnn_tf.serving.server_client import _to_array
 
 SIZE = (20, 30)
+MAP = output("semantic_png_bytes", dtype="string", per_detection=False)
 STUFF = {
     "stuff": [{"class": 1, "id": 200, "name": "sky"}, {"class": 2, "id": 140, "name": "sea"}],
     "panoptic": {"score_threshold": 0.3, "overlap": 0.5, "stuff_area": 10},
+    "outputs": [*LABELS["outputs"], MAP],
 }
 FACTS = read_labels({**LABELS, **STUFF})
 
@@ -113,7 +115,9 @@ def test_a_semantic_head_by_itself():
         "segment_instances": [-1, -1],
         "segment_areas": [312, 240],
     }
-    for facts in (FACTS, read_labels({**LABELS, **STUFF, "categories": []})):
+    for categories in (LABELS["categories"], []):
+        facts = read_labels({**LABELS, **STUFF, "categories": categories, "outputs": [MAP]})
+        assert facts.gives("semantic_logits") and not facts.gives("boxes")
         found = make_detections(given, facts, SIZE)
         assert len(found) == 0 and found.masks is None
         assert [(one.category.name, one.area) for one in found.panoptic.segments] == [("sky", 312), ("sea", 240)]

@@ -24,7 +24,7 @@ from mrcnn_tf.serving.saved_model_export import (
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(1)
-    return MaskRCNN(tiny_config())
+    return MaskRCNN.from_settings(tiny_config())
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +116,9 @@ def test_heads_that_options_need(tmp_path):
     config = tiny_config()
     config.mask_head = None
     with pytest.raises(UserError, match="no mask head"):
-        export_saved_model(MaskRCNN(config), tmp_path / "1", masks="rle")
+        export_saved_model(MaskRCNN.from_settings(config), tmp_path / "1", masks="rle")
     with pytest.raises(UserError, match="export without xla"):
-        export_saved_model(MaskRCNN(tiny_config("keypoints")), tmp_path / "1", xla=True, input_size=64)
+        export_saved_model(MaskRCNN.from_settings(tiny_config("keypoints")), tmp_path / "1", xla=True, input_size=64)
 
 
 def test_a_check_image_that_is_none(model, tmp_path):

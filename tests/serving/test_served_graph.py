@@ -63,7 +63,7 @@ def assert_row_failed(outputs, row):
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(1)
-    return MaskRCNN(tiny_config())
+    return MaskRCNN.from_settings(tiny_config())
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def test_custom_operations_are_in_the_graph_only_where_asked_for(model, plain, r
 
 def test_keypoints_are_served():
     keras.utils.set_random_seed(2)
-    model, images = MaskRCNN(tiny_config("keypoints")), make_images(SIZES[:1])
+    model, images = MaskRCNN.from_settings(tiny_config("keypoints")), make_images(SIZES[:1])
     outputs = numpy(ServedGraph(model).signatures["image"](image=tf.constant(images[0][None])))
     reference = model.detect(images[0])
     assert outputs["keypoints"].shape == (1, 10, 3, 3)
@@ -226,7 +226,7 @@ def test_keypoints_are_served():
 
 def test_run_lengths_are_the_detections_masks():
     keras.utils.set_random_seed(3)
-    model, images = MaskRCNN(tiny_config("c4")), make_images(SIZES[:1])
+    model, images = MaskRCNN.from_settings(tiny_config("c4")), make_images(SIZES[:1])
     graph = ServedGraph(model, masks="rle")
     outputs = numpy(graph.signatures["serving_default"](image_bytes=tf.constant([encoded(images[0]), b"text"])))
     assert "masks" not in outputs and outputs["masks_rle_bytes"].shape == (2, 10)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import types
 
 import keras
 import numpy as np
@@ -48,11 +47,7 @@ def make_images():
 # By hand ------------------------------------------------------------------------------------------------------------
 
 
-def made_up(mask_head=True, box_head=True):
-    """The parts of a model that count here."""
-    rules = types.SimpleNamespace(mask_paste="detectron2")
-    config = types.SimpleNamespace(stuff=STUFF[:2], panoptic=PanopticConfig(stuff_area=20), conventions=rules)
-    return types.SimpleNamespace(mask_head=mask_head, box_head=box_head, config=config)
+RULES = PanopticConfig(stuff_area=20), "detectron2"  # the fusion and the mask rule
 
 
 def halves():
@@ -79,7 +74,7 @@ def run(function, *arguments):
 
 def test_maps_and_table_by_hand():
     logits, detections, sizes = halves()
-    outputs = run(encode_pixel_maps, *logits, detections, *sizes, made_up())
+    outputs = run(encode_pixel_maps, *logits, detections, *sizes, *RULES)
     expected = np.ones((12, 16), int)
     expected[:, 8:] = 2
     found, mode = pixels_of(outputs["semantic_png_bytes"][0])
@@ -99,14 +94,14 @@ def test_maps_and_table_by_hand():
 def test_boxes_without_masks_arent_fused():
     logits, detections, sizes = halves()
     del detections["masks"]
-    outputs = run(encode_pixel_maps, *logits, detections, *sizes, made_up(mask_head=None))
+    outputs = run(encode_pixel_maps, *logits, detections, *sizes, None, RULES[1])
     assert set(outputs) == {"semantic_png_bytes"}
     assert pixels_of(outputs["semantic_png_bytes"][0])[0].shape == (12, 16)
 
 
 def test_no_box_head_leaves_segments_of_stuff():
     logits, _, sizes = halves()
-    outputs = run(encode_pixel_maps, *logits, {}, *sizes, made_up(mask_head=None, box_head=None))
+    outputs = run(encode_pixel_maps, *logits, {}, *sizes, *RULES)
     assert outputs["segment_classes"].tolist() == [[1, 2], [1, 0], [0, 0]]
     assert outputs["segment_instances"].tolist() == [[-1, -1], [-1, 0], [0, 0]]
     assert outputs["segment_areas"].tolist() == [[96, 96], [64, 0], [0, 0]]
@@ -118,7 +113,7 @@ def test_no_box_head_leaves_segments_of_stuff():
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(1)
-    return MaskRCNN(panoptic_config())
+    return MaskRCNN.from_settings(panoptic_config())
 
 
 @pytest.fixture(scope="module")
@@ -206,15 +201,16 @@ def test_the_table_is_of_the_map(answer):
 
 
 def test_the_runtime_knows_what_it_gives(runtime):
-    assert (runtime.box_head, runtime.semantic_head, runtime.stuff) == (True, True, STUFF)
+    assert runtime.gives("boxes", "scores", "masks", "semantic_logits") and runtime.stuff == STUFF
+    assert not runtime.gives("keypoints") and not runtime.gives("masks", "keypoints")
     assert runtime.labels.fusion == panoptic_config().panoptic
 
 
 def test_boxes_alone_have_no_rules_of_fusion():
     config = panoptic_config()
     config.mask_head = None
-    facts = read_labels(labels_document(MaskRCNN(config), {}))
-    assert facts.fusion is None and facts.stuff == STUFF and facts.box_head
+    facts = read_labels(labels_document(MaskRCNN.from_settings(config), {}))
+    assert facts.fusion is None and facts.stuff == STUFF and facts.gives("boxes")
 
 
 def test_the_runtime_gives_detections_with_these_maps(runtime, references, image_files):
@@ -246,7 +242,7 @@ def test_a_batch_in_another_size_is_scaled_and_fused_again(runtime):
 
 def test_a_semantic_head_by_itself(image_files, tmp_path):
     keras.utils.set_random_seed(2)
-    model = MaskRCNN(panoptic_config(instances=False))
+    model = MaskRCNN.from_settings(panoptic_config(instances=False))
     report = export_saved_model(model, tmp_path / "1", check_images=image_files)
     assert report.differences.reference == 0 and report.differences.semantic >= 0.999
     loaded = tf.saved_model.load(str(report.folder))
@@ -257,7 +253,7 @@ def test_a_semantic_head_by_itself(image_files, tmp_path):
         **{name: [None, 3] for name in TABLE},
     }
     runtime = SavedModelRuntime(report.folder)
-    assert (runtime.box_head, runtime.semantic_head, runtime.stuff) == (False, True, STUFF)
+    assert (runtime.gives("boxes"), runtime.gives("semantic_logits"), runtime.stuff) == (False, True, STUFF)
     for image, reference in zip(make_images(), model.detect(make_images()), strict=True):
         found = runtime.detect(image)
         assert len(found) == 0 and (found.semantic == reference.semantic).mean() >= 0.999

@@ -69,7 +69,7 @@ def test_masks_in_run_lengths(address, server, tmp_path):
         expected = np.zeros((1, 6, 9), bool)
         expected[:, :, 1:3] = True
         np.testing.assert_array_equal(found.masks, expected)
-        assert model.mask_head and found.mask_probabilities is None
+        assert model.gives("masks") and found.mask_probabilities is None
         with pytest.raises(UserError, match="labels.json from the same export"):
             model.detect(np.full((7, 9, 3), 51, np.uint8))
 
@@ -144,7 +144,7 @@ def test_a_batch_of_the_dataset_is_scaled_back(served, local):
         np.testing.assert_allclose(large.keypoints[0, 0], [48, 64, 1], atol=1e-3)
         np.testing.assert_allclose(large.scores, [102 / 255], atol=1e-5)
         assert (small.image_size, large.image_size) == ((20, 30), (128, 96))
-        assert model.mask_head and model.keypoint_head and model.resize.min_size == 64
+        assert model.gives("masks", "keypoints") and model.resize.min_size == 64
 
 
 def test_files_are_predicted_from_their_own_bytes(served, tmp_path):

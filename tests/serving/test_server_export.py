@@ -22,7 +22,7 @@ SIZES = ((48, 64), (64, 40), (91, 77))
 def model():
     config = panoptic_config()
     config.detections.score_threshold = 0.3
-    return MaskRCNN(config)
+    return MaskRCNN.from_settings(config)
 
 
 @pytest.fixture(scope="module", params=["stub", "tensorflow_model_server"])

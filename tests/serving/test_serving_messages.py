@@ -65,7 +65,7 @@ def check(tiny_model, tiny_export, reference):
         found = [make_detections(row, facts, SIZES[place]) for row, place in zip(rows, places, strict=True)]
         assert [np.asarray(row["image_size"]).tolist() for row in rows] == [list(SIZES[place]) for place in places]
         mine = [reference[place] for place in places]
-        differences = check_detections(mine, found, SAVED_MODEL_TOLERANCES, tiny_model.config.detections)
+        differences = check_detections(mine, found, SAVED_MODEL_TOLERANCES, tiny_model.settings.detections)
         assert differences.matched == differences.reference > 0
 
     return compare

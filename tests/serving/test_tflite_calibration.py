@@ -8,6 +8,7 @@ import tensorflow as tf
 from tiny import tiny_batch
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import ResizeConfig
 from mrcnn_tf.model.preprocess import Preprocess
 from mrcnn_tf.ops.resize import resize_image
 from mrcnn_tf.serving.tflite_export import MAX_CALIBRATION_IMAGES, make_calibration_inputs
@@ -17,7 +18,7 @@ SIZE = (64, 96)
 
 @pytest.fixture(scope="module")
 def model():
-    resize = {"min_size": 800, "max_size": 1333, "rule": "torchvision"}
+    resize = ResizeConfig(min_size=800, max_size=1333, rule="torchvision")
     return types.SimpleNamespace(preprocess=Preprocess([0.0] * 3, [1.0] * 3, resize))
 
 

@@ -20,7 +20,7 @@ from mrcnn_tf.config.load import load_config
 from mrcnn_tf.ops.boxes import iou
 from mrcnn_tf.ops.panoptic_maps import semantic_map
 from mrcnn_tf.serving import tflite_export, tflite_graph
-from mrcnn_tf.serving.tflite_export import export_tflite, quantize_network
+from mrcnn_tf.serving.tflite_export import NetworkLayers, export_tflite, quantize_network
 from mrcnn_tf.serving.tflite_model import TFLiteModel
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
@@ -29,7 +29,7 @@ schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 FILES = {"panoptic": ((96, 96), False), "c4": ((64, 96), False), "keypoints": ((96, 64), True)}
 OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 TYPES = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
-FLOAT_LAYERS = r"/(stem|objectness_logits|anchor_deltas|class_logits|box_deltas)(_\d+)?/|/semantic_head(_\d+)?/Conv2D"
+FLOAT_LAYERS = r"/(stem|objectness_logits|anchor_deltas|class_logits|box_deltas|predictor)(_\d+)?/"
 
 
 def picture(height, width, seed=0):
@@ -53,7 +53,7 @@ def exported(request, tmp_path_factory, pictures):
     config = panoptic_config() if request.param == "panoptic" else tiny_config(request.param)
     if request.param != "panoptic":
         config.backbone.norm = "frozen_bn"  # converts sooner
-    model = MaskRCNN(config)
+    model = MaskRCNN.from_settings(config)
     path = tmp_path_factory.mktemp(request.param) / "model.tflite"
     return model, size, export_tflite(model, path, input_size=size, split=split, check_images=pictures)
 
@@ -116,7 +116,7 @@ def test_the_file_finds_what_the_model_finds(exported, filled):
     canvas[0, height:], canvas[0, :, width:] = 255, 77  # ignored
     for path in report.files:  # either half of a split export loads both
         outputs = TFLiteModel(path)._runner(image=canvas, image_size=image_size)
-        if model.semantic_head:
+        if model.gives("semantic_logits"):
             check_classes(reference, outputs.pop("semantic"), (height, width))
         check_same({name: value for name, value in reference.items() if "semantic" not in name}, outputs)
         assert outputs["boxes"].dtype == outputs["scores"].dtype == outputs["masks"].dtype == np.float32
@@ -127,12 +127,12 @@ def test_the_file_finds_what_the_model_finds(exported, filled):
 def test_images_of_any_size_are_detected_in(exported):
     model, size, report = exported
     runtime = TFLiteModel(report.files[0])
-    assert runtime.input_size == size and runtime.categories == model.config.categories
+    assert runtime.input_size == size and runtime.categories == model.categories
     for shape in ((33, 200), (64, 48)):
         found = runtime.detect(picture(*shape))
         assert len(found) == 10 and found.image_size == shape and found.masks.shape == (10, *shape)
-        assert (found.keypoints is not None) == (model.config.keypoint_head is not None)
-        assert (found.panoptic is not None) == (model.config.semantic_head is not None) == runtime.semantic_head
+        assert (found.keypoints is not None) == model.gives("keypoints")
+        assert (found.panoptic is not None) == model.gives("semantic_logits") == runtime.gives("semantic_logits")
         assert (found.boxes >= 0).all() and (found.boxes[:, 2:] <= np.float32(shape[::-1]) + 1e-3).all()
 
 
@@ -154,7 +154,7 @@ def test_the_report_and_the_files_facts(exported):
     differences = report.differences
     assert differences.images == 2 and differences.matched == differences.reference == 20
     maps = (differences.semantic, differences.segments)
-    assert min(maps) >= 0.999 if model.semantic_head else maps == (None, None)
+    assert min(maps) >= 0.999 if model.gives("semantic_logits") else maps == (None, None)
     names = ["model.tflite"] if len(report.files) == 1 else ["model.backbone.tflite", "model.heads.tflite"]
     assert [path.name for path in report.files] == names
     assert sorted(path.name for path in report.files[0].parent.iterdir()) == names
@@ -197,10 +197,10 @@ def check_bytes(flatbuffer, first):
 def test_bytes_are_the_networks_and_coordinates_stay_floats(exported, kind):
     pytest.importorskip("ai_edge_quantizer")
     model, size, report = exported
-    if model.config.features != "FPN":
+    if not model.gives("semantic_logits"):
         pytest.skip("one kind is enough")
     samples = [{"image": picture(*size, seed)[None], "image_size": np.int32([size])} for seed in range(2)]
-    made = quantize_network(contents(report.files[0]), kind, samples)
+    made = quantize_network(contents(report.files[0]), kind, NetworkLayers.of(model), samples)
     assert len(made) < 0.3 * len(contents(report.files[0]))
     check_bytes(made, {"dynamic": "FLOAT32", "int8": "INT8"}[kind])
 
@@ -215,7 +215,7 @@ def edge_model():
     config.rpn.pre_nms_test, config.rpn.post_nms_test = 40, 20
     config.detections.max_per_image, config.detections.score_threshold = 8, 0.01
     keras.utils.set_random_seed(2)
-    return MaskRCNN(config)
+    return MaskRCNN.from_settings(config)
 
 
 def test_the_edge_config_in_int8(tmp_path, pictures):
@@ -236,7 +236,7 @@ def test_a_semantic_head_by_itself(tmp_path, pictures):
     config = panoptic_config(instances=False)
     config.backbone.norm = "frozen_bn"
     keras.utils.set_random_seed(4)
-    model, path = MaskRCNN(config), tmp_path / "model.tflite"
+    model, path = MaskRCNN.from_settings(config), tmp_path / "model.tflite"
     report = export_tflite(model, path, input_size=64, check_images=pictures)
     assert report.differences.reference == 0 and report.differences.semantic >= 0.999
     found = TFLiteModel(path).detect(picture(70, 33))
@@ -248,7 +248,7 @@ def test_a_semantic_head_by_itself(tmp_path, pictures):
 
 def test_the_second_half_has_the_semantic_head(exported):
     model, size, _ = exported
-    if not model.semantic_head:
+    if not model.gives("semantic_logits"):
         pytest.skip("a model without one")
     samples = [{"image": picture(*size)[None], "image_size": np.int32([[64, 80]])}]
     backbone = tflite_graph.backbone_graph(model, size)
@@ -280,7 +280,7 @@ def small_model(features="C5"):
     config = tiny_config("frozen_bn")
     config.features, config.mask_head = features, None
     keras.utils.set_random_seed(3)
-    return MaskRCNN(config)
+    return MaskRCNN.from_settings(config)
 
 
 def test_float16_halves_the_weights(tmp_path, pictures):
@@ -334,7 +334,7 @@ def test_pooling_in_bins_of_unlike_sizes_is_refused(tmp_path, roi_layer, split):
     for name, value in roi_layer.items():
         setattr(config.roi_layer, name, value)
     with pytest.raises(UserError, match=r"^TFLite has no RoIPool, .*model\.roi_layer\.kind=align"):
-        export_tflite(MaskRCNN(config), tmp_path / "model.tflite", input_size=64, split=split)
+        export_tflite(MaskRCNN.from_settings(config), tmp_path / "model.tflite", input_size=64, split=split)
     assert not list(tmp_path.iterdir())
 
 
@@ -342,7 +342,7 @@ def test_pooling_in_bins_of_unlike_sizes_is_refused(tmp_path, roi_layer, split):
 def file_of_fpn(exported):
     """The converted model of "panoptic", so that what comes after the conversion needs none of its own."""
     model, size, report = exported
-    if model.config.features != "FPN":
+    if not model.gives("semantic_logits"):
         pytest.skip("one kind is enough")
     return model, size, contents(report.files[0])
 
@@ -351,7 +351,7 @@ def test_a_wrong_export_is_not_kept(file_of_fpn, tmp_path, pictures, monkeypatch
     model, size, flatbuffer = file_of_fpn
     monkeypatch.setattr(tflite_export, "_convert", lambda *_: flatbuffer)
     before = model.get_weights()
-    changed = MaskRCNN(model.config)
+    changed = MaskRCNN.from_settings(model.settings)
     changed.set_weights([value * 1.05 if value.ndim > 1 else value for value in before])
     with pytest.raises(UserError, match="report this with the config"):
         export_tflite(changed, tmp_path / "model.tflite", input_size=size, check_images=pictures)
@@ -362,7 +362,7 @@ def test_a_wrong_export_is_not_kept(file_of_fpn, tmp_path, pictures, monkeypatch
 
 def test_a_missing_quantiser_or_interpreter_is_named(file_of_fpn, tmp_path, monkeypatch):
     model, size, flatbuffer = file_of_fpn
-    monkeypatch.setattr(tflite_export, "_convert", lambda _, kind, samples: quantize_network(flatbuffer, kind, samples))
+    monkeypatch.setattr(tflite_export, "_convert", lambda _, *arguments: quantize_network(flatbuffer, *arguments))
     for missing, sentence in (
         ("ai_edge_quantizer", r"^Quantising needs ai-edge-quantizer: pip install 'mrcnn-tf\[edge\]'\.$"),
         ("ai_edge_litert.interpreter", r"pip install 'mrcnn-tf\[edge\]'\.$"),

@@ -55,7 +55,7 @@ def test_boxes_and_keypoints_come_back_to_the_image(model, height, width):
 def test_facts_of_the_file(model):
     assert model.categories == stand_in.CATEGORIES
     assert model.input_size == (64, 96)
-    assert (model.mask_head, model.keypoint_head, model.semantic_head) == (True, True, False)
+    assert (model.gives("masks"), model.gives("keypoints"), model.gives("semantic_logits")) == (True, True, False)
     found = model.detect(image(20, 40))
     assert found.semantic is None and found.panoptic is None
     assert (found.mask_rule, found.keypoint_offset) == ("detectron2", 0.5)
@@ -89,13 +89,13 @@ def test_models_without_masks_or_keypoints(folder):
     bare = TFLiteModel(stand_in.write(folder / "bare.tflite", masks=False, keypoints=False))
     found = bare.detect(image(30, 20))
     assert found.mask_probabilities is None and found.keypoints is None
-    assert (bare.mask_head, bare.keypoint_head) == (False, False)
+    assert (bare.gives("masks"), bare.gives("keypoints")) == (False, False)
 
 
 @pytest.mark.parametrize("height, width", [(64, 96), (30, 30), (128, 40), (480, 1280)])
 def test_classes_of_pixels_come_back_to_the_image_and_are_fused(folder, height, width):
     model = TFLiteModel(stand_in.write(folder / "semantic.tflite", keypoints=False, semantic=True))
-    assert model.semantic_head
+    assert model.gives("semantic_logits")
     found = model.detect(image(height, width))
     expected = np.ones((height, width), np.uint8)
     expected[:, width // 2 :] = 2
@@ -216,7 +216,7 @@ def test_either_half_of_a_split_model_is_the_model(folder, model):
     expected = model.detect(pixels)
     for path in paths:
         halves = TFLiteModel(path, threads=1)
-        assert halves.input_size == (64, 96) and (halves.mask_head, halves.keypoint_head) == (True, True)
+        assert halves.input_size == (64, 96) and halves.gives("masks", "keypoints")
         found = halves.detect(pixels)
         np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-4)
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)

@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.serving.tflite_export import quantize_network
+from mrcnn_tf.serving.tflite_export import NetworkLayers, quantize_network
 
 IMAGE = (1, 16, 16, 3)
+LAYERS = NetworkLayers({"backbone", "fpn"}, {"head"}, {"stem", "objectness_logits", "anchor_deltas"})
 
 
 def convolution(inputs, scope, filters=8, size=3):
@@ -83,7 +84,7 @@ def of(found, code, part):
 
 def test_int8_computes_the_network_in_bytes_and_the_rest_in_floats(flatbuffer, samples):
     pytest.importorskip("ai_edge_quantizer")
-    made = quantize_network(flatbuffer, "int8", samples)
+    made = quantize_network(flatbuffer, "int8", LAYERS, samples)
     found = kinds_of(made)
     for part in ("res2_0/conv1", "res2_0/conv2", "fpn/output2", "head_1/conv_1"):
         assert of(found, "CONV_2D", part) == ["INT8", "INT8"], part
@@ -100,7 +101,7 @@ def test_int8_computes_the_network_in_bytes_and_the_rest_in_floats(flatbuffer, s
 
 def test_dynamic_keeps_activations_as_floats(flatbuffer, samples):
     pytest.importorskip("ai_edge_quantizer")
-    made = quantize_network(flatbuffer, "dynamic")
+    made = quantize_network(flatbuffer, "dynamic", LAYERS)
     found = kinds_of(made)
     assert {code for code, _ in found}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})
     for part in ("res2_0/conv1", "res2_0/conv2", "fpn/output2", "head_1/conv_1"):
@@ -115,4 +116,4 @@ def test_dynamic_keeps_activations_as_floats(flatbuffer, samples):
 def test_a_missing_quantiser_is_named(monkeypatch, kind):
     monkeypatch.setitem(sys.modules, "ai_edge_quantizer", None)  # None: importing it raises ImportError
     with pytest.raises(UserError, match=r"^Quantising needs ai-edge-quantizer: pip install 'mrcnn-tf\[edge\]'\.$"):
-        quantize_network(b"", kind, [])
+        quantize_network(b"", kind, LAYERS, [])

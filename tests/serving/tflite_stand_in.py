@@ -3,6 +3,7 @@
 import dataclasses
 
 import tensorflow as tf
+from serving.served_stand_in import output
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.serving.interpreter import append_metadata
@@ -13,11 +14,21 @@ MASK_SIDE = 28
 STUFF = [{"class": 1, "id": 40, "name": "sand"}, {"class": 2, "id": 41, "name": "sea"}]
 
 
-def document(rule="torchvision", semantic=False):
+def document(rule="torchvision", masks=True, keypoints=True, semantic=False):
     """The facts that the exporter adds."""
+    outputs = [
+        output("boxes", 4, coordinates="boxes"),
+        output("scores"),
+        output("classes", dtype="int32"),
+        output("num_detections", dtype="int32", per_detection=False),
+        *([output("masks", MASK_SIDE, MASK_SIDE)] if masks else []),
+        *([output("keypoints", 2, 3, coordinates="points")] if keypoints else []),
+        *([output("semantic", None, None, dtype="uint8", per_detection=False)] if semantic else []),
+    ]
     stuff = {"stuff": STUFF, "panoptic": {"score_threshold": 0.5, "overlap": 0.5, "stuff_area": 4}}
     return (stuff if semantic else {}) | {
         "categories": [{"class": n} | dataclasses.asdict(one) for n, one in enumerate(CATEGORIES, 1)],
+        "outputs": outputs,
         "mask_rule": "detectron2",
         "keypoint_offset": 0.5,
         "resize": {"min_size": 800, "max_size": 1333, "rule": rule},
@@ -47,7 +58,7 @@ def flatbuffer(height, width, masks=True, keypoints=True, semantic=False):
 
 def write(path, height=64, width=96, rule="torchvision", **heads):
     """Writes such a file; returns its path."""
-    facts = document(rule, heads.get("semantic", False))
+    facts = document(rule, **heads)
     path.write_bytes(append_metadata(flatbuffer(height, width, **heads), facts, "cat\nsea lion\n"))
     return path
 

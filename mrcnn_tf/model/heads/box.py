@@ -39,6 +39,7 @@ class BoxHead(Head):
 
     section = "box_head"
     loss_names = ("loss_class", "loss_box")
+    float_layers = ("class_logits", "box_deltas")  # boxes are ranked by the scores, and moved by the deltas
 
     def __init__(
         self,
@@ -188,7 +189,7 @@ class BoxHead(Head):
 
     def sections(self):
         own = {self.section: self.settings, "detections": self.detections, "conventions": self.conventions}
-        return own | self.pooling.sections()
+        return own | (self.pooling.sections() if hasattr(self.pooling, "sections") else {})
 
     def results(self, outputs, model):
         return {name: outputs[name] for name in ("boxes", "scores", "classes")}

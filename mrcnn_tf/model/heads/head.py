@@ -17,6 +17,8 @@ class Head(ConfiguredLayer):
         loss_names: of what `compute_losses` gives.
         outputs: an `OutputSpec` of each thing that `detect` gives.
         pooling: the layer that gives RoI features, such as a `RoILayer`, which heads may share; None: it reads maps.
+        float_layers: names of its layers that stay float32 in a TFLite export of bytes: those that give fine numbers,
+            such as scores, not features.
         learns_from_positives: only the positive RoIs of a `RoISample` are pooled in training; for the estimate of
             memory.
     """
@@ -26,6 +28,7 @@ class Head(ConfiguredLayer):
     loss_names = ()
     outputs = ()
     pooling = None
+    float_layers = ()
     learns_from_positives = False
 
     def __init__(self, **kwargs):

@@ -40,6 +40,7 @@ class SemanticHead(Head):
 
     section = "semantic_head"
     loss_names = ("loss_semantic",)
+    float_layers = ("predictor",)
 
     def __init__(
         self,
@@ -116,9 +117,11 @@ class SemanticHead(Head):
             for features, convs, stride in zip(maps, self.levels, self.strides.values(), strict=True)
         ]
         kernel, bias = self.predictor.kernel_and_shift()
-        logits = conv2d(finest, kernel, bias, 1, "SAME")
+        with tf.name_scope(self.predictor.name):
+            logits = conv2d(finest, kernel, bias, 1, "SAME")
         if coarser:
-            at_stride_8 = conv2d(tf.add_n(coarser), kernel, None, 1, "SAME")
+            with tf.name_scope(self.predictor.name):
+                at_stride_8 = conv2d(tf.add_n(coarser), kernel, None, 1, "SAME")
             logits += double_size(padding.repeat_edges(at_stride_8, padding.count_cells(padded_size, 2 * STRIDE)))
         return padding.repeat_edges(logits, padding.count_cells(padded_size, STRIDE))
 
