@@ -175,7 +175,7 @@ def test_nothing_sampled_costs_nothing(anchors, rois, class_logits, class_deltas
     empty = anchors._replace(positive=none, drawn=none)
     assert float(losses.rpn_objectness_loss(empty, normalizer)) == 0.0
     assert float(losses.rpn_box_loss(empty, normalizer, 1 / 9)) == 0.0
-    empty = rois._replace(classes=np.zeros((2, 5), np.int32), positive=none[:, :5], drawn=none[:, :5])
+    empty = RoISample(rois.boxes, np.zeros((2, 5), np.int32), rois.truth, none[:, :5], none[:, :5])
     assert float(losses.class_loss(class_logits, empty)) == 0.0
     assert float(losses.box_loss(class_deltas, box_targets, empty, 1.0)) == 0.0
     assert (

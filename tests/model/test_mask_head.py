@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mrcnn_tf.config.settings import Conventions, MaskHeadConfig
 from mrcnn_tf.model import losses
 from mrcnn_tf.model.heads.mask import MaskHead, MaskMLP, MaskScores
-from mrcnn_tf.model.rois import RoISample
+from mrcnn_tf.model.roi_features import RoILayer
+from mrcnn_tf.model.rois import GroundTruth, RoISample
 
 CLASSES = 3
 OWN = np.int32([[1, 3, 0], [2, 1, 3]])  # 0: padding
@@ -17,16 +19,13 @@ def features():
     return np.random.default_rng(0).normal(size=(2, 3, 4, 4, 5)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def make(tiny_tree, conventions):
-    def build(rules=None, kind=MaskHead, config=None, **settings):
-        head = kind(CLASSES, tiny_tree["mask_head"] | (config or {}), conventions(**(rules or {})), **settings)
-        head.build((None, None, 4, 4, 5))
-        random = np.random.default_rng(1)
-        head.set_weights([random.normal(size=weight.shape) * 0.3 for weight in head.get_weights()])
-        return head
-
-    return build
+def make(rules=None, kind=MaskHead, config=None, **settings):
+    config = MaskHeadConfig(**({"channels": 6, "pool_size": 4, "convs": 2} | (config or {})))
+    head = kind(CLASSES, RoILayer(4), config, Conventions(**(rules or {})), **settings)
+    head.build((None, None, 4, 4, 5))
+    random = np.random.default_rng(1)
+    head.set_weights([random.normal(size=weight.shape) * 0.3 for weight in head.get_weights()])
+    return head
 
 
 def logits_of(scores):
@@ -45,7 +44,7 @@ def all_masks(head, features):
     return tf.nn.conv2d(tf.nn.relu(outputs), head.kernel[None, None], 1, "VALID") + head.bias
 
 
-def test_the_mask_of_the_own_class_is_that_of_the_whole_computation(make, features):
+def test_the_mask_of_the_own_class_is_that_of_the_whole_computation(features):
     head = make()
     logits = logits_of(head(features, tf.constant(OWN)))
     assert logits.shape == (2, 3, 8, 8) and logits.dtype == tf.float32
@@ -57,7 +56,7 @@ def test_the_mask_of_the_own_class_is_that_of_the_whole_computation(make, featur
         assert np.abs(logits[image, roi] - other).max() > 0.01
 
 
-def test_gradients_are_those_of_the_whole_computation(make, features):
+def test_gradients_are_those_of_the_whole_computation(features):
     head, targets = make(), np.random.default_rng(2).random((2, 3, 8, 8)).astype(np.float32)
     choice = tf.one_hot(tf.maximum(OWN - 1, 0), CLASSES)[:, :, None, None]
 
@@ -75,7 +74,7 @@ def test_gradients_are_those_of_the_whole_computation(make, features):
         np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_only_the_own_classes_of_positives_learn(make, features):
+def test_only_the_own_classes_of_positives_learn(features):
     """Section 3: L_mask is only defined on the k-th mask."""
     head, classes = make(), tf.constant([[2, 1, 0], [2, 3, 3]])
     positive = np.array([[True, False, False], [True, False, False]])  # class 2 only
@@ -88,7 +87,7 @@ def test_only_the_own_classes_of_positives_learn(make, features):
     assert not kernel[:, [0, 2]].any() and not bias[[0, 2]].any()
 
 
-def test_multinomial_masks_share_each_pixel_among_classes_and_background(make, features):
+def test_multinomial_masks_share_each_pixel_among_classes_and_background(features):
     """Table 2b: a softmax over K + 1 maps, the background's last."""
     head = make(config={"activation": "softmax"})
     every = all_masks(head, features).numpy().astype(np.float64).reshape(2, 3, 8, 8, CLASSES + 1)
@@ -100,7 +99,7 @@ def test_multinomial_masks_share_each_pixel_among_classes_and_background(make, f
         np.testing.assert_allclose(np.exp(scores.background[image, roi]), shares[image, roi, ..., -1], 1e-3, 1e-6)
 
 
-def test_a_class_agnostic_mask_is_the_same_for_all_classes(make, features):
+def test_a_class_agnostic_mask_is_the_same_for_all_classes(features):
     head = make(config={"class_agnostic": True})
     assert head.kernel.shape == (6, 1) and head.class_variables() == []
     first, second = (head(features, tf.fill([2, 3], k)).foreground for k in (1, 3))
@@ -110,7 +109,7 @@ def test_a_class_agnostic_mask_is_the_same_for_all_classes(make, features):
     )
 
 
-def test_a_perceptrons_masks_are_those_of_plain_matrix_products(make, features):
+def test_a_perceptrons_masks_are_those_of_plain_matrix_products(features):
     """Table 2e's MLP."""
     head = make(kind=MaskMLP, config={"fcs": 2, "channels": 7})
     hidden = np.float64(features).reshape(6, -1)
@@ -122,8 +121,8 @@ def test_a_perceptrons_masks_are_those_of_plain_matrix_products(make, features):
         np.testing.assert_allclose(logits[image, roi], every[image, roi, OWN[image, roi] - 1], rtol=1e-3, atol=1e-3)
 
 
-def test_a_perceptrons_hidden_layers_start_from_different_weights(tiny_tree, conventions):
-    head = MaskMLP(CLASSES, tiny_tree["mask_head"] | {"fcs": 3, "channels": 7}, conventions())
+def test_a_perceptrons_hidden_layers_start_from_different_weights():
+    head = MaskMLP(CLASSES, RoILayer(4), MaskHeadConfig(fcs=3, channels=7))
     head.build((None, None, 4, 4, 5))
     assert np.abs(head.fcs[1].kernel - head.fcs[2].kernel).max() > 0.01
 
@@ -140,13 +139,14 @@ def sampled(boxes, truth):
 
 
 @pytest.mark.parametrize(("rule", "half"), [("soft", 128 / 255), ("binary", 1.0)])
-def test_targets_are_the_own_mask_inside_the_roi(make, rule, half):
+def test_targets_are_the_own_mask_inside_the_roi(rule, half):
     head = make({"mask_target": rule})
     rois = sampled(
         [[[20, 20, 36, 28], [0, 0, 16, 16]], [[8, 8, 16, 16], [16, 8, 32, 24]]],
         [[1, 0], [0, 0]],
     )
-    targets = head.targets(tf.constant(MASKS), TRUE_BOXES, rois).numpy()
+    truth = {"boxes": TRUE_BOXES, "masks": tf.constant(MASKS), "classes": np.ones((2, 2), np.int32), "crowd": None}
+    targets = head.targets(rois, GroundTruth(truth)).numpy()
     assert targets.shape == (2, 2, 8, 8) and targets.dtype == np.float32
     rows, columns = np.mgrid[:8, :8]
     np.testing.assert_allclose(targets[0, 0], rows < 4, atol=1e-6)  # upper half of the second instance
@@ -155,7 +155,7 @@ def test_targets_are_the_own_mask_inside_the_roi(make, rule, half):
     np.testing.assert_allclose(targets[1, 1], 0, atol=1e-6)  # the empty half, and beyond the instance's box
 
 
-def test_logits_are_float32_under_bfloat16(make, features):
+def test_logits_are_float32_under_bfloat16(features):
     head = make(dtype="mixed_bfloat16")
     logits = logits_of(head(tf.cast(features, tf.bfloat16), tf.constant(OWN)))
     assert logits.dtype == tf.float32

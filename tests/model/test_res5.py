@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.rois import Res5, RoILayer
+from mrcnn_tf.config.settings import BackboneConfig, Conventions, RoILayerConfig
+from mrcnn_tf.model.feature_maps import FeatureMaps
+from mrcnn_tf.model.roi_features import Res5, RoILayer
 
-SETTINGS = {"groups": 1, "width_per_group": 64, "norm": "frozen_bn", "epsilon": 1e-5}
 
-
-def made(conventions, side, depth=50, stride_in_1x1=True, norm="frozen_bn", **roi_layer):
+def made(side, depth=50, stride_in_1x1=True, norm="frozen_bn", **roi_layer):
     """A layer on 16 channels, with frozen statistics that aren't neutral."""
-    layer = RoILayer(side, [16], conventions(roi_sampling_ratio=2), **roi_layer)
-    settings = SETTINGS | {"depth": depth, "stride_in_1x1": stride_in_1x1, "norm": norm}
+    layer = RoILayer(side, ["C4"], Conventions(roi_sampling_ratio=2), RoILayerConfig(**roi_layer))
+    settings = BackboneConfig(depth=depth, stride_in_1x1=stride_in_1x1, norm=norm)
     res5, random = Res5(settings, layer), np.random.default_rng(0)
-    res5.build([(None, None, None, 16)])
+    res5.build({"C4": (None, None, None, 16)})
     for weight in res5.weights:
         if weight.name == "kernel":
             weight.assign(random.normal(0, np.sqrt(1 / np.prod(weight.shape[:-1])), weight.shape))
@@ -34,14 +34,18 @@ def inputs():
     return random.normal(size=(2, 6, 8, 16)).astype(np.float32), tf.constant(rois, tf.float32)
 
 
+def run(layer, c4, rois, padded_size=None):
+    return layer(rois, features=FeatureMaps({"C4": c4}, {"C4": 16}, padded_size=padded_size))
+
+
 @pytest.mark.parametrize(("side", "depth"), [(14, 50), (7, 50), (14, 18)])
-def test_seven_cells_a_side_whatever_it_pools(inputs, conventions, side, depth):
-    res5 = made(conventions, side, depth)
-    outputs = res5([inputs[0]], inputs[1])
+def test_seven_cells_a_side_whatever_it_pools(inputs, side, depth):
+    res5 = made(side, depth)
+    outputs = run(res5, *inputs)
     channels = 2048 if depth == 50 else 512
     assert outputs.shape == (2, 5, 7, 7, channels)
-    assert res5.compute_output_shape(None)[2:] == outputs.shape[2:]
-    pooled = res5.roi_layer([inputs[0]], inputs[1])
+    assert res5.output_shape_of({"C4": (None, None, None, 16)})[2:] == outputs.shape[2:] and res5.output_size == 7
+    pooled = run(res5.roi_layer, *inputs)
     expected = tf.reshape(pooled, [10, side, side, 16])
     for block in res5.blocks:
         expected = block(expected)
@@ -50,16 +54,16 @@ def test_seven_cells_a_side_whatever_it_pools(inputs, conventions, side, depth):
 
 @pytest.mark.parametrize(("side", "kind"), [(14, "align"), (7, "align"), (14, "warp")])
 @pytest.mark.parametrize("padded_size", [None, [[96, 128], [60, 75]]])
-def test_convolving_the_map_first_gives_the_same(inputs, conventions, monkeypatch, side, kind, padded_size):
-    res5 = made(conventions, side, kind=kind)
+def test_convolving_the_map_first_gives_the_same(inputs, monkeypatch, side, kind, padded_size):
+    res5 = made(side, kind=kind)
     padded_size = padded_size and tf.constant(padded_size)
     results = []
     for cells in (10**6, 0):  # few RoIs: pooled first; many: convolved first
-        monkeypatch.setattr("mrcnn_tf.model.rois.C4_CELLS", cells)
+        monkeypatch.setattr("mrcnn_tf.model.roi_features.C4_CELLS", cells)
         with tf.GradientTape() as tape:
             features = tf.constant(inputs[0])
             tape.watch(features)
-            outputs = res5([features], inputs[1], padded_size)
+            outputs = run(res5, features, inputs[1], padded_size)
             total = tf.reduce_sum(outputs * tf.cos(tf.range(2048, dtype=tf.float32)))
         results.append([outputs, *tape.gradient(total, [features, res5.blocks[0].convs[0].kernel])])
     for plain, first in zip(*results, strict=True):
@@ -76,9 +80,9 @@ def test_convolving_the_map_first_gives_the_same(inputs, conventions, monkeypatc
         {"kind": "pool", "aggregate": "max"},
     ],
 )
-def test_where_the_order_matters_rois_are_pooled_first(inputs, conventions, monkeypatch, settings):
-    res5 = made(conventions, 14, **settings)
-    monkeypatch.setattr("mrcnn_tf.model.rois.C4_CELLS", 10**6)
-    plain = res5([inputs[0]], inputs[1])
-    monkeypatch.setattr("mrcnn_tf.model.rois.C4_CELLS", 0)
-    np.testing.assert_array_equal(res5([inputs[0]], inputs[1]), plain)
+def test_where_the_order_matters_rois_are_pooled_first(inputs, monkeypatch, settings):
+    res5 = made(14, **settings)
+    monkeypatch.setattr("mrcnn_tf.model.roi_features.C4_CELLS", 10**6)
+    plain = run(res5, *inputs)
+    monkeypatch.setattr("mrcnn_tf.model.roi_features.C4_CELLS", 0)
+    np.testing.assert_array_equal(run(res5, *inputs), plain)

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.model.backbones.resnet import ResidualBlock, ResNet
-from mrcnn_tf.model.fpn import FPN
+from mrcnn_tf.model.necks import FPN
+from mrcnn_tf.ops.padding import running_batch
 
 
 def built(depth=18, **settings):
@@ -58,10 +59,13 @@ def test_other_norms_have_the_same_learned_parameters(norm, own):
 def test_strides_and_channels(depth, channels):
     network = built(depth)
     maps = network(np.zeros((1, 64, 96, 3), np.float32))
-    assert [tuple(m.shape) for m in maps] == [
+    assert list(maps) == ["C2", "C3", "C4", "C5"]
+    assert [tuple(m.shape) for m in maps.values()] == [
         (1, 64 // s, 96 // s, c) for s, c in zip((4, 8, 16, 32), channels, strict=True)
     ]
-    assert [shape[-1] for shape in network.output_shapes] == channels
+    shapes = network.compute_output_shape((None, None, None, 3))
+    assert {name: shape[-1] for name, shape in shapes.items()} == dict(zip(maps, channels, strict=True))
+    assert network.strides == dict(zip(maps, (4, 8, 16, 32), strict=True))
 
 
 @pytest.mark.parametrize(("in_1x1", "strides"), [(False, [1, 2, 1]), (True, [2, 1, 1])])
@@ -95,7 +99,8 @@ def test_freezing_holds_exactly_those_stages(norm, freeze_at):
 def test_gradients_reach_exactly_what_is_not_frozen():
     network = built(18, freeze_at=2)
     with tf.GradientTape() as tape:
-        total = tf.add_n([tf.reduce_sum(m**2) for m in network(np.ones((1, 32, 32, 3), np.float32), training=True)])
+        maps = network(np.ones((1, 32, 32, 3), np.float32), training=True)
+        total = tf.add_n([tf.reduce_sum(m**2) for m in maps.values()])
     slopes = tape.gradient(total, network.trainable_weights)
     assert all(slope is not None for slope in slopes)
     paths = {weight.path for weight in network.trainable_weights}
@@ -140,19 +145,25 @@ def test_the_network_equals_the_same_network_of_keras_layers(frozen_bn_network):
             branch = conv(tf.nn.relu(conv(outputs, block.convs[0])), block.convs[1])
             outputs = tf.nn.relu(branch + (conv(outputs, block.shortcut) if block.shortcut else outputs))
         expected.append(outputs)
-    for ours, wanted in zip(frozen_bn_network(images), expected, strict=True):
+    for ours, wanted in zip(frozen_bn_network(images).values(), expected, strict=True):
         np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-4 * float(tf.reduce_max(tf.abs(wanted))))
 
 
 @pytest.fixture(scope="module", params=["frozen_bn", "gn"])
 def pyramid(request, frozen_bn_network):
     network = frozen_bn_network if request.param == "frozen_bn" else built(18, norm="gn")
-    fpn = FPN(8)
-    fpn.build(network.output_shapes)
+    fpn = FPN(network, 8)
+    fpn.build(None)
     random = np.random.default_rng(2)
     for conv in [*fpn.lateral, *fpn.output_convs]:
         conv.bias.assign(random.normal(size=conv.bias.shape))
-    return lambda images, padded_size=None: fpn(network(images, padded_size=padded_size), padded_size=padded_size)
+
+    def levels(images, padded_size=None):
+        with running_batch(images, padded_size):
+            maps = fpn(images)
+        return [maps[name] for name in ("P2", "P3", "P4", "P5", "P6")]
+
+    return levels
 
 
 @pytest.mark.parametrize(
@@ -179,6 +190,8 @@ def test_features_dont_depend_on_the_padding(pyramid, size, batch):
 
 def test_bfloat16_runs():
     network = built(18, dtype="mixed_bfloat16")
-    maps = network(np.ones((1, 32, 32, 3), np.float32), padded_size=tf.constant([[32, 32]]))
-    assert {m.dtype for m in maps} == {tf.bfloat16}
+    images = np.ones((1, 32, 32, 3), np.float32)
+    with running_batch(images, tf.constant([[32, 32]])):
+        maps = network(images)
+    assert {m.dtype for m in maps.values()} == {tf.bfloat16}
     assert {keras.backend.standardize_dtype(weight.dtype) for weight in network.weights} == {"float32"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.rois import assign_levels
+from mrcnn_tf.model.roi_features import assign_levels
 
 RULES = ["torchvision", "detectron2", "paper"]
 

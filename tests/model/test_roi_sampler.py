@@ -1,27 +1,39 @@
 """The RoIs that the heads learn from: shares, the ground truth among them, and what must never be drawn."""
 
+import dataclasses
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.rois import RoISampler, foreground
-from mrcnn_tf.model.rpn import Proposals
+from mrcnn_tf.config.settings import RoIConfig
+from mrcnn_tf.model.rois import GroundTruth, Regions, RoISampler
 
-CONFIG = {"batch_per_image": 8, "positive_fraction": 0.25, "foreground_iou": 0.5}
+CONFIG = RoIConfig(batch_per_image=8, positive_fraction=0.25, foreground_iou=0.5)
+FIELDS = ("boxes", "classes", "truth", "positive", "drawn")
 
 
 def proposals(rows, valid=None):
     boxes = tf.constant(rows, tf.float32)
     valid = tf.ones(boxes.shape[:2], tf.bool) if valid is None else tf.constant(valid)
-    return Proposals(boxes, tf.zeros(boxes.shape[:2]), valid)
+    return Regions(boxes, tf.zeros(boxes.shape[:2]), tf.zeros(boxes.shape[:2], tf.int32), valid)
+
+
+def objects(boxes, classes, crowd=None):
+    """A `GroundTruth`."""
+    classes = np.int32(classes)
+    crowd = np.zeros(classes.shape, bool) if crowd is None else np.array(crowd)
+    return GroundTruth({"boxes": tf.constant(boxes, tf.float32), "classes": classes, "crowd": crowd})
 
 
 def run(rows, boxes, classes, crowd=None, valid=None, config=CONFIG, seed=0):
-    classes = np.int32(classes)
-    crowd = np.zeros(classes.shape, bool) if crowd is None else np.array(crowd)
-    sample = RoISampler(config)(proposals(rows, valid), np.float32(boxes), classes, crowd, seeds(len(classes), seed))
-    return type(sample)(*(values.numpy() for values in sample))
+    """A `RoISample` of numpy arrays, `positives` included."""
+    truth = objects(boxes, classes, crowd)
+    sample = RoISampler(config).draw(proposals(rows, valid), truth, seeds(len(classes), seed))
+    for part in {sample, sample.positives}:
+        for name in FIELDS:
+            setattr(part, name, getattr(part, name).numpy())
+    return sample
 
 
 def seeds(images, first=0):
@@ -43,8 +55,11 @@ def test_at_most_a_quarter_is_positive_and_positives_come_first():
     assert sample.drawn.all()
     np.testing.assert_array_equal(sample.classes, [[4, 4, 0, 0, 0, 0, 0, 0]])
     assert (sample.boxes[0, 2:, 0] >= 100).all()
-    first = foreground(sample, RoISampler(CONFIG).most_positives)
+    first = sample.positives
     assert first.boxes.shape == (1, 2, 4) and first.positive.all()
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(first, name), getattr(sample, name)[:, :2])
+    assert first.whole is sample.whole is sample
 
 
 def test_the_ground_truth_itself_is_a_candidate():
@@ -59,7 +74,7 @@ def test_the_ground_truth_itself_is_a_candidate():
 
 def test_half_overlap_is_positive_and_less_is_background():
     half, less = [10.0, 10, 30, 20], [10.0, 10, 30, 19.9]
-    everything = {**CONFIG, "batch_per_image": 4, "positive_fraction": 1.0}
+    everything = dataclasses.replace(CONFIG, batch_per_image=4, positive_fraction=1.0)
     sample = run([[half, less]], [[TRUTH]], [[1]], config=everything)
     positive = {tuple(np.round(box, 3)) for box in sample.boxes[0][sample.positive[0]].astype(float)}
     assert positive == {tuple(half), tuple(TRUTH)}
@@ -100,8 +115,8 @@ def test_each_image_learns_its_own_ground_truth():
 
 
 def test_each_seed_draws_anew_and_the_same_one_the_same():
-    arguments = (proposals([row(40)]), np.float32([[TRUTH]]), np.int32([[1]]), np.zeros((1, 1), bool))
-    draws = [RoISampler(CONFIG)(*arguments, seeds(1, first)).boxes.numpy() for first in (5, 6, 5)]
+    arguments = proposals([row(40)]), objects([[TRUTH]], [[1]])
+    draws = [RoISampler(CONFIG).draw(*arguments, seeds(1, first)).boxes.numpy() for first in (5, 6, 5)]
     assert (draws[0] != draws[1]).any()
     np.testing.assert_array_equal(draws[2], draws[0])
 
@@ -111,10 +126,11 @@ def test_no_gradient_flows_through_the_boxes(graph):
     sampler = RoISampler(CONFIG)
 
     def total(boxes):
-        sample = sampler(Proposals(boxes, tf.zeros([1, 10]), tf.ones([1, 10], tf.bool)), *truth)
+        regions = Regions(boxes, tf.zeros([1, 10]), tf.zeros([1, 10], tf.int32), tf.ones([1, 10], tf.bool))
+        sample = sampler.draw(regions, *truth)
         return tf.reduce_sum(sample.boxes)
 
-    truth = (np.float32([[TRUTH]]), np.int32([[1]]), np.zeros((1, 1), bool), seeds(1))
+    truth = objects([[TRUTH]], [[1]]), seeds(1)
     boxes = tf.constant([row(10)])
     with tf.GradientTape() as tape:
         tape.watch(boxes)
@@ -126,6 +142,6 @@ def test_no_gradient_flows_through_the_boxes(graph):
 def test_boxes_stay_float32_under_bfloat16():
     sampler = RoISampler(CONFIG, dtype="mixed_bfloat16")
     fine = [[801.3, 100.0, 821.7, 120.0]] * 10
-    sample = sampler(proposals([fine]), np.float32([[TRUTH]]), np.int32([[1]]), np.zeros((1, 1), bool), seeds(1))
+    sample = sampler.draw(proposals([fine]), objects([[TRUTH]], [[1]]), seeds(1))
     assert sample.boxes.dtype == tf.float32
     np.testing.assert_array_equal(sample.boxes[0, 1], np.float32(fine[0]))

@@ -5,16 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mrcnn_tf.config.settings import SemanticHeadConfig
 from mrcnn_tf.model.heads.semantic import SemanticHead
 
-STRIDES = [4, 8, 16, 32]
+STRIDES = {"P2": 4, "P3": 8, "P4": 16, "P5": 32}
 CHANNELS = 8
 
 
 def head(norm="gn", strides=STRIDES, **kwargs):
     keras.utils.set_random_seed(1)
-    layer = SemanticHead(5, strides, {"channels": 32, "norm": norm}, name="semantic_head", **kwargs)
-    layer.build([(None, None, None, CHANNELS)] * len(strides))
+    layer = SemanticHead(5, strides, SemanticHeadConfig(channels=32, norm=norm), name="semantic_head", **kwargs)
+    layer.build(dict.fromkeys(strides, (None, None, None, CHANNELS)))
     rng = np.random.default_rng(2)
     layer.predictor.kernel.assign(layer.predictor.kernel * 50)  # as large as after a training
     for weight in layer.weights:
@@ -26,14 +27,15 @@ def head(norm="gn", strides=STRIDES, **kwargs):
 @pytest.mark.parametrize("num_classes", [5, 54])
 def test_all_classes_are_about_equally_likely_at_first(num_classes):
     keras.utils.set_random_seed(4)
-    layer = SemanticHead(num_classes, STRIDES, {"channels": 128, "norm": "gn"})
+    layer = SemanticHead(num_classes, STRIDES)
+    layer.build(dict.fromkeys(STRIDES, (None, None, None, CHANNELS)))
     chances = tf.nn.softmax(layer([tf.constant(one) for one in maps(64, 64)])).numpy()
     assert chances.max() * num_classes < 4
 
 
 def maps(height, width, count=1, seed=3):
     rng = np.random.default_rng(seed)
-    shapes = [(count, height // stride, width // stride, CHANNELS) for stride in STRIDES]
+    shapes = [(count, height // stride, width // stride, CHANNELS) for stride in STRIDES.values()]
     return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
@@ -88,7 +90,7 @@ def test_padding_has_no_influence(norm):
     layer, levels = head(norm), maps(64, 96)
     alone = layer([tf.constant(level) for level in levels]).numpy()[0]
     padded = []
-    for level, stride in zip(levels, STRIDES, strict=True):
+    for level, stride in zip(levels, STRIDES.values(), strict=True):
         larger = np.zeros((2, 128 // stride, 128 // stride, CHANNELS), np.float32)
         larger[0, : 64 // stride, : 96 // stride] = level[0]
         larger[1] = np.random.default_rng(stride).normal(size=larger.shape[1:])
@@ -100,7 +102,7 @@ def test_padding_has_no_influence(norm):
 
 
 def test_one_level_is_classified_as_it_is():
-    layer = head(None, strides=[4])
+    layer = head(None, strides={"P2": 4})
     x = maps(32, 32)[0]
     hidden = convolved(x[0].astype(np.float64), layer.levels[0][0].kernel.numpy()) + layer.levels[0][0].bias.numpy()
     expected = np.maximum(hidden, 0) @ layer.predictor.kernel.numpy()[0, 0] + layer.predictor.bias.numpy()
