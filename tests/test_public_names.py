@@ -23,8 +23,16 @@ def test_every_public_name_is_there():
     for name in mrcnn_tf.__all__:
         assert getattr(mrcnn_tf, name) is not None
         assert name in dir(mrcnn_tf)
+    assert {"MaskRCNN", "load_model", "ops", "parts"} <= set(mrcnn_tf.__all__)
     with pytest.raises(AttributeError, match="no attribute 'MaskRCN'"):
         mrcnn_tf.MaskRCN  # noqa: B018
+
+
+def test_every_part_is_there_and_explained():
+    for name in mrcnn_tf.parts.__all__:
+        assert getattr(mrcnn_tf.parts, name).__name__ == name
+        assert f"`{name}`" in mrcnn_tf.parts.__doc__, name
+    assert run("from mrcnn_tf.parts import FPN, ResNet; print(FPN(ResNet(10)).strides)").startswith("{'P2': 4")
 
 
 @pytest.mark.parametrize(
@@ -34,6 +42,7 @@ def test_every_public_name_is_there():
         "import keras, mrcnn_tf",
         "import mrcnn_tf, tensorflow",
         "import mrcnn_tf.ops.boxes",
+        "import mrcnn_tf.parts",
         "import mrcnn_tf.results.detections",
     ],
 )

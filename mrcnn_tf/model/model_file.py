@@ -40,14 +40,17 @@ def _missing_class(path):
         return None
     for part in _parts(config):
         module, name, registered = part.get("module"), part["class_name"], part["registered_name"]
-        if registered is None or keras.saving.get_registered_object(registered) is not None:
+        if ">" not in (registered or "") or keras.saving.get_registered_object(registered) is not None:
             continue
-        if module is None or module.split(".")[0] == "keras":
-            continue
-        remedy = f"import {module} before, or on the command line run mrcnn-tf --import {module}"
-        if module == "__main__":
-            remedy = "run the code that defines it before, or put it into a module of its own and import that"
-        return f"{path} has a part of the class {name} from {module}, which isn't imported: {remedy}."
+        if module is None:  # of a script or a notebook
+            return (
+                f"{path} has a part of the class {name}, which isn't defined: run the code that defines it before, or "
+                "put it into a module, import that and save the model again."
+            )
+        return (
+            f"{path} has a part of the class {name} from {module}, which isn't imported: import it before, or on the "
+            f"command line run mrcnn-tf --import {module}."
+        )
     return None
 
 

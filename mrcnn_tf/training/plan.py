@@ -151,4 +151,9 @@ def _roi_features(model, rois, positives):
             count = positives if head.learns_from_positives else rois
             pooled[head.pooling] = max(count, pooled.get(head.pooling, 0))
     shapes = {name: (None, None, None, channels) for name, channels in model.spec.channels.items()}
-    return sum(layer.activations(count, shapes) for layer, count in pooled.items())
+    return sum(
+        layer.activations(count, shapes)
+        if hasattr(layer, "activations")
+        else count * math.prod(layer.output_shape_of(shapes)[2:])
+        for layer, count in pooled.items()
+    )

@@ -3,12 +3,14 @@
 import copy
 import dataclasses
 
+import keras
 import pytest
 from tiny import tiny_config
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.settings import Config, SemanticHeadConfig
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
+from mrcnn_tf.model.necks import FPN
 from mrcnn_tf.training import plan
 from mrcnn_tf.training.optimizer import SGD
 from mrcnn_tf.training.plan import (
@@ -76,6 +78,23 @@ def test_activations_of_a_semantic_head_by_hand(model):
     config.box_head = config.mask_head = None
     assert (
         2 * WORKSPACE_BYTES > activation_bytes(MaskRCNN.from_settings(config), 128, 64, 2) > WORKSPACE_BYTES + expected
+    )
+
+
+def test_a_backbone_that_does_not_say_it_leaves_the_memory_open(model):
+    class Strange(keras.layers.Layer):
+        strides = model.features.backbone.strides
+
+        def call(self, images):
+            return model.features.backbone(images)
+
+    strange = MaskRCNN(FPN(Strange(), 32), model.rpn, model.heads, categories=model.categories)
+    strange.compile(SGD(0.01))
+    strange.optimizer.build(strange.trainable_variables)
+    assert activation_bytes(strange, 128, 64, 2) is None
+    config = Config(model=model.settings)
+    assert plan_lines(strange, config, None)[2].endswith(
+        "GB for weights, gradients and momentum, and what the images take."
     )
 
 
