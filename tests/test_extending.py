@@ -4,6 +4,7 @@ One small model with all three trains on bars that point somewhere, and goes the
 """
 
 import csv
+import dataclasses
 import math
 import os
 import pathlib
@@ -14,12 +15,15 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from command import call
 from documents import Document
 from PIL import Image, ImageDraw
+from tiny import tiny_batch
 
 import mrcnn_tf
+from mrcnn_tf.parts import Regions
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 SIDE = 96  # pixels of an image
@@ -86,7 +90,7 @@ def folder(tmp_path_factory):
         patch.setenv("MRCNN_TF_CACHE", str(folder / "cache"))
         call("convert", "with", "csv_format:read_csv", "labels.csv", "--images", "photos", "--out", "train.json")
         yield folder
-    for name in ("small_convnext", "orientation_head", "csv_format"):
+    for name in ("small_convnext", "orientation_head", "csv_format", "cascade_head"):
         sys.modules.pop(name, None)
 
 
@@ -224,3 +228,44 @@ def test_a_batch_without_the_field_is_a_sentence(trained, config):
 def test_the_diagnosis_goes_on(trained, folder):
     diagnosis = mrcnn_tf.diagnose(trained[0], read_photo(folder, 0))
     assert diagnosis.detections.orientation.shape == diagnosis.detections.scores.shape
+
+
+def test_a_cascade_learns_and_is_saved_with_one_pooling_layer(folder, tiny_config):
+    settings = dataclasses.replace(
+        tiny_config, box_head=dataclasses.replace(tiny_config.box_head, callable="cascade_head:CascadeHead")
+    )
+    keras.utils.set_random_seed(0)
+    model = mrcnn_tf.MaskRCNN.from_settings(settings)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3))
+    batch = {name: tf.constant(values) for name, values in tiny_batch().items()}
+    history = model.fit(tf.data.Dataset.from_tensors(batch).repeat(), steps_per_epoch=15, epochs=2, verbose=0).history
+    assert {f"loss_{name}{number}" for name in ("class", "box") for number in (1, 2, 3)} <= history.keys()
+    assert all(history[f"loss_class{number}"][1] < history[f"loss_class{number}"][0] for number in (1, 2, 3))
+    model.save(folder / "cascade.keras")
+    loaded = keras.saving.load_model(folder / "cascade.keras")
+    assert all(stage.pooling is loaded.heads[0].pooling for stage in loaded.heads[0].stages)
+    photo = read_photo(folder, 0)
+    np.testing.assert_array_equal(loaded.detect(photo).boxes, model.detect(photo).boxes)
+
+
+def test_the_cascade_by_hand(folder, tiny_config):
+    """Of three stages whose deltas are set: boxes move thrice, by each stage's weights; probabilities are their mean."""
+    settings = dataclasses.replace(
+        tiny_config, box_head=dataclasses.replace(tiny_config.box_head, callable="cascade_head:CascadeHead")
+    )
+    model = mrcnn_tf.MaskRCNN.from_settings(settings)
+    head, probabilities = model.heads[0], 0.0
+    for number, stage in enumerate(head.stages, 1):
+        for layer in (stage.class_logits, stage.box_deltas):
+            layer.kernel.assign(np.zeros(layer.kernel.shape))
+        logits = np.float32([0.0, number, -number])
+        stage.class_logits.bias.assign(logits)
+        probabilities += np.exp(logits) / np.exp(logits).sum() / 3
+        stage.box_deltas.bias.assign([1.0, 0.0, 0.0, 0.0])  # to the right by 1/10, 1/20, 1/30 of the width
+    features = model.stages(tiny_batch(), step=0).features
+    boxes = np.float32([[[8, 8, 28, 48]]] * 2)
+    regions = Regions(tf.constant(boxes), tf.ones([2, 1]), tf.zeros([2, 1], tf.int32), tf.ones([2, 1], bool))
+    refined = head.refine(features, regions)
+    shift = 20 * (1 / 10 + 1 / 20 + 1 / 30)
+    np.testing.assert_allclose(refined.boxes[0, 0], [8 + shift, 8, 28 + shift, 48], rtol=1e-5)
+    np.testing.assert_allclose(refined.scores[0, 0], probabilities[1], rtol=1e-5)

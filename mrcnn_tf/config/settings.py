@@ -198,7 +198,8 @@ class RPNConfig:
     nms_iou: float = fraction(0.7)  # more overlap than this with a better proposal of its level removes one
     # The factors of an anchor's deltas (dx, dy, dw, dh): larger ones weigh a box's error more.
     delta_weights: list[float] = dataclasses.field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])
-    in_weights: ClassVar = ("aspect_ratios", "convs", "channels")
+    callable: str | None = None  # a class of your own in its place, package.module:Name; see docs/extending.md
+    in_weights: ClassVar = ("callable", "aspect_ratios", "convs", "channels")
 
 
 @dataclasses.dataclass
@@ -230,7 +231,8 @@ class BoxHeadConfig:
     class_agnostic: bool = False  # one box for all classes instead of one for each
     # The factors of an RoI's deltas (dx, dy, dw, dh): larger ones weigh a box's error more.
     delta_weights: list[float] = dataclasses.field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
-    in_weights: ClassVar = ("convs", "conv_channels", "fcs", "channels", "norm", "class_agnostic")
+    callable: str | None = None  # a class of your own in its place, package.module:Name; see docs/extending.md
+    in_weights: ClassVar = ("callable", "convs", "conv_channels", "fcs", "channels", "norm", "class_agnostic")
 
 
 @dataclasses.dataclass
@@ -243,7 +245,8 @@ class MaskHeadConfig:
     # Each class's mask by itself, or "softmax": pixels are divided among the classes.
     activation: str = choice("sigmoid", ("sigmoid", "softmax"))
     class_agnostic: bool = False  # one mask for all classes
-    in_weights: ClassVar = ("convs", "channels", "norm", "fcs", "activation", "class_agnostic")
+    callable: str | None = None  # a class of your own in its place, package.module:Name; see docs/extending.md
+    in_weights: ClassVar = ("callable", "convs", "channels", "norm", "fcs", "activation", "class_agnostic")
 
 
 @dataclasses.dataclass
@@ -251,7 +254,8 @@ class KeypointHeadConfig:
     pool_size: int = positive(14)  # a quarter of the heatmaps' side
     convs: int = positive(8)  # 3x3 convolutions before the deconvolution
     channels: int = positive(512)  # of them
-    in_weights: ClassVar = ("convs", "channels")
+    callable: str | None = None  # a class of your own in its place, package.module:Name; see docs/extending.md
+    in_weights: ClassVar = ("callable", "convs", "channels")
 
 
 @dataclasses.dataclass
@@ -261,7 +265,8 @@ class SemanticHeadConfig:
     channels: int = positive(128)  # of each level's 3x3 convolutions, and of their sum
     norm: str | None = choice("gn", HEAD_NORMS)  # of the convolutions: frozen_bn, gn or a bias
     loss_weight: float = positive(0.5)  # of its cross-entropy beside the losses of the instances
-    in_weights: ClassVar = ("channels", "norm")
+    callable: str | None = None  # a class of your own in its place, package.module:Name; see docs/extending.md
+    in_weights: ClassVar = ("callable", "channels", "norm")
 
 
 @dataclasses.dataclass

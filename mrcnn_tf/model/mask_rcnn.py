@@ -117,15 +117,19 @@ class MaskRCNN(Trainable):
         features = make_neck(settings, dtype)
         spec, heads = FeatureSpec.of(features), []
         for kind in HEADS:
-            if getattr(settings, kind.section):
-                heads.append(kind.from_settings(settings, spec, heads, name=kind.section, dtype=dtype))
+            section = getattr(settings, kind.section)
+            if section:
+                own_kind = choose_kind(section, kind, kind.section)
+                heads.append(own_kind.from_settings(settings, spec, heads, name=kind.section, dtype=dtype))
         for own in settings.own_heads:
             kind = import_named(own.callable, "Setting 'model.own_heads'")
             name = {"name": own.name or kind.__name__}
             heads.append(kind.from_settings(settings, spec, heads, **own.arguments, **name, dtype=dtype))
+        reads_regions = any(head.pooling for head in heads)
+        rpn_kind = choose_kind(settings.rpn, RPN, "rpn")
         return cls(
             features,
-            RPN(settings.rpn, settings.conventions, dtype=dtype, name="rpn") if settings.box_head else None,
+            rpn_kind(settings.rpn, settings.conventions, dtype=dtype, name="rpn") if reads_regions else None,
             heads,
             make_preprocess(settings, dtype),
             RoISampler(settings.rois, dtype=dtype, name="roi_sampler"),
@@ -320,6 +324,11 @@ class MaskRCNN(Trainable):
         categories = {name: [Category(**category) for category in config[name]] for name in ("categories", "stuff")}
         panoptic = PanopticConfig(**config["panoptic"])
         return cls(**parts, heads=heads, **categories, panoptic=panoptic, seed=config["seed"], name=config["name"])
+
+
+def choose_kind(section, kind, name):
+    """The class that a config's section asks for: `kind`, or the one of the user's own that its `callable` names."""
+    return import_named(section.callable, f"Setting 'model.{name}.callable'") if section.callable else kind
 
 
 def load_heads(configs, poolings):

@@ -128,7 +128,10 @@ class BoxHead(Head):
         return box_ops.encode(truth.of_rois(truth.boxes, rois), rois.boxes, self.settings.delta_weights)
 
     def compute_losses(self, features, rois, truth):
-        logits, deltas = self(features.pool(self.pooling, rois))
+        return self.losses_of(*self(features.pool(self.pooling, rois)), rois, truth)
+
+    def losses_of(self, logits, deltas, rois, truth):
+        """The losses by name, of what `call` gives for a `RoISample`."""
         return {
             "loss_class": losses.class_loss(logits, rois),
             "loss_box": losses.box_loss(deltas, self.targets(rois, truth), rois, self.conventions.box_beta),
@@ -145,7 +148,7 @@ class BoxHead(Head):
     def select(self, candidates):
         """The detections, `Regions`, that suppression leaves of `ClassBoxes`."""
         boxes, scores, classes = candidates
-        kept, valid = self.suppress(boxes, scores, classes[None, :])
+        kept, valid = self.suppress(boxes, scores, classes[None, :], self.detections.max_per_image)
         return Regions(
             tf.where(valid[..., None], tf.gather(boxes, kept, batch_dims=1), 0.0),
             tf.where(valid, tf.gather(scores, kept, batch_dims=1), 0.0),
@@ -153,9 +156,9 @@ class BoxHead(Head):
             valid,
         )
 
-    def suppress(self, boxes, scores, classes):
-        """Indices [B, D] of the best boxes that no better one of their class covers, and which are valid."""
-        return nms(boxes, scores, classes, self.detections.nms_iou, self.detections.max_per_image)
+    def suppress(self, boxes, scores, classes, most):
+        """Indices [B, N] of at most `most` boxes that no better one of their class covers, and which are valid."""
+        return nms(boxes, scores, classes, self.detections.nms_iou, most)
 
     def decode_boxes(self, logits, deltas, proposals, image_size):
         """`ClassBoxes`, which `select` suppresses.

@@ -59,7 +59,7 @@ class MaskHead(Head):
 
     @classmethod
     def from_settings(cls, model, spec, heads, **arguments):
-        kind = MaskMLP if model.mask_head.fcs else MaskHead
+        kind = MaskMLP if model.mask_head.fcs and cls is MaskHead else cls
         pooling = make_pooling(model, model.mask_head.pool_size, spec, heads, arguments)
         return kind(len(model.categories), pooling, model.mask_head, model.conventions, **arguments)
 
@@ -153,6 +153,13 @@ class MaskHead(Head):
         rois = rois.positives
         scores = self(features.pool(self.pooling, rois), rois.classes)
         return {"loss_mask": losses.mask_loss(scores, self.targets(rois, truth), rois.positive)}
+
+    def training_examples(self, features, rois, truth):
+        if "masks" not in truth:
+            return {}
+        rois = rois.positives
+        scores = self(features.pool(self.pooling, rois), rois.classes)
+        return {"mask_targets": self.targets(rois, truth), "predicted_masks": tf.exp(scores.foreground)}
 
     def detect(self, features, regions):
         scores = self(self.pooling(regions.boxes, features=features), regions.classes)
