@@ -87,7 +87,6 @@ def folder(tmp_path_factory):
     (folder / "bars.yaml").write_text(SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("MRCNN_TF_CACHE", str(folder / "cache"))
         call("convert", "with", "csv_format:read_csv", "labels.csv", "--images", "photos", "--out", "train.json")
         yield folder
     for name in ("small_convnext", "orientation_head", "csv_format", "cascade_head"):
@@ -249,7 +248,7 @@ def test_a_cascade_learns_and_is_saved_with_one_pooling_layer(folder, tiny_confi
 
 
 def test_the_cascade_by_hand(folder, tiny_config):
-    """Of three stages whose deltas are set: boxes move thrice, by each stage's weights; probabilities are their mean."""
+    """Three stages whose biases are set: boxes move thrice, by each one's weights; probabilities are their mean."""
     settings = dataclasses.replace(
         tiny_config, box_head=dataclasses.replace(tiny_config.box_head, callable="cascade_head:CascadeHead")
     )

@@ -1,4 +1,4 @@
-"""Cascade R-CNN (Cai and Vasconcelos 2018): three box heads in the place of one, each on the boxes of the one before."""
+"""Cascade R-CNN (Cai and Vasconcelos 2018): three box heads for one, each on the boxes of the one before."""
 
 import dataclasses
 
