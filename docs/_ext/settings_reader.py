@@ -39,7 +39,8 @@ def read_sections():
 
     def visit(name, path):
         if name not in sections:
-            items = [item for item in tree[name].body if isinstance(item, ast.AnnAssign)]
+            fields = {field.name for field in dataclasses.fields(getattr(settings, name))}
+            items = [item for item in tree[name].body if isinstance(item, ast.AnnAssign) and item.target.id in fields]
             sections[name] = Section(name, [], _docstring(name), [_setting(name, item, comments) for item in items])
         sections[name].paths.append(path)
         for setting in sections[name].settings:
@@ -81,6 +82,8 @@ def _setting(section, item, comments):
         texts.insert(0, comments[above][0])
         above -= 1
     field = next(f for f in dataclasses.fields(getattr(settings, section)) if f.name == item.target.id)
+    if follows := field.metadata.get("follows"):
+        texts.append(f"({'whether there is' if field.metadata['presence'] else 'that of'} {follows})")
     choices = field.metadata.get("choices", ())
     kind, default = ast.unparse(item.annotation), _default(field, item.value)
     return Setting(field.name, kind, default, " ".join(texts), _section_of(field.type), choices)

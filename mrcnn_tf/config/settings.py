@@ -155,9 +155,8 @@ class BackboneConfig:
     # A network of keras.applications in the ResNet's place, such as MobileNetV3Small.
     application: str | None = None
     taps: list[str] = dataclasses.field(default_factory=list)  # those layers' names; docs/backbones.md lists some
-    # A backbone of your own in its place, package.module:Name, and what it is called with; see docs/extending.md.
-    callable: str | None = None
-    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    callable: str | None = None  # a backbone of your own in its place, package.module:Name; see docs/extending.md
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)  # what that is called with, by name
     in_weights: ClassVar = (
         "depth",
         "groups",

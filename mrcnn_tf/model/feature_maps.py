@@ -42,7 +42,7 @@ class FeatureMaps:
 
     @functools.cached_property
     def batch_size(self):
-        """(height, width) of the padded batch: int32 [2], pixels."""
+        """int32 [2] = (height, width), pixels of the padded batch."""
         name, features = next(iter(self.maps.items()))
         return tf.shape(features)[1:3] * self.strides[name]
 
