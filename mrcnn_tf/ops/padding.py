@@ -43,7 +43,7 @@ def running_valid_cells(features):
     if running is None:
         return None
     padded_size, rows = running
-    return padded_size * tf.shape(features)[1] // rows  # exact: both sides are multiples of the stride
+    return -(-padded_size * tf.shape(features)[1] // rows)  # exact: the batch's rows are a multiple of the stride
 
 
 def round_up(image_size, multiple=32):

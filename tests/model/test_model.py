@@ -20,7 +20,7 @@ def randomize(model, seed=0):
         shape = weight.shape
         if len(shape) >= 2 and "seed" not in weight.path:
             # Frozen statistics don't bring the sums of 8 residual blocks back to size, so smaller kernels must.
-            gain = 2.0 if model.config.backbone.norm == "gn" else 0.7
+            gain = 2.0 if model.settings.backbone.norm == "gn" else 0.7
             weight.assign(generator.normal(0, np.sqrt(gain / np.prod(shape[:-1])), shape))
         elif weight.path.endswith(("bias", "beta", "moving_mean")):
             weight.assign(generator.normal(0, 0.2, shape))
@@ -32,7 +32,7 @@ def randomize(model, seed=0):
 @pytest.fixture(scope="module", params=KINDS)
 def model(request):
     keras.utils.set_random_seed(1)
-    return randomize(MaskRCNN(tiny_config(request.param)))
+    return randomize(MaskRCNN.from_settings(tiny_config(request.param)))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def trained():
     keras.utils.set_random_seed(2)
     config = tiny_config()
     config.rpn.batch_per_image = 2000  # all anchors, so that every level learns whatever is drawn
-    model = MaskRCNN(config)
+    model = MaskRCNN.from_settings(config)
     model.compile(optimizer=keras.optimizers.SGD(0.001))
     before = {weight.path: weight.numpy() for weight in model.trainable_weights}
     history = model.fit(tf.data.Dataset.from_tensors(tiny_batch()), verbose=0)
@@ -83,7 +83,7 @@ def test_each_loss_reaches_its_own_head_and_the_backbone(trained, name, part):
 @pytest.mark.parametrize("kind", ["c4", "keypoints"])
 def test_every_weight_of_the_other_kinds_learns(kind):
     keras.utils.set_random_seed(2)
-    model = MaskRCNN(tiny_config(kind))
+    model = MaskRCNN.from_settings(tiny_config(kind))
     with tf.GradientTape() as tape:
         found = model.compute_losses(_tensors(tiny_batch()))
         total = tf.add_n(list(found.values()))
@@ -97,7 +97,7 @@ def test_a_keypoint_head_needs_keypoints():
     config = tiny_config("keypoints")
     config.categories = list(CATEGORIES)
     with pytest.raises(mrcnn_tf.UserError, match="keypoint head, and no category names its keypoints"):
-        MaskRCNN(config)
+        MaskRCNN.from_settings(config)
 
 
 def test_images_without_objects_train(trained):
@@ -137,7 +137,7 @@ def test_boxes_come_back_in_original_pixels(model):
     small = model(inputs)
     large = model(inputs | {"original_size": tf.constant([[128, 320]])})
     np.testing.assert_allclose(large["boxes"], small["boxes"] * np.float32([5, 2, 5, 2]), rtol=1e-5)
-    if model.keypoint_head:
+    if model.gives("keypoints"):
         np.testing.assert_allclose(large["keypoints"], small["keypoints"] * np.float32([5, 2, 1]), rtol=1e-5)
 
 
@@ -152,7 +152,7 @@ def test_detect_agrees_with_the_batch_path(model, size):
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-3)
     assert set(one.category_ids) <= {category.id for category in CATEGORIES}
     assert one.masks.shape == (len(one), *size)
-    if model.keypoint_head:
+    if model.gives("keypoints"):
         assert one.keypoints.shape == (len(one), 3, 3) and not one.keypoints[one.category_ids == 3, 2].any()
         np.testing.assert_allclose(one.keypoints, other.keypoints, atol=0.5)
         inside = (one.keypoints[:, 0, :2] >= one.boxes[:, :2]) & (one.keypoints[:, 0, :2] <= one.boxes[:, 2:])
@@ -202,7 +202,7 @@ def test_saving_round_trips_bit_for_bit(model, tmp_path):
     path = tmp_path / "model.keras"
     model.save(path)
     again = keras.saving.load_model(path)
-    assert again.config == model.config
+    assert again.settings == model.settings
     for mine, theirs in zip(model.weights, again.weights, strict=True):
         assert mine.path == theirs.path
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
@@ -223,7 +223,7 @@ def test_a_saved_model_goes_on_training(trained, tmp_path):
 
 def test_a_bad_number_stops_training_before_the_weights_see_it():
     keras.utils.set_random_seed(3)
-    model = MaskRCNN(tiny_config("gn"))  # its means spread the one pixel
+    model = MaskRCNN.from_settings(tiny_config("gn"))  # its means spread the one pixel
     model.compile(optimizer=keras.optimizers.SGD(0.001))
     batch = tiny_batch()
     batch["image"][1, 5, 5] = np.nan
@@ -236,7 +236,7 @@ def test_a_bad_number_stops_training_before_the_weights_see_it():
 
 
 def test_no_lambda_layers_and_float32_outputs_in_mixed_precision():
-    model = MaskRCNN(tiny_config(), dtype="mixed_bfloat16")
+    model = MaskRCNN.from_settings(tiny_config(), dtype="mixed_bfloat16")
     assert not any(isinstance(layer, keras.layers.Lambda) for layer in model._flatten_layers())
     convs = [layer for layer in model._flatten_layers() if isinstance(layer, ConvNorm)]
     exact = {conv.name for conv in convs if conv.compute_dtype != "bfloat16"}
@@ -253,7 +253,7 @@ def test_a_model_needs_classes():
     config = tiny_config()
     config.categories = []
     with pytest.raises(mrcnn_tf.UserError, match="no classes"):
-        MaskRCNN(config)
+        MaskRCNN.from_settings(config)
 
 
 def _operations(function):

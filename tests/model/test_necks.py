@@ -179,9 +179,10 @@ def test_strides_that_dont_double_are_refused(strides, listed):
 
 
 def test_a_single_map_is_the_coarsest_and_zero_beyond_the_padded_size():
+    """Sizes needn't be multiples of the stride: the first image ends in the middle of its second column of cells."""
     layer = SingleMap(Averages(BACKBONE))
     images = tf.ones([2, 64, 96, 3])
-    with running_batch(images, tf.constant([[32, 64], [64, 96]])):
+    with running_batch(images, tf.constant([[32, 41], [64, 96]])):
         found = layer(images)
     assert list(found) == list(BACKBONE) and layer.strides == {"C5": 32}
     expected = np.zeros((2, 2, 3, 3))

@@ -17,7 +17,7 @@ SIZES = (64, 96), (80, 60)
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(3)
-    return MaskRCNN(panoptic_config())
+    return MaskRCNN.from_settings(panoptic_config())
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_boxes_without_masks_are_never_fused(images):
     config.mask_head = None
     for threshold in (0.01, 1.0):  # with detections and without
         config.detections = dataclasses.replace(config.detections, score_threshold=threshold)
-        found = MaskRCNN(config).detect(images[0])
+        found = MaskRCNN.from_settings(config).detect(images[0])
         assert (len(found) > 0) == (threshold < 1)
         assert found.panoptic is None and found.semantic.shape == SIZES[0]
 
@@ -70,7 +70,7 @@ def test_the_loss_has_its_weight(model):
     for weight in (0.5, 2.0):
         config = panoptic_config()
         config.semantic_head = dataclasses.replace(config.semantic_head, loss_weight=weight)
-        other = MaskRCNN(config)
+        other = MaskRCNN.from_settings(config)
         other.set_weights(model.get_weights())
         losses.append(other.compute_losses(batch, training=False)["loss_semantic"].numpy())
     assert losses[0] > 0.1 and losses[1] == pytest.approx(4 * losses[0], rel=1e-5)

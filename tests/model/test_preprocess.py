@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mrcnn_tf.config.settings import ResizeConfig
 from mrcnn_tf.model.preprocess import Preprocess
 from mrcnn_tf.ops.resize import resize_image
 
@@ -11,7 +12,7 @@ MEAN, STD = [10.0, 20.0, 30.0], [2.0, 4.0, 5.0]
 
 
 def layer(rule="torchvision", min_size=40, max_size=64, **settings):
-    return Preprocess(MEAN, STD, {"min_size": min_size, "max_size": max_size, "rule": rule}, **settings)
+    return Preprocess(MEAN, STD, ResizeConfig(min_size, max_size, rule), **settings)
 
 
 def image(height, width):

@@ -25,7 +25,7 @@ def batches(batch):
 
 def test_losses_and_gradients_are_those_without_xla():
     keras.utils.set_random_seed(0)
-    model = MaskRCNN(tiny_config("frozen_bn"))
+    model = MaskRCNN.from_settings(tiny_config("frozen_bn"))
     start = model.get_weights()
     losses, gradients = [], []
     for jit_compile in (False, True):
@@ -54,7 +54,7 @@ def test_a_semantic_head_learns_under_xla(policy):
     config.stuff, config.semantic_head = [Category(30, "sky")], SemanticHeadConfig(channels=32)
     config.box_head = config.mask_head = None
     keras.utils.set_random_seed(0)
-    model = MaskRCNN(config, dtype=policy)
+    model = MaskRCNN.from_settings(config, dtype=policy)
     labels = np.random.default_rng(1).integers(0, 2, (2, 64, 96)).astype(np.uint8)
     labels[1, :, 64:] = 255
     batch = tiny_batch(((64, 96), (64, 48)), (64, 96)) | {"semantic": labels}
@@ -73,4 +73,4 @@ def test_what_xla_cannot_compile_is_refused():
     config = tiny_config()
     config.roi_layer.kind = "pool"
     with pytest.raises(UserError, match="RoIPool"):
-        MaskRCNN(config).compile(SGD(0.01), jit_compile=True)
+        MaskRCNN.from_settings(config).compile(SGD(0.01), jit_compile=True)

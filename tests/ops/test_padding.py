@@ -57,6 +57,21 @@ def test_clear_keeps_the_type():
     assert padding.clear_padding(tf.ones([1, 2, 2, 1], tf.bfloat16), tf.constant([[1, 1]])).dtype == tf.bfloat16
 
 
+@pytest.mark.parametrize("stride", [4, 8, 16, 32])
+def test_cells_of_any_map_of_the_running_batch_are_those_of_its_stride(stride):
+    """Padded sizes may be any number of pixels: without a pyramid detectron2 pads a single image not at all."""
+    padded_size = tf.constant([[64, 83], [96, 128], [1, 33]])
+    features = tf.zeros([3, 96 // stride, 128 // stride, 2])
+    assert padding.running_valid_cells(features) is padding.running_padded_size() is None
+    with padding.running_batch(tf.zeros([3, 96, 128, 3]), padded_size):
+        assert padding.running_padded_size() is padded_size
+        cells = padding.running_valid_cells(features)
+        with padding.running_batch(tf.zeros([3, 96, 128, 3]), None):
+            assert padding.running_valid_cells(features) is padding.running_padded_size() is None
+    np.testing.assert_array_equal(cells, np.ceil(padded_size.numpy() / stride))
+    assert padding.running_padded_size() is None
+
+
 def test_a_static_image_size_is_the_map_in_pixels():
     assert padding.static_image_size(tf.zeros([1, 3, 5, 2]), 16) is None
     with static_shapes():
