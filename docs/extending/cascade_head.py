@@ -77,6 +77,9 @@ class CascadeHead(Head):
         return box_ops.clip(moved, features.image_size)
 
     def refine(self, features, regions):
+        return self.stages[-1].select(self.score_boxes(features, regions)[1])
+
+    def score_boxes(self, features, regions):
         boxes, probabilities = regions.boxes, 0.0
         for stage in self.stages:
             before = boxes
@@ -84,8 +87,11 @@ class CascadeHead(Head):
             probabilities += tf.nn.softmax(logits) / len(self.stages)
             boxes = self._move(stage, before, deltas, features)
         proposals = Regions(before, regions.scores, regions.classes, regions.valid)
-        last = self.stages[-1]
-        return last.select(last.decode_boxes(tf.math.log(probabilities), deltas, proposals, features.image_size))
+        logits = tf.math.log(probabilities)
+        return probabilities, self.stages[-1].decode_boxes(logits, deltas, proposals, features.image_size)
+
+    def suppress(self, boxes, scores, classes, most):
+        return self.stages[-1].suppress(boxes, scores, classes, most)
 
     def detect(self, features, regions):
         return self.stages[-1].detect(features, regions)

@@ -49,6 +49,9 @@ class GroundTruth:
             )
         return self.batch[name]
 
+    def __contains__(self, name):
+        return name in self.batch
+
     def of_rois(self, values, rois):
         """Of values [B, G, ...] of the objects those of each RoI's own object: [B, R, ...] for a `RoISample`."""
         return tf.gather(values, rois.truth, batch_dims=1)

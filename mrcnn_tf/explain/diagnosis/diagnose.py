@@ -35,6 +35,11 @@ class Diagnosis:
     counts: BoxCounts
     objects: list[ObjectDiagnosis]
 
+    @property
+    def detections(self):
+        """The `Detections`, as `model.detect` gives them."""
+        return self.stages.detections
+
     def __str__(self):
         return "\n".join(self.sentences)
 

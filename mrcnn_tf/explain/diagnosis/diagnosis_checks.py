@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from mrcnn_tf.explain.diagnosis.forward import find_box_head
+
 # Grey levels: the mean of a very dark image, and the standard deviation of one that is almost one colour.
 DARK_MEAN, FLAT_DEVIATION = 12, 3
 ENLARGED, SHRUNK = 3.0, 0.25  # times that an image is resized: beyond, it is unlike what networks are trained on
@@ -113,15 +115,17 @@ def check_finite(model, stages):
 def check_training(model):
     """Sentences on weights that were never loaded or never trained."""
     sentences = []
-    layers = {"RPN's objectness": model.rpn.head.objectness, "box head's classifier": model.box_head.class_logits}
+    layers = {"RPN's objectness": model.rpn.head.objectness}
+    classifier = getattr(find_box_head(model), "class_logits", None)
+    layers |= {"box head's classifier": classifier} if classifier else {}
     untrained = [name for name, layer in layers.items() if not _values(layer.bias).any()]
     if untrained:
         sentences.append(
             f"The {' and the '.join(untrained)} {'has its' if len(untrained) == 1 else 'have their'} initial bias of "
             "zero, as if never trained: train the model, or load a detector with load_pretrained."
         )
-    if _has_initial_norms(model.backbone):
-        frozen = model.config.backbone.norm == "frozen_bn" or model.config.backbone.freeze_at > 0
+    if _has_initial_norms(getattr(model.features, "backbone", model.features)):
+        frozen = getattr(model.features, "needs_weights", False)
         why = "is frozen and random, so that nothing can be learned on it" if frozen else "is random"
         sentences.append(
             f"The backbone's normalisations have their initial values: it {why}. Load weights before training, such as "

@@ -1,4 +1,4 @@
-"""A model's own layers on one image: the forward pass of `detect`, training's draw of RoIs, and RoIAlign's bins.
+"""A model's forward pass on one image, training's draw of RoIs, and RoIAlign's bins.
 
 Everything is a batch of one, with boxes in pixels of the network's input until `ImageTransform` moves them.
 """
@@ -8,90 +8,115 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.model.rois import foreground
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.model.heads.head import Head
+from mrcnn_tf.model.roi_features import RoILayer
+from mrcnn_tf.model.rois import Regions, RoISample
+from mrcnn_tf.model.stages import Stages
 from mrcnn_tf.ops import boxes as box_ops
-from mrcnn_tf.ops.matching import image_seeds
 from mrcnn_tf.ops.roi_align import PyramidRoIs
 from mrcnn_tf.ops.roi_align_stock import locate_maps, make_sample_grid
 from mrcnn_tf.ops.roi_pool import quantised_boxes
 
 
-def run_forward(model, image):
-    """Compute the tensors of every stage.
+@dataclasses.dataclass
+class Forward:
+    """A model's `Stages` on one image, computed, and the boxes that its suppressions chose from."""
+
+    stages: Stages  # with the ground truth among its inputs, if there is any
+    transform: "ImageTransform"
+    box_head: Head  # the one that gives the detections' boxes
+    candidates: tuple  # the RPN's `ScoredBoxes`
+    rois: Regions  # what the box head works on: the proposals, unless an earlier head moves them
+    probabilities: tf.Tensor  # [1, R, K + 1]
+    class_boxes: tuple  # the box head's `ClassBoxes`
+
+
+def run_forward(model, image, truth=None):
+    """The `Forward` of a `MaskRCNN` on an image uint8 [H, W, 3], of which `truth` are the `GroundTruthObjects`.
 
     The graph is `detect`'s with more outputs. In eager mode convolutions aren't fused with what follows, and numbers
     would differ from `detect`'s in their last bits.
 
-    Args:
-        model: a `MaskRCNN`.
-        image: uint8 [H, W, 3].
-
-    Returns:
-        A dictionary: `inputs` (what `Preprocess` gives), `normalized` [1, h, w, 3], `backbone_maps` and `features`
-        (what RPN and heads read), `rpn_logits` and `rpn_deltas` (lists over levels), the RPN's `candidates` and
-        `proposals`, the box head's `class_logits`, `box_deltas` and `class_candidates`, and `outputs` (what
-        `MaskRCNN.detections` gives).
+    Raises:
+        UserError: the model has no box head whose scores and boxes can be seen before suppression.
     """
-    function = tf.function(lambda pixels: _compute_tensors(model, pixels), autograph=False)
-    return function.get_concrete_function(tf.TensorSpec([None, None, 3], tf.uint8))(tf.constant(image))
+    box_head = find_box_head(model)
+    function = tf.function(lambda pixels: _compute_tensors(model, box_head, pixels), autograph=False)
+    function = function.get_concrete_function(tf.TensorSpec([None, None, 3], tf.uint8))
+    inputs, known, tensors = function(tf.constant(image))
+    transform = ImageTransform(model, inputs)
+    if truth is not None:
+        inputs |= transform.to_training_inputs(truth)
+    return Forward(model.stages(inputs, fills_batch=True, **known), transform, box_head, **tensors)
 
 
-def _compute_tensors(model, pixels):
+def find_box_head(model):
+    """The head whose boxes are the detections'."""
+    if not model.gives("boxes"):
+        heads = "a semantic head alone" if model.gives("semantic_logits") else "none"
+        raise UserError(
+            f"A diagnosis follows objects through RPN and box head, and the model has {heads} "
+            "(model.box_head=null): draw its segments by `mrcnn-tf predict`, or compare them with the ground truth by "
+            "`mrcnn-tf inspect CONFIG --weights MODEL.keras`."
+        )
+    box_head = next(head for head in model.heads if any(spec.name == "boxes" for spec in head.outputs))
+    if not hasattr(box_head, "score_boxes"):
+        raise UserError(
+            f"A diagnosis reads the scores and boxes of each class before suppression, and {type(box_head).__name__} "
+            "doesn't tell them: give it the methods score_boxes and suppress of mrcnn_tf.parts.BoxHead."
+        )
+    return box_head
+
+
+def _compute_tensors(model, box_head, pixels):
+    """(inputs, the model's stages by name, the other tensors of a `Forward`) of an image [H, W, 3]."""
     inputs = model.preprocess(pixels)
-    normalized = model.preprocess.normalize(inputs["image"], inputs["image_size"])
-    maps = model.backbone(normalized)
-    features = model.fpn(maps) if model.fpn else maps[-1:]
-    logits, deltas = model.rpn.scores(features)
-    extent = _clipping_size(model, inputs)
-    proposals = model.rpn.propose(features, logits, deltas, extent)
-    class_logits, box_deltas = model.box_head(model.box_features(features, proposals.boxes))
-    return {
-        "inputs": inputs,
-        "normalized": normalized,
-        "backbone_maps": maps,
-        "features": features,
-        "rpn_logits": logits,
-        "rpn_deltas": deltas,
-        "candidates": model.rpn.decode_best(features, logits, deltas, extent),
-        "proposals": proposals,
-        "class_logits": class_logits,
-        "box_deltas": box_deltas,
-        "class_candidates": model.box_head.decode_boxes(class_logits, box_deltas, proposals, extent),
-        "outputs": model.detections_in(features, logits, deltas, inputs),
-    }
+    stages = model.stages(inputs, fills_batch=True)
+    earlier = model.heads[: model.heads.index(box_head)]
+    rois = stages.regions[earlier[-1].name] if earlier else stages.proposals
+    probabilities, class_boxes = box_head.score_boxes(stages.features, rois)
+    known = {name: getattr(stages, name) for name in ("normalized", "maps", "rpn_scores", "proposals", "outputs")}
+    candidates = model.rpn.decode_best(stages.features, stages.rpn_scores)
+    tensors = {"candidates": candidates, "rois": rois, "probabilities": probabilities, "class_boxes": class_boxes}
+    return inputs, known, tensors
 
 
-def _clipping_size(model, inputs):
-    """int32 [1, 2]: what proposals and detections are clipped to, in the pixels of the model's own boxes."""
-    return model.box_limits(inputs["image_size"])
+def list_maps(stages):
+    """(name, [1, h, w, C]) of all maps, in the order of the computation: the backbone's that only the neck reads, then
+    those that RPN and heads read, the finest first of both."""
+    read = stages.model.spec.strides
+    others = sorted(stages.maps.keys() - read, key=lambda name: -tf.size(stages.maps[name][0, ..., 0]).numpy())
+    return [(name, stages.maps[name]) for name in (*others, *read)]
 
 
-def name_levels(model):
-    """Names of the maps that RPN and heads read: P2 to P6, or the backbone's last."""
-    return [f"P{level}" for level in range(2, 7)] if model.fpn else [model.config.features]
+def find_roi_layer(pooling):
+    """The `RoILayer` of a head's pooling layer, which on C4 lies inside `Res5`; None of one of a user's own."""
+    layer = getattr(pooling, "roi_layer", pooling)
+    return layer if isinstance(layer, RoILayer) else None
 
 
-def find_roi_layer(model):
-    """The box head's `RoILayer`, which on C4 lies inside `Res5`."""
-    return getattr(model.box_features, "roi_layer", model.box_features)
-
-
-def find_non_finite(tensors, level_names):
-    """Names of the stages of `run_forward` whose output holds NaN or infinity, in the order of the computation."""
-    maps, features, outputs = tensors["backbone_maps"], tensors["features"], tensors["outputs"]
-    stages = [("the normalised image", tensors["normalized"])]
-    stages += [(f"the backbone's C{level}", values) for level, values in enumerate(maps, 2)]
-    if len(level_names) > 1:
-        stages += [(f"the pyramid's {name}", values) for name, values in zip(level_names, features, strict=True)]
+def find_non_finite(forward):
+    """Names of the stages of a `Forward` whose output holds NaN or infinity, in the order of the computation."""
+    stages, box_head = forward.stages, _in_words(forward.box_head.name)
+    outputs = [("the normalised image", stages.normalized)]
+    outputs += [(f"the feature map {name}", values) for name, values in list_maps(stages)]
     for kind in ("logits", "deltas"):
-        for name, values in zip(level_names, tensors[f"rpn_{kind}"], strict=True):
-            stages.append((f"the RPN's {kind} on {name}", values))
-    stages += [("the box head's class logits", tensors["class_logits"])]
-    stages += [("the box head's deltas", tensors["box_deltas"])]
-    stages += [(f"the {name[:-1]} head's {name}", outputs[name]) for name in ("masks", "keypoints") if name in outputs]
-    if "semantic_logits" in outputs:
-        stages.append(("the semantic head's logits", outputs["semantic_logits"]))
-    return [name for name, values in stages if not np.isfinite(np.asarray(tf.cast(values, tf.float32))).all()]
+        levels = zip(stages.model.spec.strides, getattr(stages.rpn_scores, kind), strict=True)
+        outputs += [(f"the RPN's {kind} on {name}", values) for name, values in levels]
+    outputs += [(f"the {box_head}'s probabilities", forward.probabilities)]
+    outputs += [(f"the {box_head}'s boxes", forward.class_boxes.boxes)]
+    count = int(stages.outputs["num_detections"][0])
+    for head in stages.model.heads:
+        for spec in head.outputs:
+            values = stages.outputs[spec.name]
+            values = values[:, :count] if spec.per_detection else values
+            outputs.append((f"the {_in_words(head.name)}'s {_in_words(spec.name)}", values))
+    return [name for name, values in outputs if not np.isfinite(np.asarray(tf.cast(values, tf.float32))).all()]
+
+
+def _in_words(name):
+    return name.replace("_", " ")
 
 
 class ImageTransform:
@@ -110,19 +135,19 @@ class ImageTransform:
         self.input_size = tuple(int(side) for side in inputs["image_size"].numpy()[0])
         height, width = inputs["original_size"].numpy()[0]
         x, y = np.float32(width) / np.float32(self.input_size[1]), np.float32(height) / np.float32(self.input_size[0])
-        self.ratio, self._half_open_offset = np.array([x, y, x, y], np.float32), model.half_open_offset
+        self.ratio, self._box_width = np.array([x, y, x, y], np.float32), model.box_width
 
     def to_original(self, boxes):
         """The model's boxes [..., 4] (a tensor) in pixels of the original image, numpy."""
-        return (np.asarray(boxes, np.float32) + self._half_open_offset) * self.ratio
+        return box_ops.to_half_open(np.asarray(boxes, np.float32), self._box_width) * self.ratio
 
     def to_training_inputs(self, truth):
-        """`GroundTruthObjects` as training has them: tensors `boxes`, `classes`, `crowd`, `masks`, `keypoints`.
+        """`GroundTruthObjects` as a training batch has them: tensors `boxes`, `classes`, `crowd`, `masks`, `keypoints`.
 
-        All are [1, G, ...], boxes as the model's own; without an object there is one of padding.
+        All are [1, G, ...]; without an object there is one of padding.
         """
         inputs = {
-            "boxes": truth.boxes / self.ratio - self._half_open_offset,
+            "boxes": truth.boxes / self.ratio,
             "classes": truth.classes.astype(np.int32),
             "crowd": truth.crowd,
         }
@@ -132,7 +157,8 @@ class ImageTransform:
             inputs["keypoints"] = truth.keypoints / np.r_[self.ratio[:2], 1].astype(np.float32)
         if not len(truth):  # a batch has room for one object at least, so the layers count on it
             inputs = {name: np.zeros((1, *values.shape[1:]), values.dtype) for name, values in inputs.items()}
-        return {name: tf.convert_to_tensor(values[None]) for name, values in inputs.items()}
+        inputs = {name: tf.convert_to_tensor(values[None]) for name, values in inputs.items()}
+        return inputs | {"image_id": tf.constant([0], tf.int64)}
 
 
 @dataclasses.dataclass
@@ -143,14 +169,11 @@ class AnchorMatches:
     best_iou: np.ndarray  # [G] float32, the IoU of each object with the anchor that overlaps it most
 
 
-def match_anchors(model, tensors, truth):
-    """`AnchorMatches` of the tensors of `run_forward` and the ground truth as training has it."""
-    anchors, _, matches = model.rpn.matched_anchors(
-        tensors["features"], truth["boxes"], truth["classes"] > 0, truth["crowd"]
-    )
+def match_anchors(stages):
+    """`AnchorMatches` of a model's `Stages` with ground truth."""
+    anchors, _, matches = stages.model.rpn.matched_anchors(stages.features, stages.truth)
     anchors = np.asarray(anchors).reshape(-1, 4)
-    boxes = truth["boxes"][0][truth["classes"][0] > 0]
-    best = [box_ops.iou(anchors, box).numpy().max(initial=0) for box in boxes]
+    best = [box_ops.iou(anchors, box).numpy().max(initial=0) for box in stages.truth.boxes[stages.truth.valid]]
     return AnchorMatches(matches.numpy()[0], np.array(best, np.float32))
 
 
@@ -162,42 +185,28 @@ class TrainingRoIs:
     classes: np.ndarray  # [R] int32, 0 is the background
     objects: np.ndarray  # [R] int32, index of the object that a positive RoI learns
     positive: np.ndarray  # [R] bool
-    # [p, M, M] float32 0..1, for the RoI's class; None without a mask head or masks.
-    mask_targets: np.ndarray | None = None
-    predicted_masks: np.ndarray | None = None
-    # Of the keypoint head; None without one or without keypoints: [p, P] int32, the cell of the heatmap (row * side +
-    # column) that each keypoint lies in, [p, P] bool, whether it counts, and [p, P, side, side] float32 logits.
-    keypoint_cells: np.ndarray | None = None
-    keypoint_valid: np.ndarray | None = None
-    heatmaps: np.ndarray | None = None
+    # Of the positives, by name, what heads show of their targets and predictions (`Head.training_examples`): [p, ...],
+    # where the head and its ground truth are there.
+    examples: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def sample_training_rois(model, tensors, truth, transform):
-    """`TrainingRoIs`: the training's proposals, its draw in the first step, and the heads on it; arguments as for
-    `match_anchors`, and the `ImageTransform`."""
-    features, extent = tensors["features"], _clipping_size(model, tensors["inputs"])
-    proposals = model.rpn.propose(features, tensors["rpn_logits"], tensors["rpn_deltas"], extent, training=True)
-    seeds = image_seeds(model.seed, 0, [0])
-    rois = model.roi_sampler(proposals, truth["boxes"], truth["classes"], truth["crowd"], seeds)
+def sample_training_rois(forward):
+    """`TrainingRoIs` of a `Forward` with ground truth: training's draw in the first step, and the heads on it."""
+    stages, rois = forward.stages, forward.stages.rois
     drawn = rois.drawn.numpy()[0]
     positive = (rois.positive.numpy()[0] & drawn)[drawn]
-    sampled = TrainingRoIs(
-        boxes=transform.to_original(rois.boxes[0])[drawn],
+    count, examples = int(positive.sum()), {}
+    fields = rois.boxes, rois.classes, rois.truth, rois.positive, rois.drawn
+    positives = RoISample(*(values[:, :count] for values in fields))
+    for head in stages.model.heads if count else ():
+        examples |= head.training_examples(stages.features, positives, stages.truth)
+    return TrainingRoIs(
+        boxes=forward.transform.to_original(rois.boxes[0])[drawn],
         classes=rois.classes.numpy()[0][drawn],
         objects=rois.truth.numpy()[0][drawn],
         positive=positive,
+        examples={name: values.numpy()[0] for name, values in examples.items()},
     )
-    positives = foreground(rois, int(positive.sum()))
-    if positive.any() and model.mask_head and "masks" in truth:
-        sampled.mask_targets = model.mask_head.targets(truth["masks"], truth["boxes"], positives).numpy()[0]
-        scores = model.mask_head(model.mask_features(features, positives.boxes), positives.classes)
-        sampled.predicted_masks = tf.exp(scores.foreground).numpy()[0]
-    if positive.any() and model.keypoint_head and "keypoints" in truth:
-        cells, valid = model.keypoint_head.targets(truth["keypoints"], positives)
-        heatmaps = model.keypoint_head(model.keypoint_features(features, positives.boxes), positives.classes)
-        sampled.keypoint_cells, sampled.keypoint_valid = cells.numpy()[0], valid.numpy()[0]
-        sampled.heatmaps = heatmaps.numpy()[0]
-    return sampled
 
 
 @dataclasses.dataclass
@@ -214,31 +223,42 @@ class RoIBins:
     y: np.ndarray
 
 
-def locate_roi_bins(model, tensors, transform, proposals, level_names):
-    """`RoIBins` of some proposals, [R] indices."""
-    if not len(proposals):
+def find_levels(forward):
+    """int32 [R], which of the maps in the model's `spec` the box head's features of each RoI are pooled from; None
+    where its pooling layer doesn't tell."""
+    layer, features = find_roi_layer(forward.box_head.pooling), forward.stages.features
+    if layer is None:
+        return None
+    pooled = features.select(layer.maps or features.maps)
+    places = [list(features.maps).index(name) for name in pooled.maps]
+    return np.array(places, np.int32)[layer.levels(forward.rois.boxes, pooled).numpy()[0]]
+
+
+def locate_roi_bins(forward, chosen):
+    """`RoIBins` of some of a `Forward`'s RoIs, [n] indices; none where the pooling layer doesn't tell."""
+    layer, features = find_roi_layer(forward.box_head.pooling), forward.stages.features
+    if layer is None or not len(chosen):
         return []
-    layer = find_roi_layer(model)
-    boxes = tf.gather(tensors["proposals"].boxes, proposals, axis=1)
-    maps = list(tensors["features"][: len(layer.strides)])
-    levels = layer.levels(boxes)
-    scales = [1.0 / stride for stride in layer.strides]
-    rois = PyramidRoIs(layer.bounds(maps, boxes, levels)[0], tf.zeros_like(levels[0]), levels[0], scales)
+    features = features.select(layer.maps or features.maps)
+    boxes = tf.gather(forward.rois.boxes, chosen, axis=1)
+    levels, names, strides = layer.levels(boxes, features), list(features.maps), list(features.strides.values())
+    scales = [1.0 / stride for stride in strides]
+    rois = PyramidRoIs(layer.bounds(boxes, features, levels)[0], tf.zeros_like(levels[0]), levels[0], scales)
     sampling_ratio, aligned = layer.sampling
-    if layer.kind != "align":
+    if layer.settings.kind != "align":
         rois, aligned = rois._replace(boxes=quantised_boxes(rois)), True
-    roi_maps = locate_maps(maps, rois)
+    roi_maps = locate_maps(list(features.maps.values()), rois)
     grid = make_sample_grid(rois.boxes * roi_maps.scale[:, None], layer.output_size, sampling_ratio, aligned, 1)
     located = []
-    for index, box in enumerate(transform.to_original(boxes[0])):
+    for index, box in enumerate(forward.transform.to_original(boxes[0])):
         level = int(levels[0, index])
         (edges_x, x), (edges_y, y) = (
-            _locate_along(grid, roi_maps, tf.constant([index]), axis, layer.strides[level] * transform.ratio[axis])
+            _locate_along(grid, roi_maps, tf.constant([index]), axis, strides[level] * forward.transform.ratio[axis])
             for axis in (0, 1)
         )
-        if layer.kind == "pool":
+        if layer.settings.kind == "pool":
             x, y = x[:0], y[:0]
-        located.append(RoIBins(box, level_names[level], edges_x, edges_y, x, y))
+        located.append(RoIBins(box, names[level], edges_x, edges_y, x, y))
     return located
 
 

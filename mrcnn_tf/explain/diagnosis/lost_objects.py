@@ -141,8 +141,9 @@ def _lost_after_threshold(obj, owner):
     """Of an object that has a box of its class above the threshold."""
     limits, detections, classification = obj.stages.limits, obj.stages.detections, obj.stages.classification
     kept = obj.usable & (obj.nms_rank >= 0)
-    if (kept & (obj.nms_rank < len(detections))).any():
-        covering = int(obj.nms_rank[kept].min())
+    shared = obj.nms_rank[kept & np.isin(obj.nms_rank, list(owner))]
+    if len(shared):
+        covering = int(shared.min())
         text = f"has to share detection {covering} with object {owner[covering]}, which it overlaps more"
         return obj.conclude(MERGED, text, covering)
     if kept.any():

@@ -33,20 +33,19 @@ def draw_all_stages(stages):
     }
     if stages.truth is not None:
         pictures["anchor_matches"] = draw_anchor_matches(stages)
+    pictures |= {"objectness": draw_objectness(stages), "proposals": draw_proposals(stages)}
+    if stages.proposals.pooled_from is not None:
+        pictures |= {"proposal_levels": draw_proposal_levels(stages), "roi_bins": draw_roi_bins(stages)}
     pictures |= {
-        "objectness": draw_objectness(stages),
-        "proposals": draw_proposals(stages),
-        "proposal_levels": draw_proposal_levels(stages),
-        "roi_bins": draw_roi_bins(stages),
         "class_scores": draw_class_scores(stages),
         "class_boxes": draw_class_boxes(stages),
         "detections": draw_detections(stages),
     }
     if stages.training_rois is not None:
         pictures["training_rois"] = draw_training_rois(stages)
-        if stages.training_rois.predicted_masks is not None:
+        if "predicted_masks" in stages.training_rois.examples:
             pictures["mask_targets"] = draw_mask_targets(stages)
-        if stages.training_rois.heatmaps is not None:
+        if "heatmaps" in stages.training_rois.examples:
             pictures["keypoint_targets"] = draw_keypoint_targets(stages)
     return pictures
 
@@ -71,8 +70,11 @@ def draw_feature_maps(stages):
     Cells of like colour have like features: the three principal components of each map's channels are its red, green
     and blue.
     """
-    groups = [[level for level in stages.feature_maps if level.name.startswith(letter)] for letter in "CP"]
-    groups = [group for group in groups if group]
+    groups = []
+    for level in stages.feature_maps:
+        if not groups or level.strength.size > groups[-1][-1].strength.size:  # after C5 comes P2
+            groups.append([])
+        groups[-1].append(level)
     columns = max(map(len, groups))
     figure, panels = board.make_panels(2 * len(groups) * columns, stages.network_input.shape[:2], columns, side=2.6)
     grid = np.array(panels).reshape(len(groups), 2, columns)
@@ -191,6 +193,7 @@ def _draw_scored_boxes(figure, panels, image, titles, boxes, scores, label):
 def draw_proposal_levels(stages, count=12):
     """The best proposals of each level: of each map that the box head's features are cut from."""
     proposals = stages.proposals
+    _require_roi_layer(stages)
     figure, (axes,) = board.make_panels(1, stages.image.shape[:2])
     title = f"the best {count} proposals of each level that they are pooled from"
     board.draw_image(axes, stages.image, title, pale=0.35)
@@ -226,6 +229,7 @@ def draw_training_rois(stages):
 
 def draw_roi_bins(stages):
     """The bins of a few RoIs and where in them the map is sampled, each RoI enlarged."""
+    _require_roi_layer(stages)
     if not stages.roi_bins:
         figure, (axes,) = board.make_panels(1, stages.image.shape[:2])
         board.draw_image(axes, stages.image, "no proposal to sample")
@@ -301,14 +305,14 @@ def draw_detections(stages, min_score=0.0):
 def draw_mask_targets(stages, count=8):
     """Positive RoIs, the mask head's target in each, and what it predicts for the right class."""
     _require(stages.training_rois, "ground_truth")
-    _require(stages.training_rois.predicted_masks, "masks")
-    rois = stages.training_rois
+    rois, examples = stages.training_rois, stages.training_rois.examples
+    _require(examples.get("predicted_masks"), "masks")
     chosen = _take_turns(rois.objects[rois.positive], count)
     figure, panels = board.make_panels(3 * len(chosen), (1, 1), columns=len(chosen), side=1.9)
     for index, roi in enumerate(chosen):
         crop, *masks = panels[index :: len(chosen)]
         _draw_crop(crop, stages, roi)
-        for axes, values in zip(masks, (rois.mask_targets[roi], rois.predicted_masks[roi]), strict=True):
+        for axes, values in zip(masks, (examples["mask_targets"][roi], examples["predicted_masks"][roi]), strict=True):
             axes.imshow(values, vmin=0, vmax=1, cmap="gray", aspect="auto")
             board.hide_axes(axes)
     _name_rows(panels[:: len(chosen)], ("RoI", "target", "predicted"))
@@ -318,22 +322,22 @@ def draw_mask_targets(stages, count=8):
 def draw_keypoint_targets(stages, count=6):
     """Positive RoIs with the cells that their keypoints lie in, over the heatmaps that the model predicts."""
     _require(stages.training_rois, "ground_truth")
-    rois = stages.training_rois
-    _require(rois.heatmaps, "keypoints")
-    labelled = rois.keypoint_valid.any(axis=1)
-    chosen = _take_turns(np.where(labelled, rois.objects[rois.positive], -1), count)
+    rois, examples = stages.training_rois, stages.training_rois.examples
+    _require(examples.get("heatmaps"), "keypoints")
+    cells, labelled, heatmaps = (examples[name] for name in ("keypoint_cells", "keypoint_valid", "heatmaps"))
+    chosen = _take_turns(np.where(labelled.any(axis=1), rois.objects[rois.positive], -1), count)
     figure, panels = board.make_panels(2 * len(chosen), (1, 1), columns=len(chosen), side=2.6)
-    side = rois.heatmaps.shape[-1]
+    side = heatmaps.shape[-1]
     for upper, lower, roi in zip(panels[: len(chosen)], panels[len(chosen) :], chosen, strict=True):
         _draw_crop(upper, stages, roi)
-        keypoints = np.flatnonzero(rois.keypoint_valid[roi])
+        keypoints = np.flatnonzero(labelled[roi])
         # Softmaxes whose maximum is set to 1: over thousands of cells the probabilities themselves are tiny.
-        heat = [np.exp(logits - logits.max()) for logits in rois.heatmaps[roi, keypoints]]
+        heat = [np.exp(logits - logits.max()) for logits in heatmaps[roi, keypoints]]
         lower.imshow(np.max([np.zeros([side, side]), *heat], axis=0), vmin=0, vmax=1, cmap="inferno", aspect="auto")
         board.hide_axes(lower)
         left, top, right, bottom = rois.boxes[roi]
         for keypoint in keypoints:
-            y, x = divmod(int(rois.keypoint_cells[roi, keypoint]), side)
+            y, x = divmod(int(cells[roi, keypoint]), side)
             style = {"marker": "P", "s": 55, "c": cycle_colour(keypoint), "edgecolors": "white"}
             lower.scatter(x, y, **style)
             upper.scatter(left + (x + 0.5) / side * (right - left), top + (y + 0.5) / side * (bottom - top), **style)
@@ -363,3 +367,8 @@ def _name_rows(first_column, names):
 def _require(value, source):
     if value is None:
         raise UserError(f"This picture needs {source}: compute the stages with the image's annotations that have it.")
+
+
+def _require_roi_layer(stages):
+    if stages.proposals.pooled_from is None:
+        raise UserError("This picture shows what a RoILayer reads, and the box head has a pooling layer of your own.")

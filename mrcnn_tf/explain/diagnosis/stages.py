@@ -6,12 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.image_files import check_pixels
 from mrcnn_tf.explain.diagnosis import forward
 from mrcnn_tf.explain.diagnosis.annotated_objects import GroundTruthObjects, to_annotated_objects
 from mrcnn_tf.explain.diagnosis.forward import AnchorMatches, RoIBins, TrainingRoIs
-from mrcnn_tf.ops.boxes import DROPPED, nms
+from mrcnn_tf.ops.boxes import DROPPED
 from mrcnn_tf.results.detections import Detections
 
 COLOUR_CELLS = 300  # that the principal components are computed from, spread evenly over the map; more cost seconds
@@ -69,7 +68,9 @@ class Proposals:
 
     boxes: np.ndarray  # [N, 4] pixels of the original image
     objectness: np.ndarray  # [N] float32, 0..1
-    pooled_from: np.ndarray  # [N] int32, index into `Stages.levels`: the map that the box head's features are cut from
+    # [N] int32, index into `Stages.levels`: the map that the box head's features are cut from; None where a user's own
+    # pooling layer doesn't tell.
+    pooled_from: np.ndarray | None
 
 
 @dataclasses.dataclass
@@ -93,7 +94,7 @@ class Stages:
     limits: Limits
     network_input: np.ndarray  # uint8 [h', w', 3], resized and padded, before the mean is subtracted
     input_size: tuple[int, int]  # (h, w) of the image in it, pixels
-    feature_maps: list[FeatureMap]  # the backbone's, then the pyramid's
+    feature_maps: list[FeatureMap]  # see `forward.list_maps`
     levels: list[RPNLevel]
     candidates: Candidates
     proposals: Proposals
@@ -123,42 +124,31 @@ def compute_stages(model, image, ground_truth=None):
     Raises:
         UserError: an image of another shape or type, a ground truth of another form, or a model without a box head.
     """
-    if not model.box_head:
-        raise UserError(
-            "A diagnosis follows objects through RPN and box head, and the model has a semantic head alone "
-            "(model.box_head=null): draw its segments by `mrcnn-tf predict`, or compare them with the ground truth by "
-            "`mrcnn-tf inspect CONFIG --weights MODEL.keras`."
-        )
     image = check_pixels(image, 0)
-    truth = to_annotated_objects(ground_truth, model.config, *image.shape[:2])
-    tensors, names = forward.run_forward(model, image), forward.name_levels(model)
-    transform = forward.ImageTransform(model, tensors["inputs"])
-    outputs = {name: value.numpy()[0] for name, value in tensors["outputs"].items()}
-    proposals = _read_proposals(model, tensors, transform)
-    classification = _read_classification(model, tensors, transform)
+    truth = to_annotated_objects(ground_truth, model.settings, *image.shape[:2])
+    run = forward.run_forward(model, image, truth)
+    outputs = {name: value.numpy()[0] for name, value in run.stages.outputs.items()}
+    proposals, classification = _read_proposals(run), _read_classification(run)
     detections = model.as_detections(outputs, image.shape[:2])
     chosen = _choose_rois(classification, len(detections), len(proposals.boxes))
-    stages = Stages(
+    return Stages(
         image=image,
-        categories=model.config.categories,
-        limits=_read_limits(model),
-        network_input=tensors["inputs"]["image"].numpy()[0].round().clip(0, 255).astype(np.uint8),
-        input_size=transform.input_size,
-        feature_maps=_read_feature_maps(model, tensors, names),
-        levels=_read_levels(model, tensors, transform, names),
-        candidates=_read_candidates(model, tensors, transform),
+        categories=list(model.categories),  # the model's own knows the model, and a copy would copy that
+        limits=_read_limits(model.rpn.settings, run.box_head.detections),
+        network_input=run.stages.inputs["image"].numpy()[0].round().clip(0, 255).astype(np.uint8),
+        input_size=run.transform.input_size,
+        feature_maps=_read_feature_maps(run),
+        levels=_read_levels(run),
+        candidates=_read_candidates(run),
         proposals=proposals,
         classification=classification,
         detections=detections,
-        roi_bins=forward.locate_roi_bins(model, tensors, transform, chosen, names),
-        non_finite=forward.find_non_finite(tensors, names),
+        roi_bins=forward.locate_roi_bins(run, chosen),
+        non_finite=forward.find_non_finite(run),
         truth=truth,
+        anchor_matches=None if truth is None else forward.match_anchors(run.stages),
+        training_rois=None if truth is None else forward.sample_training_rois(run),
     )
-    if truth is not None:
-        inputs = transform.to_training_inputs(truth)
-        stages.anchor_matches = forward.match_anchors(model, tensors, inputs)
-        stages.training_rois = forward.sample_training_rois(model, tensors, inputs, transform)
-    return stages
 
 
 def _choose_rois(classification, detections, proposals):
@@ -168,24 +158,20 @@ def _choose_rois(classification, detections, proposals):
     return np.array(list(chosen)[:SHOWN_ROIS], np.int64)
 
 
-def _read_limits(model):
-    rpn, detections = model.rpn.config, model.box_head.detections
+def _read_limits(rpn, detections):
     return Limits(
-        score_threshold=detections["score_threshold"],
-        class_nms_iou=detections["nms_iou"],
-        max_detections=detections["max_per_image"],
-        rpn_nms_iou=rpn["nms_iou"],
-        max_proposals=rpn["post_nms_test"],
-        background_iou=rpn["background_iou"],
+        score_threshold=detections.score_threshold,
+        class_nms_iou=detections.nms_iou,
+        max_detections=detections.max_per_image,
+        rpn_nms_iou=rpn.nms_iou,
+        max_proposals=rpn.post_nms_test,
+        background_iou=rpn.background_iou,
     )
 
 
-def _read_feature_maps(model, tensors, names):
-    maps = [(f"C{level}", values) for level, values in enumerate(tensors["backbone_maps"], 2)]
-    if model.fpn:
-        maps += zip(names, tensors["features"], strict=True)
+def _read_feature_maps(run):
     feature_maps = []
-    for name, values in maps:
+    for name, values in forward.list_maps(run.stages):
         values = np.asarray(tf.cast(values[0], tf.float32))
         feature_maps.append(FeatureMap(name, np.abs(values).mean(axis=-1), principal_colours(values)))
     return feature_maps
@@ -208,54 +194,58 @@ def principal_colours(values):
     return (components.clip(0, 1) * 255).round().astype(np.uint8).reshape(*values.shape[:2], 3)
 
 
-def _read_levels(model, tensors, transform, names):
-    features = tensors["features"]
-    columns = names, model.rpn.strides, features, model.rpn.anchors(features, None), tensors["rpn_logits"]
+def _read_levels(run):
+    features, rpn = run.stages.features, run.stages.model.rpn
+    columns = features.maps.items(), features.strides.values(), rpn.anchors.make(features), run.stages.rpn_scores.logits
     return [
         RPNLevel(
             name,
             stride,
             (int(values.shape[1]), int(values.shape[2])),
-            transform.to_original(anchors).reshape(-1, 4),
+            run.transform.to_original(anchors).reshape(-1, 4),
             _sigmoid(logits[0]),
         )
-        for name, stride, values, anchors, logits in zip(*columns, strict=True)
+        for (name, values), stride, anchors, logits in zip(*columns, strict=True)
     ]
 
 
-def _read_candidates(model, tensors, transform):
-    boxes, scores, levels = tensors["candidates"]
+def _read_candidates(run):
+    boxes, scores, levels = run.candidates
     usable = scores.numpy()[0] > DROPPED / 2
     return Candidates(
-        boxes=transform.to_original(boxes[0]),
+        boxes=run.transform.to_original(boxes[0]),
         objectness=np.where(usable, _sigmoid(scores[0]), 0),
         levels=levels.numpy(),
         usable=usable,
-        kept=_suppress(boxes, scores, levels, model.rpn.config["nms_iou"]),
+        kept=_suppress(run.stages.model.rpn, boxes, scores, levels),
     )
 
 
-def _read_proposals(model, tensors, transform):
-    boxes, scores, valid = (values[0] for values in tensors["proposals"])
-    levels, valid = forward.find_roi_layer(model).levels(tensors["proposals"].boxes)[0], valid.numpy()
-    return Proposals(transform.to_original(boxes)[valid], _sigmoid(scores)[valid], levels.numpy()[valid])
+def _read_proposals(run):
+    valid, levels = run.rois.valid.numpy()[0], forward.find_levels(run)
+    return Proposals(
+        boxes=run.transform.to_original(run.rois.boxes[0])[valid],
+        objectness=_sigmoid(run.rois.scores[0])[valid],
+        pooled_from=None if levels is None else levels[valid],
+    )
 
 
-def _read_classification(model, tensors, transform):
-    boxes, scores, classes = tensors["class_candidates"]
-    valid = tensors["proposals"].valid.numpy()[0]
-    shape = [len(valid), model.box_head.num_classes]
+def _read_classification(run):
+    boxes, scores, classes = run.class_boxes
+    valid = run.rois.valid.numpy()[0]
+    shape = [len(valid), len(run.stages.model.categories)]
     return Classification(
-        probabilities=tf.nn.softmax(tensors["class_logits"])[0].numpy()[valid],
-        boxes=transform.to_original(boxes[0]).reshape(*shape, 4)[valid],
+        probabilities=run.probabilities.numpy()[0][valid],
+        boxes=run.transform.to_original(boxes[0]).reshape(*shape, 4)[valid],
         usable=(scores.numpy()[0] > DROPPED / 2).reshape(shape)[valid],
-        kept=_suppress(boxes, scores, classes, model.box_head.detections["nms_iou"]),
+        kept=_suppress(run.box_head, boxes, scores, classes),
     )
 
 
-def _suppress(boxes, scores, groups, iou):
-    """Indices [n] of all that suppression leaves, without the limit to the best so many, which takes the first."""
-    kept, valid = nms(boxes, scores, groups[None, :], iou, int(boxes.shape[1]))
+def _suppress(part, boxes, scores, groups):
+    """Indices [n] of all that an RPN's or a box head's suppression leaves, without the limit to the best so many, which
+    takes the first."""
+    kept, valid = part.suppress(boxes, scores, groups[None, :], int(boxes.shape[1]))
     return kept.numpy()[0][valid.numpy()[0]]
 
 

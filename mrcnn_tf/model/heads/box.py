@@ -142,8 +142,13 @@ class BoxHead(Head):
 
         D = max_per_image of the settings, by falling score.
         """
+        return self.select(self.score_boxes(features, regions)[1])
+
+    def score_boxes(self, features, regions):
+        """Probabilities [B, R, K + 1] of `Regions`, background first, and the `ClassBoxes` that `select` chooses from;
+        a diagnosis reads them."""
         logits, deltas = self(self.pooling(regions.boxes, features=features))
-        return self.select(self.decode_boxes(logits, deltas, regions, features.image_size))
+        return tf.nn.softmax(logits), self.decode_boxes(logits, deltas, regions, features.image_size)
 
     def select(self, candidates):
         """The detections, `Regions`, that suppression leaves of `ClassBoxes`."""

@@ -75,6 +75,13 @@ class Head(ConfiguredLayer):
         """
         return {}
 
+    def training_examples(self, features, rois, truth):
+        """What pictures of a diagnosis show of targets and predictions: [B, P, ...] by name, of the P positive RoIs.
+
+        Arguments as of `compute_losses`; none where the ground truth doesn't have what the head learns from.
+        """
+        return {}
+
     def class_variables(self):
         """A `ClassVariable` of each weight whose shape depends on the classes."""
         return []
@@ -82,9 +89,10 @@ class Head(ConfiguredLayer):
     def results(self, outputs, model):
         """What `Detections` takes of the head: arguments by name, of one image's outputs, numpy arrays of D detections.
 
-        An argument that `Detections` doesn't have becomes an attribute of that name.
+        An argument that `Detections` doesn't have becomes an attribute of that name; what is of the image as a whole is
+        left out, unless a head has a place for it.
         """
-        return {spec.name: outputs[spec.name] for spec in self.outputs}
+        return {spec.name: outputs[spec.name] for spec in self.outputs if spec.per_detection}
 
     def sections(self):
         """The sections of a config's `model` that the head was made of, by name."""

@@ -114,6 +114,14 @@ class KeypointHead(Head):
         heatmaps = self(features.pool(self.pooling, rois), rois.classes)
         return {"loss_keypoint": losses.keypoint_loss(heatmaps, *self.targets(rois, truth))}
 
+    def training_examples(self, features, rois, truth):
+        if "keypoints" not in truth:
+            return {}
+        rois = rois.positives
+        cells, valid = self.targets(rois, truth)
+        heatmaps = self(features.pool(self.pooling, rois), rois.classes)
+        return {"keypoint_cells": cells, "keypoint_valid": valid, "heatmaps": heatmaps}
+
     def detect(self, features, regions):
         heatmaps = self(self.pooling(regions.boxes, features=features), regions.classes)
         boxes = to_half_open(regions.boxes, self.conventions.box_width)

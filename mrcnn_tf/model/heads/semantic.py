@@ -140,7 +140,7 @@ class SemanticHead(Head):
 
     def results(self, outputs, model):
         logits, size = (outputs[spec.name] for spec in self.outputs)
-        return {"semantics": SemanticLogits(logits, size, model.stuff, model.fusion)}
+        return {"semantics": SemanticLogits(logits, size, list(model.stuff), model.fusion)}
 
     def activations(self, pixels, rois, positives):
         # A level's convolutions run on ever finer maps, from its own down to that of stride 8, or 4 for the finest.

@@ -15,7 +15,6 @@ from tiny import tiny_config
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.explain.diagnosis.diagnose import diagnose
 from mrcnn_tf.explain.diagnosis.diagnosis_checks import check_training
-from mrcnn_tf.explain.diagnosis.forward import find_non_finite
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
@@ -24,7 +23,7 @@ RECORDS = [{"bbox": [4, 4, 26, 24], "category_id": 3}, {"bbox": [30, 10, 36, 30]
 
 def make(kind="gn"):
     keras.utils.set_random_seed(3)
-    return MaskRCNN(tiny_config(kind))
+    return MaskRCNN.from_settings(tiny_config(kind))
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +83,12 @@ def test_a_notebook_shows_sentences_and_table(diagnosis):
 
 
 def test_a_threshold_above_all_scores(trained):
-    trained.box_head.detections["score_threshold"] = 0.99
+    box_head = trained.heads[0]
+    box_head.detections.score_threshold = 0.99
     try:
         diagnosis = diagnose(trained, IMAGE, RECORDS)
     finally:
-        trained.box_head.detections["score_threshold"] = 0.01
+        box_head.detections.score_threshold = 0.01
     assert diagnosis.sentences[0].startswith("No detection;")
     assert diagnosis.counts.above_threshold == 0
     assert any("isn't above the threshold of 0.99" in sentence for sentence in diagnosis.sentences)
@@ -109,16 +109,16 @@ def test_a_weight_that_is_not_a_number_is_named():
     weight.assign(values)
     diagnosis = diagnose(model, IMAGE, RECORDS)
     assert "res3_0/conv1/kernel holds NaN" in diagnosis.sentences[1]
-    assert diagnosis.stages.non_finite[0] == "the backbone's C3"
+    assert diagnosis.stages.non_finite[0] == "the feature map C3"
 
 
 def test_numbers_that_overflow_are_traced_to_their_stage():
     model = make()
     # Finite weights that make infinities of C2 to C5.
-    for conv in model.fpn.lateral:
+    for conv in model.features.lateral:
         conv.kernel.assign(np.full(conv.kernel.shape, 3e38, np.float32))
     diagnosis = diagnose(model, IMAGE)
-    assert any("come from the pyramid's P2" in sentence for sentence in diagnosis.sentences)
+    assert any("come from the feature map P2" in sentence for sentence in diagnosis.sentences)
 
 
 @pytest.mark.parametrize("kind, word", [("frozen_bn", "is frozen and random"), ("gn", "it is random")])
@@ -129,7 +129,7 @@ def test_an_untrained_model_is_recognised(kind, word):
 
 
 def test_a_new_classifier_on_trained_weights_is_recognised(trained):
-    bias = trained.box_head.class_logits.bias
+    bias = trained.heads[0].class_logits.bias
     values = bias.numpy()
     bias.assign(np.zeros_like(values))
     found = check_training(trained)
@@ -138,7 +138,7 @@ def test_a_new_classifier_on_trained_weights_is_recognised(trained):
 
 
 def test_instances_of_a_panoptic_model_are_diagnosed_and_its_segments_are_there():
-    model = MaskRCNN(panoptic_config(), seed=0)
+    model = MaskRCNN.from_settings(panoptic_config(), seed=0)
     diagnosis = diagnose(model, IMAGE, RECORDS)
     assert len(diagnosis.objects) == 2 and "of 2 annotated objects" in diagnosis.sentences[0]
     assert diagnosis.draw(heat=False).size > (500, 300)
@@ -147,14 +147,16 @@ def test_instances_of_a_panoptic_model_are_diagnosed_and_its_segments_are_there(
 
 
 def test_numbers_of_the_semantic_head_that_are_not_finite_are_named():
-    fine = np.ones((1, 2, 2, 3), np.float32)
-    tensors = {"normalized": fine, "backbone_maps": [], "features": [fine], "rpn_logits": [fine], "rpn_deltas": [fine]}
-    tensors |= {"class_logits": fine, "box_deltas": fine, "outputs": {"masks": fine, "semantic_logits": fine * np.nan}}
-    assert find_non_finite(tensors, ["C4"]) == ["the semantic head's logits"]
+    model = MaskRCNN.from_settings(panoptic_config(), seed=0)
+    kernel = model.heads[-1].predictor.kernel
+    kernel.assign(np.full(kernel.shape, 3e38, np.float32))  # finite, and its products aren't
+    diagnosis = diagnose(model, IMAGE)
+    assert diagnosis.stages.non_finite == ["the semantic head's semantic logits"]
+    assert any("come from the semantic head's semantic logits" in sentence for sentence in diagnosis.sentences)
 
 
 def test_a_semantic_head_by_itself_has_no_diagnosis():
-    model = MaskRCNN(panoptic_config(instances=False), seed=0)
+    model = MaskRCNN.from_settings(panoptic_config(instances=False), seed=0)
     message = r"semantic head alone .*model.box_head=null.*mrcnn-tf predict.*mrcnn-tf inspect"
     with pytest.raises(UserError, match=message):
         diagnose(model, IMAGE, RECORDS)

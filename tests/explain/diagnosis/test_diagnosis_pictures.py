@@ -28,11 +28,13 @@ def case(**changes):
         classes=np.array([1, 0]),
         objects=np.array([0, 0]),
         positive=np.array([True, False]),
-        mask_targets=target,
-        predicted_masks=target + 0.5,
-        keypoint_cells=np.array([[3, 9]]),
-        keypoint_valid=np.array([[True, False]]),
-        heatmaps=np.random.default_rng(0).normal(size=(1, 2, 8, 8)).astype(np.float32),
+        examples={
+            "mask_targets": target,
+            "predicted_masks": target + 0.5,
+            "keypoint_cells": np.array([[3, 9]]),
+            "keypoint_valid": np.array([[True, False]]),
+            "heatmaps": np.random.default_rng(0).normal(size=(1, 2, 8, 8)).astype(np.float32),
+        },
     )
     return example
 
@@ -110,12 +112,32 @@ def test_what_is_missing_is_said(name):
 
 def test_without_masks_or_keypoints_there_are_no_targets():
     example = case()
-    example.training_rois.predicted_masks = example.training_rois.heatmaps = None
+    del example.training_rois.examples["predicted_masks"], example.training_rois.examples["heatmaps"]
     assert "mask_targets" not in stage_pictures.draw_all_stages(example)
     with pytest.raises(UserError, match="masks"):
         stage_pictures.draw_mask_targets(example)
     with pytest.raises(UserError, match="keypoints"):
         stage_pictures.draw_keypoint_targets(example)
+
+
+def test_what_a_pooling_layer_of_ones_own_reads_is_not_drawn():
+    example = case()
+    example.proposals.pooled_from, example.roi_bins = None, []
+    drawn = stage_pictures.draw_all_stages(example)
+    assert "proposal_levels" not in drawn and "roi_bins" not in drawn and "proposals" in drawn
+    for draw in (stage_pictures.draw_proposal_levels, stage_pictures.draw_roi_bins):
+        with pytest.raises(UserError, match="pooling layer of your own"):
+            draw(example)
+
+
+def test_maps_of_any_name_stand_in_a_row_until_they_get_finer_again():
+    example, fill = case(), np.zeros((8, 8, 3), np.uint8)
+    maps = [("early", 8), ("late", 4), ("up", 8), ("down", 4), ("last", 4)]
+    example.feature_maps = [FeatureMap(name, np.ones((side, side)), fill[:side, :side]) for name, side in maps]
+    two_rows = stage_pictures.draw_feature_maps(example)
+    example.feature_maps = example.feature_maps[2:]
+    one_row = stage_pictures.draw_feature_maps(example)
+    assert one_row.width == two_rows.width and 1.8 < two_rows.height / one_row.height < 2.2
 
 
 def test_equal_features_have_equal_colours():

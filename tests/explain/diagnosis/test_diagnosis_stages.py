@@ -8,6 +8,7 @@ from tiny import tiny_config
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.explain.diagnosis.stages import compute_stages
+from mrcnn_tf.model.feature_maps import FeatureMaps
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
@@ -29,7 +30,7 @@ def make(kind):
     if kind == "gn":
         config.mask_head.class_agnostic = True
     config.roi_layer.kind = "pool" if kind == "pool" else "align"
-    return MaskRCNN(config, dtype="mixed_bfloat16" if kind == "boxes" else None)
+    return MaskRCNN.from_settings(config, dtype="mixed_bfloat16" if kind == "boxes" else None)
 
 
 @pytest.fixture(scope="module", params=["gn", "c4", "keypoints", "boxes"])
@@ -56,8 +57,7 @@ def test_the_last_stage_is_what_detect_gives(seen):
 
 def test_proposals_are_the_rpns(seen):
     kind, model, stages = seen
-    inputs = model.preprocess(IMAGE)
-    proposals = model.rpn(model.features(inputs), inputs["image_size"])
+    proposals = model.stages(model.preprocess(IMAGE)).proposals
     count = len(stages.proposals.boxes)
     assert proposals.valid.numpy().sum() == count == 30
     objectness = 1 / (1 + np.exp(-proposals.scores.numpy()[0]))
@@ -109,7 +109,7 @@ def test_matched_anchors_against_numpy(seen):
 
 def test_anchors_against_plain_loops(seen):
     kind, model, stages = seen
-    config, level = model.config.rpn, stages.levels[0]
+    config, level = model.rpn.settings, stages.levels[0]
     sizes = config.anchor_sizes if kind in ("c4", "keypoints") else config.anchor_sizes[:1]
     rounded = (lambda side: side) if kind == "c4" else round
     stride = stages.network_input.shape[0] // level.cells[0]
@@ -126,13 +126,13 @@ def test_anchors_against_plain_loops(seen):
 
 def test_sampled_rois_and_targets(seen):
     kind, model, stages = seen
-    sampled = stages.training_rois
+    sampled, examples = stages.training_rois, stages.training_rois.examples
     positives = int(sampled.positive.sum())
     assert 0 < positives <= 4 and not sampled.positive[positives:].any()
     assert (sampled.classes[:positives] == stages.truth.classes[sampled.objects[:positives]]).all()
     assert not sampled.classes[positives:].any()
-    assert (sampled.predicted_masks is None) == (kind == "boxes")
-    assert (sampled.heatmaps is None) == (kind != "keypoints")
+    assert ("predicted_masks" in examples) == (kind != "boxes")
+    assert ("heatmaps" in examples) == (kind == "keypoints")
     # An RoI that is the object's own box sees the whole mask: the second object fills three quarters of its.
     if kind != "boxes":
         own = [
@@ -141,22 +141,23 @@ def test_sampled_rois_and_targets(seen):
         ]
         for roi in np.flatnonzero(own):
             share = (1.0, 1 - 18 * 15 / (36 * 30))[sampled.objects[roi]]
-            assert sampled.mask_targets[roi].mean() == pytest.approx(share, abs=0.03)
-        assert sampled.predicted_masks.shape == sampled.mask_targets.shape
+            assert examples["mask_targets"][roi].mean() == pytest.approx(share, abs=0.03)
+        assert examples["predicted_masks"].shape == examples["mask_targets"].shape
         assert any(own)
 
 
 def test_keypoint_targets_lie_on_the_keypoints(seen):
     kind, _, stages = seen
+    sampled, examples = stages.training_rois, stages.training_rois.examples
     if kind != "keypoints":
-        assert stages.training_rois.keypoint_cells is None and stages.truth.keypoints is None
+        assert "keypoint_cells" not in examples and stages.truth.keypoints is None
         return
-    sampled, side = stages.training_rois, stages.training_rois.heatmaps.shape[-1]
-    labelled = np.argwhere(sampled.keypoint_valid)
+    side = examples["heatmaps"].shape[-1]
+    labelled = np.argwhere(examples["keypoint_valid"])
     assert len(labelled)
     for roi, point in labelled:
         left, top, right, bottom = sampled.boxes[roi]
-        y, x = divmod(sampled.keypoint_cells[roi, point], side)
+        y, x = divmod(examples["keypoint_cells"][roi, point], side)
         place = stages.truth.keypoints[sampled.objects[roi], point]
         assert abs(left + (x + 0.5) / side * (right - left) - place[0]) <= (right - left) / side
         assert abs(top + (y + 0.5) / side * (bottom - top) - place[1]) <= (bottom - top) / side
@@ -165,19 +166,20 @@ def test_keypoint_targets_lie_on_the_keypoints(seen):
 def test_samples_are_where_the_roi_layer_reads(seen):
     """Maps whose values are their cells' places in the image: an RoI's features are the means of its samples."""
     _, model, stages = seen
-    layer = getattr(model.box_features, "roi_layer", model.box_features)
+    layer = getattr(model.heads[0].pooling, "roi_layer", model.heads[0].pooling)
     x, y = original(stages, np.ones(4))[:2]
-    maps, compared = [], 0
-    for stride, level in zip(layer.strides, stages.levels, strict=False):
+    maps, compared = {}, 0
+    for (name, stride), level in zip(model.spec.strides.items(), stages.levels, strict=True):
         rows, columns = np.meshgrid(*(np.arange(side) + 0.5 for side in level.cells), indexing="ij")
-        maps.append(tf.constant(np.stack([columns * stride * x, rows * stride * y], axis=-1)[None], tf.float32))
+        maps[name] = tf.constant(np.stack([columns * stride * x, rows * stride * y], axis=-1)[None], tf.float32)
     boxes = np.stack([samples.box for samples in stages.roi_bins]) / original(stages, np.ones(4))
-    pooled = layer(maps, tf.constant(boxes[None], tf.float32)).numpy()[0]
-    for samples, features in zip(stages.roi_bins, pooled, strict=True):
+    features = FeatureMaps(maps, model.spec.strides)
+    pooled = layer(tf.constant(boxes[None], tf.float32), features=features).numpy()[0]
+    for samples, values in zip(stages.roi_bins, pooled, strict=True):
         level = next(level for level in stages.levels if level.name == samples.level)
         for points, means, scale, cells in (
-            (samples.x, features[0, :, 0], x, level.cells[1]),
-            (samples.y, features[:, 0, 1], y, level.cells[0]),
+            (samples.x, values[0, :, 0], x, level.cells[1]),
+            (samples.y, values[:, 0, 1], y, level.cells[0]),
         ):
             points = points.reshape(len(means), -1)
             low, high = 0.5 * level.stride * scale, (cells - 0.5) * level.stride * scale
@@ -198,7 +200,7 @@ def test_without_objects():
     stages = compute_stages(model, IMAGE, [])
     assert len(stages.truth) == 0 and len(stages.anchor_matches.best_iou) == 0
     assert set(np.unique(stages.anchor_matches.matches)) == {-1}
-    assert not stages.training_rois.positive.any() and stages.training_rois.predicted_masks is None
+    assert not stages.training_rois.positive.any() and stages.training_rois.examples == {}
 
 
 def test_another_kind_of_image_is_refused(seen):
