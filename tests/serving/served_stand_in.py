@@ -8,7 +8,6 @@ import tensorflow as tf
 from PIL import Image
 
 
-
 def output(name, *shape, dtype="float32", per_detection=True, coordinates=""):
     """What labels.json says of an output."""
     meaning = "what a reader makes of it"

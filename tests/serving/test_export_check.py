@@ -207,3 +207,22 @@ def test_table_and_json_say_what_was_found():
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert document["box"] == pytest.approx(0.0005, rel=1e-2) and document["tolerances"]["box"] is None
     assert document["mask"] is None and document["matched_share"] == 1
+
+
+def test_what_other_heads_give_is_compared_relative_to_itself():
+    def with_angles(*angles, name="angle"):
+        return Detections(BOXES, (0.9, 0.8, 0.5), (1, 2, 1), (100, 120), CATEGORIES, **{name: np.float32(angles)})
+
+    assert check(with_angles(1, 90, 300), with_angles(1, 90, 300)).extra == 0
+    # 0.003 of 300, and 0.004 where 1 is more than the number: nine in ten lie below 0.8 of the way between the two.
+    found = check(with_angles(0.5, 90, 300), with_angles(0.504, 90, 300.9))
+    assert found.extra == pytest.approx(0.003 + 0.8 * 0.001, abs=1e-5)
+    with pytest.raises(
+        UserError, match=r"extra differs from the Keras model's by 0\.\d+ in check image 0, where 0\.01"
+    ):
+        check(with_angles(1, 90, 300), with_angles(2, 45, 150))
+    with pytest.raises(UserError, match=r"model's angle are \[2\] each"):
+        check(with_angles(1, 90, 300), with_angles([1, 1], [90, 90], [300, 300]))
+    # A head that renames an output for its Detections is not known to an export.
+    assert check(with_angles(1, 90, 300), with_angles(2, 45, 150, name="direction")).extra is None
+    assert check(detections(), detections()).extra is None

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from panoptic_model import panoptic_config
 from PIL import Image
+from serving.tflite_operations import contents, operations
 from tiny import tiny_config
 
 from mrcnn_tf import MaskRCNN
@@ -27,8 +28,6 @@ schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
 # The input and whether it is split, by kind: each has masks, the first a class for each pixel, and the last keypoints.
 FILES = {"panoptic": ((96, 96), False), "c4": ((64, 96), False), "keypoints": ((96, 64), True)}
-OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-TYPES = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
 FLOAT_LAYERS = r"/(stem|objectness_logits|anchor_deltas|class_logits|box_deltas|predictor)(_\d+)?/"
 
 
@@ -56,27 +55,6 @@ def exported(request, tmp_path_factory, pictures):
     model = MaskRCNN.from_settings(config)
     path = tmp_path_factory.mktemp(request.param) / "model.tflite"
     return model, size, export_tflite(model, path, input_size=size, split=split, check_images=pictures)
-
-
-def contents(path):
-    """The flatbuffer of a file, without what the zip archive adds."""
-    with zipfile.ZipFile(path) as archive:
-        return path.read_bytes()[: min(one.header_offset for one in archive.infolist())]
-
-
-def operations(flatbuffer):
-    """(name, output's scope, input types, output types) of each operation, those inside loops too."""
-    root = schema.Model.GetRootAsModel(flatbuffer, 0)
-    for graph in map(root.Subgraphs, range(root.SubgraphsLength())):
-        for operator in map(graph.Operators, range(graph.OperatorsLength())):
-            code = root.OperatorCodes(operator.OpcodeIndex())
-            assert code.CustomCode() is None
-            tensors = [
-                [graph.Tensors(index) for index in places if index >= 0]
-                for places in (operator.InputsAsNumpy(), operator.OutputsAsNumpy())
-            ]
-            types = [[TYPES[tensor.Type()] for tensor in row] for row in tensors]
-            yield OPERATORS[code.BuiltinCode()], tensors[1][0].Name().decode(), *types
 
 
 def check_same(reference, outputs):
