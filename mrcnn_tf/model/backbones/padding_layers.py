@@ -55,7 +55,8 @@ ROUNDING = 8  # times that much may be rounding
 def padding_leaks(features):
     """The maps of a backbone or neck that the padding of a batch has an influence on.
 
-    An image of noise is looked at alone and in the same batch as a larger one: its features should be equal.
+    An image of noise is looked at alone and in the same batch as a larger one: its features should be equal. Beyond it
+    the batch holds noise too, as biases and norms will make it once they are trained.
 
     Args:
         features: a layer or model that maps images [B, H, W, 3] to maps by name.
@@ -91,9 +92,7 @@ def warn_of_padding_leaks(features):
 
 
 def _maps_alone_and_beside(features):
-    noise = tf.constant(np.random.default_rng(0).normal(size=(1, IMAGE_SIDE, IMAGE_SIDE, 3)), tf.float32)
-    border = [[0, 0], [0, BATCH_SIDE - IMAGE_SIDE], [0, BATCH_SIDE - IMAGE_SIDE], [0, 0]]
-    batch = tf.concat([tf.pad(noise, border), tf.ones([1, BATCH_SIDE, BATCH_SIDE, 3])], axis=0)
-    alone = features(noise, training=False)
+    batch = tf.constant(np.random.default_rng(0).normal(size=(2, BATCH_SIDE, BATCH_SIDE, 3)), tf.float32)
+    alone = features(batch[:1, :IMAGE_SIDE, :IMAGE_SIDE], training=False)
     with padding.running_batch(batch, tf.constant([[IMAGE_SIDE] * 2, [BATCH_SIDE] * 2])):
         return alone, features(batch, training=False)
