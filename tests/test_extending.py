@@ -245,6 +245,7 @@ def test_a_cascade_learns_and_is_saved_with_one_pooling_layer(folder, tiny_confi
     assert all(stage.pooling is loaded.heads[0].pooling for stage in loaded.heads[0].stages)
     photo = read_photo(folder, 0)
     np.testing.assert_array_equal(loaded.detect(photo).boxes, model.detect(photo).boxes)
+    np.testing.assert_array_equal(mrcnn_tf.diagnose(model, photo).detections.boxes, model.detect(photo).boxes)
 
 
 def test_the_cascade_by_hand(folder, tiny_config):

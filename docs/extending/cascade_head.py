@@ -87,8 +87,8 @@ class CascadeHead(Head):
             probabilities += tf.nn.softmax(logits) / len(self.stages)
             boxes = self._move(stage, before, deltas, features)
         proposals = Regions(before, regions.scores, regions.classes, regions.valid)
-        logits = tf.math.log(probabilities)
-        return probabilities, self.stages[-1].decode_boxes(logits, deltas, proposals, features.image_size)
+        scores = tf.math.log(probabilities)
+        return probabilities, self.stages[-1].decode_boxes(scores, deltas, proposals, features.image_size)
 
     def suppress(self, boxes, scores, classes, most):
         return self.stages[-1].suppress(boxes, scores, classes, most)
