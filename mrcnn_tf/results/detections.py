@@ -143,6 +143,15 @@ class Detections:
             return Panoptic.from_fused(*semantics.fused[:3], self, semantics.stuff)
         return Panoptic.fuse(self, self.semantic, semantics.stuff, semantics.fusion)
 
+    def label(self, index):
+        """The name and the score of a detection, and what `extras` have a single number of, as pictures show them."""
+        numbers = [
+            f"{name} {values[index].item():.3g}"
+            for name, values in self.extras.items()
+            if values[index].size == 1 and np.issubdtype(values.dtype, np.number)
+        ]
+        return " ".join([f"{self.category_names[index]} {self.scores[index]:.2f}", *numbers])
+
     def to_coco(self, image_id):
         """List the detections in COCO's result format, ready for `json.dump` and for pycocotools.
 

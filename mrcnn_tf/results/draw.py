@@ -40,7 +40,7 @@ _LEFT_OR_RIGHT = re.compile(r"left|right|(?<![a-z])[lr](?![a-z])", re.IGNORECASE
 
 
 def draw_detections(image, detections, min_score=0.0, min_side=MIN_SIDE):
-    """Draw boxes, masks, keypoints, class names and scores.
+    """Draw boxes, masks, keypoints, class names and scores, and what else there is a single number of.
 
     Args:
         image: uint8 RGB [H, W, 3], the one that the detections belong to.
@@ -61,7 +61,7 @@ def draw_detections(image, detections, min_score=0.0, min_side=MIN_SIDE):
     instances = []
     for index in np.nonzero(detections.scores >= min_score)[0]:
         box = detections.boxes[index] * scale
-        label = f"{detections.category_names[index]} {detections.scores[index]:.2f}"
+        label = detections.label(index)
         # Pasted at the drawing's size: the contour of an enlarged picture stays smooth.
         window = None if masks is None else paste_window(masks[index], box, *size, detections.mask_rule)
         points = None if keypoints is None else keypoints[index] * (scale, scale, 1)

@@ -164,4 +164,5 @@ def _resize_detections(detections, size, categories):
         mask_probabilities=detections.mask_probabilities,
         mask_rule=detections.mask_rule,
         keypoints=None if keypoints is None else keypoints * np.array([x, y, 1], np.float32),
+        **detections.extras,
     )

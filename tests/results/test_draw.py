@@ -76,6 +76,15 @@ def test_only_what_scores_enough_is_drawn():
     assert not picture[400:, 400:].any()
 
 
+def test_a_single_number_of_each_detection_stands_beside_its_score():
+    boxes, size = [[200, 200, 500, 400], [520, 420, 700, 700]], (800, 800)
+    extras = {"orientation": [37.249, 0.00123456], "age": np.int32([[4], [12345]]), "embedding": np.ones((2, 8))}
+    found = Detections(boxes, [0.974, 0.5], [1, 2], size, CATEGORIES, **extras)
+    image = np.full((*size, 3), 90, np.uint8)
+    names = ["nucleus 0.97 orientation 37.2 age 4", "собака 0.50 orientation 0.00123 age 1.23e+04"]
+    np.testing.assert_array_equal(draw.draw_detections(image, found), draw.draw_ground_truth(image, boxes, names))
+
+
 @pytest.mark.parametrize("box", [[0, 0, 30, 30], [770, 0, 800, 30], [0, 580, 30, 600], [770, 590, 800, 600]])
 def test_tags_stay_inside_the_picture(box):
     x1, y1, x2, y2 = tags_of(detections([box], (600, 800)), (600, 800))[0]

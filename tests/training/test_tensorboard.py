@@ -19,12 +19,12 @@ class OneDogModel:
     optimizer = None
     trainable_weights = ()
 
-    def __init__(self, score, box=(40, 20, 80, 60)):
-        self.score, self.box = score, box
+    def __init__(self, score, box=(40, 20, 80, 60), **extras):
+        self.score, self.box, self.extras = score, box, extras
 
     def detect_batch(self, batch):
         return [
-            Detections([self.box], [self.score], [2], size, CATEGORIES, np.ones((1, 28, 28), np.float32))
+            Detections([self.box], [self.score], [2], size, CATEGORIES, np.ones((1, 28, 28), np.float32), **self.extras)
             for size in batch["original_size"]
         ]
 
@@ -41,6 +41,12 @@ def test_detections_are_drawn_where_they_are_in_the_resized_image():
     assert np.abs((columns.max() - columns.min()) / scale - 20 * 12) < 16
     title = without.shape[0] - 768 * scale
     assert np.abs((rows.max() - title) / scale - 30 * 12) < 8
+
+
+def test_numbers_of_a_head_of_ones_own_are_drawn():
+    models = OneDogModel(0.9), OneDogModel(0.9, orientation=[37.2]), OneDogModel(0.9, orientation=[37.3])
+    plain, first, second = (draw_predictions(model, [tiny_batch()])["predictions/100"] for model in models)
+    assert (plain != first).any() and (first != second).any()
 
 
 def test_only_the_first_images_are_drawn_and_none_twice():

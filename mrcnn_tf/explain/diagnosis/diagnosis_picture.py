@@ -85,7 +85,7 @@ def _draw_detections(axes, stages):
     board.draw_image(axes, stages.image, f"{len(detections)} detections")
     for index in reversed(range(len(detections))):  # the best on top
         colour = cycle_colour(detections.classes[index] - 1)
-        labels = [f"{detections.category_names[index]} {detections.scores[index]:.2f}"][: index < MAX_TAGS]
+        labels = [detections.label(index)][: index < MAX_TAGS]
         board.draw_boxes(axes, detections.boxes[index : index + 1], colour, 1.6, labels=labels)
 
 

@@ -162,24 +162,25 @@ def _count_classes(truth, objects, crowds):
 def _fit_anchors(sides, frames, model):
     """`AnchorFit` of boxes with `sides` [N, 2] (width, height) in images of `frames` [N, 2] (height, width) pixels."""
     resize, rpn = model.resize, model.rpn
+    sizes = np.hstack(rpn.anchor_sizes).tolist()  # a map may have several
     scale = np.minimum(resize.min_size / frames.min(axis=1), resize.max_size / frames.max(axis=1))
     sides = np.maximum(sides, 0) * scale[:, None]
     box_sizes = np.sqrt(sides.prod(axis=1))
     best_iou = np.zeros(len(sides))
-    for size in rpn.anchor_sizes:
+    for size in sizes:
         for ratio in rpn.aspect_ratios:
             anchor = size / ratio**0.5, size * ratio**0.5
             shared = np.minimum(sides, anchor).prod(axis=1)
             best_iou = np.maximum(best_iou, shared / (sides.prod(axis=1) + size**2 - shared))
     poor = best_iou < GOOD_FIT
     return AnchorFit(
-        sizes=list(rpn.anchor_sizes),
+        sizes=sizes,
         ratios=list(rpn.aspect_ratios),
         resized_to=[resize.min_size, resize.max_size],
         box_sizes=make_log_histogram(box_sizes),
         good=float(1 - poor.mean()) if len(poor) else None,
-        too_small=int((poor & (box_sizes < min(rpn.anchor_sizes))).sum()),
-        too_large=int((poor & (box_sizes > max(rpn.anchor_sizes))).sum()),
+        too_small=int((poor & (box_sizes < min(sizes))).sum()),
+        too_large=int((poor & (box_sizes > max(sizes))).sum()),
     )
 
 

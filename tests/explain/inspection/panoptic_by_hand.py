@@ -80,10 +80,11 @@ class Known(Detections):
 class Answering:
     """A model that finds what `FOUND` says; without `instances` the stuff of it alone."""
 
-    semantic_head, keypoint_head = True, None
-
     def __init__(self, instances=True):
-        self.box_head = self.mask_head = instances
+        self.instances = instances
+
+    def gives(self, *names):
+        return {"semantic_logits", *["boxes", "masks"] * self.instances}.issuperset(names)
 
     def detect_batch(self, batch):
         return [self._found(image_id) for image_id in np.asarray(batch["image_id"]).tolist()]
@@ -92,12 +93,12 @@ class Answering:
         ids, listed = regions(FOUND[image_id])
         segments = []
         for number, category in listed:
-            if category in STUFF or self.box_head:
+            if category in STUFF or self.instances:
                 area = int((ids == number).sum())
                 segments.append(Segment(number, category, category in THINGS, None, area, [0, 0, 1, 1]))
             else:
                 ids[ids == number] = 0
-        masks = np.zeros((0, 28, 28)) if self.box_head else None
+        masks = np.zeros((0, 28, 28)) if self.instances else None
         found = Known(np.zeros((0, 4)), [], [], ids.shape, THINGS, masks)
         found.panoptic = Panoptic(ids, segments)
         found.semantic = semantic(image_id)

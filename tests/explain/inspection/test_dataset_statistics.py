@@ -49,6 +49,9 @@ def test_boxes_are_compared_with_anchors_at_the_resized_image(dataset):
     # The longer side limits the scale: 1.5 instead of 10 times makes 60x45, 45x60, 45x45 and 75x75.
     limited = ModelConfig(resize=ResizeConfig(800, 180), rpn=RPNConfig(anchor_sizes=[75.0], aspect_ratios=[1.0]))
     assert compute_statistics(truth, limited).anchors.good == 0.25
+    flat, of_maps = ([20.0, 75.0, 30.0, 90.0], [[20.0, 75.0], [30.0, 90.0]])
+    flat, of_maps = (ModelConfig(resize=limited.resize, rpn=RPNConfig(anchor_sizes=sizes)) for sizes in (flat, of_maps))
+    assert compute_statistics(truth, of_maps).anchors == compute_statistics(truth, flat).anchors
 
 
 def test_a_dataset_without_objects_or_masks_has_statistics(tmp_path):

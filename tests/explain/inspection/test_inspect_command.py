@@ -17,7 +17,7 @@ from mrcnn_tf.model.mask_rcnn import MaskRCNN
 def model(tmp_path_factory):
     """A saved model, untrained, of the dataset's classes 3 and 17."""
     path = tmp_path_factory.mktemp("model") / "tiny.keras"
-    MaskRCNN(tiny_config("gn"), seed=0).save(path)
+    MaskRCNN.from_settings(tiny_config("gn"), seed=0).save(path)
     return path
 
 

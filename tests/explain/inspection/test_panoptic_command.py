@@ -38,7 +38,7 @@ def tiny_model(made, path, instances):
     config.semantic_head, config.panoptic = SemanticHeadConfig(channels=32), PanopticConfig(0.05, 0.5, 16)
     if not instances:
         config.box_head = config.mask_head = None
-    MaskRCNN(config, seed=0).save(path)
+    MaskRCNN.from_settings(config, seed=0).save(path)
     return path
 
 
