@@ -4,7 +4,20 @@ import functools
 
 import tensorflow as tf
 
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.ops import padding
+
+
+def common_channels(shapes, reader):
+    """The number of channels that maps of `shapes` by name have; UserError for `reader`, a layer, if they differ."""
+    channels = {name: shape[-1] for name, shape in shapes.items()}
+    if len(set(channels.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in channels.items())
+        raise UserError(
+            f"{type(reader).__name__} reads maps of as many channels each, and these have {listed}: put an FPN around "
+            "the backbone, or name one map."
+        )
+    return next(iter(channels.values()))
 
 
 class FeatureMaps:

@@ -9,11 +9,12 @@ import math
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.checks import valid_settings
 from mrcnn_tf.config.settings import BackboneConfig, Conventions, RoILayerConfig
 from mrcnn_tf.model.backbones.resnet import residual_stage
 from mrcnn_tf.model.blocks import ConfiguredLayer, build_in_turn, count_outputs
-from mrcnn_tf.model.feature_maps import FeatureMaps
+from mrcnn_tf.model.feature_maps import FeatureMaps, common_channels
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.conv import conv2d
 from mrcnn_tf.ops.roi_align import PyramidRoIs, pyramid_roi_align
@@ -76,9 +77,19 @@ class RoILayer(ConfiguredLayer):
         return {"roi_layer": self.settings}
 
     def output_shape_of(self, shapes):
-        """(None, None, S, S, C), of maps of `shapes` by name."""
-        name = self.maps[0] if self.maps else next(iter(shapes))
-        return (None, None, self.output_size, self.output_size, shapes[name][-1])
+        """(None, None, S, S, C), of maps of `shapes` by name.
+
+        Raises:
+            UserError: maps that aren't there, or of different numbers of channels.
+        """
+        names = self.maps or list(shapes)
+        if not set(names) <= set(shapes):
+            raise UserError(
+                f"RoIs are pooled from {', '.join(names)}, and the features are {', '.join(shapes)}: give "
+                "RoILayer(maps=[...]) some of them."
+            )
+        channels = common_channels({name: shapes[name] for name in names}, self)
+        return (None, None, self.output_size, self.output_size, channels)
 
     def call(self, rois, features, bin_step=1):
         """RoIs [B, R, 4] pixels on `FeatureMaps` -> [B, R, S, S, C], S = output_size.
@@ -112,7 +123,12 @@ class RoILayer(ConfiguredLayer):
         """int32 [B, R]: which of the maps each of rois [B, R, 4] is pooled from, counted from 0."""
         if len(features.maps) == 1:
             return tf.zeros(tf.shape(rois)[:2], tf.int32)
-        finest, *_, coarsest = (round(math.log2(stride)) for stride in features.strides.values())
+        finest, *_, coarsest = levels = [round(math.log2(stride)) for stride in features.strides.values()]
+        if levels != list(range(finest, coarsest + 1)):
+            raise UserError(
+                f"RoIs are pooled from maps whose strides double, and these have {features.strides}: give "
+                "RoILayer(maps=[...]) some in a row."
+            )
         return assign_levels(rois, finest, coarsest, self.conventions.level_assignment) - finest
 
     @property

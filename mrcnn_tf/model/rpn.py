@@ -10,6 +10,7 @@ from mrcnn_tf.config.settings import Conventions, RPNConfig
 from mrcnn_tf.model import losses
 from mrcnn_tf.model.anchors import AnchorGenerator, usable_anchors
 from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm, build_in_turn, count_outputs
+from mrcnn_tf.model.feature_maps import common_channels
 from mrcnn_tf.model.rois import Regions
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops import padding
@@ -154,7 +155,8 @@ class RPN(ConfiguredLayer):
     def build(self, input_shape):
         """Takes the shapes of the maps by name, of as many channels each."""
         shapes = list(input_shape.values())
-        channels, per_cell = self.settings.channels or shapes[0][-1], self.anchors.per_cell(len(shapes))
+        inputs, per_cell = common_channels(input_shape, self), self.anchors.per_cell(len(shapes))
+        channels = self.settings.channels or inputs
         self.head = RPNHead(per_cell, channels, self.settings.convs, dtype=self.dtype_policy, name="head")
         self.head.build(shapes)
 

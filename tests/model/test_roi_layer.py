@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import Conventions
 from mrcnn_tf.model.feature_maps import FeatureMaps
 from mrcnn_tf.model.roi_features import RoILayer
@@ -49,6 +50,11 @@ def test_the_level_rule_is_the_conventions(features):
     expected = [roi_align(features[i], rois[0], np.int32([0]), 1 / STRIDES[i], 3, 2, True) for i in ("P4", "P3")]
     np.testing.assert_allclose(torchvision, expected[0], atol=1e-5)
     np.testing.assert_allclose(detectron2, expected[1], atol=1e-5)
+
+
+def test_maps_whose_strides_dont_double_are_refused(features):
+    with pytest.raises(UserError, match="strides double, and these have .*'P2': 4, 'P4': 16.*: give RoILayer.maps"):
+        pool(RoILayer(3, ["P2", "P4"]), features, tf.constant(ROIS))
 
 
 def test_the_padded_size_reaches_every_level(features):
