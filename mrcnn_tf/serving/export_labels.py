@@ -15,6 +15,7 @@ from mrcnn_tf.common.environment import __version__
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import PanopticConfig, ResizeConfig
 from mrcnn_tf.results.output_spec import COORDINATES, OutputSpec
+from mrcnn_tf.serving.export_setup import detection_limits
 
 MASK_RULES = ("torchvision", "detectron2")  # of `Detections`
 # What an export gives in place of an output of the model, and that output.
@@ -44,7 +45,7 @@ def labels_document(model, export_options, outputs=None):
     import tensorflow as tf
 
     things, stuff = enumerate(model.categories, 1), enumerate(model.stuff, 1)
-    nothing, limits = detect_nothing(model), model.settings.detections
+    nothing, limits = detect_nothing(model), detection_limits(model)
     classifies_pixels = model.gives("semantic_logits")
     return {
         "categories": [{"class": number} | dataclasses.asdict(category) for number, category in things],

@@ -8,6 +8,7 @@ import keras
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.config.settings import DetectionConfig
 from mrcnn_tf.datasets.image_files import read_image
 from mrcnn_tf.model.precision import POLICIES, dtype_policy
 
@@ -38,6 +39,12 @@ def inference_copy(model, precision=None, max_detections=None, score_threshold=N
     copied = type(model).from_config(config)
     copied.set_weights(model.get_weights())
     return copied
+
+
+def detection_limits(model):
+    """The `DetectionConfig` of the model's head that has one, as its `detections`; the default where none has."""
+    limits = (getattr(head, "detections", None) for head in model.heads)
+    return next((each for each in limits if isinstance(each, DetectionConfig)), DetectionConfig())
 
 
 def _set_limits(config, limits):

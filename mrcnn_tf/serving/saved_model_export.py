@@ -19,7 +19,7 @@ from mrcnn_tf.model.precision import POLICIES
 from mrcnn_tf.ops.native.library import load_custom_ops
 from mrcnn_tf.serving.export_check import TOLERANCES_BY_PRECISION, Differences, check_detections
 from mrcnn_tf.serving.export_labels import write_assets
-from mrcnn_tf.serving.export_setup import check_image_files, fixed_input_size, inference_copy
+from mrcnn_tf.serving.export_setup import check_image_files, detection_limits, fixed_input_size, inference_copy
 from mrcnn_tf.serving.runtime import SavedModelRuntime, read_encoded_image
 from mrcnn_tf.serving.served_graph import ServedGraph
 
@@ -164,7 +164,7 @@ def _compare(model, folder, files, size):
         if isinstance(result, UnreadableImage):
             raise result
     exported, tolerances = [*batched, *runtime.detect(images)], TOLERANCES_BY_PRECISION[_precision(model)]
-    return check_detections(reference * 2, exported, tolerances, model.settings.detections)
+    return check_detections(reference * 2, exported, tolerances, detection_limits(model))
 
 
 # TensorFlow Serving replays these requests first, so that the first real one meets a traced graph: records

@@ -15,6 +15,7 @@ from mrcnn_tf.ops.native.library import static_shapes, stock_operations
 from mrcnn_tf.ops.panoptic_maps import fuse, semantic_map
 from mrcnn_tf.results.output_spec import OutputSpec
 from mrcnn_tf.serving.export_labels import detect_nothing
+from mrcnn_tf.serving.export_setup import detection_limits
 
 NETWORK_INPUTS = {
     "image": ([None, None, None, 3], tf.float32),
@@ -178,7 +179,7 @@ def exported_outputs(model, masks="roi"):
     if model.gives("semantic_logits"):
         specs += SEMANTIC_SPECS
         if model.fusion:
-            rows = len(model.stuff) + (model.settings.detections.max_per_image if model.gives("boxes") else 0)
+            rows = len(model.stuff) + (detection_limits(model).max_per_image if model.gives("boxes") else 0)
             specs += [dataclasses.replace(spec, shape=(rows,)[: len(spec.shape)]) for spec in SEGMENT_SPECS]
     return specs + IMAGE_SPECS
 

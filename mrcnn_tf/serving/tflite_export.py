@@ -19,7 +19,7 @@ from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.datasets.image_files import read_image
 from mrcnn_tf.serving.export_check import TOLERANCES_BY_QUANTIZATION, Differences, check_detections
 from mrcnn_tf.serving.export_labels import labels_document, labels_text
-from mrcnn_tf.serving.export_setup import check_image_files, fixed_input_size, inference_copy
+from mrcnn_tf.serving.export_setup import check_image_files, detection_limits, fixed_input_size, inference_copy
 from mrcnn_tf.serving.interpreter import append_metadata
 from mrcnn_tf.serving.tflite_graph import (
     backbone_graph,
@@ -152,7 +152,7 @@ def _compare(model, file, images, quantize):
         batch = sample | {"image": np.float32(sample["image"]), "original_size": sample["image_size"]}
         reference += model.detect_batch(batch)
         exported += runtime.detect_batch(batch)
-    return check_detections(reference, exported, TOLERANCES_BY_QUANTIZATION[quantize], model.settings.detections)
+    return check_detections(reference, exported, TOLERANCES_BY_QUANTIZATION[quantize], detection_limits(model))
 
 
 @dataclasses.dataclass

@@ -13,8 +13,8 @@ from tiny import tiny_config
 
 from mrcnn_tf import MaskRCNN, UserError
 from mrcnn_tf.config.settings import OwnHeadConfig
-from mrcnn_tf.parts import Head, OutputSpec
-from mrcnn_tf.serving.export_labels import read_labels
+from mrcnn_tf.parts import BoxHead, Head, OutputSpec
+from mrcnn_tf.serving.export_labels import labels_document, read_labels
 from mrcnn_tf.serving.export_setup import inference_copy
 from mrcnn_tf.serving.runtime import SavedModelRuntime
 from mrcnn_tf.serving.saved_model_export import export_saved_model
@@ -61,6 +61,16 @@ class TiltHead(Head):
             "light": tf.reduce_max(tf.nn.relu(coarsest), [1, 2])[:, :3],
             "undeclared": tilt,
         }
+
+
+@keras.saving.register_keras_serializable("test_own_head")
+class OwnBoxHead(BoxHead):
+    """A box head that no section of a config stands for."""
+
+    section = ""
+
+    def sections(self):
+        return {}
 
 
 def make_config():
@@ -207,6 +217,17 @@ def test_pixels_classes_stand_beside_them(model):
     panoptic = MaskRCNN.from_settings(config)
     names = {spec.name for spec in exported_outputs(panoptic, (64, 96))}
     assert names == {spec.name for spec in model.output_specs} | {"semantic"}
+
+
+def test_limits_of_a_box_head_of_ones_own():
+    config = panoptic_config()
+    config.box_head.callable = f"{__name__}:OwnBoxHead"
+    made = inference_copy(MaskRCNN.from_settings(config), max_detections=4)
+    assert type(made.heads[0]) is OwnBoxHead and made.heads[0].detections.max_per_image == 4
+    graph, document = ServedGraph(made), labels_document(made, {})
+    assert (document["max_detections"], document["score_threshold"]) == (4, 0.01)
+    (table,) = (spec for spec in graph.outputs if spec.name == "segment_areas")
+    assert table.shape == (4 + 3,) == tuple(graph.signatures["image"].structured_outputs["segment_areas"].shape[1:])
 
 
 def test_limits_that_no_head_has():
