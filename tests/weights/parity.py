@@ -62,23 +62,21 @@ def dense_stages(model, prepared):
     """
     size = prepared["image_size"]
     height, width = size.numpy()[0]
-    normalized = model.preprocess.normalize(prepared["image"], size)
-    maps = model.backbone(normalized)
-    features = model.fpn(maps) if model.fpn else maps[-1:]
-    first = 2 if model.fpn else len(maps) + 1
-    logits, deltas = model.rpn.head(features)
-    found = {"size": size.numpy()[0], "padded_size": np.array(normalized.shape[1:3])}
-    found["preprocessed"] = normalized.numpy()[0, :height, :width]
-    found |= {f"C{level}": level_map.numpy()[0] for level, level_map in enumerate(maps, 2)}
-    for level, (level_map, scores, shifts) in enumerate(zip(features, logits, deltas, strict=True), first):
-        cells = level_map.shape[1:3]
-        if model.fpn:
-            found[f"P{level}"] = level_map.numpy()[0]
+    stages = model.stages(prepared, fills_batch=True)
+    found = {"size": size.numpy()[0], "padded_size": np.array(stages.normalized.shape[1:3])}
+    found["preprocessed"] = stages.normalized.numpy()[0, :height, :width]
+    found |= {name: level_map.numpy()[0] for name, level_map in stages.maps.items()}
+    for (name, level_map), scores, shifts in zip(stages.features.maps.items(), *stages.rpn_scores, strict=True):
+        cells, level = level_map.shape[1:3], name[1:]
         found[f"rpn_logits{level}"] = scores.numpy().reshape(*cells, -1)
         found[f"rpn_deltas{level}"] = shifts.numpy().reshape(*cells, -1, 4)
-    proposals = model.rpn(features, size)
-    found["proposals"] = proposals.boxes.numpy()[0][proposals.valid.numpy()[0]]
-    return found, features
+    found["proposals"] = stages.proposals.boxes.numpy()[0][stages.proposals.valid.numpy()[0]]
+    return found, stages.features
+
+
+def named(model, name):
+    """The model's head of that name."""
+    return next(head for head in model.heads if head.name == name)
 
 
 def head_stages(model, features, proposals, background):
@@ -86,8 +84,8 @@ def head_stages(model, features, proposals, background):
 
     Where the background is first, the library predicts a box for it too, which nobody reads: NaN here.
     """
-    pooled = model.box_features(features, tf.constant(proposals[None]))
-    logits, deltas = (value.numpy()[0] for value in model.box_head(pooled))
+    head = named(model, "box_head")
+    logits, deltas = (value.numpy()[0] for value in head(head.pooling(tf.constant(proposals[None]), features=features)))
     deltas = deltas.reshape(len(deltas), -1)
     if background == "last":
         return {"class_logits": np.roll(logits, -1, axis=1), "box_deltas": deltas}
@@ -96,11 +94,12 @@ def head_stages(model, features, proposals, background):
 
 def keypoint_stages(model, features, boxes):
     """The heatmaps of one-class detections `boxes` [N, 4] of the resized image; nothing without a keypoint head."""
-    if not model.keypoint_head:
+    if not model.gives("keypoints"):
         return {}
+    head = named(model, "keypoint_head")
     boxes = tf.constant(boxes[None, :HEATMAPS])
     classes = tf.ones(boxes.shape[:2], tf.int32)
-    return {"keypoint_logits": model.keypoint_head(model.keypoint_features(features, boxes), classes).numpy()[0]}
+    return {"keypoint_logits": head(head.pooling(boxes, features=features), classes).numpy()[0]}
 
 
 def difference(stage, ours, recorded):
@@ -135,7 +134,7 @@ def compare_detections(model, images, first_label):
     `first_label` is the library's number of our first class.
     """
     theirs = found = 0
-    kinds = min(6, len(model.config.categories))
+    kinds = min(6, len(model.categories))
     for image, recorded in images:
         detections = model.detect(image)
         assert len(set(recorded["labels"])) >= kinds, "weights that detect a few classes only prove little"
@@ -164,8 +163,8 @@ def check_keypoints(ours, theirs):
 def check_stages(model, ours, recorded):
     """Every recorded stage within 1e-4, the sizes equal, and 99 % of the proposals found again."""
     stages = [key.removesuffix("_max") for key in recorded if key.endswith("_max") and key != "resized_max"]
-    maps = {"FPN": 4 + 3 * 5, "C4": 3 + 2, "C5": 4 + 2}[model.config.features]
-    assert len(stages) == 1 + maps + 2 + bool(model.keypoint_head) + bool(model.semantic_head)
+    maps = {"P2": 4 + 3 * 5, "C4": 3 + 2, "C5": 4 + 2}[next(iter(model.spec.strides))]
+    assert len(stages) == 1 + maps + 2 + model.gives("keypoints") + model.gives("semantic_logits")
     np.testing.assert_array_equal(ours["size"], recorded["size"])
     np.testing.assert_array_equal(ours["padded_size"], recorded["padded_size"])
     differences = {stage: difference(stage, ours[stage], recorded) for stage in stages}
@@ -175,9 +174,9 @@ def check_stages(model, ours, recorded):
 
 def semantic_stages(model, features):
     """The semantic head's logits; nothing without one."""
-    if not model.semantic_head:
+    if not model.gives("semantic_logits"):
         return {}
-    return {"semantic_logits": model.semantic_head(model.semantic_maps(features)).numpy()[0]}
+    return {"semantic_logits": named(model, "semantic_head").detect(features, None)["semantic_logits"].numpy()[0]}
 
 
 def segment_classes(segment_map, things, labels):
@@ -188,7 +187,7 @@ def segment_classes(segment_map, things, labels):
 def compare_segments(model, images):
     """Of all pixels of `images`, the shares with detectron2's semantic class and with its segment's class."""
     semantic, fused = [], []
-    things, stuff = ([category.id for category in each] for each in (model.config.categories, model.config.stuff))
+    things, stuff = ([category.id for category in each] for each in (model.categories, model.stuff))
     for image, recorded in images:
         kinds = recorded["segment_things"]
         assert kinds.any() and not kinds.all(), "segments of one kind prove little"

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny_weights import as_torchvision, make, values, write
+from tiny_weights import as_torchvision, head, make, values, write
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
@@ -29,8 +29,9 @@ def tensors(source):
 
 def test_the_model_of_a_file_has_its_sizes_and_all_its_values(source, tensors, tmp_path):
     model = MaskRCNN.from_pretrained(write(tmp_path, tensors), verbose=False)
-    assert (model.config.backbone.depth, model.config.fpn.channels, model.config.mask_head.convs) == (10, 32, 2)
-    assert [(one.id, one.name) for one in model.config.categories] == [(1, "class 1"), (2, "class 2")]
+    settings = model.settings
+    assert (settings.backbone.depth, settings.fpn.channels, settings.mask_head.convs) == (10, 32, 2)
+    assert [(one.id, one.name) for one in model.categories] == [(1, "class 1"), (2, "class 2")]
     for path, array in values(source).items():
         np.testing.assert_array_equal(values(model)[path], array, err_msg=path)
 
@@ -84,7 +85,7 @@ def test_a_mask_head_that_one_side_lacks_is_refused_unless_allowed(source, tenso
     with pytest.raises(UserError, match="have no place in it .mask_head"):
         boxes_only.load_pretrained(path, verbose=False)
     boxes_only.load_pretrained(path, allow_missing=True, verbose=False)
-    np.testing.assert_array_equal(boxes_only.fpn.weights[0], source.fpn.weights[0])
+    np.testing.assert_array_equal(boxes_only.features.lateral[0].kernel, source.features.lateral[0].kernel)
     path = write(tmp_path, {name: array for name, array in tensors.items() if "mask" not in name})
     with pytest.raises(UserError, match="8 weights of the model are missing .mask_head"):
         make().load_pretrained(path, verbose=False)
@@ -128,8 +129,9 @@ def test_epsilon_and_pixel_scale_are_adapted_exactly(source, tensors, tmp_path):
     maps = []
     for each in (source, model):
         prepared = each.preprocess(image)
-        maps.append(each.backbone(each.preprocess.normalize(prepared["image"], prepared["image_size"])))
-    for theirs, ours in zip(*maps, strict=True):
+        maps.append(each.features.backbone(each.preprocess.normalize(prepared["image"], prepared["image_size"])))
+    for name, theirs in maps[0].items():
+        ours = maps[1][name]
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
     assert "pixel_std" in report.loaded["backbone/stem/kernel"]
     assert report.loaded["backbone/stem/moving_variance"] == "epsilon 0 to 0.01"
@@ -190,7 +192,7 @@ def panoptic(things=("cat", "dog"), stuff=("sky", "sea"), **changes):
 @pytest.fixture(scope="module")
 def panoptic_source():
     model, random = panoptic(), np.random.default_rng(3)
-    for variable in (*model.box_head.weights, *model.semantic_head.weights):
+    for variable in (*head(model, "box_head").weights, *head(model, "semantic_head").weights):
         variable.assign(random.normal(size=variable.shape))
     return model
 
@@ -217,7 +219,7 @@ def test_things_are_mapped_where_no_stuff_is_the_same_and_the_other_way_round(pa
 def test_a_semantic_head_alone_asks_for_no_things():
     alone = {"box_head": None, "mask_head": False}
     first, second = panoptic(("cat",), **alone), panoptic(("whale",), ("sea", "sky"), **alone)
-    first.semantic_head.predictor.kernel.assign(np.random.default_rng(4).normal(size=(1, 1, 32, 3)))
+    head(first, "semantic_head").predictor.kernel.assign(np.random.default_rng(4).normal(size=(1, 1, 32, 3)))
     second.load_pretrained(first, map_classes=True, verbose=False)
     np.testing.assert_array_equal(values(second)[CLASSIFIER], values(first)[CLASSIFIER][..., [0, 2, 1]])
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_weights import as_torchvision, make, values, write
+from tiny_weights import as_torchvision, head, make, values, write
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
@@ -76,7 +76,7 @@ def test_a_saved_c4_model_has_all_its_weights_again(tmp_path):
 def test_the_same_keypoints_are_kept_and_others_set_anew():
     source = with_keypoints(cat="nose tail")
     kept = with_keypoints(dog="nose tail")  # another class with the same heatmaps
-    for variable in kept.keypoint_head.weights:
+    for variable in head(kept, "keypoint_head").weights:
         variable.assign(variable * 3)
     report = kept.load_pretrained(source, verbose=False)
     assert "box_head/class_logits/bias" in report.not_loaded and not set(HEAD) & set(report.not_loaded)
@@ -93,7 +93,7 @@ def test_keypoints_are_mapped_by_name_when_asked():
     source = with_keypoints(cat="nose tail", bird="beak tail")
     model = with_keypoints(bird="wing tail beak", cat="tail nose", cow="tail")
     random = np.random.default_rng(1)
-    for variable in source.keypoint_head.weights:
+    for variable in head(source, "keypoint_head").weights:
         variable.assign(random.normal(size=variable.shape))
     report = model.load_pretrained(source, map_classes=True, verbose=False)
     assert report.loaded[HEAD[0]] == "4 of 6 keypoints by name, the others new"
@@ -108,7 +108,7 @@ def test_other_mask_branches_are_mapped_by_class_too(setting):
     choice = {f"mask_head__{setting}": {"fcs": 1, "activation": "softmax"}[setting], "mask_head__pool_size": 3}
     source, model = make(("cat", "dog"), **choice), make(("yak", "dog", "cat"), **choice)
     random = np.random.default_rng(2)
-    for variable in source.mask_head.weights:
+    for variable in head(source, "mask_head").weights:
         variable.assign(random.normal(size=variable.shape))
     model.load_pretrained(source, map_classes=True, verbose=False)
     ours, theirs = (values(each)["mask_head/predictor_bias"] for each in (model, source))
@@ -122,7 +122,7 @@ def test_a_keypoint_file_without_names_numbers_them(tmp_path):
     source = with_keypoints(cat="nose tail")
     tensors = as_torchvision(source)
     model = MaskRCNN.from_pretrained(write(tmp_path, tensors), verbose=False)
-    assert [(one.name, one.keypoints) for one in model.config.categories] == [("class 1", ["keypoint 1", "keypoint 2"])]
+    assert [(one.name, one.keypoints) for one in model.categories] == [("class 1", ["keypoint 1", "keypoint 2"])]
     for path, array in values(source).items():
         np.testing.assert_array_equal(values(model)[path], array, err_msg=path)
 
@@ -133,7 +133,7 @@ def test_imagenet_stands_for_the_models_own_network(monkeypatch):
     model = make(backbone=backbone, conventions__batch_norm_epsilon=0.5)
     report = model.load_pretrained("imagenet", verbose=False)
     assert report.source == "imagenet MobileNetV3Small" and report.format == "keras.applications"
-    assert len(model.backbone.weights) == sum(path.startswith("backbone/") for path in report.loaded)
+    assert len(model.features.backbone.weights) == sum(path.startswith("backbone/") for path in report.loaded)
     # Initial values, which nothing has changed.
     variances = [array for path, array in values(model).items() if path.endswith("/moving_variance")]
     assert len(variances) > 30 and all((array == 1).all() for array in variances)

@@ -26,7 +26,7 @@ def test_a_checkpoint_becomes_a_model_and_a_table(checkpoint, tmp_path):
     for words in ("torchvision", "backbone", "background dropped", "inputs channels last", "mrcnn-tf predict"):
         assert words in printed
     model = load_model(out)
-    assert model.config.resize.min_size == 64
+    assert model.resize.min_size == 64
     for ours, theirs in zip(model.weights, source.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

@@ -65,7 +65,7 @@ def test_equal_feature_maps(classifier, converted):
     for weight in ours.weights:
         weight.assign(converted.arrays[weight.path])
     maps = ours((pixels - settings["pixel_mean"]) / settings["pixel_std"])
-    for found, wanted in zip(maps, expected, strict=True):
+    for found, wanted in zip(maps.values(), expected, strict=True):
         assert np.ptp(wanted) > 0.5
         np.testing.assert_allclose(found, wanted, atol=1e-4 * np.max(np.abs(wanted)))
 
@@ -213,21 +213,21 @@ def offline(monkeypatch):
 def test_the_backbone_gives_kerass_features(offline, application):
     config = tiny_config("frozen_bn")
     config.backbone = BackboneConfig(application=application, taps=TAPS[application])
-    network, model = download_network(application), MaskRCNN(config)
+    network, model = download_network(application), MaskRCNN.from_settings(config)
     report = model.load_pretrained(
         PretrainedWeights("imagenet", "", convert_network(network, application, TAPS[application])), verbose=False
     )
     in_backbone = {path for path in report.loaded if path.startswith("backbone/")}
-    assert len(in_backbone) == len(model.backbone.weights)
+    assert len(in_backbone) == len(model.features.backbone.weights)
 
     mean, std, bgr = pixel_scale(application)
     pixels = np.random.default_rng(1).uniform(0, 255, (1, 32, 64, 3)).astype(np.float32)
-    ours = model.backbone((pixels - np.float32(mean)) / np.float32(std))
+    ours = model.features.backbone((pixels - np.float32(mean)) / np.float32(std))
     names = stable_layer_names(network)
     outputs = {names[operation.name]: operation.output for operation in network.operations}
     plain = keras.Model(network.input, [outputs[tap] for tap in TAPS[application]])
     scaled = pixels[..., ::-1] - np.float32(mean[::-1]) if bgr else (pixels - np.float32(mean)) / np.float32(std)
-    for features, expected in zip(ours, plain(scaled), strict=True):
+    for features, expected in zip(ours.values(), plain(scaled), strict=True):
         np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * float(np.abs(expected).max()))
 
 

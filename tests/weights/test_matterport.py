@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from golden import made_up, made_up_matterport
 
 from mrcnn_tf.common.errors import UserError
@@ -25,31 +26,37 @@ class Recorded:
 
     def __init__(self, backbone):
         with np.load(FOLDER / f"matterport_{backbone}.npz") as stages:
-            self.stages = dict(stages)
+            self.recorded = dict(stages)
         self.shapes = json.loads((FOLDER / f"matterport_{backbone}.json").read_text())
         self.converted = matterport.convert(made_up_matterport.weights(self.shapes, SEED))
         self.images = [made_up.image(*image) for image in IMAGES[backbone]]
         resize = [f"model.resize.min_size={SIDE}", f"model.resize.max_size={SIDE}"]
-        self.model = MaskRCNN(PretrainedWeights(backbone, "matterport", self.converted).config(resize).model)
-        self.paths = {weight.path.removeprefix(f"{self.model.name}/") for weight in self.model.weights}
+        self.model = MaskRCNN.from_settings(
+            PretrainedWeights(backbone, "matterport", self.converted).config(resize).model
+        )
+        self.paths = {weight.path for weight in self.model.weights}
         for weight in self.model.weights:
-            weight.assign(self.converted.arrays[weight.path.removeprefix(f"{self.model.name}/")])
-        self.maps = [self.features(image) for image in self.images]
+            weight.assign(self.converted.arrays[weight.path])
+        self.stages = [self.look_at(image) for image in self.images]
 
-    def features(self, image):
-        """Maps C2 to C5 and P2 to P6 of the image as matterport molds it: in the middle of a black square."""
+    def head(self, name):
+        return next(head for head in self.model.heads if head.name == name)
+
+    def look_at(self, image):
+        """The `Stages` of the image as matterport molds it: in the middle of a black square."""
         height, width = image.shape[:2]
         top, left = (SIDE - height) // 2, (SIDE - width) // 2
         pixels = np.pad(image, [(top, SIDE - height - top), (left, SIDE - width - left), (0, 0)])
-        maps = self.model.backbone((pixels.astype(np.float32) - self.model.config.pixel_mean)[None])
-        return maps, self.model.fpn(maps)
+        normalized = tf.constant((pixels - self.model.preprocess.mean)[None], tf.float32)
+        inputs = {"image_size": tf.constant([[SIDE, SIDE]])}
+        return self.model.stages(inputs, fills_batch=True, normalized=normalized)
 
     def check(self, stage, image, found):
         """Compares a whole array with the samples of the recorded one; NaN stands for what we don't compute."""
         found = made_up.sample(np.asarray(found), SAMPLES)
         known = np.isfinite(found)
         assert known.mean() > 0.95
-        wanted, largest = self.stages[f"img{image}/{stage}"], self.stages[f"img{image}/{stage}_max"]
+        wanted, largest = self.recorded[f"img{image}/{stage}"], self.recorded[f"img{image}/{stage}_max"]
         np.testing.assert_allclose(found[known], wanted[known], rtol=0, atol=1e-4 * largest, err_msg=stage)
 
 
@@ -69,25 +76,24 @@ def recorded(request):
 
 
 def test_backbone_and_pyramid(recorded):
-    for index, (maps, pyramid) in enumerate(recorded.maps):
-        for level, features in enumerate(maps, start=2):
-            recorded.check(f"C{level}", index, features[0])
-        for level, features in enumerate(pyramid, start=2):
-            recorded.check(f"P{level}", index, features[0])
+    for index, stages in enumerate(recorded.stages):
+        assert set(stages.maps) == {*(f"C{level}" for level in range(2, 6)), *(f"P{level}" for level in range(2, 7))}
+        for name, features in stages.maps.items():
+            recorded.check(name, index, features[0])
 
 
 def test_rpn(recorded):
-    for index, (_, pyramid) in enumerate(recorded.maps):
-        logits, deltas = recorded.model.rpn.head(pyramid)
+    for index, stages in enumerate(recorded.stages):
+        logits, deltas = stages.rpn_scores
         recorded.check("rpn_logits", index, np.concatenate(logits, axis=1)[0])
         recorded.check("rpn_deltas", index, (np.concatenate(deltas, axis=1)[0] / DELTA_STD)[:, XY])
 
 
 def test_box_head_of_equal_roi_features(recorded):
-    head = recorded.model.box_head
-    for index, (_, pyramid) in enumerate(recorded.maps):
-        rois = recorded.stages[f"img{index}/rois"][:HEAD_ROIS]
-        pooled = crop_and_resize(pyramid, rois, 7)
+    head = recorded.head("box_head")
+    for index, stages in enumerate(recorded.stages):
+        rois = recorded.recorded[f"img{index}/rois"][:HEAD_ROIS]
+        pooled = crop_and_resize(stages.features, rois, 7)
         logits, deltas = head(pooled[None])
         recorded.check("class_logits", index, logits[0])
         with_background = np.pad(deltas[0], [(0, 0), (1, 0), (0, 0)], constant_values=np.nan)
@@ -95,19 +101,19 @@ def test_box_head_of_equal_roi_features(recorded):
 
 
 def test_mask_head_of_equal_roi_features(recorded):
-    head = recorded.model.mask_head
-    for index, (_, pyramid) in enumerate(recorded.maps):
-        detections = recorded.stages[f"img{index}/detections"][:MASKS]
-        pooled = crop_and_resize(pyramid, detections[:, :4], 14)
+    head = recorded.head("mask_head")
+    for index, stages in enumerate(recorded.stages):
+        detections = recorded.recorded[f"img{index}/detections"][:MASKS]
+        pooled = crop_and_resize(stages.features, detections[:, :4], 14)
         scores = head(pooled[None], detections[None, :, 4].astype(np.int32))
-        wanted = recorded.stages[f"img{index}/masks"] / 65535
+        wanted = recorded.recorded[f"img{index}/masks"] / 65535
         assert wanted.std() > 0.1
         np.testing.assert_allclose(np.exp(scores.foreground[0]), wanted, atol=1e-4)
 
 
-def crop_and_resize(pyramid, rois, side):
+def crop_and_resize(features, rois, side):
     """What matterport's PyramidROIAlign does, RoI by RoI: float32 [N, side, side, C] of normalized rois [N, 4]."""
-    maps, pooled = [np.asarray(features[0]) for features in pyramid], []
+    maps, pooled = [np.asarray(level[0]) for level in features.maps.values()], []
     for y1, x1, y2, x2 in rois:
         level = 4 + round(float(np.log2(max(np.sqrt((y2 - y1) * (x2 - x1)) * SIDE / 224, 1e-9))))
         features = maps[min(max(level, 2), 5) - 2]
@@ -139,15 +145,15 @@ def iou(boxes, others):
 
 
 def test_proposals(resnet50):
-    for index, (_, pyramid) in enumerate(resnet50.maps):
-        found = resnet50.model.rpn(pyramid, np.array([[SIDE - 1, SIDE - 1]])).boxes[0].numpy()
-        best = iou(in_pixels(resnet50.stages[f"img{index}/rois"][:200]), found + [0, 0, 1, 1]).max(axis=1)
+    for index, stages in enumerate(resnet50.stages):
+        found = stages.proposals.boxes[0].numpy()
+        best = iou(in_pixels(resnet50.recorded[f"img{index}/rois"][:200]), found + [0, 0, 1, 1]).max(axis=1)
         assert np.mean(best >= 0.99) >= 0.99
 
 
 def test_detections_of_a_square_image(recorded):
     detections = recorded.model.detect(recorded.images[0])
-    boxes, (classes, scores) = recorded.stages["img0/boxes"], recorded.stages["img0/detections"][:, 4:].T
+    boxes, (classes, scores) = recorded.recorded["img0/boxes"], recorded.recorded["img0/detections"][:, 4:].T
     overlaps = iou(boxes, detections.boxes) * (classes[:, None] == detections.classes)
     partner, found = overlaps.argmax(axis=1), overlaps.max(axis=1) >= 0.99
     # One of resnet101's 50 comes from the 998th of 1000 proposals: an NMS over all levels at once ends with two others.
@@ -156,7 +162,7 @@ def test_detections_of_a_square_image(recorded):
     np.testing.assert_allclose(detections.scores[partner[found]], scores[found], atol=1e-3)
     shown = found[:MASKS]
     masks = detections.mask_probabilities[partner[:MASKS][shown]]
-    np.testing.assert_allclose(masks, recorded.stages["img0/masks"][shown] / 65535, atol=2e-3)
+    np.testing.assert_allclose(masks, recorded.recorded["img0/masks"][shown] / 65535, atol=2e-3)
 
 
 def test_detections_of_an_oblong_image(resnet50):
@@ -166,8 +172,8 @@ def test_detections_of_an_oblong_image(resnet50):
     make the most of that: padded to a square beforehand, all are found.
     """
     detections = resnet50.model.detect(resnet50.images[1])
-    overlaps = iou(resnet50.stages["img1/boxes"], detections.boxes)
-    overlaps *= resnet50.stages["img1/detections"][:, 4:5] == detections.classes
+    overlaps = iou(resnet50.recorded["img1/boxes"], detections.boxes)
+    overlaps *= resnet50.recorded["img1/detections"][:, 4:5] == detections.classes
     assert np.mean(overlaps.max(axis=1) >= 0.5) >= 0.45
 
 

@@ -30,11 +30,12 @@ def test_feature_maps_are_torchvisions(name, tmp_path):
     changes = [f"model.backbone.{key}={value}" for key, value in zip(keys, SETTINGS[name], strict=True)]
     config = load_config("mask_rcnn_r50_fpn", [*changes, *SMALL_HEADS]).model
     config.categories = [Category(1, "thing")]
-    model = MaskRCNN(config)
+    model = MaskRCNN.from_settings(config)
     report = model.load_pretrained(path, verbose=False)
     assert {"fc.weight", "fc.bias"} < set(report.skipped)
     image = made_up.image(*IMAGE).astype(np.float32)[None]
-    maps = model.backbone(model.preprocess.normalize(image, np.array([image.shape[1:3]])))
+    maps = model.features.backbone(model.preprocess.normalize(image, np.array([image.shape[1:3]])))
     stages = {key.split("/")[1]: recorded[key] for key in recorded.files if key.startswith(f"{name}/")}
-    for level, features in enumerate(maps, 2):
-        assert parity.difference(f"C{level}", features.numpy()[0], stages) <= 1e-4
+    assert list(maps) == ["C2", "C3", "C4", "C5"]
+    for name, features in maps.items():
+        assert parity.difference(name, features.numpy()[0], stages) <= 1e-4

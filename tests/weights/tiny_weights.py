@@ -23,12 +23,17 @@ def make(categories=("cat", "dog"), mask_head=True, **changes):
     for key, value in changes.items():
         section, _, field = key.rpartition("__")
         setattr(getattr(config, section) if section else config, field, value)
-    model = MaskRCNN(config)
+    model = MaskRCNN.from_settings(config)
     random = np.random.default_rng(0)
     for variable in model.weights:
         low = 0.5 if "variance" in variable.path else -0.1
         variable.assign(random.uniform(low, low + 0.2, variable.shape))
     return model
+
+
+def head(model, name):
+    """The model's head of that name."""
+    return next(head for head in model.heads if head.name == name)
 
 
 def as_torchvision(model):
