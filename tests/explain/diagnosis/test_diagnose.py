@@ -143,6 +143,8 @@ def test_instances_of_a_panoptic_model_are_diagnosed_and_its_segments_are_there(
     assert len(diagnosis.objects) == 2 and "of 2 annotated objects" in diagnosis.sentences[0]
     assert diagnosis.draw(heat=False).size > (500, 300)
     assert diagnosis.stages.detections.panoptic.segment_map.shape == IMAGE.shape[:2]
+    copied = copy.deepcopy(diagnosis)  # nothing in it holds the model
+    np.testing.assert_array_equal(copied.detections.panoptic.segment_map, diagnosis.detections.panoptic.segment_map)
     assert diagnosis.stages.non_finite == []
 
 
