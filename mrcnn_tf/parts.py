@@ -66,14 +66,13 @@ from mrcnn_tf.model.anchors import AnchorGenerator
 from mrcnn_tf.model.backbones.application import ApplicationBackbone, copy_without_padding
 from mrcnn_tf.model.backbones.padding_layers import ClearPadding, ImageAveragePooling, padding_leaks
 from mrcnn_tf.model.backbones.resnet import ResNet
-from mrcnn_tf.model.feature_maps import FeatureMaps
 from mrcnn_tf.model.heads.box import BoxHead
 from mrcnn_tf.model.heads.head import Head
 from mrcnn_tf.model.heads.keypoint import KeypointHead
 from mrcnn_tf.model.heads.mask import MaskHead, MaskMLP
 from mrcnn_tf.model.heads.semantic import SemanticHead
 from mrcnn_tf.model.losses import masked_mean
-from mrcnn_tf.model.necks import FPN, FeatureSpec, SingleMap
+from mrcnn_tf.model.necks import FPN, FeatureMaps, FeatureSpec, SingleMap
 from mrcnn_tf.model.preprocess import Preprocess
 from mrcnn_tf.model.roi_features import Res5, RoILayer
 from mrcnn_tf.model.rois import GroundTruth, Regions, RoISample, RoISampler

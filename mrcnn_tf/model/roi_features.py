@@ -14,7 +14,7 @@ from mrcnn_tf.config.checks import valid_settings
 from mrcnn_tf.config.settings import BackboneConfig, Conventions, RoILayerConfig
 from mrcnn_tf.model.backbones.resnet import residual_stage
 from mrcnn_tf.model.blocks import ConfiguredLayer, build_in_turn, count_outputs
-from mrcnn_tf.model.feature_maps import FeatureMaps, common_channels
+from mrcnn_tf.model.necks import FeatureMaps, common_channels
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops.conv import conv2d
 from mrcnn_tf.ops.roi_align import PyramidRoIs, pyramid_roi_align

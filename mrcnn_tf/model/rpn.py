@@ -10,7 +10,7 @@ from mrcnn_tf.config.settings import Conventions, RPNConfig
 from mrcnn_tf.model import losses
 from mrcnn_tf.model.anchors import AnchorGenerator, usable_anchors
 from mrcnn_tf.model.blocks import ConfiguredLayer, ConvNorm, build_in_turn, count_outputs
-from mrcnn_tf.model.feature_maps import common_channels
+from mrcnn_tf.model.necks import common_channels
 from mrcnn_tf.model.rois import Regions
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops import padding

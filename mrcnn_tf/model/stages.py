@@ -2,7 +2,7 @@
 
 import functools
 
-from mrcnn_tf.model.feature_maps import FeatureMaps
+from mrcnn_tf.model.necks import FeatureMaps
 from mrcnn_tf.model.rois import GroundTruth
 from mrcnn_tf.ops import boxes as box_ops
 from mrcnn_tf.ops import padding

@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from mrcnn_tf.ops.native.library import shapes_must_be_static
 
-
 # (padded_size int32 [B, 2] in pixels, rows of the padded batch) of the batch that a backbone runs on, or None
 _RUNNING = contextvars.ContextVar("running_batch", default=None)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import Conventions
 from mrcnn_tf.model.anchors import AnchorGenerator, cell_anchors, grid_anchors, usable_anchors
-from mrcnn_tf.model.feature_maps import FeatureMaps
+from mrcnn_tf.model.necks import FeatureMaps
 
 RATIOS = [0.5, 1.0, 2.0]
 

@@ -9,9 +9,9 @@ from averages import Averages
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import BoxHeadConfig, Conventions, DetectionConfig
-from mrcnn_tf.model.feature_maps import FeatureMaps
 from mrcnn_tf.model.heads.box import BoxHead
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
+from mrcnn_tf.model.necks import FeatureMaps
 from mrcnn_tf.model.roi_features import RoILayer
 from mrcnn_tf.model.rois import GroundTruth, Regions, RoISample
 from mrcnn_tf.model.rpn import RPN

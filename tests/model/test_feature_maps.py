@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.model.feature_maps import FeatureMaps
+from mrcnn_tf.model.necks import FeatureMaps
 from mrcnn_tf.model.roi_features import RoILayer
 from mrcnn_tf.model.rois import RoISample
 

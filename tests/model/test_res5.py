@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn_tf.config.settings import BackboneConfig, Conventions, RoILayerConfig
-from mrcnn_tf.model.feature_maps import FeatureMaps
+from mrcnn_tf.model.necks import FeatureMaps
 from mrcnn_tf.model.roi_features import Res5, RoILayer
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import Conventions
-from mrcnn_tf.model.feature_maps import FeatureMaps
+from mrcnn_tf.model.necks import FeatureMaps
 from mrcnn_tf.model.roi_features import RoILayer
 from mrcnn_tf.ops.roi_align import roi_align
 

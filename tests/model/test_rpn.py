@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import Conventions, RPNConfig
-from mrcnn_tf.model.feature_maps import FeatureMaps
+from mrcnn_tf.model.necks import FeatureMaps
 from mrcnn_tf.model.rois import GroundTruth
 from mrcnn_tf.model.rpn import RPN
 from mrcnn_tf.ops import boxes as box_ops

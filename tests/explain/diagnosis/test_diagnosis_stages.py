@@ -8,8 +8,8 @@ from tiny import tiny_config
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.explain.diagnosis.stages import compute_stages
-from mrcnn_tf.model.feature_maps import FeatureMaps
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
+from mrcnn_tf.model.necks import FeatureMaps
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
 RECORDS = [
