@@ -11,6 +11,21 @@ from mrcnn_tf.ops.matching import image_seeds
 TO_ORIGINAL = {"boxes": box_ops.to_original, "points": box_ops.points_to_original}  # by `OutputSpec.coordinates`
 
 
+class stage(functools.cached_property):  # noqa: N801 (a decorator)
+    """An attribute that is computed when it is first asked for, without a lock.
+
+    Up to Python 3.11 functools has one for all objects. A replica that waits in its losses for the others' sums would
+    hold it, and the others wait for it.
+    """
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            return self
+        if self.attrname not in vars(instance):
+            vars(instance)[self.attrname] = self.func(instance)
+        return vars(instance)[self.attrname]
+
+
 class Stages:
     """The stages of a model on a batch. Each is an attribute, computed when it is first asked for.
 
@@ -34,18 +49,18 @@ class Stages:
             self.padded_size = padding.round_up(inputs["image_size"], model.preprocess.divisor)
         self.__dict__.update(known)
 
-    @functools.cached_property
+    @stage
     def normalized(self):
         """Images [B, H, W, 3], (pixels - mean) / std, zeros outside each."""
         return self.model.preprocess.normalize(self.inputs["image"], self.inputs["image_size"])
 
-    @functools.cached_property
+    @stage
     def maps(self):
         """All maps [B, H_l, W_l, C_l] by name that backbone and neck give."""
         with padding.running_batch(self.normalized, self.padded_size):
             return self.model.features(self.normalized, training=self.training)
 
-    @functools.cached_property
+    @stage
     def features(self):
         """The `FeatureMaps` that RPN and heads read."""
         return self.feature_maps({name: self.maps[name] for name in self.model.spec.strides})
@@ -54,22 +69,22 @@ class Stages:
         """`FeatureMaps` of this batch's images, of maps by name."""
         return FeatureMaps(maps, self.model.spec.strides, self.inputs["image_size"], self.padded_size)
 
-    @functools.cached_property
+    @stage
     def rpn_scores(self):
         """`RPNScores` of all anchors; None without an RPN."""
         return self.model.rpn and self.model.rpn.scores(self.features)
 
-    @functools.cached_property
+    @stage
     def proposals(self):
         """The RPN's `Regions` in inference; None without one."""
         return self.model.rpn and self.model.rpn.propose(self.features, self.rpn_scores)
 
-    @functools.cached_property
+    @stage
     def training_proposals(self):
         """The same in training, where more are left."""
         return self.model.rpn and self.model.rpn.propose(self.features, self.rpn_scores, training=True)
 
-    @functools.cached_property
+    @stage
     def regions(self):
         """The `Regions` that each head works on, by its name: proposals that the heads in turn have refined."""
         regions, of_heads = self.proposals, {}
@@ -77,7 +92,7 @@ class Stages:
             regions = of_heads[head.name] = head.refine(self.features, regions)
         return of_heads
 
-    @functools.cached_property
+    @stage
     def outputs(self):
         """What `MaskRCNN.call` returns."""
         outputs = {}
@@ -89,22 +104,22 @@ class Stages:
                 outputs[spec.name] = TO_ORIGINAL[spec.coordinates](outputs[spec.name], *sizes)
         return outputs
 
-    @functools.cached_property
+    @stage
     def truth(self):
         """The `GroundTruth` of a training batch."""
         return GroundTruth(self.inputs, self.model.box_width)
 
-    @functools.cached_property
+    @stage
     def seeds(self):
         """uint32 [B], of what is drawn for each image."""
         return image_seeds(self.model.seed, self.step, self.inputs["image_id"])
 
-    @functools.cached_property
+    @stage
     def rois(self):
         """The `RoISample` that the heads learn from; None without an RPN."""
         return self.model.rpn and self.model.roi_sampler.draw(self.training_proposals, self.truth, self.seeds)
 
-    @functools.cached_property
+    @stage
     def losses(self):
         """The losses by name, float32 scalars."""
         losses = self.model.rpn.compute_losses(self.features, self.truth, self.seeds) if self.model.rpn else {}
