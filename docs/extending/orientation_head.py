@@ -19,6 +19,7 @@ class OrientationHead(Head):
 
     loss_names = ("loss_orientation",)
     outputs = (OutputSpec("orientation", (), "degrees, clockwise from the right"),)
+    float_layers = ("direction",)  # in exports of bytes
 
     def __init__(self, pooling, units=128, **kwargs):
         super().__init__(**kwargs)

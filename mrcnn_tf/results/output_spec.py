@@ -2,9 +2,11 @@
 
 import dataclasses
 
-# What a number of an output may be: nothing that depends on the image's size; boxes (x1, y1, x2, y2) or points (x, y,
-# anything) in pixels of the original image.
-COORDINATES = ("", "boxes", "points")
+from mrcnn_tf.common.errors import UserError
+
+# What the last side of an output holds, which is then moved with the image's size: boxes (x1, y1, x2, y2), or points (x,
+# y, anything) in a list; "" is neither.
+COORDINATES = {"": None, "boxes": (4,), "points": (None, 3)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +20,9 @@ class OutputSpec:
         dtype: "float32" or "int32".
         per_detection: whether each detection has one.
         coordinates: see `COORDINATES`.
+
+    Raises:
+        UserError: coordinates of another kind, or a shape that isn't theirs.
     """
 
     name: str
@@ -26,3 +31,15 @@ class OutputSpec:
     dtype: str = "float32"
     per_detection: bool = True
     coordinates: str = ""
+
+    def __post_init__(self):
+        expected = COORDINATES.get(self.coordinates, ())
+        is_like = expected is None or (
+            len(self.shape) == len(expected)
+            and all(side in (None, own) for side, own in zip(expected, self.shape, strict=True))
+        )
+        if not is_like or (self.coordinates and not self.per_detection):
+            raise UserError(
+                f"The output '{self.name}' has coordinates={self.coordinates!r} and the shape {list(self.shape)}: of "
+                "each detection give 'boxes' of shape [4] or 'points' of shape [P, 3], or ''."
+            )
