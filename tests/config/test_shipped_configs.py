@@ -18,7 +18,7 @@ from tiny import tiny_batch
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.load import list_config_names, load_config, parse_model_config
-from mrcnn_tf.config.settings import RESNET_BLOCKS
+from mrcnn_tf.config.settings import RESNET_BLOCKS, FPNConfig
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 KEYPOINTS = ["nose", "left_eye", "right_eye"]
@@ -27,12 +27,14 @@ INPUTS = ("image", "image_size", "original_size")
 
 @dataclasses.dataclass
 class Trial:
-    """What one step and one inference gave: losses by name, weights that nothing reached, outputs by name."""
+    """What one step and one inference gave: losses by name, weights that nothing reached, outputs by name; and the
+    settings that the parts say they were made of, before and after saving."""
 
     losses: dict
     unreached: list
     outputs: dict
     reloaded: dict
+    settings: list
 
 
 @pytest.mark.parametrize("name", list_config_names())
@@ -50,6 +52,9 @@ def test_a_config_builds_learns_detects_saves_and_loads(name, monkeypatch):
     assert trial.unreached == []
     assert trial.outputs["num_detections"].min() > 0
     assert {branch for branch in branches if branch in trial.outputs} == {b for b, head in branches.items() if head}
+    if config.features != "FPN":
+        config.fpn = FPNConfig()  # there is none
+    assert trial.settings == [config, config]
     for output, value in trial.outputs.items():
         assert np.isfinite(value).all(), output
         np.testing.assert_allclose(trial.reloaded[output], value, rtol=1e-5, atol=1e-5, err_msg=output)
@@ -59,11 +64,12 @@ def test_a_config_builds_learns_detects_saves_and_loads(name, monkeypatch):
 def _trial(tree):
     """The `Trial` of a model config as json. All of it runs eagerly: tracing would take several times as long."""
     keras.utils.set_random_seed(0)
-    model = MaskRCNN(parse_model_config(json.loads(tree)))
+    config = parse_model_config(json.loads(tree))
+    model = MaskRCNN.from_settings(config)
     for weight in model.weights:
         if weight.path.endswith("conv3/gamma"):
             weight.assign(0.3 * weight)  # residual blocks without statistics would add up to huge scores
-    batch = {name: tf.constant(value) for name, value in _batch(model.config).items()}
+    batch = {name: tf.constant(value) for name, value in _batch(config).items()}
     gradients = _recorded(model, keras.optimizers.SGD(1e-6))
     losses = {name: float(value) for name, value in model.train_step(batch).items()}
     paths = [variable.path for variable in model.trainable_variables]
@@ -75,7 +81,7 @@ def _trial(tree):
         model.save(file)
         loaded = keras.saving.load_model(file)
     outputs, again = ({name: value.numpy() for name, value in each(inputs).items()} for each in (model, loaded))
-    return Trial(losses, unreached, outputs, again)
+    return Trial(losses, unreached, outputs, again, [model.settings, loaded.settings])
 
 
 def _recorded(model, optimizer):
@@ -109,7 +115,7 @@ def _shrunk(config):
         config.pixel_mean, config.pixel_std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
     config.resize.min_size, config.resize.max_size = 64, 96
     backbone, rpn = config.backbone, config.rpn
-    if backbone.depth >= 50:
+    if backbone.depth >= 50 and not backbone.application:
         backbone.depth, backbone.width_per_group = 50, 32 if backbone.groups == 1 else backbone.width_per_group // 4
     config.fpn.channels, config.rois.batch_per_image = 32, 8
     rpn.anchor_sizes, rpn.channels = [size / 8 for size in rpn.anchor_sizes], 32

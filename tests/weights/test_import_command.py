@@ -8,7 +8,7 @@ import test_fit
 import torch_writer
 from test_cli import call, refused
 
-from mrcnn_tf.training.trainer import load_model
+from mrcnn_tf import load_model
 
 
 @pytest.fixture(scope="module")

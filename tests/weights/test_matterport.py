@@ -31,9 +31,8 @@ class Recorded:
         self.converted = matterport.convert(made_up_matterport.weights(self.shapes, SEED))
         self.images = [made_up.image(*image) for image in IMAGES[backbone]]
         resize = [f"model.resize.min_size={SIDE}", f"model.resize.max_size={SIDE}"]
-        self.model = MaskRCNN.from_settings(
-            PretrainedWeights(backbone, "matterport", self.converted).config(resize).model
-        )
+        config = PretrainedWeights(backbone, "matterport", self.converted).config(resize)
+        self.model = MaskRCNN.from_settings(config.model)
         self.paths = {weight.path for weight in self.model.weights}
         for weight in self.model.weights:
             weight.assign(self.converted.arrays[weight.path])
