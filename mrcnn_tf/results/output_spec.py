@@ -4,8 +4,8 @@ import dataclasses
 
 from mrcnn_tf.common.errors import UserError
 
-# What the last side of an output holds, which is then moved with the image's size: boxes (x1, y1, x2, y2), or points (x,
-# y, anything) in a list; "" is neither.
+# What an output's last side holds, which is then scaled to the original image: boxes (x1, y1, x2, y2), or points (x, y,
+# anything) in a list; "" is neither.
 COORDINATES = {"": None, "boxes": (4,), "points": (None, 3)}
 
 

@@ -1,6 +1,7 @@
 """Annotations looked at one by one: objects marked twice, keypoints, and objects that no anchor of the config fits."""
 
 import dataclasses
+import re
 
 import numpy as np
 
@@ -157,7 +158,7 @@ def check_anchors(annotations, model):
 def _misfits(sides, sizes, rpn):
     """Which boxes of `sides` [n, 2] (width, height) are smaller than the smallest anchor, and which none fits."""
     best_iou = np.zeros(len(sides))
-    for size in sizes:
+    for size in sizes.ravel():  # a map may have several
         for ratio in rpn.aspect_ratios:
             anchor = size / np.sqrt(ratio), size * np.sqrt(ratio)
             shared = np.minimum(sides, anchor).prod(axis=1)
@@ -175,9 +176,9 @@ def _explain_tiny(findings, model, sides, fraction):
     factor = 2
     while factor < MAX_FACTOR and np.logical_and(*_misfits(sides, sizes / factor, model.rpn)).mean() > FINE:
         factor *= 2
-    anchors = ",".join(f"{size / factor:g}" for size in sizes)
+    anchors = re.sub(r"\.0\b| ", "", str((sizes / factor).tolist()))
     remedy = (
-        f"set model.rpn.anchor_sizes=[{anchors}], or enlarge images with "
+        f"set model.rpn.anchor_sizes={anchors}, or enlarge images with "
         f"model.resize.min_size={resize.min_size * factor} and model.resize.max_size={resize.max_size * factor}"
     )
     if fraction < FEW:

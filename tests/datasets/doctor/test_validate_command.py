@@ -78,6 +78,13 @@ def test_the_config_decides_what_is_too_small(dataset):
     assert json.loads(run(*dataset.write(), *more, "--json").stdout)["datasets"][0]["findings"] == []
 
 
+def test_several_anchor_sizes_a_map_are_advised_as_such(dataset):
+    smaller = "model.rpn.anchor_sizes=[[32,40],[64,80],[128,160],[256,320],[512,640]]"
+    result = run(*dataset.write(), "model.resize.min_size=48", "model.resize.max_size=64", smaller, "--json")
+    (finding,) = json.loads(result.stdout)["datasets"][0]["findings"]
+    assert "model.rpn.anchor_sizes=[[16,20],[32,40],[64,80],[128,160],[256,320]]" in finding["remedy"]
+
+
 def test_mistakes_are_said_in_a_sentence(dataset, tmp_path):
     result = run(*dataset.write(), "--fix")
     assert isinstance(result.exception, UserError) and "--out FOLDER" in str(result.exception)
