@@ -24,7 +24,7 @@ _MODULES = {
     "export_tflite": "mrcnn_tf.serving.tflite_export",
     "list_presets": "mrcnn_tf.weights.presets",
     "load_config": "mrcnn_tf.config.load",
-    "load_model": "mrcnn_tf.model.model_file",
+    "load_model": "mrcnn_tf.model.mask_rcnn",
     "make_optimizer": "mrcnn_tf.training.optimizer",
     "show_batch": "mrcnn_tf.explain.show_batch",
     "train": "mrcnn_tf.training.trainer",

@@ -103,7 +103,7 @@ def tflite(
 
 
 def _load_model(weights):
-    from mrcnn_tf.model.model_file import load_model
+    from mrcnn_tf.model.mask_rcnn import load_model
 
     if weights is None:
         raise UserError("There is nothing to export: give --weights MODEL.keras.")

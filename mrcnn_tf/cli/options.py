@@ -35,7 +35,7 @@ def open_model(weights, saved_model, tflite):
     """
     check_model_choice(weights, saved_model, tflite)
     if weights:
-        from mrcnn_tf.model.model_file import load_model
+        from mrcnn_tf.model.mask_rcnn import load_model
 
         return load_model(weights)
     if saved_model:

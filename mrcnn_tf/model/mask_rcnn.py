@@ -1,6 +1,7 @@
 """Mask R-CNN (section 3 of the paper) as a Keras model."""
 
 import dataclasses
+import pathlib
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from mrcnn_tf.common.categories import Category, as_categories
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.named_object import import_named
 from mrcnn_tf.config.settings import ModelConfig, PanopticConfig
 from mrcnn_tf.datasets.image_files import check_pixels
@@ -27,6 +29,7 @@ from mrcnn_tf.model.trainable import Trainable
 from mrcnn_tf.ops.replicas import fill_empty_batch
 from mrcnn_tf.results.detections import Detections
 from mrcnn_tf.weights.fit import load_into
+from mrcnn_tf.weights.keras_file import load_keras_file
 from mrcnn_tf.weights.pretrained import read_pretrained
 
 # In the order in which a model of a config goes through them, each made where the config has its section.
@@ -324,6 +327,20 @@ class MaskRCNN(Trainable):
         categories = {name: [Category(**category) for category in config[name]] for name in ("categories", "stuff")}
         panoptic = PanopticConfig(**config["panoptic"])
         return cls(**parts, heads=heads, **categories, panoptic=panoptic, seed=config["seed"], name=config["name"])
+
+
+def load_model(path):
+    """Load the `MaskRCNN` that `model.save` or `mrcnn-tf train` wrote.
+
+    Raises:
+        UserError: there is no such file, it holds something else, or it has a part of a class that isn't imported.
+    """
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"There is no file {path}: give the .keras file that training wrote.")
+    model = load_keras_file(path)
+    if not isinstance(model, MaskRCNN):
+        raise UserError(f"{path} holds a {type(model).__name__}: give the .keras file of a MaskRCNN.")
+    return model
 
 
 def choose_kind(section, kind, name):

@@ -10,6 +10,7 @@ from mrcnn_tf.config.load import load_config
 from mrcnn_tf.config.settings import BackboneConfig, ModelConfig
 from mrcnn_tf.weights import detectron, keras_applications, matterport, torchvision
 from mrcnn_tf.weights.architecture import num_classes, num_heatmaps, num_stuff
+from mrcnn_tf.weights.keras_file import load_keras_file
 from mrcnn_tf.weights.presets import find_preset, list_presets, preset_file
 from mrcnn_tf.weights.rules import ConvertedWeights
 from mrcnn_tf.weights.weight_file import WeightFile, read_weight_file
@@ -110,7 +111,7 @@ def read_pretrained(source, backbone=None):
         examples = ", ".join(preset.name for preset in list_presets()[:3])
         raise UserError(f"There is no file {path}: give a checkpoint's path, imagenet, or a preset such as {examples}.")
     if _is_keras_model(path):
-        return _from_model(_load_keras_model(path), str(path))
+        return _from_model(load_keras_file(path), str(path))
     file = read_weight_file(path)
     return _convert(file.tensors, str(path), file)
 
@@ -169,12 +170,3 @@ def _is_keras_model(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return {"config.json", "model.weights.h5"} <= set(archive.namelist())
-
-
-def _load_keras_model(path):
-    import keras
-
-    try:
-        return keras.saving.load_model(path)
-    except (ValueError, OSError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is no readable Keras model ({str(error).splitlines()[0]}): save it again.") from error

@@ -16,7 +16,7 @@ from PIL import Image
 
 import mrcnn_tf
 from mrcnn_tf.config.load import load_config
-from mrcnn_tf.model.model_file import load_model
+from mrcnn_tf.model.mask_rcnn import load_model
 from mrcnn_tf.training.callbacks import Interrupted
 
 NUCLEI = pathlib.Path(mrcnn_tf.__file__).parent / "datasets" / "nuclei"
@@ -201,7 +201,7 @@ def test_a_mistake_is_one_sentence_and_status_2(arguments, words, capsys):
 
 def test_a_file_that_is_no_model_is_refused(tmp_path, capsys):
     (tmp_path / "m.keras").write_text("not a model")
-    assert "isn't a model saved by mrcnn_tf" in refused(
+    assert "is no readable Keras model" in refused(
         capsys, "predict", NUCLEI / "images" / "val_000_384.png", "--weights", tmp_path / "m.keras"
     )
 

@@ -30,7 +30,7 @@ def file(tmp_path):
 def test_a_class_that_is_not_imported_is_named_with_its_module(file, monkeypatch):
     with monkeypatch.context() as context:
         context.delitem(CLASSES, "mine>Idle")
-        with pytest.raises(UserError, match=r"the class Idle from (\w+\.)*test_model_file, .*--import (\w+\.)*test_mo"):
+        with pytest.raises(UserError, match=r"the class Idle from (\w+\.)*test_keras_file, .*--import (\w+\.)*test_ke"):
             load_model(file)
     assert [head.name for head in load_model(file).heads] == ["box_head", "mask_head", "idle"]
 

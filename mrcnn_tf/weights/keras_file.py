@@ -1,38 +1,32 @@
-"""The .keras file that a model is saved in."""
+"""A .keras file with parts of a user's own, which Keras loads where their classes are imported."""
 
 import json
-import pathlib
 import zipfile
 
-import keras
-
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
 
-def load_model(path):
-    """Load the `MaskRCNN` that `model.save` or `mrcnn-tf train` wrote.
+def load_keras_file(path):
+    """The keras.Model of a .keras file.
 
     Raises:
-        UserError: there is no such file, it holds something else, or it has a part of a class that isn't imported.
+        UserError: it can't be read, or has a part of a class that isn't imported.
     """
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"There is no file {path}: give the .keras file that training wrote.")
+    import keras
+
     try:
-        model = keras.saving.load_model(path)
+        return keras.saving.load_model(path)
     except (ValueError, OSError, TypeError, KeyError) as error:
         if missing := _missing_class(path):
             raise UserError(missing) from error
-        raise UserError(
-            f"{path} isn't a model saved by mrcnn_tf ({str(error).splitlines()[0].split('. ')[0]}): give a .keras file."
-        ) from error
-    if not isinstance(model, MaskRCNN):
-        raise UserError(f"{path} holds a {type(model).__name__}: give the .keras file of a MaskRCNN.")
-    return model
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise UserError(f"{path} is no readable Keras model ({reason}): give a whole .keras file.") from error
 
 
 def _missing_class(path):
     """A sentence about a class of the file that Keras doesn't have; None if it has all of them."""
+    import keras
+
     try:
         with zipfile.ZipFile(path) as file:
             config = json.loads(file.read("config.json"))
