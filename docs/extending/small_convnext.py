@@ -48,11 +48,11 @@ class _Block(keras.layers.Layer):
         super().__init__(**kwargs)
         # The 7x7 windows reach over the edge of an image, so what lies there in a batch is cleared before.
         self.layers = [
-            ClearPadding(),
-            keras.layers.DepthwiseConv2D(7, padding="same"),
-            keras.layers.LayerNormalization(epsilon=1e-6),
-            keras.layers.Dense(4 * width, "gelu"),
-            keras.layers.Dense(width),
+            ClearPadding(name="clear"),
+            keras.layers.DepthwiseConv2D(7, padding="same", name="windows"),
+            keras.layers.LayerNormalization(epsilon=1e-6, name="norm"),
+            keras.layers.Dense(4 * width, "gelu", name="widen"),
+            keras.layers.Dense(width, name="narrow"),
         ]
 
     def call(self, inputs):

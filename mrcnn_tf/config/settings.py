@@ -155,7 +155,9 @@ class BackboneConfig:
     # A network of keras.applications in the ResNet's place, such as MobileNetV3Small.
     application: str | None = None
     taps: list[str] = dataclasses.field(default_factory=list)  # those layers' names; docs/backbones.md lists some
-    callable: str | None = None  # a backbone of your own in its place, package.module:Name; see docs/extending.md
+    # A backbone of your own in its place, package.module:Name, which none of the settings above concern; see
+    # docs/extending.md.
+    callable: str | None = None
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)  # what that is called with, by name
     in_weights: ClassVar = (
         "depth",

@@ -59,10 +59,10 @@ def _measure_strides(layer):
     """Pixels per cell of each map, by name, as an image shows them whose sides all usual strides divide."""
     outputs = layer(keras.KerasTensor((1, MEASURED_SIDE, MEASURED_SIDE, 3)))
     sides = {name: features.shape[1] for name, features in outputs.items()}
-    if None in sides.values():
+    if any(side is None or MEASURED_SIDE % side for side in sides.values()):
         raise UserError(
-            f"The strides of {type(layer).__name__} don't follow from the shapes it says: give it an attribute "
-            "`strides`, pixels per cell of each map by name."
+            f"The strides of {type(layer).__name__} don't follow from its maps, whose sides are {sides} for an image "
+            f"of {MEASURED_SIDE} pixels: give it an attribute `strides`, pixels per cell of each map by name."
         )
     return {name: MEASURED_SIDE // side for name, side in sides.items()}
 

@@ -252,6 +252,13 @@ def test_strides_that_nothing_tells_are_asked_for():
         FeatureSpec.of(layer)
 
 
+def test_strides_of_a_network_that_loses_its_border_are_asked_for():
+    images = keras.Input((None, None, 3))
+    network = keras.Model(images, {"a": keras.layers.Conv2D(4, 3, strides=2, padding="valid")(images)})
+    with pytest.raises(UserError, match=r"whose sides are \{'a': 255\} for an image of 512 pixels.*`strides`"):
+        FeatureSpec.of(network)
+
+
 @pytest.mark.parametrize(
     "layer",
     [

@@ -2,8 +2,10 @@
 
 `resnet` has ResNet and ResNeXt, `application` any network of keras.applications, `padding_layers` what keeps padding
 out of a network of somebody else. Any other Keras layer or model does that maps images [B, H, W, 3] to a dictionary of
-maps; it may say their `strides`, pixels per cell by name, and which weights `freeze_at` a config wants frozen.
+maps; it may say their `strides`, pixels per cell by name.
 """
+
+import keras
 
 from mrcnn_tf.common.named_object import import_named
 from mrcnn_tf.model.backbones.application import ApplicationBackbone
@@ -15,7 +17,8 @@ def make_backbone(model, dtype=None):
     settings = model.backbone
     if settings.callable:
         kind = import_named(settings.callable, "Setting 'model.backbone.callable'")
-        return kind(**settings.arguments, name="backbone")
+        is_layer = isinstance(kind, type) and issubclass(kind, keras.layers.Layer)
+        return kind(**settings.arguments, **({"dtype": dtype, "name": "backbone"} if is_layer else {}))
     if settings.application:
         taps, freeze_at = settings.taps, settings.freeze_at
         return ApplicationBackbone(settings.application, taps, freeze_at, dtype=dtype, name="backbone")
