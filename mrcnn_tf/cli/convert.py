@@ -230,6 +230,17 @@ def _report_problems(problems, out, source):
     return collections.Counter(problem.kind for problem in problems)
 
 
+def _report_own_numbers(counts, source):
+    """Say on stderr which numbers of the annotations' own the written format has no place for; nothing for none."""
+    from mrcnn_tf.common.problems import print_line
+
+    if counts:
+        names = ", ".join(f"{name!r} of {count}" for name, count in counts.items())
+        print_line(
+            f"{source}: the format has no place for numbers of the annotations' own, which were left out: {names}"
+        )
+
+
 @convert_app.command()
 def tfrecord(
     annotations: Annotated[pathlib.Path, typer.Option(help="The COCO json.")],
@@ -248,10 +259,12 @@ def tfrecord(
     processes = processes or os.cpu_count() or 1
     written = write_records(annotations, images, out, name, shards, processes, force, progress=not as_json)
     seconds = time.perf_counter() - started
+    _report_own_numbers(written.own_numbers, annotations)
     pattern, files = str(out / f"{name}-*.tfrecord"), len(written.files)
     if as_json:
         figures = {"records": pattern, "shards": files, "written": written.written, "images": written.images}
-        print(json.dumps(figures | {"objects": written.objects, "problems": len(written.problems), "seconds": seconds}))
+        figures |= {"objects": written.objects, "problems": len(written.problems), "own_numbers": written.own_numbers}
+        print(json.dumps(figures | {"seconds": seconds}))
         return
     kept = f", {files - written.written} of them from before" if written.written < files else ""
     console.print(
@@ -352,9 +365,11 @@ def _convert_coco(source, write, out, as_json, *arguments):
     coco = read_coco(source)
     write(coco, out, *arguments)
     problems = _report_problems(coco.problems, out, coco.source)
+    _report_own_numbers(coco.own_numbers, coco.source)
     objects = sum(len(image.annotations) for image in coco.images)
     if as_json:
         figures = {"out": str(out), "images": len(coco.images), "objects": objects, "problems": problems}
+        figures["own_numbers"] = coco.own_numbers
         print(json.dumps(figures, ensure_ascii=False))
         return
     text = f"{len(coco.images)} images, {objects} objects, {len(coco.names)} classes: {out}"

@@ -20,9 +20,11 @@ import tensorflow as tf
 from mrcnn_tf.common.categories import max_keypoints
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write, sha256, write_json
-from mrcnn_tf.common.problems import counting_bar, progress_bars
+from mrcnn_tf.common.json_stream import stream_arrays
+from mrcnn_tf.common.problems import counting_bar, progress_bars, reading_bar
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.data.tfrecord_example import ImageJob, make_features, make_features_of, start_worker
+from mrcnn_tf.datasets.annotation_records import count_own_numbers
 from mrcnn_tf.datasets.image_files import file_sizes
 from mrcnn_tf.datasets.panoptic_json import is_panoptic
 from mrcnn_tf.datasets.read_coco import load_index
@@ -53,6 +55,7 @@ class WrittenRecords:
     images: int
     objects: int
     problems: list  # what of the json was left out or used otherwise than it stands
+    own_numbers: dict[str, int]  # of the json, see `count_own_numbers`; the records have no place for them
 
 
 def write_records(annotations, images, out, name="train", shards=None, processes=1, force=False, progress=True):
@@ -100,7 +103,15 @@ def write_records(annotations, images, out, name="train", shards=None, processes
         on_progress = counting_bar(bars, f"Writing {name}", sum(map(len, images_of)))
         for shard, numbers in zip(missing, images_of, strict=True):
             _write_shard(files[shard], itertools.islice(features, len(numbers)), on_progress)
-    return WrittenRecords(files, len(missing), index.image_ids.size, index.classes.size, index.problems)
+    own_numbers = _count_own_numbers(annotations, progress)
+    return WrittenRecords(files, len(missing), index.image_ids.size, index.classes.size, index.problems, own_numbers)
+
+
+def _count_own_numbers(annotations, progress):
+    """`count_own_numbers` of a json, which is read again, as an index has only the numbers that its config names."""
+    with progress_bars(progress) as bars:
+        on_progress = reading_bar(bars, f"Reading {annotations}", annotations)
+        return count_own_numbers(record for _, record in stream_arrays(annotations, ("annotations",), on_progress))
 
 
 @contextlib.contextmanager

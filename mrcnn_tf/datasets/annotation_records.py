@@ -5,6 +5,7 @@ What can be told from one record alone is checked here; what needs the images or
 """
 
 import array
+import collections
 import dataclasses
 import difflib
 import itertools
@@ -20,6 +21,10 @@ from mrcnn_tf.datasets import run_lengths
 MASKS_AT_ONCE = 20000  # compressed masks decoded together; bounds the memory that this takes
 NO_KEYPOINTS, BAD_KEYPOINTS = -1, -2  # in place of their number: there are none, they aren't numbers
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
+COCO_FIELDS = {  # of an annotation
+    *("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "keypoints", "num_keypoints"),
+    *("score", "ignore"),
+}
 
 _BAD_SEGMENTATION = "give it polygons as lists [x1, y1, x2, y2, ...] of at least 3 points or an RLE"
 
@@ -225,6 +230,19 @@ class Annotations:
     def _report(self, kind, record_id, what, remedy):
         message = f"Annotation {record_id} in {self.file} {what}: {remedy}."
         self.problems.append(Problem(kind, record_id, self.file, message))
+
+
+def count_own_numbers(records):
+    """How many annotation records have a finite number under each key that isn't COCO's, a dict in order of the keys.
+
+    These are what `DataConfig.fields` may name; `records` are elements of "annotations", sound or not.
+    """
+    counts = collections.Counter()
+    for record in records:
+        if isinstance(record, dict):
+            own = ((key, record[key]) for key in record.keys() - COCO_FIELDS)
+            counts.update(key for key, value in own if isinstance(value, (int, float)) and abs(value) <= LARGEST_NUMBER)
+    return dict(sorted(counts.items()))
 
 
 class BoxColumns:

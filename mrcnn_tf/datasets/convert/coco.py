@@ -13,6 +13,7 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
+from mrcnn_tf.datasets.annotation_records import count_own_numbers
 from mrcnn_tf.datasets.convert.inputs import existing_path
 
 
@@ -51,12 +52,14 @@ class CocoJson:
         images: list of CocoImage, in the file's order.
         names: dict category id -> name, by id.
         problems: list of Problem, annotations that can't be used.
+        own_numbers: see `count_own_numbers`; the images' annotations are without them.
     """
 
     source: str
     images: list[CocoImage]
     names: dict[int, str]
     problems: list[Problem] = dataclasses.field(default_factory=list)
+    own_numbers: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def leave_out(self, kind, message, record):
         """Notes something that a format can't hold."""
@@ -93,7 +96,8 @@ def read_coco(path):
     images = {}
     for record in sections["images"]:
         images[record.get("id") if isinstance(record, dict) else None] = _parse_image(record, path)
-    coco = CocoJson(str(path), list(images.values()), names)
+    own_numbers = count_own_numbers(sections["annotations"])
+    coco = CocoJson(str(path), list(images.values()), names, own_numbers=own_numbers)
     for record in sections["annotations"]:
         _add_annotation(record, images, coco)
     return coco

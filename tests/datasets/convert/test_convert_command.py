@@ -79,6 +79,33 @@ def test_there_and_back(run, tmp_path, form):
     assert (json.loads(said)["objects"], json.loads(said)["classes"]) == (4, {"Zelle groß": 2, "猫": 2})
 
 
+@pytest.mark.parametrize("form", ["coco-to", "tfrecord"])
+def test_numbers_of_the_annotations_own_are_left_out_with_a_word(run, tmp_path, monkeypatch, form):
+    monkeypatch.setenv("MRCNN_TF_CACHE", str(tmp_path / "cache"))
+    path, images, _ = save_coco(tmp_path)
+
+    def convert(name):
+        out = ["--out", tmp_path / name, "--images", images, "--json"]
+        if form == "coco-to":
+            return run("coco-to", "labelme", path, *out)
+        return run("tfrecord", "--annotations", path, *out, "--processes", 1)
+
+    status, said, told = convert("plain")
+    assert (status, json.loads(said)["own_numbers"]) == (0, {}) and "own" not in told
+    document = json.loads(path.read_text(encoding="utf-8"))
+    first, second, third = document["annotations"][:3]
+    first |= {"weight": 2, "angle": -0.5, "score": 0.5, "ignore": 0, "num_keypoints": 1}
+    second |= {"weight": 10**400, "angle": 1, "note": "north", "attributes": {"weight": 1}}
+    third |= {"weight": float("nan"), "corners": [1, 2]}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    status, said, told = convert("out")
+    assert (status, json.loads(said)["own_numbers"]) == (0, {"angle": 2, "weight": 1})
+    sentence = (
+        "the format has no place for numbers of the annotations' own, which were left out: 'angle' of 2, 'weight' of 1"
+    )
+    assert told.count(f"{path}: {sentence}\n") == told.count("own") == 1
+
+
 @pytest.mark.parametrize("form", ["labelme", "via", "yolo", "voc", "masks", "label-maps"])
 def test_archives_missing_and_empty_folders(run, tmp_path, form):
     more = ["--images", tmp_path, "--class-name", "x"] if form == "label-maps" else []
