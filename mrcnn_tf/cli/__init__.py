@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from mrcnn_tf.cli import benchmark, convert, demo, export, inspect, predict, train, validate
+from mrcnn_tf.cli.benchmark_processes import own_modules
 from mrcnn_tf.cli.options import console
 from mrcnn_tf.common.errors import UserError
 
@@ -38,6 +39,7 @@ app.add_typer(export.export_app, name="export")
 
 @app.callback()
 def import_modules(
+    context: typer.Context,
     modules: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,6 +52,8 @@ def import_modules(
 ):
     for name in modules or ():
         _import_module(name)
+    own_modules.extend(modules or ())
+    context.call_on_close(own_modules.clear)
 
 
 def _import_module(name):

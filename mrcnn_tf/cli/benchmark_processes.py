@@ -1,13 +1,15 @@
 """Measure in fresh processes: what the measured process does, and how its figures are read.
 
 A module with measurements ends in `serve(inference, training)`, and `python -m MODULE inference ARGUMENTS` runs one of
-them, ARGUMENTS being a json object. It prints a json line after the first run, another after each line that it reads
-from stdin (one more run), and a summary as its last line when stdin ends. So a measurement can also be run by hand. The
-process that measures imports neither TensorFlow nor PyTorch.
+them, ARGUMENTS being a json object; further words are modules that it imports first. It prints a json line after the
+first run, another after each line that it reads from stdin (one more run), and a summary as its last line when stdin
+ends. So a measurement can also be run by hand. The process that starts it imports neither TensorFlow nor PyTorch, as
+long as no module of the user's own does.
 """
 
 import dataclasses
 import datetime
+import importlib
 import importlib.metadata
 import json
 import os
@@ -24,6 +26,7 @@ from mrcnn_tf.common.environment import available_cores
 from mrcnn_tf.common.errors import UserError
 
 ANSWER_SECONDS = 900  # the longest wait: the first run of a large model on a small machine, with its compilation
+own_modules = []  # of the user, by `mrcnn-tf --import`, while the command runs: what is measured may need them
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
 
 
@@ -85,6 +88,8 @@ def serve(*measurements):
     def send(**message):
         print(json.dumps(message), file=channel, flush=True)
 
+    for name in sys.argv[3:]:
+        importlib.import_module(name)
     try:
         task = prepare(**json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
         first = task.run()
@@ -150,7 +155,7 @@ def measure(case, repeats):
         LeftOut: there is nothing to measure.
         Failed: the process broke down or hung.
     """
-    command = [sys.executable, "-m", case.module, case.task, json.dumps(case.arguments)]
+    command = [sys.executable, "-m", case.module, case.task, json.dumps(case.arguments), *own_modules]
     limit = ANSWER_SECONDS * (repeats + 1)
     # A file: on a pipe, a program that the process has started could be waited for after it is killed.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:

@@ -3,10 +3,19 @@
 import json
 
 import pytest
+from command import call
 from measured_modules import write_modules
 
-from mrcnn_tf.cli import benchmark_processes
+from mrcnn_tf.cli import benchmark, benchmark_processes
 from mrcnn_tf.cli.benchmark_processes import Failed, LeftOut, format_seconds, measure, start_program
+
+MEASURED = """
+import sys
+from mrcnn_tf.cli.benchmark_processes import Task, serve
+def pipeline(config, overrides):
+    return Task(lambda: {"image": float("own_parts" in sys.modules)})
+serve(pipeline)
+"""
 
 
 @pytest.fixture
@@ -36,6 +45,17 @@ def test_a_case_that_fails_or_does_not_apply_says_why(modules, monkeypatch):
     monkeypatch.setattr(benchmark_processes, "ANSWER_SECONDS", 0.01)
     with pytest.raises(Failed, match="no end after 0.02 s"):
         measure(modules("steady"), 1)
+
+
+def test_modules_of_the_users_own_are_imported_where_it_is_measured(modules, tmp_path, monkeypatch):
+    (tmp_path / "own_parts.py").write_text("print('no figure')\n")
+    (tmp_path / "measured.py").write_text(MEASURED)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(benchmark, "MODULE", "measured")
+    words = ["benchmark", "nuclei_r18_fpn", "--only", "pipeline", "--repeats", 1, "--json"]
+    for option, expected in ((["--import", "own_parts"], 1), ([], 0)):
+        text = call(*option, *words).splitlines()[-1]
+        assert json.loads(text)["results"][0]["times"]["image"]["runs"] == [expected]
 
 
 def test_a_start_up_is_measured_in_a_new_process_each_time(modules):
