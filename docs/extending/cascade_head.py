@@ -44,6 +44,7 @@ class CascadeHead(Head):
 
     loss_names = tuple(f"loss_{name}{number}" for number in (1, 2, 3) for name in ("class", "box"))
     from_settings = classmethod(BoxHead.from_settings.__func__)
+    sections = BoxHead.sections
 
     @property
     def outputs(self):
@@ -74,7 +75,7 @@ class CascadeHead(Head):
 
     def _move(self, stage, boxes, deltas, features):
         moved = box_ops.decode(deltas[:, :, 0], boxes, stage.settings.delta_weights)
-        return box_ops.clip(moved, features.image_size)
+        return box_ops.clip(moved, box_ops.box_limits(features.image_size, self.conventions.box_width))
 
     def refine(self, features, regions):
         return self.stages[-1].select(self.score_boxes(features, regions)[1])

@@ -18,15 +18,17 @@ class SmallConvNeXt(keras.layers.Layer):
 
     def __init__(self, widths=(32, 64, 128, 256), depths=(1, 1, 2, 1), **kwargs):
         super().__init__(**kwargs)
-        self.widths, self.depths = list(widths), list(depths)
+        self.widths, self.depths, policy = list(widths), list(depths), self.dtype_policy
         # Windows as large as their stride tile the map: they never look over an image's edge.
         self.reductions = [
-            keras.layers.Conv2D(width, size, strides=size, name=f"reduce{stage}")
+            keras.layers.Conv2D(width, size, strides=size, dtype=policy, name=f"reduce{stage}")
             for stage, (width, size) in enumerate(zip(widths, (4, 2, 2, 2), strict=True), 2)
         ]
-        self.norms = [keras.layers.LayerNormalization(epsilon=1e-6, name=f"norm{stage}") for stage in range(2, 6)]
+        self.norms = [
+            keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name=f"norm{stage}") for stage in range(2, 6)
+        ]
         self.blocks = [
-            [_Block(width, name=f"block{stage}_{index}") for index in range(depth)]
+            [_Block(width, dtype=policy, name=f"block{stage}_{index}") for index in range(depth)]
             for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), 2)
         ]
 
@@ -46,13 +48,14 @@ class SmallConvNeXt(keras.layers.Layer):
 class _Block(keras.layers.Layer):
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
+        policy = self.dtype_policy
         # The 7x7 windows reach over the edge of an image, so what lies there in a batch is cleared before.
         self.layers = [
-            ClearPadding(name="clear"),
-            keras.layers.DepthwiseConv2D(7, padding="same", name="windows"),
-            keras.layers.LayerNormalization(epsilon=1e-6, name="norm"),
-            keras.layers.Dense(4 * width, "gelu", name="widen"),
-            keras.layers.Dense(width, name="narrow"),
+            ClearPadding(dtype=policy, name="clear"),
+            keras.layers.DepthwiseConv2D(7, padding="same", dtype=policy, name="windows"),
+            keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name="norm"),
+            keras.layers.Dense(4 * width, "gelu", dtype=policy, name="widen"),
+            keras.layers.Dense(width, dtype=policy, name="narrow"),
         ]
 
     def call(self, inputs):

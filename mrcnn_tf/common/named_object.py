@@ -16,7 +16,7 @@ def import_named(name, what):
 
     Args:
         name: str.
-        what: what it is to be, at the beginning of a sentence, such as "Reader" or "Setting 'model.backbone.custom'".
+        what: what it is to be, at the beginning of a sentence, such as "Reader" or "Setting 'model.backbone.callable'".
 
     Returns:
         The object, which can be called.

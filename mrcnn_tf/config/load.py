@@ -64,8 +64,8 @@ def load_config(name: str | pathlib.Path, overrides: list[str] | tuple[str, ...]
 
 
 def parse_model_config(tree: dict[str, Any]) -> ModelConfig:
-    """The `ModelConfig` of a plain dictionary, as `dataclasses.asdict` makes it (a saved model carries one)."""
-    return _parse({"model": tree}, "the saved model").model
+    """The `ModelConfig` of a plain dictionary, such as what a file of weights implies."""
+    return _parse({"model": tree}, "the weights").model
 
 
 def list_config_names() -> list[str]:

@@ -10,6 +10,7 @@ import typing
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.ops import padding
 from mrcnn_tf.ops.conv import conv2d
 from mrcnn_tf.ops.replicas import sum_over_replicas
@@ -20,13 +21,21 @@ HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_norm
 class ConfiguredLayer(keras.layers.Layer):
     """A layer that has each of its arguments as an attribute of the same name: its config is read from there.
 
-    Settings (dataclasses) and layers among the arguments come back as such when a saved model is loaded.
+    Of a saved model, arguments that are layers come back as layers, and settings as the dataclass by which the argument
+    is annotated.
     """
+
+    default_name = None  # which begins the paths of its weights; None: Keras's own, numbered
+
+    def __init__(self, **kwargs):
+        name = kwargs.pop("name", None) or self.default_name
+        super().__init__(**kwargs, **({"name": name} if name else {}))
 
     def arguments(self):
         """The arguments by name, without those of every Keras layer."""
         parameters = inspect.signature(self.__init__).parameters.values()
-        return {each.name: getattr(self, each.name) for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD}
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return {each.name: getattr(self, each.name) for each in parameters if each.kind in kinds}
 
     def get_config(self):
         return super().get_config() | {name: _to_json(value) for name, value in self.arguments().items()}
@@ -132,7 +141,10 @@ class GroupNorm(ConfiguredLayer):
     def build(self, input_shape):
         channels = input_shape[-1]
         if channels % self.groups:
-            raise ValueError(f"Group norm can't split {channels} channels into {self.groups} groups.")
+            raise UserError(
+                f"Group norm can't split {channels} channels into {self.groups} groups: give a layer with norm=gn a "
+                f"multiple of {self.groups} channels."
+            )
         self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer="ones")
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros")
 

@@ -20,7 +20,7 @@ from mrcnn_tf.model.heads.keypoint import KeypointHead
 from mrcnn_tf.model.heads.mask import MaskHead
 from mrcnn_tf.model.heads.semantic import SemanticHead
 from mrcnn_tf.model.necks import FeatureSpec, make_neck
-from mrcnn_tf.model.preprocess import Preprocess, make_preprocess
+from mrcnn_tf.model.preprocess import Preprocess, check_divisor, make_preprocess
 from mrcnn_tf.model.rois import RoISampler
 from mrcnn_tf.model.rpn import RPN
 from mrcnn_tf.model.stages import Stages
@@ -82,6 +82,7 @@ class MaskRCNN(Trainable):
         self.categories, self.stuff = as_categories(categories), as_categories(stuff)
         self.panoptic, self.seed = panoptic or PanopticConfig(), seed
         self.spec = FeatureSpec.of(features)
+        check_divisor(self.preprocess, features)
         self._build_parts()
         for head in self.heads:
             head.check(self)
@@ -134,7 +135,7 @@ class MaskRCNN(Trainable):
             features,
             rpn_kind(settings.rpn, settings.conventions, dtype=dtype, name="rpn") if reads_regions else None,
             heads,
-            make_preprocess(settings, dtype),
+            make_preprocess(settings, features, dtype),
             RoISampler(settings.rois, dtype=dtype, name="roi_sampler"),
             settings.categories,
             settings.stuff,
@@ -187,9 +188,9 @@ class MaskRCNN(Trainable):
         """Detections of a batch.
 
         Args:
-            inputs: a dictionary with `image` float32 [B, H, W, 3] of pixels 0..255, padded to multiples of 32,
-                `image_size` int32 [B, 2], the (height, width) without padding, and `original_size` int32 [B, 2] before
-                resizing.
+            inputs: a dictionary with `image` float32 [B, H, W, 3] of pixels 0..255, padded to multiples of
+                `preprocess.divisor`, `image_size` int32 [B, 2], the (height, width) without padding, and
+                `original_size` int32 [B, 2] before resizing.
             training: batch norm uses the batch's statistics where it is trained.
 
         Returns:
@@ -301,7 +302,7 @@ class MaskRCNN(Trainable):
 
     def class_variables(self):
         """A `ClassVariable` of each weight whose shape depends on the classes."""
-        return [pair for head in self.heads for pair in head.class_variables()]
+        return [variable for head in self.heads for variable in head.class_variables()]
 
     def get_config(self):
         """The parts and their arguments as plain JSON, so that `keras.saving.load_model` needs no custom objects."""
@@ -312,7 +313,7 @@ class MaskRCNN(Trainable):
             name: [dataclasses.asdict(category) for category in getattr(self, name)] for name in ("categories", "stuff")
         }
         own = {"panoptic": dataclasses.asdict(self.panoptic), "seed": self.seed}
-        poolings = [id(head.pooling) for head in self.heads]
+        poolings = [id(head.pooling or head) for head in self.heads]
         own["poolings"] = [poolings.index(each) for each in poolings]  # whose pooling layer each has
         return config | own | {"name": self.name, "dtype": keras.saving.serialize_keras_object(self.dtype_policy)}
 

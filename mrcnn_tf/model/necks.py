@@ -52,6 +52,11 @@ class FeatureSpec:
         strides = getattr(layer, "strides", None) or _measure_strides(layer)
         names = sorted(strides, key=lambda name: strides[name])
         roi_maps = list(getattr(layer, "roi_maps", names))
+        if missing := [name for name in (*strides, *roi_maps) if name not in channels]:
+            raise UserError(
+                f"{type(layer).__name__} names the map {missing[0]} in its strides or roi_maps, and gives "
+                f"{', '.join(channels)}: correct the names."
+            )
         return cls({name: channels[name] for name in names}, {name: strides[name] for name in names}, roi_maps)
 
 
@@ -74,7 +79,7 @@ def common_channels(shapes, reader):
         listed = ", ".join(f"{name} {count}" for name, count in channels.items())
         raise UserError(
             f"{type(reader).__name__} reads maps of as many channels each, and these have {listed}: put an FPN around "
-            "the backbone, or name one map."
+            "the backbone, or take its coarsest map by SingleMap."
         )
     return next(iter(channels.values()))
 
@@ -87,12 +92,14 @@ class FeatureMaps:
         strides: pixels per cell of each, by name; those of other maps may be among them.
         image_size: int32 [B, 2] = (height, width), pixels of each image without padding.
         padded_size: int32 [B, 2], see `ops.padding`; None: all images fill the batch.
+        roi_maps: names of the maps that RoIs are pooled from; None: all.
     """
 
-    def __init__(self, maps, strides, image_size=None, padded_size=None):
+    def __init__(self, maps, strides, image_size=None, padded_size=None, roi_maps=None):
         self.maps = dict(maps)
         self.strides = {name: strides[name] for name in self.maps}
         self.image_size, self.padded_size = image_size, padded_size
+        self.roi_maps = [name for name in roi_maps or self.maps if name in self.maps]
         self._pooled = {}
 
     def __getitem__(self, name):
@@ -100,12 +107,14 @@ class FeatureMaps:
 
     def select(self, names):
         """The maps of these names alone, in this order."""
-        return FeatureMaps({name: self.maps[name] for name in names}, self.strides, self.image_size, self.padded_size)
+        return self._with({name: self.maps[name] for name in names})
 
     def stop_gradient(self):
         """The same maps, which a loss's gradient doesn't reach."""
-        maps = {name: tf.stop_gradient(features) for name, features in self.maps.items()}
-        return FeatureMaps(maps, self.strides, self.image_size, self.padded_size)
+        return self._with({name: tf.stop_gradient(features) for name, features in self.maps.items()})
+
+    def _with(self, maps):
+        return FeatureMaps(maps, self.strides, self.image_size, self.padded_size, self.roi_maps)
 
     @functools.cached_property
     def valid_cells(self):
@@ -160,6 +169,8 @@ class SingleMap(ConfiguredLayer):
         backbone: the layer that gives the maps.
     """
 
+    default_name = "single_map"
+
     def __init__(self, backbone, **kwargs):
         super().__init__(**kwargs)
         self.backbone, self._maps = backbone, FeatureSpec.of(backbone)
@@ -170,7 +181,8 @@ class SingleMap(ConfiguredLayer):
 
     def sections(self):
         """The settings of a config's `model` that the layer and its backbone were made of, by name."""
-        return {"features": self.map} | _sections(self.backbone)
+        own = {"features": self.map} if self.map in ("C4", "C5") else {}
+        return own | _sections(self.backbone)
 
     def activations(self, pixels):
         """As of the backbone."""
@@ -207,6 +219,8 @@ class FPN(ConfiguredLayer):
         UserError: the backbone's strides don't double.
     """
 
+    default_name = "fpn"
+
     def __init__(self, backbone, channels=256, norm=None, epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
         self.backbone, self.channels, self.norm, self.epsilon = backbone, channels, norm, epsilon
@@ -230,6 +244,7 @@ class FPN(ConfiguredLayer):
         self.keeps_padding_out = getattr(backbone, "keeps_padding_out", False)
         self.needs_weights = getattr(backbone, "needs_weights", False)
         self.strides = {f"P{level}": 2**level for level in [*levels, levels[-1] + 1]}
+        self.divisor = strides[-1]  # of the images' sides: coarser maps are doubled and added to finer ones
 
     def sections(self):
         """The settings of a config's `model` that the layer and its backbone were made of, by name."""

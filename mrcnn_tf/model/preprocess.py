@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.checks import valid_settings
 from mrcnn_tf.config.settings import IMAGENET_MEAN, IMAGENET_STD, ResizeConfig
 from mrcnn_tf.model.blocks import ConfiguredLayer
@@ -17,8 +18,10 @@ class Preprocess(ConfiguredLayer):
     Args:
         mean, std: three numbers each, RGB, of pixels in 0..255.
         resize: as in a config's `model.resize`.
-        divisor: the multiple, pixels; that of the coarsest map's stride which the backbone takes without a remainder.
+        divisor: the multiple, pixels. Under an FPN the backbone's largest stride must divide it.
     """
+
+    default_name = "preprocess"
 
     def __init__(
         self,
@@ -69,9 +72,23 @@ class Preprocess(ConfiguredLayer):
         return tf.cast(tf.where(inside, normalized, 0.0), self.compute_dtype)
 
 
-def make_preprocess(model, dtype=None):
-    """The `Preprocess` of a `ModelConfig`."""
+def make_preprocess(model, features, dtype=None):
+    """The `Preprocess` of a `ModelConfig` whose neck is `features`."""
     # torchvision pads every image to a multiple of 32, detectron2 where a pyramid doubles back from stride 32.
-    padded = model.features == "FPN" or model.conventions.anchor_stride == "padded"
-    divisor = 32 if padded else 1
+    divisor = max(32 if model.conventions.anchor_stride == "padded" else 1, _needed_divisor(features))
     return Preprocess(model.pixel_mean, model.pixel_std, model.resize, divisor, dtype=dtype, name="preprocess")
+
+
+def check_divisor(preprocess, features):
+    """Raises UserError for a padding that leaves a pyramid's maps in sizes which don't double."""
+    needed = _needed_divisor(features)
+    if preprocess.divisor % needed:
+        raise UserError(
+            f"Images are padded to multiples of {preprocess.divisor} pixels, and the maps of {type(features).__name__} "
+            f"double from stride {needed}: give Preprocess(divisor={needed})."
+        )
+
+
+def _needed_divisor(features):
+    """Of a neck that adds maps to finer ones; 1 of others."""
+    return getattr(features, "divisor", 1)

@@ -20,7 +20,7 @@ from mrcnn_tf.ops.conv import conv2d
 from mrcnn_tf.ops.roi_align import PyramidRoIs, pyramid_roi_align
 from mrcnn_tf.ops.roi_pool import max_roi_align, quantised_boxes, roi_pool
 
-RES5_SIDE = 7  # cells of what res5 gives, whatever it is given
+RES5_SIDE = 7  # cells of what res5 gives, of 14 or 7
 C4_CELLS = 4200  # of an image of 800 x 1333 pixels
 
 
@@ -50,7 +50,8 @@ class RoILayer(ConfiguredLayer):
 
     Args:
         output_size: bins per side.
-        maps: names of the maps that RoIs are pooled from: one, or some of P2, P3, ... in a row; None: all.
+        maps: names of the maps that RoIs are pooled from: one, or some of P2, P3, ... in a row; None: the features'
+            `roi_maps`.
         conventions, settings: as in a config's `model.conventions` and `model.roi_layer`.
     """
 
@@ -96,7 +97,7 @@ class RoILayer(ConfiguredLayer):
 
         With `bin_step` n only every n-th of the bins, for layers that are linear: S = output_size / n.
         """
-        features = features.select(self.maps or features.maps)
+        features = features.select(self.maps or features.roi_maps)
         maps, count = list(features.maps.values()), rois.shape[1]
         levels = self.levels(rois, features)
         pyramid_rois = PyramidRoIs(
@@ -181,9 +182,16 @@ class Res5(ConfiguredLayer):
             (the paper).
     """
 
+    default_name = "res5"
+
     def __init__(self, backbone: BackboneConfig, roi_layer, epsilon=1e-5, **kwargs):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
         self.backbone, self.roi_layer, self.epsilon = backbone, roi_layer, epsilon
+        if roi_layer.output_size not in (RES5_SIDE, 2 * RES5_SIDE):
+            raise UserError(
+                f"Res5 makes {RES5_SIDE} x {RES5_SIDE} cells of 14 x 14 or 7 x 7, and its RoILayer gives "
+                f"{roi_layer.output_size}: give RoILayer(14) or RoILayer(7)."
+            )
 
     def build(self, input_shape):
         """Takes the shapes of the maps by name."""
@@ -239,7 +247,7 @@ class Res5(ConfiguredLayer):
     def _convolve_and_pool(self, block, rois, features):
         """What the block's first convolution and its shortcut give for each RoI, [B * R, 7, 7, ...] both."""
         kernels, shifts = zip(*(conv.kernel_and_shift() for conv in (block.convs[0], block.shortcut)), strict=True)
-        features = features.select(self.roi_layer.maps or features.maps)
+        features = features.select(self.roi_layer.maps or features.roi_maps)
         ((name, c4),) = features.maps.items()
         maps = {name: conv2d(tf.cast(c4, self.compute_dtype), tf.concat(kernels, axis=-1))}
         convolved = FeatureMaps(maps, features.strides, features.image_size, features.padded_size)
@@ -261,8 +269,9 @@ def make_pooling(model, output_size, spec, heads, arguments):
         heads: those made before.
         arguments: the head's own, of which `name` and `dtype` are read.
     """
-    if model.features == "C4" and heads:
-        return heads[0].pooling
+    shared = next((head.pooling for head in heads if head.pooling), None)
+    if model.features == "C4" and shared:
+        return shared
     dtype, settings = arguments.get("dtype"), (model.conventions, model.roi_layer)
     layer = RoILayer(output_size, spec.roi_maps, *settings, dtype=dtype, name=f"{arguments['name']}_rois")
     if model.features != "C4":

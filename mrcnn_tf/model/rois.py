@@ -94,6 +94,8 @@ class RoISampler(ConfiguredLayer):
         settings: as in a config's `model.rois`.
     """
 
+    default_name = "roi_sampler"
+
     def __init__(self, settings: RoIConfig | None = None, **kwargs):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
         self.settings = valid_settings(settings, RoIConfig)

@@ -130,6 +130,8 @@ class RPN(ConfiguredLayer):
         anchors: an `AnchorGenerator`; None: the one of the settings.
     """
 
+    default_name = "rpn"
+
     def __init__(
         self,
         settings: RPNConfig | None = None,

@@ -67,7 +67,8 @@ class Stages:
 
     def feature_maps(self, maps):
         """`FeatureMaps` of this batch's images, of maps by name."""
-        return FeatureMaps(maps, self.model.spec.strides, self.inputs["image_size"], self.padded_size)
+        spec = self.model.spec
+        return FeatureMaps(maps, spec.strides, self.inputs["image_size"], self.padded_size, spec.roi_maps)
 
     @stage
     def rpn_scores(self):

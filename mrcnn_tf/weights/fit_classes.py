@@ -8,7 +8,6 @@ import numpy as np
 
 from mrcnn_tf.common.categories import UNUSED, keypoint_channels
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.weights.architecture import num_classes, num_stuff
 from mrcnn_tf.weights.pretrained import weight_path
 
 CLASSES, KEYPOINTS, STUFF = "classes", "keypoints", "stuff classes"  # what the shape of a weight may depend on
@@ -56,12 +55,12 @@ def fit_classes(model, source, arrays, conversions, map_classes):
     converted, variables = source.converted, model.class_variables()
     kinds = {variable.kind for variable in variables}
     names = {}  # kind -> (names in the model, names in the file, whether the file says them)
-    if num_classes(arrays) is not None and CLASSES in kinds:
+    if source.categories() and CLASSES in kinds:
         categories = (model.categories, source.categories())
         is_named = converted.categories is not None
         names[CLASSES] = (*([category.name for category in group] for group in categories), is_named)
         names[KEYPOINTS] = (*(keypoint_channels(group)[0] for group in categories), is_named)
-    if num_stuff(arrays) is not None and STUFF in kinds:
+    if source.stuff() and STUFF in kinds:
         stuff = ([category.name for category in group] for group in (model.stuff, source.stuff()))
         names[STUFF] = (*stuff, converted.stuff is not None)
     same = {
@@ -83,7 +82,7 @@ def fit_classes(model, source, arrays, conversions, map_classes):
     initialized = {}
     for each in variables:
         path, kind = weight_path(each.variable), each.kind
-        if path not in arrays or kind in same:
+        if path not in arrays or kind in same or kind not in names:
             continue
         new, old = map(len, names[kind][:2])
         values = np.array(each.initializer(each.variable.shape, "float32"))

@@ -19,8 +19,17 @@ def load_keras_file(path):
     except (ValueError, OSError, TypeError, KeyError) as error:
         if missing := _missing_class(path):
             raise UserError(missing) from error
+        if own := _own_error(error):
+            raise UserError(f"{path}: {own}") from error
         reason = str(error).splitlines()[0].split(". ")[0]
         raise UserError(f"{path} is no readable Keras model ({reason}): give a whole .keras file.") from error
+
+
+def _own_error(error):
+    """The UserError that Keras has wrapped, such as a setting's; None if there is none."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _missing_class(path):

@@ -125,6 +125,8 @@ class ApplicationBackbone(ConfiguredLayer):
         UserError: when built, for an unknown application or tap, or a tap at another stride.
     """
 
+    default_name = "backbone"
+
     def __init__(self, application, taps, freeze_at=2, **kwargs):
         super().__init__(**kwargs)
         self.application, self.taps, self.freeze_at = application, list(taps), freeze_at

@@ -114,6 +114,8 @@ class ResNet(ConfiguredLayer):
         last_stage: 5, or 4 to end with C4.
     """
 
+    default_name = "backbone"
+
     float_layers = ("stem",)  # see `Head`: of an image's dark parts bytes would leave too little
 
     def __init__(

@@ -37,7 +37,7 @@ class BoxHead(Head):
             `model.conventions`.
     """
 
-    section = "box_head"
+    section = default_name = "box_head"
     loss_names = ("loss_class", "loss_box")
     float_layers = ("class_logits", "box_deltas")  # boxes are ranked by the scores, and moved by the deltas
 

@@ -31,7 +31,7 @@ class KeypointHead(Head):
         settings, conventions: as in a config's `model.keypoint_head` and `model.conventions`.
     """
 
-    section = "keypoint_head"
+    section = default_name = "keypoint_head"
     loss_names = ("loss_keypoint",)
     learns_from_positives = True
 

@@ -35,7 +35,7 @@ class MaskHead(Head):
             `MaskMLP` instead.
     """
 
-    section = "mask_head"
+    section = default_name = "mask_head"
     loss_names = ("loss_mask",)
     learns_from_positives = True
 

@@ -38,7 +38,7 @@ class SemanticHead(Head):
         settings, conventions: as in a config's `model.semantic_head` and `model.conventions`.
     """
 
-    section = "semantic_head"
+    section = default_name = "semantic_head"
     loss_names = ("loss_semantic",)
     float_layers = ("predictor",)
 
