@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from tiny import tiny_batch
 
 import mrcnn_tf
-from mrcnn_tf.parts import Regions
+from mrcnn_tf.parts import Category, Regions
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 SIDE = 96  # pixels of an image
@@ -246,6 +246,21 @@ def test_a_cascade_learns_and_is_saved_with_one_pooling_layer(folder, tiny_confi
     photo = read_photo(folder, 0)
     np.testing.assert_array_equal(loaded.detect(photo).boxes, model.detect(photo).boxes)
     np.testing.assert_array_equal(mrcnn_tf.diagnose(model, photo).detections.boxes, model.detect(photo).boxes)
+
+
+def test_weights_of_a_cascade_go_into_one_with_other_classes(folder, tiny_config):
+    settings = dataclasses.replace(
+        tiny_config, box_head=dataclasses.replace(tiny_config.box_head, callable="cascade_head:CascadeHead")
+    )
+    first = mrcnn_tf.MaskRCNN.from_settings(settings)
+    assert first.settings == settings
+    more = [Category(number, name) for number, name in enumerate(("dot", "new", "cell"), 1)]
+    model = mrcnn_tf.MaskRCNN.from_settings(dataclasses.replace(settings, categories=more))
+    model.load_pretrained(first, map_classes=True, verbose=False)
+    for old, new in zip(first.heads[0].stages, model.heads[0].stages, strict=True):
+        np.testing.assert_array_equal(new.class_logits.kernel[:, 0], old.class_logits.kernel[:, 0])
+        np.testing.assert_array_equal(new.class_logits.kernel[:, 1], old.class_logits.kernel[:, 2])  # dot
+        np.testing.assert_array_equal(new.class_logits.kernel[:, 3], old.class_logits.kernel[:, 1])  # cell
 
 
 def test_the_cascade_by_hand(folder, tiny_config):

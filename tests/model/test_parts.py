@@ -29,7 +29,7 @@ from mrcnn_tf.model.heads.head import Head
 from mrcnn_tf.model.heads.mask import MaskHead
 from mrcnn_tf.model.heads.semantic import SemanticHead
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
-from mrcnn_tf.model.necks import FPN, SingleMap
+from mrcnn_tf.model.necks import FPN, FeatureMaps, FeatureSpec, SingleMap
 from mrcnn_tf.model.preprocess import Preprocess
 from mrcnn_tf.model.roi_features import Res5, RoILayer
 from mrcnn_tf.model.rois import RoISampler
@@ -285,3 +285,71 @@ def test_a_config_in_the_place_of_parts_is_refused():
 def test_settings_and_parts_that_dont_fit_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+@keras.saving.register_keras_serializable("test_parts")
+class Brightness(Head):
+    """A head of maps alone: the mean of the finest."""
+
+    outputs = (OutputSpec("brightness", (), "a mean", per_detection=False),)
+
+    def detect(self, features, regions):
+        return {"brightness": tf.reduce_mean(next(iter(features.maps.values())), axis=[1, 2, 3])}
+
+
+def test_two_heads_that_pool_nothing_are_loaded(tmp_path):
+    model = MaskRCNN(FPN(ResNet(10), 16), heads=[Brightness(name="one"), Brightness(name="two")])
+    model.save(tmp_path / "m.keras")
+    assert [head.name for head in keras.saving.load_model(tmp_path / "m.keras").heads] == ["one", "two"]
+
+
+def test_parts_have_the_names_that_weights_are_found_by():
+    models = [MaskRCNN(FPN(ResNet(10), 16), heads=[Brightness(name="one")]) for _ in range(2)]
+    paths = [[weight.path for weight in model.weights] for model in models]
+    assert paths[0] == paths[1] and {path.split("/")[0] for path in paths[0]} == {"backbone", "fpn"}
+
+
+def test_rois_keep_off_the_map_that_is_for_proposals_alone():
+    maps = {f"P{level}": tf.fill([1, 2 ** (9 - level), 2 ** (9 - level), 1], float(level)) for level in range(2, 7)}
+    strides = {f"P{level}": 2**level for level in range(2, 7)}
+    boxes = tf.constant([[[0.0, 0.0, 500.0, 500.0]]])
+    for roi_maps, level in ((["P2", "P3", "P4", "P5"], 5.0), (None, 5.0), (["P2", "P3", "P4"], 4.0)):
+        features = FeatureMaps(maps, strides, roi_maps=roi_maps)
+        assert float(RoILayer(3)(boxes, features=features)[0, 0, 1, 1, 0]) == level
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Res5(BackboneConfig(), RoILayer(10)), "gives 10: give RoILayer"),
+        (
+            lambda: MaskRCNN(FPN(ResNet(10), 16), preprocess=Preprocess(divisor=16), heads=[Brightness()]),
+            r"double from stride 32: give Preprocess\(divisor=32\)",
+        ),
+        (lambda: FPN(ResNet(10), 100, norm="gn").build(), "multiple of 32 channels"),
+    ],
+)
+def test_parts_that_cannot_work_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_a_missing_map_is_named():
+    class Wrong(keras.layers.Layer):
+        strides = {"C9": 4}  # noqa: RUF012
+
+        def call(self, images):
+            return {"C2": keras.ops.average_pool(images, 4)}
+
+    with pytest.raises(UserError, match="Wrong names the map C9 .* gives C2"):
+        FeatureSpec.of(Wrong())
+
+
+def test_keyword_only_arguments_are_saved():
+    class Wide(Head):
+        def __init__(self, units, *, extra=5, **kwargs):
+            super().__init__(**kwargs)
+            self.units, self.extra = units, extra
+
+    config = Wide(3, extra=7).get_config()
+    assert (config["units"], config["extra"]) == (3, 7) and Wide.from_config(config).extra == 7
