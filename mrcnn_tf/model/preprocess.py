@@ -32,12 +32,8 @@ class Preprocess(ConfiguredLayer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self.mean, self.std, self.resize, self.divisor = (
-            list(mean),
-            list(std),
-            valid_settings(resize, ResizeConfig),
-            divisor,
-        )
+        self.mean, self.std, self.divisor = list(mean), list(std), divisor
+        self.resize = valid_settings(resize, ResizeConfig)
 
     def build(self, input_shape=None):
         """Nothing: it has no weights. Unbuilt, it would cost `fit` a trial run."""
@@ -75,20 +71,15 @@ class Preprocess(ConfiguredLayer):
 def make_preprocess(model, features, dtype=None):
     """The `Preprocess` of a `ModelConfig` whose neck is `features`."""
     # torchvision pads every image to a multiple of 32, detectron2 where a pyramid doubles back from stride 32.
-    divisor = max(32 if model.conventions.anchor_stride == "padded" else 1, _needed_divisor(features))
+    divisor = max(32 if model.conventions.anchor_stride == "padded" else 1, getattr(features, "divisor", 1))
     return Preprocess(model.pixel_mean, model.pixel_std, model.resize, divisor, dtype=dtype, name="preprocess")
 
 
 def check_divisor(preprocess, features):
     """Raises UserError for a padding that leaves a pyramid's maps in sizes which don't double."""
-    needed = _needed_divisor(features)
+    needed = getattr(features, "divisor", 1)  # of a neck that adds maps to finer ones
     if preprocess.divisor % needed:
         raise UserError(
             f"Images are padded to multiples of {preprocess.divisor} pixels, and the maps of {type(features).__name__} "
             f"double from stride {needed}: give Preprocess(divisor={needed})."
         )
-
-
-def _needed_divisor(features):
-    """Of a neck that adds maps to finer ones; 1 of others."""
-    return getattr(features, "divisor", 1)

@@ -65,10 +65,8 @@ class RoILayer(ConfiguredLayer):
     ):
         super().__init__(autocast=False, **kwargs)  # boxes must stay float32
         self.output_size, self.maps = output_size, maps and list(maps)
-        self.conventions, self.settings = (
-            valid_settings(conventions, Conventions),
-            valid_settings(settings, RoILayerConfig),
-        )
+        self.conventions = valid_settings(conventions, Conventions)
+        self.settings = valid_settings(settings, RoILayerConfig)
 
     def build(self, input_shape=None):
         """Nothing: it has no weights."""

@@ -52,10 +52,8 @@ class BoxHead(Head):
     ):
         super().__init__(**kwargs)
         self.num_classes, self.pooling = num_classes, pooling
-        self.settings, self.detections = (
-            valid_settings(settings, BoxHeadConfig),
-            valid_settings(detections, DetectionConfig),
-        )
+        self.settings = valid_settings(settings, BoxHeadConfig)
+        self.detections = valid_settings(detections, DetectionConfig)
         self.conventions = valid_settings(conventions, Conventions)
         self.box_count = 1 if self.settings.class_agnostic else num_classes
         settings, epsilon = self.settings, self.conventions.batch_norm_epsilon

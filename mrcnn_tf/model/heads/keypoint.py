@@ -45,10 +45,8 @@ class KeypointHead(Head):
     ):
         super().__init__(**kwargs)
         self.channels_of_class, self.pooling = [list(row) for row in channels_of_class], pooling
-        self.settings, self.conventions = (
-            valid_settings(settings, KeypointHeadConfig),
-            valid_settings(conventions, Conventions),
-        )
+        self.settings = valid_settings(settings, KeypointHeadConfig)
+        self.conventions = valid_settings(conventions, Conventions)
         self.heatmaps = 1 + max(channel for row in self.channels_of_class for channel in row)
         epsilon = self.conventions.batch_norm_epsilon
         self.convs = conv_stack(self.settings.convs, self.settings.channels, None, epsilon, self.dtype_policy)

@@ -49,10 +49,8 @@ class MaskHead(Head):
     ):
         super().__init__(**kwargs)
         self.num_classes, self.pooling = num_classes, pooling
-        self.settings, self.conventions = (
-            valid_settings(settings, MaskHeadConfig),
-            valid_settings(conventions, Conventions),
-        )
+        self.settings = valid_settings(settings, MaskHeadConfig)
+        self.conventions = valid_settings(conventions, Conventions)
         self.multinomial = self.settings.activation == "softmax"
         self.masks = 1 if self.settings.class_agnostic else num_classes
         self._make_hidden_layers()

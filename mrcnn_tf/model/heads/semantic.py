@@ -52,10 +52,8 @@ class SemanticHead(Head):
     ):
         super().__init__(**kwargs)  # logits are float32 whatever the maps are
         self.num_classes, self.strides = num_classes, dict(strides)
-        self.settings, self.conventions = (
-            valid_settings(settings, SemanticHeadConfig),
-            valid_settings(conventions, Conventions),
-        )
+        self.settings = valid_settings(settings, SemanticHeadConfig)
+        self.conventions = valid_settings(conventions, Conventions)
         self.levels = [self._level(stride) for stride in self.strides.values()]
         # In float32, as the layers that give scores: the likeliest class is a matter of small differences.
         self.predictor = ConvNorm(
