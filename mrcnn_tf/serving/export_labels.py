@@ -14,7 +14,7 @@ from mrcnn_tf.common.categories import Category, parse_categories
 from mrcnn_tf.common.environment import __version__
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import PanopticConfig, ResizeConfig
-from mrcnn_tf.results.output_spec import COORDINATES, OutputSpec
+from mrcnn_tf.results.output_spec import OutputSpec
 from mrcnn_tf.serving.export_setup import detection_limits
 
 MASK_RULES = ("torchvision", "detectron2")  # of `Detections`
@@ -153,7 +153,7 @@ def _parse_labels(document, source):
             categories=_parse_classes(things, source) if things or not stuff else [],  # stuff alone has none
             stuff=stuff,
             fusion=PanopticConfig(**document["panoptic"]) if stuff and document["panoptic"] else None,
-            outputs=[_parse_output(record) for record in document["outputs"]],
+            outputs=[OutputSpec(**each | {"shape": tuple(each["shape"])}) for each in document["outputs"]],
             mask_rule=document["mask_rule"],
             keypoint_offset=float(document["keypoint_offset"]),
             resize=ResizeConfig(**document["resize"]),
@@ -165,13 +165,6 @@ def _parse_labels(document, source):
         raise UserError(
             f"{source} isn't what mrcnn-tf export writes ({error!r}): give labels.json from the export's assets."
         ) from error
-
-
-def _parse_output(record):
-    spec = OutputSpec(**record | {"shape": tuple(record["shape"])})
-    if spec.coordinates not in COORDINATES:
-        raise ValueError(f"coordinates {spec.coordinates!r}")
-    return spec
 
 
 def _parse_classes(records, source):
