@@ -77,8 +77,8 @@ class MaskRCNN(Trainable):
         # Images and boxes must stay float32; the layers choose for themselves.
         super().__init__(autocast=False, **kwargs)
         self.features, self.rpn, self.heads = features, rpn, list(heads)
-        self.preprocess = preprocess or Preprocess(name="preprocess")
-        self.roi_sampler = roi_sampler or RoISampler(name="roi_sampler")
+        self.preprocess = preprocess or Preprocess()
+        self.roi_sampler = roi_sampler or RoISampler()
         self.categories, self.stuff = as_categories(categories), as_categories(stuff)
         self.panoptic, self.seed = panoptic or PanopticConfig(), seed
         self.spec = FeatureSpec.of(features)
@@ -136,7 +136,7 @@ class MaskRCNN(Trainable):
             rpn_kind(settings.rpn, settings.conventions, dtype=dtype, name="rpn") if reads_regions else None,
             heads,
             make_preprocess(settings, features, dtype),
-            RoISampler(settings.rois, dtype=dtype, name="roi_sampler"),
+            RoISampler(settings.rois, dtype=dtype),
             settings.categories,
             settings.stuff,
             settings.panoptic,

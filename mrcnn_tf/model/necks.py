@@ -305,6 +305,6 @@ def make_neck(model, dtype=None):
     """The neck of a `ModelConfig` with its backbone."""
     backbone = make_backbone(model, dtype)
     if model.features != "FPN":
-        return SingleMap(backbone, dtype=dtype, name="single_map")
+        return SingleMap(backbone, dtype=dtype)
     settings, epsilon = model.fpn, model.conventions.batch_norm_epsilon
-    return FPN(backbone, settings.channels, settings.norm, epsilon, dtype=dtype, name="fpn")
+    return FPN(backbone, settings.channels, settings.norm, epsilon, dtype=dtype)

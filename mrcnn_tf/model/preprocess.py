@@ -72,7 +72,7 @@ def make_preprocess(model, features, dtype=None):
     """The `Preprocess` of a `ModelConfig` whose neck is `features`."""
     # torchvision pads every image to a multiple of 32, detectron2 where a pyramid doubles back from stride 32.
     divisor = max(32 if model.conventions.anchor_stride == "padded" else 1, getattr(features, "divisor", 1))
-    return Preprocess(model.pixel_mean, model.pixel_std, model.resize, divisor, dtype=dtype, name="preprocess")
+    return Preprocess(model.pixel_mean, model.pixel_std, model.resize, divisor, dtype=dtype)
 
 
 def check_divisor(preprocess, features):

@@ -274,4 +274,4 @@ def make_pooling(model, output_size, spec, heads, arguments):
     layer = RoILayer(output_size, spec.roi_maps, *settings, dtype=dtype, name=f"{arguments['name']}_rois")
     if model.features != "C4":
         return layer
-    return Res5(model.backbone, layer, model.conventions.batch_norm_epsilon, dtype=dtype, name="res5")
+    return Res5(model.backbone, layer, model.conventions.batch_norm_epsilon, dtype=dtype)

@@ -21,7 +21,7 @@ def make_backbone(model, dtype=None):
         return kind(**settings.arguments, **({"dtype": dtype, "name": "backbone"} if is_layer else {}))
     if settings.application:
         taps, freeze_at = settings.taps, settings.freeze_at
-        return ApplicationBackbone(settings.application, taps, freeze_at, dtype=dtype, name="backbone")
+        return ApplicationBackbone(settings.application, taps, freeze_at, dtype=dtype)
     last = 4 if model.features == "C4" else 5
     epsilon = model.conventions.batch_norm_epsilon
-    return ResNet.from_settings(settings, epsilon=epsilon, last_stage=last, dtype=dtype, name="backbone")
+    return ResNet.from_settings(settings, epsilon=epsilon, last_stage=last, dtype=dtype)
