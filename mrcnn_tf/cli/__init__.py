@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mrcnn_tf.cli import benchmark, convert, demo, export, inspect, predict, train, validate
+from mrcnn_tf.cli import benchmark, convert_from_coco, demo, export, inspect, predict, train, validate
 from mrcnn_tf.cli.benchmark_processes import own_modules
 from mrcnn_tf.cli.options import console
 from mrcnn_tf.common.errors import UserError
@@ -33,7 +33,7 @@ for command in (
     benchmark.benchmark,
 ):
     app.command()(command)
-app.add_typer(convert.convert_app, name="convert")
+app.add_typer(convert_from_coco.convert_app, name="convert")
 app.add_typer(export.export_app, name="export")
 
 

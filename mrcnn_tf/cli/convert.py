@@ -1,15 +1,9 @@
-"""`mrcnn-tf convert`: datasets of other tools to COCO's json and back, and COCO's to TFRecords.
-
-First the commands from a tool's format to COCO (`convert labelme`, ...), then COCO to TFRecords (`convert tfrecord`),
-then COCO to a tool's format (`convert coco-to labelme`, ...).
-"""
+"""`mrcnn-tf convert labelme` and so on: from the formats of other tools to COCO's json."""
 
 import collections
 import json
-import os
 import pathlib
 import shlex
-import time
 from typing import Annotated
 
 import typer
@@ -21,18 +15,16 @@ convert_app = typer.Typer(
     help="Convert datasets: annotations of other tools to a COCO json, which training reads, and back.",
     no_args_is_help=True,
 )
-coco_to_app = typer.Typer(help="Convert a COCO json to another tool's format.", no_args_is_help=True)
-convert_app.add_typer(coco_to_app, name="coco-to")
 
 
-def _refuse_folder(path):
+def refuse_folder(path):
     """`path`, where a file is to be written; raises UserError if it is a folder."""
     if path.is_dir():
         raise UserError(f"--out {path} is a folder: name the json to write, such as {path / 'train.json'}.")
     return path
 
 
-JsonOut = Annotated[pathlib.Path, typer.Option("--out", callback=_refuse_folder, help="The COCO json to write.")]
+JsonOut = Annotated[pathlib.Path, typer.Option("--out", callback=refuse_folder, help="The COCO json to write.")]
 Images = Annotated[
     pathlib.Path | None,
     typer.Option(help="The folder that holds all images. The json's file names are relative to it."),
@@ -208,7 +200,7 @@ def _folder_of(source):
 def _write_coco(dataset, out, images, as_json):
     """Write a converted dataset as a COCO json; print its size, what was left out, and what to do next."""
     written = dataset.write(out)
-    problems = _report_problems(written.problems, out, dataset.source)
+    problems = report_left_out(written.problems, out, dataset.source)
     if as_json:
         figures = {"out": str(out), "images": written.images, "objects": written.objects}
         figures |= {"boxes_only": written.boxes_only, "classes": written.classes, "problems": problems}
@@ -222,155 +214,9 @@ def _write_coco(dataset, out, images, as_json):
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
 
 
-def _report_problems(problems, out, source):
+def report_left_out(problems, out, source):
     """List the records that were left out in NAME.problems.json beside `out`; returns their number by kind."""
     from mrcnn_tf.common.problems import report_problems
 
     report_problems(problems, out.with_name(f"{out.stem}.problems.json"), source)
     return collections.Counter(problem.kind for problem in problems)
-
-
-def _report_own_numbers(counts, source):
-    """Say on stderr which numbers of the annotations' own the written format has no place for; nothing for none."""
-    from mrcnn_tf.common.problems import print_line
-
-    if counts:
-        names = ", ".join(f"{name!r} of {count}" for name, count in counts.items())
-        print_line(
-            f"{source}: the format has no place for numbers of the annotations' own, which were left out: {names}"
-        )
-
-
-@convert_app.command()
-def tfrecord(
-    annotations: Annotated[pathlib.Path, typer.Option(help="The COCO json.")],
-    images: Annotated[pathlib.Path, typer.Option(help="The folder that its file names are relative to.")],
-    out: Annotated[pathlib.Path, typer.Option(help="The folder for the records.")],
-    name: Annotated[str, typer.Option(help="With which the files' names begin.")] = "train",
-    shards: Annotated[int | None, typer.Option(min=1, max=99999, help="Default: a file for each 1000 images.")] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Default: one for each processor.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace records of other inputs.")] = False,
-    as_json: AsJson = False,
-):
-    """Write a COCO dataset as TFRecords in the TensorFlow Model Garden's format. Repeat the command to go on."""
-    from mrcnn_tf.data.tfrecord_writer import write_records
-
-    started = time.perf_counter()
-    processes = processes or os.cpu_count() or 1
-    written = write_records(annotations, images, out, name, shards, processes, force, progress=not as_json)
-    seconds = time.perf_counter() - started
-    _report_own_numbers(written.own_numbers, annotations)
-    pattern, files = str(out / f"{name}-*.tfrecord"), len(written.files)
-    if as_json:
-        figures = {"records": pattern, "shards": files, "written": written.written, "images": written.images}
-        figures |= {"objects": written.objects, "problems": len(written.problems), "own_numbers": written.own_numbers}
-        print(json.dumps(figures | {"seconds": seconds}))
-        return
-    kept = f", {files - written.written} of them from before" if written.written < files else ""
-    console.print(
-        f"{written.images} images with {written.objects} objects in {files} files{kept}, in {seconds:.0f} s.\n"
-        f"Train on them: data.train.records='{pattern}'",
-        soft_wrap=True,
-        markup=False,
-    )
-
-
-Source = Annotated[pathlib.Path, typer.Argument(help="The COCO json.")]
-ImageFolder = Annotated[pathlib.Path, typer.Option(help="The folder that its file names are relative to.")]
-ImagesToCopy = Annotated[pathlib.Path | None, typer.Option(help="The folder of the images, for --copy-images.")]
-OutDir = Annotated[pathlib.Path, typer.Option(help="The new folder to write.")]
-CopyImages = Annotated[
-    bool, typer.Option("--copy-images", help="Put the images there too, by hard links where the disk has them.")
-]
-
-
-@coco_to_app.command("labelme")
-def coco_to_labelme(
-    source: Source, images: ImageFolder, out: OutDir, copy_images: CopyImages = False, as_json: AsJson = False
-):
-    """A json for each image, for labelme 5.3 or later. Masks without outlines become mask shapes."""
-    from mrcnn_tf.datasets.convert.labelme import write_labelme
-
-    _convert_coco(source, write_labelme, out, as_json, images, copy_images)
-
-
-@coco_to_app.command("via")
-def coco_to_via(
-    source: Source,
-    images: ImageFolder,
-    out: Annotated[pathlib.Path, typer.Option(callback=_refuse_folder, help="The json to write.")],
-    as_json: AsJson = False,
-):
-    """One json for VIA 2: add the images to a project, then Annotation > Import Annotations (from json)."""
-    from mrcnn_tf.datasets.convert.via import write_via
-
-    _convert_coco(source, write_via, out, as_json, images)
-
-
-@coco_to_app.command("yolo")
-def coco_to_yolo(
-    source: Source, out: OutDir, images: ImagesToCopy = None, copy_images: CopyImages = False, as_json: AsJson = False
-):
-    """labels/ and data.yaml for Ultralytics' segmentation. Without --copy-images, put your images into images/.
-
-    data.yaml names one folder for train and val: convert your validation set to another, and set val to it.
-    """
-    from mrcnn_tf.datasets.convert.yolo import write_yolo
-
-    _convert_coco(source, write_yolo, out, as_json, images, copy_images)
-
-
-@coco_to_app.command("voc")
-def coco_to_voc(
-    source: Source,
-    out: OutDir,
-    images: ImagesToCopy = None,
-    copy_images: CopyImages = False,
-    split: Annotated[str, typer.Option(help="The name of the lists in ImageSets.")] = "train",
-    as_json: AsJson = False,
-):
-    """Pascal VOC: boxes in xml files and masks in PNGs, where of objects that overlap the smaller one is on top."""
-    from mrcnn_tf.datasets.convert.voc import write_voc
-
-    _convert_coco(source, write_voc, out, as_json, images, copy_images, split)
-
-
-@coco_to_app.command("label-maps")
-def coco_to_label_maps(
-    source: Source,
-    out: OutDir,
-    class_divisor: Annotated[int, typer.Option(min=2, help="Pixels are class id * this + object.")] = 1000,
-    as_json: AsJson = False,
-):
-    """A 16-bit PNG for each image, where of objects that overlap the smaller one is on top, and names.json."""
-    from mrcnn_tf.datasets.convert.label_map_folders import write_label_maps
-
-    _convert_coco(source, write_label_maps, out, as_json, class_divisor)
-
-
-@coco_to_app.command("masks")
-def coco_to_masks(
-    source: Source, out: OutDir, images: ImagesToCopy = None, copy_images: CopyImages = False, as_json: AsJson = False
-):
-    """NAME/masks/CLASS/1.png, 2.png, ... for each image NAME.jpg: an exact black and white picture of each object."""
-    from mrcnn_tf.datasets.convert.mask_folders import write_mask_folders
-
-    _convert_coco(source, write_mask_folders, out, as_json, images, copy_images)
-
-
-def _convert_coco(source, write, out, as_json, *arguments):
-    """Have `write` put a COCO json into another format, and print how much it is and what was left out."""
-    from mrcnn_tf.datasets.convert.coco import read_coco
-
-    coco = read_coco(source)
-    write(coco, out, *arguments)
-    problems = _report_problems(coco.problems, out, coco.source)
-    _report_own_numbers(coco.own_numbers, coco.source)
-    objects = sum(len(image.annotations) for image in coco.images)
-    if as_json:
-        figures = {"out": str(out), "images": len(coco.images), "objects": objects, "problems": problems}
-        figures["own_numbers"] = coco.own_numbers
-        print(json.dumps(figures, ensure_ascii=False))
-        return
-    text = f"{len(coco.images)} images, {objects} objects, {len(coco.names)} classes: {out}"
-    console.print(text, soft_wrap=True, markup=False, highlight=False)

@@ -26,6 +26,7 @@ The doctor uses `inputs` to tell what a file is that isn't COCO's.
 """
 
 from mrcnn_tf.datasets.convert.dataset import Dataset
-from mrcnn_tf.datasets.convert.inputs import BrokenFile, ImageFolder, existing_path, read_json, read_text, read_xml
+from mrcnn_tf.datasets.convert.inputs import BrokenFile, existing_path, read_json, read_text, read_xml
+from mrcnn_tf.datasets.image_folder import ImageFolder
 
 __all__ = ["BrokenFile", "Dataset", "ImageFolder", "existing_path", "read_json", "read_text", "read_xml"]

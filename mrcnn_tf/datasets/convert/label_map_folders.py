@@ -14,13 +14,12 @@ from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.geometry import connected_parts
 from mrcnn_tf.datasets.convert.inputs import (
     BrokenFile,
-    ImageFolder,
     existing_path,
-    find_image_files,
     raise_wrong_format,
     read_frame,
     read_label_image,
 )
+from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files
 
 # Of a map's name after its image's; one that ends with another comes first.
 ENDINGS = ("_cp_masks", "_instances", "_instance", "_labels", "_label", "_masks", "_mask", "_gt")

@@ -20,12 +20,11 @@ from mrcnn_tf.datasets.convert.dataset import BACKGROUNDS, IGNORED, Dataset
 from mrcnn_tf.datasets.convert.geometry import ellipse, rectangle
 from mrcnn_tf.datasets.convert.inputs import (
     BrokenFile,
-    ImageFolder,
     existing_path,
-    find_image_files,
     raise_wrong_format,
     read_json,
 )
+from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files
 
 OUTLINES = ("polygon", "rectangle", "circle", "mask", "oriented_rectangle", "rotation")
 VERSION = "5.5.0"  # of labelme, whose files know mask shapes

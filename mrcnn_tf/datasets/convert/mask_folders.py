@@ -20,12 +20,11 @@ from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.geometry import connected_parts
 from mrcnn_tf.datasets.convert.inputs import (
     BrokenFile,
-    ImageFolder,
     existing_path,
-    find_image_files,
     open_image,
     raise_wrong_format,
 )
+from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files
 
 FOLDER_NAMES = ("masks", "mask")
 _MASK_NAME = re.compile(r"(^|[_\-. ])masks?([_\-. ]|\d|$)", re.IGNORECASE)

@@ -16,7 +16,8 @@ from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets.convert.coco import find_image
 from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.geometry import as_one_polygon, ellipse, rectangle
-from mrcnn_tf.datasets.convert.inputs import ImageFolder, existing_path, raise_wrong_format, read_json, read_text
+from mrcnn_tf.datasets.convert.inputs import existing_path, raise_wrong_format, read_json, read_text
+from mrcnn_tf.datasets.image_folder import ImageFolder
 
 LIKELY_ATTRIBUTES = ("class", "class_name", "label", "category", "name", "type", "object")  # that may be the class
 CLOSED = 5  # pixels between the ends of a polyline that count as none, as when VIA closes a polygon

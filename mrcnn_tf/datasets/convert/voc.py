@@ -19,7 +19,6 @@ from mrcnn_tf.datasets.convert.coco import copy_image, new_folder, output_names,
 from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.inputs import (
     BrokenFile,
-    ImageFolder,
     existing_path,
     raise_wrong_format,
     read_frame,
@@ -27,6 +26,7 @@ from mrcnn_tf.datasets.convert.inputs import (
     read_text,
     read_xml,
 )
+from mrcnn_tf.datasets.image_folder import ImageFolder
 
 BORDER = 255
 BORDER_COLOUR = 224 + 256 * 224 + 65536 * 192  # in a PNG without palette

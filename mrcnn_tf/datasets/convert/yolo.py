@@ -17,13 +17,12 @@ from mrcnn_tf.datasets.convert.dataset import ClassNames, Dataset, number_names,
 from mrcnn_tf.datasets.convert.geometry import as_one_polygon
 from mrcnn_tf.datasets.convert.inputs import (
     BrokenFile,
-    ImageFolder,
     existing_path,
-    find_image_files,
     raise_wrong_format,
     read_frame,
     read_text,
 )
+from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files
 
 SPLITS = ("train", "val", "test")
 NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")

@@ -11,8 +11,8 @@ from PIL import Image
 
 from mrcnn_tf.common.problems import counting_bar
 from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.datasets.convert.inputs import find_image_files
 from mrcnn_tf.datasets.image_files import inspect_files
+from mrcnn_tf.datasets.image_folder import find_image_files
 from mrcnn_tf.datasets.read_coco import check_image_record, image_paths
 
 LARGE_IMAGE = 40_000_000  # pixels
