@@ -27,12 +27,33 @@ class ClassNames:
     """Classes and the two kinds of number they go by.
 
     Attributes:
-        categories: list of (id in COCO's json, name).
+        categories: list of (id in COCO's json, name). A name may occur twice: such classes differ by their ids.
         numbers: dict number in the dataset's own files -> name; empty where the list is a COCO json.
+        source: the file that lists them, for messages.
     """
 
     categories: list[tuple[int, str]] = dataclasses.field(default_factory=list)
     numbers: dict[int, str] = dataclasses.field(default_factory=dict)
+    source: str = "--names"
+
+    def labels(self, numbers=None):
+        """What `Dataset.add_object` knows the classes of a dataset's numbers by: the id, or the name without one.
+
+        Args:
+            numbers: dict number -> name; None for the own ones. Of classes with the same name, the first is the first
+                category of that name, the second the second, and so on.
+
+        Returns:
+            dict number -> id or name.
+        """
+        ids, used = collections.defaultdict(list), collections.Counter()
+        for category, name in self.categories:
+            ids[name].append(category)
+        labels = {}
+        for number, name in (self.numbers if numbers is None else numbers).items():
+            labels[number] = ids[name][min(used[name], len(ids[name]) - 1)] if name in ids else name
+            used[name] += 1
+        return labels
 
 
 def read_names(path, first=0):
@@ -47,7 +68,7 @@ def read_names(path, first=0):
         ClassNames; ids count from 1 in the order of the file unless it is a COCO json.
 
     Raises:
-        UserError: the file is missing, unreadable, empty or gives a name twice.
+        UserError: the file is missing, unreadable or empty.
     """
     if path is None:
         return None
@@ -67,7 +88,8 @@ def read_names(path, first=0):
         raise UserError(f"{path} can't be read as a list of class names ({reason}).") from error
     if isinstance(content, dict) and "categories" in content:
         try:
-            return ClassNames([(int(record["id"]), str(record["name"])) for record in content["categories"]])
+            categories = [(int(record["id"]), str(record["name"]).strip()) for record in content["categories"]]
+            return ClassNames(categories, source=str(path))
         except (TypeError, KeyError, ValueError):
             raise UserError(f"{path} has categories without id or name: correct them.") from None
     return number_names(content, path, first)
@@ -88,10 +110,7 @@ def number_names(content, path, first=0):
     names = list(numbers.values())
     if not names or "" in names:
         raise UserError(f"{path} has {'an empty class name' if names else 'no class names'}: give one on each line.")
-    repeated = [name for index, name in enumerate(names) if name in names[:index]]
-    if repeated:
-        raise UserError(f"{path} has the class {repeated[0]!r} twice: give each class a name of its own.")
-    return ClassNames(list(enumerate(names, 1)), numbers)
+    return ClassNames(list(enumerate(names, 1)), numbers, str(path))
 
 
 @dataclasses.dataclass
@@ -101,13 +120,14 @@ class DatasetImage:
     Attributes:
         file_name: relative to the folder of images, with slashes.
         width, height: pixels of the frame that the coordinates belong to.
-        annotations: list of dict in COCO's form, without `id` and `image_id`.
+        annotations: list of COCO's records without `id` and `image_id`, as json text: a large dataset's points would
+            need five times as much memory as numbers.
     """
 
     file_name: str
     width: int
     height: int
-    annotations: list[dict] = dataclasses.field(default_factory=list)
+    annotations: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -116,7 +136,7 @@ class ConversionSummary:
 
     Attributes:
         images, objects, boxes_only: counts; the last one is of objects that have a box and no mask.
-        classes: dict name -> number of objects.
+        classes: dict name -> number of objects; with its id where several classes have the name.
         problems: list of Problem.
     """
 
@@ -141,7 +161,14 @@ class Dataset:
         self.problems = []
         self._file_names = set()
         self._has_fixed_classes = names is not None
-        self._ids = {name: number for number, name in (names or ClassNames()).categories}
+        self._names = dict((names or ClassNames()).categories)
+        self._ids = {}
+        for number, name in self._names.items():
+            if self._ids.setdefault(name, number) != number:
+                both = f"by the ids {self._ids[name]} and {number} and what goes by name is of {self._ids[name]}"
+                message = f"{names.source} has the class {name!r} twice, {both}: give each class a name of its own."
+                self.leave_out("repeated_name", names.source, message, number)
+        self._counts, self._boxes_only = collections.Counter(), 0
 
     def leave_out(self, kind, file, message, record=None):
         """Notes something that isn't used, for `report_problems`."""
@@ -170,7 +197,7 @@ class Dataset:
 
         Args:
             image: DatasetImage.
-            label: name of the class.
+            label: name of the class, or its id where that is listed: names may occur twice.
             file: that it was read from, for messages.
             where: what it is there, such as "shape 3", for messages.
             parts: list of polygons [x, y, x, y, ...] and run-length masks, which are joined.
@@ -185,10 +212,22 @@ class Dataset:
             kind, detail = problem
             self.leave_out(kind, file, f"{where} of {file} {detail}.", where)
             return
-        category = self._ids.setdefault(label.strip(), max(self._ids.values(), default=0) + 1)
-        image.annotations.append({"category_id": category, "iscrowd": int(crowd)} | annotation | (fields or {}))
+        category = self._category_id(label)
+        record = {"category_id": category, "iscrowd": int(crowd)} | annotation | (fields or {})
+        image.annotations.append(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
+        self._counts[category] += 1
+        self._boxes_only += not annotation["segmentation"]
+
+    def _category_id(self, label):
+        if isinstance(label, int):
+            return label
+        number = self._ids.setdefault(label.strip(), max(self._names, default=0) + 1)
+        self._names.setdefault(number, label.strip())
+        return number
 
     def _label_problem(self, label):
+        if isinstance(label, int) and label in self._names:
+            return None
         if not isinstance(label, str) or not label.strip():
             return "no_class", "has no class and was left out: give it a label"
         if self._has_fixed_classes and label.strip() not in self._ids:
@@ -202,36 +241,40 @@ class Dataset:
         Raises:
             UserError: there is no image or no object.
         """
+        return {section: list(map(json.loads, records)) for section, records in self._sections().items()}
+
+    def _sections(self):
+        """dict section -> the json texts of its records, which the annotations' are made one by one."""
         reason = f", the first thing left out was: {self.problems[0].message}" if self.problems else "."
         if not self.images:
             raise UserError(f"{self.source} gives no image{reason}")
         if not any(image.annotations for image in self.images):
             raise UserError(f"{self.source} gives {len(self.images)} images and not a single object{reason}")
-        images, annotations = [], []
-        for number, image in enumerate(sorted(self.images, key=lambda image: image.file_name), 1):
-            size = {"width": image.width, "height": image.height}
-            images.append({"id": number, "file_name": image.file_name} | size)
-            for annotation in image.annotations:
-                annotations.append({"id": len(annotations) + 1, "image_id": number} | annotation)
-        categories = sorted(self._ids.items(), key=lambda pair: pair[1])
-        categories = [{"id": number, "name": name} for name, number in categories]
-        return {"images": images, "annotations": annotations, "categories": categories}
+        images, ordered = [], sorted(self.images, key=lambda image: image.file_name)
+        for number, image in enumerate(ordered, 1):
+            images.append({"id": number, "file_name": image.file_name, "width": image.width, "height": image.height})
+        categories = [{"id": number, "name": name} for number, name in sorted(self._names.items())]
+        texts = ((number, text) for number, image in enumerate(ordered, 1) for text in image.annotations)
+        return {
+            "images": (json.dumps(record, ensure_ascii=False) for record in images),
+            "annotations": (f'{{"id":{n},"image_id":{image},{text[1:]}' for n, (image, text) in enumerate(texts, 1)),
+            "categories": (json.dumps(record, ensure_ascii=False) for record in categories),
+        }
 
     def write(self, out):
         """Writes COCO's json to `out`, whole or not at all; gives a ConversionSummary and raises as `to_coco`."""
-        coco = self.to_coco()
+        sections = self._sections()
         with atomic_write(out) as path, open(path, "w", encoding="utf-8") as file:
-            for index, (section, records) in enumerate(coco.items()):
+            for index, (section, records) in enumerate(sections.items()):
                 file.write(f'{", " if index else "{"}"{section}": [')
-                # Record by record: the text of all would need as much memory again.
                 for number, record in enumerate(records):
-                    file.write((",\n" if number else "\n") + json.dumps(record, ensure_ascii=False))
+                    file.write((",\n" if number else "\n") + record)
                 file.write("]")
             file.write("}\n")
-        counts = collections.Counter(annotation["category_id"] for annotation in coco["annotations"])
-        classes = {category["name"]: counts[category["id"]] for category in coco["categories"]}
-        boxes_only = sum(not annotation["segmentation"] for annotation in coco["annotations"])
-        return ConversionSummary(len(coco["images"]), len(coco["annotations"]), boxes_only, classes, self.problems)
+        repeats = collections.Counter(self._names.values())
+        names = {key: f"{name} ({key})" if repeats[name] > 1 else name for key, name in sorted(self._names.items())}
+        classes = {name: self._counts[number] for number, name in names.items()}
+        return ConversionSummary(len(self.images), self._counts.total(), self._boxes_only, classes, self.problems)
 
 
 def make_annotation(parts, box, width, height):

@@ -153,7 +153,6 @@ def test_formats_are_guessed(tmp_path, labelled):
     ("name", "text", "message"),
     [
         ("n.txt", "\n\n", "no class names"),
-        ("n.txt", "a\nb\na\n", "'a' twice"),
         ("n.yaml", "names: [a", "can't be read as a list"),
         ("n.json", "3", "isn't a list of class names"),
         ("n.json", '{"categories": [{"id": 1}]}', "categories without id or name"),
