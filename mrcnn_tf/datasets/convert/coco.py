@@ -69,6 +69,15 @@ class CocoJson:
         """Notes an annotation that a format can't hold; `detail` goes on after its name."""
         self.leave_out(kind, f"Annotation {number} in {self.source} {detail}.", number)
 
+    def note_repeated_names(self):
+        """Notes classes of the same name, for formats that know a class by its name alone."""
+        first = {}
+        for number, name in self.names.items():
+            if first.setdefault(name, number) != number:
+                both = f"Categories {first[name]} and {number} in {self.source} are both called {name!r}"
+                message = f"{both}, which makes them one class in this format: give each category a name of its own."
+                self.leave_out("repeated_name", message, number)
+
     def drop_crowds(self):
         """Leaves crowds out and notes them, for formats that can't tell them from objects."""
         for image in self.images:

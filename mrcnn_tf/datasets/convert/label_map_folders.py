@@ -51,7 +51,7 @@ def read_label_maps(
     if images is None:
         raise UserError(f"Say where the images of {source} are: --images FOLDER.")
     folder = ImageFolder(existing_path(images, "the folder of the images"))
-    numbers = names.numbers if names else {}
+    numbers = names.labels() if names else {}
     if not class_name and not numbers:
         raise UserError("Say what the objects are: --class-name NAME, or --names FILE with a class for each number.")
     files = [path for path in find_image_files(source) if path.suffix.lower() in SUFFIXES]
@@ -116,7 +116,7 @@ def _label_masks(labels, split_parts):
 
 
 def _class_of(number, numbers, divisor, file, dataset):
-    """The name of a number's class; None, and a note, if it has none."""
+    """The class of a number, as `ClassNames.labels` gives it; None, and a note, if it has none."""
     if divisor and number < divisor:
         message = f"{file} has {number}, a group or a class without objects, which was left out."
         dataset.leave_out("below_divisor", file, message, number)

@@ -145,6 +145,7 @@ def write_labelme(coco, out, images, copy_images=False):
     Parts of one object get a group_id of their own, and a crowd the flag "iscrowd". Images are put beside the jsons, or
     without `copy_images` named there by a relative path. See `convert` for writers.
     """
+    coco.note_repeated_names()
     names = output_names(coco, ".json")
     with new_folder(out) as folder:
         for image, name in show_progress(names, "labelme"):

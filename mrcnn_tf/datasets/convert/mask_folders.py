@@ -159,6 +159,7 @@ def write_mask_folders(coco, out, images=None, copy_images=False):
 
     Crowds and objects without a mask are left out. See `convert` for writers.
     """
+    coco.note_repeated_names()
     coco.drop_crowds()
     names = output_names(coco, "")
     with new_folder(out) as folder:

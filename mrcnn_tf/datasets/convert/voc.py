@@ -223,6 +223,7 @@ def write_voc(coco, out, images=None, copy_images=False, split="train"):
         UserError: also if images lie in folders of their own, or there are more classes or objects than a PNG can
             number.
     """
+    coco.note_repeated_names()
     coco.drop_crowds()
     names = output_names(coco, "")
     numbers = {category: number for number, category in enumerate(coco.names, 1)}
