@@ -1,39 +1,117 @@
-"""PNGs that hold a class or a segment for each pixel, read with numpy: what is in them, and what is wrong with them.
+"""Images whose pixels are numbers, of classes or segments, read with numpy: what is in them, and what is wrong.
 
 In a *segment map* (COCO's panoptic format) a pixel's colour is the id of its segment, R + 256 G + 65536 B, 0 for none.
-In a *label map* a pixel's value is the id of its category. data/map_reader.py reads both in the graph.
+In a *label map* a pixel's value is the id of its category. data/map_reader.py reads both in the graph, for which they
+have to be PNGs. What other tools write has either kind of pixel, in other files, too: convert reads these as ANY_MAP.
 """
 
 import concurrent.futures
 import dataclasses
 import os
+import re
 
 import numpy as np
 from PIL import Image
 
 from mrcnn_tf.common.categories import MAX_STUFF_CLASSES, THINGS
-from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.errors import BrokenFile, UserError
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets.annotation_checks import find_indices
+from mrcnn_tf.datasets.coco_index import own_image_ids
 from mrcnn_tf.datasets.image_files import FULL_CHECK_BYTES, WORKERS, first_line, inspect_files
 
-SEGMENT_MODES = ("RGB", "RGBA")  # Pillow's names
-LABEL_MODES = ("1", "L", "P", "I", "I;16")
+
+@dataclasses.dataclass(frozen=True)
+class MapKind:
+    """Which image files are read as maps.
+
+    Attributes:
+        formats, modes: Pillow's names.
+        wanted: what to save a map as, for messages.
+    """
+
+    formats: tuple[str, ...]
+    modes: tuple[str, ...]
+    wanted: str
+
+
+_COLOURS = ("RGB", "RGBA")  # channels of 8 bits
+_VALUES = ("1", "L", "P", "I", "I;16")
+SEGMENT_MAP = MapKind(("PNG",), _COLOURS, "a PNG of 8 bit RGB, R + 256 G + 65536 B of each segment's id")
+LABEL_MAP = MapKind(("PNG",), _VALUES, "a PNG of 8 or 16 bit grey or a palette")
+ANY_MAP = MapKind(
+    ("PNG", "TIFF", "BMP", "GIF"),
+    (*_VALUES, "I;16B", "LA", "PA", *_COLOURS),
+    "a PNG of 8 or 16 bit grey, a palette or 8 bit colours that stand for numbers",
+)
+
 UNLABELLED = (0, 255)  # values of a label map that are ignored, unless they are a category's id
 UNLISTED_REMEDY = "list it in segments_info or make its pixels black"
 
-_DEPTH = 24  # of a PNG's bytes, the one that says how many bits a sample has; the next is its colour type
-_PALETTE = 3  # a colour type
-_STRETCH = {2: 85, 4: 17}  # by which Pillow multiplies samples of so few bits, if they are grey
+_STRETCH = {"L;2": 85, "L;4": 17}  # what Pillow multiplies grey samples of so few bits by
+_INVERTED = re.compile("[1L];[24]?IR?")  # how it names samples of which it gives the complement
+_LOSSY = re.compile(".*;1[56].*")  # and colours of 5 or 16 bits to a channel, of which it gives 8
 
 
 def read_segment_map(path):
-    """The segment id of each pixel of a panoptic PNG, [H, W] int32.
+    """The segment id of each pixel of a panoptic PNG, [H, W] int32; raises BrokenFile, see `read_map`."""
+    return read_map(path, SEGMENT_MAP)
 
-    Raises UserError if there is no such file, or it isn't a PNG of RGB colours of 8 bits.
+
+def read_label_map(path):
+    """The value of each pixel of a grey or palette PNG, [H, W] int32; raises BrokenFile, see `read_map`."""
+    return read_map(path, LABEL_MAP)
+
+
+def read_any_map(path):
+    """The number of each pixel of a map that another tool wrote, [H, W] int32; raises BrokenFile, see `read_map`."""
+    return read_map(path, ANY_MAP)
+
+
+def read_map(path, kind):
+    """The number of each pixel of an image file, [H, W] int32.
+
+    It is a grey's sample, however few bits it has, a palette's index, or a colour's R + 256 G + 65536 B. Alpha is
+    ignored.
+
+    Raises:
+        BrokenFile: there is no such file, it's damaged, or not of the kind.
     """
-    wanted = "a PNG of 8 bit RGB, R + 256 G + 65536 B of each segment's id"
-    return rgb_to_ids(_read_pixels(path, SEGMENT_MODES, (8,), wanted)[0])
+    try:
+        with Image.open(path) as image:
+            stored = _stored_as(image)
+            fault = _find_fault(image, stored, kind)
+            if not fault:
+                image.verify()  # checksums, of which nothing is asked where pixels are read: they'd be another's ids
+        if not fault:
+            with Image.open(path) as image:
+                pixels, mode = np.asarray(image), image.mode
+            if mode in _COLOURS:
+                return rgb_to_ids(pixels)
+            return (pixels[..., 0] if pixels.ndim == 3 else pixels).astype(np.int32) // _STRETCH.get(stored[:3], 1)
+    except FileNotFoundError:
+        raise BrokenFile(f"There is no map {path}: put it into the folder or correct its file_name.") from None
+    except Exception as error:  # Pillow raises whatever its format plugins run into
+        raise BrokenFile(f"The map {path} can't be read ({first_line(error)}): replace the file.") from None
+    raise BrokenFile(f"The map {path} {fault}: save it as {kind.wanted}.")
+
+
+def _stored_as(image):
+    """How an open image's samples are stored, Pillow's name such as "L;4"; "" if it doesn't say."""
+    arguments = image.tile[0][3] if image.tile else ""
+    name = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return name if isinstance(name, str) else ""
+
+
+def _find_fault(image, stored, kind):
+    """What keeps an open image from being a map of the kind; None if nothing does."""
+    has_colours = len(image.getbands()) > 1
+    if image.format not in kind.formats or image.mode not in kind.modes or has_colours and _LOSSY.fullmatch(stored):
+        return _describe_format(image.format, image.mode, has_colours and ";16" in stored)
+    if _INVERTED.fullmatch(stored):
+        return f"is a {image.format} in which 0 is white, so that its numbers are ambiguous"
+    pages = getattr(image, "n_frames", 1) if image.format != "PNG" else 1  # an animated PNG has its picture for all
+    return f"is a {image.format} of {pages} pages, of which only one would be read" if pages > 1 else None
 
 
 def rgb_to_ids(colours):
@@ -41,27 +119,16 @@ def rgb_to_ids(colours):
     return colours[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
 
 
-def read_label_map(path):
-    """The value of each pixel of a grey or palette PNG, [H, W] int32.
-
-    Raises UserError if there is no such file, or it isn't a PNG of one channel.
-    """
-    pixels, depth, palette = _read_pixels(path, LABEL_MODES, (1, 2, 4, 8, 16), "a PNG of 8 or 16 bit grey or a palette")
-    return pixels.astype(np.int32) // (1 if palette else _STRETCH.get(depth, 1))
-
-
 def check_map_header(header, segments):
     """What is wrong with the ImageFile of a segment map, or a label map: (kind, what, remedy); None if nothing is."""
     if header.problem and header.format in ("", "PNG"):
         kind, what, remedy = header.problem
         return kind.replace("image", "map"), what, remedy
-    wanted = SEGMENT_MODES if segments else LABEL_MODES
-    if header.format == "PNG" and header.mode in wanted and not (segments and header.has_16_bits):
+    kind = SEGMENT_MAP if segments else LABEL_MAP
+    if header.format in kind.formats and header.mode in kind.modes and not (segments and header.has_16_bits):
         return None
     what = _describe_format(header.format, header.mode, header.has_16_bits)
-    if segments:
-        return "map_format", what, "save segment ids as a PNG of 8 bit RGB, R + 256 G + 65536 B"
-    return "map_format", what, "save category ids as a PNG of 8 or 16 bit grey or with a palette"
+    return "map_format", what, f"save {'segment' if segments else 'category'} ids as {kind.wanted}"
 
 
 def count_values(pixels):
@@ -138,26 +205,6 @@ def describe_unknown_labels(path, values):
     )
 
 
-def _read_pixels(path, modes, depths, wanted):
-    """(pixels as Pillow gives them, bits of a sample, whether there is a palette) of a PNG."""
-    try:
-        with open(path, "rb") as file:
-            depth, colour_type = (file.read(_DEPTH + 2) + b"\0\0")[_DEPTH:][:2]
-        with Image.open(path) as image:
-            what = _describe_format(image.format, image.mode, image.format == "PNG" and depth == 16)
-            is_right = image.format == "PNG" and image.mode in modes and depth in depths
-            if is_right:
-                image.verify()  # checksums, of which nothing is asked where pixels are read: they'd be another's ids
-        if is_right:
-            with Image.open(path) as image:
-                return np.asarray(image), depth, colour_type == _PALETTE
-    except FileNotFoundError:
-        raise UserError(f"There is no map {path}: put it into the folder or correct its file_name.") from None
-    except Exception as error:  # Pillow raises whatever its format plugins run into
-        raise UserError(f"The map {path} can't be read ({first_line(error)}): replace the file.") from None
-    raise UserError(f"The map {path} {what}: save it as {wanted}.")
-
-
 def _describe_format(name, mode, has_16_bits):
     return f"is a {name} of mode {mode}{' of 16 bits' if has_16_bits else ''}"
 
@@ -220,10 +267,10 @@ def segment_map_paths(panoptic, folder, image_ids):
 
 def find_orphan_annotations(panoptic):
     """A Problem for each annotation of a PanopticJson whose image isn't among its images."""
-    ids = (record.get("id") for record in panoptic.images if isinstance(record, dict))
-    listed = np.array([number for number in ids if type(number) is int and abs(number) < 1 << 63], np.int64)
+    listed = np.array([record.id for record in panoptic.images if record.id is not None], np.int64)
     problems = []
-    for image in panoptic.image_ids[~np.isin(panoptic.image_ids, listed)].tolist():
+    for number in panoptic.image_ids[~np.isin(panoptic.image_ids, listed)].tolist():
+        image = panoptic.name_of_image(number)
         name = f"The annotation of image {image} in {panoptic.path}"
         message = f"{name} belongs to no image and was skipped: correct image_id or add the image."
         problems.append(Problem("unknown_image", image, panoptic.path, message))
@@ -249,7 +296,7 @@ def check_maps(paths, fields, source, segments, on_progress, decode=None):
     files = list(dict.fromkeys(path for path in paths if path))
     headers = dict(zip(files, inspect_files(files, on_progress, decode), strict=True))
     kept, problems = np.ones(len(paths), bool), []
-    frames = zip(fields["image_ids"].tolist(), fields["heights"].tolist(), fields["widths"].tolist(), strict=True)
+    frames = zip(own_image_ids(fields["image_ids"], fields["image_names"]), fields["heights"].tolist(), fields["widths"].tolist(), strict=True)
     for row, (path, (image, height, width)) in enumerate(zip(paths, frames, strict=True)):
         problem = _find_problem(headers.get(path), height, width, segments)
         if problem:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.errors import BrokenFile, UserError
 from mrcnn_tf.data import map_reader
 from mrcnn_tf.datasets import map_files
 
@@ -81,6 +81,71 @@ def test_grey_of_few_bits_is_not_stretched(tmp_path, depth):
     pixels = values(1 << depth)
     (tmp_path / "a.png").write_bytes(grey_of_few_bits(pixels, depth))
     check(tmp_path / "a.png", pixels)
+
+
+def test_maps_of_other_tools_have_more_forms(tmp_path):
+    """What convert reads besides PNGs that training reads: each file gives what was put into it."""
+    few, many, deep = values(16), values(200), values(1 << 16)
+    (tmp_path / "grey_4.png").write_bytes(grey_of_few_bits(few, 4))
+    bits = Image.fromarray(few > 7)
+    grey, palette = Image.fromarray(many.astype(np.uint8)), with_palette(many, 256)
+    alpha = Image.fromarray(values(256, 1).astype(np.uint8))
+    with_alpha = grey.copy()
+    with_alpha.putalpha(alpha)
+    ids, _ = segments(tmp_path / "colour.png")
+    colour = Image.open(tmp_path / "colour.png")
+    written = {
+        "bits.png": (bits, few > 7),
+        "bits.bmp": (bits, few > 7),
+        "bits.tif": (bits, few > 7),
+        "grey_alpha.png": (with_alpha, many),
+        "deep.png": (Image.fromarray(deep.astype(np.uint16)), deep),
+        "deep.tif": (Image.fromarray(deep.astype(np.uint16)), deep),
+        "int32.tif": (Image.fromarray((deep * 300 - 5).astype(np.int32)), deep * 300 - 5),
+        "big_endian.tif": (Image.frombytes("I;16B", (WIDTH, HEIGHT), deep.astype(">u2").tobytes()), deep),
+        "colour_alpha.png": (colour.convert("RGBA"), ids),
+        "colour.tif": (colour, ids),
+        "colour.bmp": (colour, ids),
+    }
+    written |= {f"grey.{suffix}": (grey, many) for suffix in ("png", "tif", "bmp", "gif")}
+    written |= {f"palette.{suffix}": (palette, many) for suffix in ("png", "tif", "bmp", "gif")}
+    for name, (image, pixels) in written.items():
+        image.save(tmp_path / name, **({"optimize": False} if name.endswith("gif") else {}))  # it'd number colours anew
+        read = map_files.read_any_map(tmp_path / name)
+        assert read.dtype == np.int32
+        np.testing.assert_array_equal(read, pixels, err_msg=name)
+    np.testing.assert_array_equal(map_files.read_any_map(tmp_path / "grey_4.png"), few)
+
+
+def rgb_of_16_bits(path):
+    """Writes a PNG of colours of 16 bits, which Pillow doesn't write."""
+    head = WIDTH.to_bytes(4, "big") + HEIGHT.to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])
+    rows = zlib.compress((b"\0" + bytes(6 * WIDTH)) * HEIGHT)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+
+
+def test_what_no_tool_means_as_numbers(tmp_path):
+    grey = Image.fromarray(values(200).astype(np.uint8))
+    grey.save(tmp_path / "grey.jpg")
+    Image.fromarray(np.zeros([2, 2], np.float32)).save(tmp_path / "float.tif")
+    grey.save(tmp_path / "pages.tif", save_all=True, append_images=[grey])
+    grey.save(tmp_path / "white_is_0.tif", tiffinfo={262: 0})
+    rgb_of_16_bits(tmp_path / "deep_rgb.png")
+    grey.save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    cases = {
+        "grey.jpg": "is a JPEG of mode L: save it as a PNG of 8 or 16 bit grey, a palette or 8 bit colours",
+        "float.tif": "is a TIFF of mode F: save it as",
+        "pages.tif": "is a TIFF of 2 pages, of which only one would be read: save it as a PNG",
+        "white_is_0.tif": "is a TIFF in which 0 is white",
+        "deep_rgb.png": "is a PNG of mode RGB of 16 bits: save it as",
+        "cut.png": "can't be read .*: replace the file",
+        "absent.png": "There is no map",
+    }
+    for name, words in cases.items():
+        with pytest.raises(BrokenFile, match=words):
+            map_files.read_any_map(tmp_path / name)
 
 
 def segments(path, mode="RGB"):

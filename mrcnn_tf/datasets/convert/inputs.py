@@ -8,13 +8,11 @@ import os
 import pathlib
 import xml.etree.ElementTree as ElementTree
 
-import numpy as np
 from PIL import Image
 
-from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.errors import BrokenFile, UserError
 from mrcnn_tf.common.files import refuse_archive
 from mrcnn_tf.common.problems import CONSOLE
-from mrcnn_tf.datasets.map_files import rgb_to_ids
 
 LARGE_JSON = 100 << 20  # bytes, from which on reading is announced
 MEMORY_FACTOR = 7  # memory that a json takes, of its own size
@@ -23,10 +21,6 @@ JSONS_TRIED = 20  # of a folder whose format is asked for
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNED = (5, 6, 7, 8)  # its values that exchange width and height
-
-
-class BrokenFile(UserError):
-    """A file that can't be parsed; the others of its folder aren't concerned."""
 
 
 def existing_path(path, wanted):
@@ -83,23 +77,6 @@ def open_image(path):
     except Exception as error:  # Pillow raises whatever its format plugins run into
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BrokenFile(f"{path} isn't a readable image ({reason}): replace it or leave it out.") from error
-
-
-def read_label_image(path):
-    """The numbers in an image file whose pixels are numbers rather than colours, int32 [H, W]; raises BrokenFile.
-
-    It is a palette image (the indices into the palette count), a gray one of 1, 8 or 16 bits, or a colour one, where
-    each colour counts as the number red + 256 green + 65536 blue. Transparency is ignored.
-    """
-    with open_image(path) as image:
-        pixels, mode = np.asarray(image), image.mode
-    if mode in ("LA", "PA"):
-        pixels = pixels[..., 0]
-    if pixels.ndim == 3 and mode in ("RGB", "RGBA"):
-        return rgb_to_ids(pixels)
-    if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
-        raise BrokenFile(f"{path} is of mode {mode}, which isn't a map of numbers: save it as an 8- or 16-bit PNG.")
-    return pixels.astype(np.int32)
 
 
 def raise_wrong_format(source, command, problems=()):

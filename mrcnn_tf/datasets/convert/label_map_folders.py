@@ -17,9 +17,9 @@ from mrcnn_tf.datasets.convert.inputs import (
     existing_path,
     raise_wrong_format,
     read_frame,
-    read_label_image,
 )
 from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files
+from mrcnn_tf.datasets.map_files import read_any_map
 
 # Of a map's name after its image's; one that ends with another comes first.
 ENDINGS = ("_cp_masks", "_instances", "_instance", "_labels", "_label", "_masks", "_mask", "_gt")
@@ -61,7 +61,7 @@ def read_label_maps(
     pairs = _match_maps(files, source, folder, ending, dataset)
     for file, path in show_progress(pairs, "label maps"):
         try:
-            labels, frame = read_label_image(file), read_frame(path)
+            labels, frame = read_any_map(file), read_frame(path)
         except BrokenFile as error:
             dataset.leave_out("unreadable_image", file, str(error))
             continue

@@ -22,11 +22,11 @@ from mrcnn_tf.datasets.convert.inputs import (
     existing_path,
     raise_wrong_format,
     read_frame,
-    read_label_image,
     read_text,
     read_xml,
 )
 from mrcnn_tf.datasets.image_folder import ImageFolder
+from mrcnn_tf.datasets.map_files import read_any_map
 
 BORDER = 255
 BORDER_COLOUR = 224 + 256 * 224 + 65536 * 192  # in a PNG without palette
@@ -160,7 +160,7 @@ def _read_object_masks(file, image, dataset):
     path = root / "SegmentationObject" / f"{file.stem}.png"
     if not path.is_file():
         return {}
-    labels = read_label_image(path)
+    labels = read_any_map(path)
     if labels.shape != (image.height, image.width):
         message = f"{path} is {labels.shape[1]} x {labels.shape[0]}, its image {image.width} x {image.height}"
         dataset.leave_out("other_size", path, f"{message}: it was left out, and the boxes are kept.")

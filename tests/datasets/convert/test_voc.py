@@ -6,7 +6,6 @@ from convert_samples import kinds, pixels, save_image
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.convert.inputs import read_label_image
 from mrcnn_tf.datasets.convert.voc import box_iou, make_palette, read_voc
 
 
@@ -138,23 +137,3 @@ def test_a_folder_of_xml_files_beside_images(tmp_path):
     (tmp_path / "Annotations").rmdir()
     coco = read_voc(tmp_path).to_coco()
     assert coco["images"] == [{"id": 1, "file_name": "a.jpg", "width": 20, "height": 10}]
-
-
-def test_kinds_of_label_images(tmp_path):
-    labels = np.array([[0, 1], [2, 300]])
-    Image.fromarray(labels.astype(np.uint16)).save(tmp_path / "deep.png")
-    Image.fromarray((labels % 256).astype(np.uint8)).save(tmp_path / "gray.png")
-    colours = np.zeros([2, 2, 4], np.uint8)
-    colours[..., 0], colours[..., 1], colours[..., 3] = labels % 256, labels // 256, 255
-    Image.fromarray(colours).save(tmp_path / "colour.png")
-    Image.fromarray(labels == 300).save(tmp_path / "bits.png")
-    assert read_label_image(tmp_path / "deep.png").tolist() == labels.tolist()
-    assert read_label_image(tmp_path / "gray.png").tolist() == (labels % 256).tolist()
-    assert read_label_image(tmp_path / "colour.png").tolist() == labels.tolist()
-    assert read_label_image(tmp_path / "bits.png").tolist() == [[0, 0], [0, 1]]
-    Image.fromarray(np.zeros([2, 2], np.float32)).save(tmp_path / "float.tiff")
-    with pytest.raises(UserError, match="isn't a map of numbers"):
-        read_label_image(tmp_path / "float.tiff")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "gray.png").read_bytes()[:40])
-    with pytest.raises(UserError, match="cut.png isn't a readable image"):
-        read_label_image(tmp_path / "cut.png")
