@@ -1,6 +1,10 @@
-"""COCO's average precision and recall of boxes, masks and keypoints, for detections in COCO's result format."""
+"""COCO's average precision and recall of boxes, masks and keypoints, for detections in COCO's result format.
+
+Ground truth with LVIS's lists of categories is evaluated by LVIS's protocol.
+"""
 
 import contextlib
+import functools
 import io
 import itertools
 import warnings
@@ -11,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.evaluation import instance_ground_truth
+from mrcnn_tf.evaluation import instance_ground_truth, lvis
 from mrcnn_tf.evaluation.results import CocoResults
 
 BACKENDS = ("pycocotools", "hotcoco")  # implementations of COCOeval: the reference, and one that gives the same sooner
@@ -45,7 +49,8 @@ def evaluate_detections(
         `CocoResults`. Masks are evaluated if the ground truth has any and every detection has one, keypoints if the
         ground truth has labelled any and every detection of a category with keypoints has them. What puts a detection
         among small, medium and large ones is the area of its box for boxes, of its mask for masks and of the rectangle
-        around its keypoints for keypoints.
+        around its keypoints for keypoints. If the images have LVIS's lists of categories, boxes and masks are evaluated
+        by LVIS's protocol.
 
     Raises:
         UserError: a detection for an image or category that the json lacks, with a mask of another size than its image
@@ -57,7 +62,7 @@ def evaluate_detections(
     if not isinstance(ground_truth, instance_ground_truth.InstanceGroundTruth):
         ground_truth = instance_ground_truth.read_instance_ground_truth(annotations, categories or ())
     image_ids = [image["id"] for image in ground_truth.images] if image_ids is None else [int(i) for i in image_ids]
-    names, sigmas, notes = plan_evaluation(ground_truth, categories, sigmas)
+    names, sigmas, sigma_notes = plan_evaluation(ground_truth, categories, sigmas)
     _check_results(results, ground_truth, names)
 
     settings = image_ids, list(names), backend
@@ -80,7 +85,7 @@ def evaluate_detections(
         **{kind: evaluation and summary_metrics(evaluation) for kind, evaluation in evaluations.items()},
         per_class=per_class,
         skipped=list(ground_truth.skipped),
-        notes=notes if evaluations["keypoints"] else [],
+        notes=_protocol_notes(ground_truth, evaluations) + (sigma_notes if evaluations["keypoints"] else []),
     )
 
 
@@ -88,14 +93,30 @@ def plan_evaluation(ground_truth, categories, sigmas):
     """Say what `evaluate_detections` evaluates: a model need not detect for hours before a mistake in it comes out.
 
     Returns ({category id: name}, {category id: sigmas, float64 [P]} of those with keypoints, sentences about guessed
-    sigmas); raises UserError for a category that the json lacks and for wrong sigmas.
+    sigmas); raises UserError for a category that the json lacks, for wrong sigmas and for wrong lists of LVIS.
     """
+    lvis.read_image_lists(ground_truth.images, ground_truth.source)
     names = {c["id"]: str(c.get("name", c["id"])) for c in ground_truth.categories}
     if categories is not None:
         instance_ground_truth.check_categories(categories, names, ground_truth.source)
         names = {category.id: category.name for category in categories}
     keypoints, source = ground_truth.keypoints, ground_truth.source
     return names, *instance_ground_truth.keypoint_sigmas(names, keypoints, sigmas or {}, source)
+
+
+def _protocol_notes(ground_truth, evaluations):
+    """Sentences about what LVIS's protocol leaves open or does otherwise; none for ground truth without its lists."""
+    if not lvis.read_image_lists(ground_truth.images, ground_truth.source):
+        return []
+    notes = ["By LVIS's protocol: what is detected of a category counts only in images annotated for it."]
+    if not any(category.get("frequency") in lvis.FREQUENCIES for category in ground_truth.categories):
+        notes.append(f"No APr, APc and APf: the categories of {ground_truth.source} have no frequency r, c or f.")
+    crowds = sum(annotation["iscrowd"] for annotation in ground_truth.annotations)
+    if crowds:
+        notes.append(f"{crowds} crowds of {ground_truth.source} count as objects: LVIS has no crowds.")
+    if evaluations["keypoints"]:
+        notes.append("Keypoints are evaluated by COCO's protocol, for LVIS has none for them.")
+    return notes
 
 
 def _check_results(results, ground_truth, names):
@@ -127,7 +148,7 @@ def _check_results(results, ground_truth, names):
 
 
 def run_protocol(kind, ground_truth, results, image_ids, category_ids, backend="pycocotools"):
-    """Run COCO's protocol for boxes or masks and return the finished COCOeval.
+    """Run COCO's protocol, or LVIS's, for boxes or masks and return the finished COCOeval.
 
     Args:
         kind: "bbox" or "segm".
@@ -170,6 +191,7 @@ def run_keypoint_protocol(ground_truth, results, image_ids, sigmas, backend="pyc
 def summary_metrics(evaluation):
     """{name: 0..1, or None where there was nothing to find} of a finished COCOeval."""
     names = KEYPOINT_METRICS if evaluation.params.iouType == "keypoints" else METRICS
+    names = lvis.METRICS if isinstance(evaluation, lvis.LvisEval) else names
     # pycocotools says -1 where there was nothing to find.
     values = [None if value < 0 or np.isnan(value) else float(value) for value in evaluation.stats]
     return dict(zip(names, values, strict=True))
@@ -208,16 +230,23 @@ def _run_cocoeval(kind, ground_truth, annotations, results, image_ids, category_
         {name: result[name] for name in fields if name in result} | {"id": number, "area": area, "iscrowd": 0}
         for number, (result, area) in enumerate(zip(results, _areas(kind, results), strict=True), start=1)
     ]
-    images = [{name: image[name] for name in ("id", "height", "width")} for image in ground_truth.images]
+    image_lists = kind != "keypoints" and lvis.read_image_lists(ground_truth.images, ground_truth.source)
+    make_evaluation = COCOeval
+    if image_lists:
+        annotations, detections = lvis.drop_uncounted(annotations, detections, image_lists)
+        frequencies = {category["id"]: category.get("frequency") for category in ground_truth.categories}
+        make_evaluation = functools.partial(lvis.LvisEval, image_lists=image_lists, frequencies=frequencies)
+    image_fields = ("id", "height", "width", *(lvis.IMAGE_LISTS if image_lists else ()))
+    images = [{name: image[name] for name in image_fields} for image in ground_truth.images]
     categories = [{"id": category["id"], "name": str(category["id"])} for category in ground_truth.categories]
     truth_json, detections_json = (
         {"images": images, "categories": categories, "annotations": records} for records in (annotations, detections)
     )
     with contextlib.redirect_stdout(io.StringIO()):
         if backend == "pycocotools":
-            evaluation = COCOeval(_make_coco(truth_json), _make_coco(detections_json), kind)
+            evaluation = make_evaluation(_make_coco(truth_json), _make_coco(detections_json), kind)
         else:
-            evaluation = COCOeval(None, None, kind)
+            evaluation = make_evaluation(None, None, kind)
         evaluation.params.imgIds = sorted(set(image_ids))
         evaluation.params.catIds = sorted(set(category_ids))
         if sigmas is not None:
@@ -226,7 +255,7 @@ def _run_cocoeval(kind, ground_truth, annotations, results, image_ids, category_
             evaluation.evaluate()
             evaluation.accumulate()
         else:
-            evaluation.eval = _run_hotcoco(truth_json, detections_json, evaluation.params)
+            evaluation.eval = _run_hotcoco(truth_json, detections_json, evaluation.params, bool(image_lists))
         evaluation.summarize()
     return evaluation
 
@@ -250,10 +279,11 @@ def _make_coco(dataset):
     return coco
 
 
-def _run_hotcoco(truth_json, detections_json, params):
+def _run_hotcoco(truth_json, detections_json, params, by_lvis):
     """{"precision", "recall"} as COCOeval.accumulate has them."""
     hotcoco = _import_hotcoco()
-    evaluation = hotcoco.COCOeval(hotcoco.COCO(truth_json), hotcoco.COCO(detections_json), params.iouType)
+    sides = hotcoco.COCO(truth_json), hotcoco.COCO(detections_json)
+    evaluation = hotcoco.COCOeval(*sides, params.iouType, lvis_style=by_lvis)
     evaluation.params.imgIds = [int(i) for i in params.imgIds]
     evaluation.params.catIds = [int(i) for i in params.catIds]
     if params.iouType == "keypoints":

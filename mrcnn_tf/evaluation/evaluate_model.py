@@ -14,6 +14,7 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write, write_json
 from mrcnn_tf.data.pipeline import coco_dataset
 from mrcnn_tf.datasets.map_files import semantic_classes
+from mrcnn_tf.evaluation import lvis
 from mrcnn_tf.evaluation.average_precision import check_backend, evaluate_detections, plan_evaluation
 from mrcnn_tf.evaluation.ground_truth import (
     read_ground_truth,
@@ -28,7 +29,8 @@ from mrcnn_tf.ops.replicas import count_local_replicas, gather_from_workers, wor
 SEGMENT_MAPS = "panoptic"  # the folder of PNGs, beside panoptic.json
 KIND_OUTPUTS = {"segm": "masks", "keypoints": "keypoints"}  # without the output, a model doesn't detect the kind
 LOGGED_KINDS = ("bbox", "segm", "keypoints")
-LOGGED_METRICS = ("AP", "AP50", "AP75")  # more would bury the losses in the progress bar
+# More would bury the losses in the progress bar. LVIS alone has the last three.
+LOGGED_METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
 PRINTED_METRICS = (*(f"{kind}_{name}" for kind in LOGGED_KINDS for name in ("AP", "AP50")), "PQ", "mIoU")
 
 
@@ -75,6 +77,7 @@ def evaluate(model, data_config, progress=True, out=None):
         kinds = [kind for kind, output in KIND_OUTPUTS.items() if model.gives(output)]
         settings = categories, data_config.keypoint_sigmas, kinds, data_config.coco_backend
         results = evaluate_detections(detections, instances, evaluated.image_ids(), *settings)
+        results.notes += _notes_on_detection_limit(model, instances)
     results.panoptic, results.semantic = evaluated.panoptic_results(), evaluated.semantic_results()
     results.skipped += evaluated.unread_images()
     results.notes += _notes_on_missing_metrics(model, data_config, results)
@@ -90,9 +93,10 @@ def evaluate(model, data_config, progress=True, out=None):
 class CocoAP(keras.callbacks.Callback):
     """Evaluates after an epoch and adds the metrics to its logs, where other callbacks find them.
 
-    The names are `val_bbox_AP`, `val_bbox_AP50`, `val_bbox_AP75` and the same with `segm` and `keypoints`; with a
-    semantic head `val_PQ`, `val_PQ_things`, `val_PQ_stuff` and `val_mIoU`. All metrics of the last evaluation are in
-    `results`. Metrics without ground truth of their kind are absent. It saves nothing itself.
+    The names are `val_bbox_AP`, `val_bbox_AP50`, `val_bbox_AP75` and the same with `segm` and `keypoints`; on LVIS also
+    `val_bbox_APr`, `val_bbox_APc` and `val_bbox_APf` of rare, common and frequent categories; with a semantic head
+    `val_PQ`, `val_PQ_things`, `val_PQ_stuff` and `val_mIoU`. All metrics of the last evaluation are in `results`.
+    Metrics without ground truth of their kind are absent. It saves nothing itself.
 
     Keras calls callbacks in order, so this one must come before those that read its metrics:
 
@@ -304,6 +308,19 @@ def _detect_all(model, data_config, evaluated, progress):
 
 def _strategy(model):
     return getattr(model, "distribute_strategy", tf.distribute.get_strategy())
+
+
+def _notes_on_detection_limit(model, instances):
+    """A sentence if the model gives fewer detections than LVIS counts, and the ground truth is LVIS's."""
+    limits = (getattr(head, "detections", None) for head in getattr(model, "heads", ()))
+    most = min((limit.max_per_image for limit in limits if limit), default=lvis.MOST_DETECTIONS)
+    if most >= lvis.MOST_DETECTIONS or not lvis.read_image_lists(instances.images, instances.source):
+        return []
+    return [
+        f"The model gives at most {most} detections an image, LVIS counts {lvis.MOST_DETECTIONS}: train with "
+        f"model.detections.max_per_image={lvis.MOST_DETECTIONS}, or export with --max-detections "
+        f"{lvis.MOST_DETECTIONS} and evaluate that."
+    ]
 
 
 def _notes_on_missing_metrics(model, data_config, results):

@@ -9,9 +9,10 @@ from rich.text import Text
 PANOPTIC_METRICS = ("PQ", "SQ", "RQ")  # panoptic quality = segmentation x recognition quality
 KIND_HEADINGS = {"bbox": "box", "segm": "mask", "keypoints": "keypoints"}
 # Keypoints have no metrics of small ones and count AR with up to 20 detections only; boxes and masks have no AR50.
+# LVIS alone has those of rare, common and frequent categories and AR300.
 TABLE_ROWS = (
-    *("AP", "AP50", "AP75", "APs", "APm", "APl"),
-    *("AR1", "AR10", "AR100", "AR", "AR50", "AR75", "ARs", "ARm", "ARl"),
+    *("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"),
+    *("AR1", "AR10", "AR100", "AR300", "AR", "AR50", "AR75", "ARs", "ARm", "ARl"),
 )
 SHOWN_SENTENCES = 10  # about what was skipped, below a table
 
@@ -85,7 +86,7 @@ class CocoResults(_Results):
     """The metrics of one evaluation, 0..1; None stands for "no ground truth of that kind", or a model without it."""
 
     images: int  # how many were evaluated
-    bbox: dict[str, float | None] | None  # the 12 `average_precision.METRICS` for boxes
+    bbox: dict[str, float | None] | None  # for boxes the 12 `average_precision.METRICS`, or the 13 `lvis.METRICS`
     segm: dict[str, float | None] | None  # the same for masks
     keypoints: dict[str, float | None] | None  # the 10 `KEYPOINT_METRICS`
     # For each category `id`, `name`, `bbox_AP`, `bbox_AP50` and the same with `segm` and `keypoints`.
