@@ -12,6 +12,7 @@ import numpy as np
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_stream import stream_arrays
+from mrcnn_tf.common.json_values import parse_integer
 
 # torchvision's name for the ten ids between 1 and 90 that COCO's detection task leaves out: classes without objects.
 UNUSED = "N/A"
@@ -55,15 +56,22 @@ def read_panoptic_categories(path):
 def split_things_and_stuff(records, path):
     """(things, stuff) as `read_panoptic_categories`, from the category records of `path`."""
     categories = parse_categories(records, path)
-    is_thing = {record["id"]: record.get("isthing") for record in records}
+    is_thing = {parse_integer(record["id"]): parse_isthing(record) for record in records}
     for category in categories:
-        if is_thing[category.id] not in (0, 1):
+        if is_thing[category.id] is None:
             raise UserError(
                 f"Category {category.id} ({category.name!r}) in {path} has no isthing of 0 or 1: add it, or name the "
                 "file as data.*.annotations if it is one of instances."
             )
     things = [category for category in categories if is_thing[category.id]]
     return things, [category for category in categories if not is_thing[category.id]]
+
+
+def parse_isthing(record):
+    """Whether a category record of a panoptic json has instances to count; None where it doesn't say."""
+    value = record.get("isthing")
+    number = int(value) if isinstance(value, bool) else parse_integer(value)
+    return bool(number) if number in (0, 1) else None
 
 
 def find_record_files(pattern):
@@ -111,10 +119,6 @@ def _read_manifest_categories(path):
 
 def parse_categories(records, path):
     """`Category`s sorted by id from the records of `path`; raises UserError for malformed ones or none at all."""
-    for record in records:
-        has_id = isinstance(record, dict) and type(record.get("id")) is int and abs(record["id"]) < 2**63
-        if not has_id or type(record.get("name")) is not str:
-            raise UserError(f"Category {record} in {path} lacks a whole number as id or a name: add it.")
     categories = sorted((_parse_category(record, path) for record in records), key=lambda category: category.id)
     if not categories:
         raise UserError(f'"categories" in {path} is empty: list the categories of its annotations.')
@@ -159,19 +163,23 @@ def keypoint_channels(categories):
 
 
 def _parse_category(record, path):
-    names, skeleton = record.get("keypoints") or [], record.get("skeleton") or []
-    where = f"Category {record['name']!r} in {path}"
+    number = parse_integer(record.get("id")) if isinstance(record, dict) else None
+    name = record.get("name") if isinstance(record, dict) else None
+    if number is None or not isinstance(name, str | int | float):
+        raise UserError(f"Category {record} in {path} lacks a whole number as id or a name: add it.")
+    name, names, skeleton = str(name), record.get("keypoints") or [], record.get("skeleton") or []
+    where = f"Category {name!r} in {path}"
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise UserError(f"{where} has keypoints that aren't a list of names: give each keypoint a name.")
     repeated = [name for index, name in enumerate(names) if name in names[:index]]
     if repeated:
         raise UserError(f"{where} has two keypoints called {repeated[0]!r}: give each a name of its own.")
     for pair in skeleton if isinstance(skeleton, list) else [skeleton]:
-        numbers = pair if isinstance(pair, list) else []
-        if len(numbers) != 2 or not all(type(number) is int and 1 <= number <= len(names) for number in numbers):
+        ends = [parse_integer(end) for end in pair] if isinstance(pair, list) else []
+        if len(ends) != 2 or not all(end is not None and 1 <= end <= len(names) for end in ends):
             remedy = f"join two keypoints by their numbers, 1 to {len(names)}" if names else "name its keypoints first"
             raise UserError(f"{where} has {pair!r} in its skeleton: {remedy}.")
-    return Category(record["id"], record["name"], names, skeleton)
+    return Category(number, name, names, [[parse_integer(end) for end in pair] for pair in skeleton])
 
 
 def _read_category_records(path):

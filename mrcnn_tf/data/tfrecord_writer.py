@@ -20,11 +20,10 @@ import tensorflow as tf
 from mrcnn_tf.common.categories import max_keypoints
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write, sha256, write_json
-from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.common.problems import counting_bar, progress_bars, reading_bar
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.data.tfrecord_example import ImageJob, make_features, make_features_of, start_worker
-from mrcnn_tf.datasets.annotation_records import count_own_numbers
+from mrcnn_tf.datasets.coco_records import count_own_numbers, stream_records
 from mrcnn_tf.datasets.image_files import file_sizes
 from mrcnn_tf.datasets.panoptic_json import is_panoptic
 from mrcnn_tf.datasets.read_coco import load_index
@@ -111,7 +110,8 @@ def _count_own_numbers(annotations, progress):
     """`count_own_numbers` of a json, which is read again, as an index has only the numbers that its config names."""
     with progress_bars(progress) as bars:
         on_progress = reading_bar(bars, f"Reading {annotations}", annotations)
-        return count_own_numbers(record for _, record in stream_arrays(annotations, ("annotations",), on_progress))
+        records = stream_records(annotations, on_progress, masks=False, sections=("annotations",))
+        return count_own_numbers(record for _, record in records)
 
 
 @contextlib.contextmanager
@@ -175,7 +175,7 @@ def _make_job(index, image, folder):
     return ImageJob(
         path=path,
         name=os.path.relpath(path, folder),
-        image_id=int(index.image_ids[image]),
+        image_id=index.image_names[image].decode() or int(index.image_ids[image]),
         height=int(index.heights[image]),
         width=int(index.widths[image]),
         orientation=int(index.orientations[image]),

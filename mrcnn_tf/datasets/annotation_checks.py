@@ -4,7 +4,7 @@ import numpy as np
 
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
-from mrcnn_tf.datasets.annotation_records import BAD_KEYPOINTS, NO_KEYPOINTS
+from mrcnn_tf.datasets.annotation_columns import BAD_KEYPOINTS, NO_KEYPOINTS
 
 MIN_SIDE = 1e-3  # pixels; a box with a shorter side can't be trained on
 OVERHANG = 0.1  # pixels; a box that leaves the image by less was only rounded
@@ -21,7 +21,7 @@ class Checker:
     """The columns of `Annotations` as arrays, and which of the T records are still in.
 
     Args:
-        annotations: annotation_records.Annotations, finished, or anything with its columns and its `locate`.
+        annotations: annotation_columns.AnnotationColumns, finished, or anything with its columns and its `locate`.
         image_ids: [I] int64, the usable images.
         heights, widths: [I] int32 pixels.
         skipped_images: set of the ids of images in the json that aren't usable.
@@ -35,7 +35,7 @@ class Checker:
     """
 
     def __init__(self, annotations, image_ids, heights, widths, skipped_images, categories):
-        self._locate = annotations.locate
+        self._locate, self._image_names = annotations.locate, annotations.image_names
         self.problems = []
         self.rows = {}
         for name in PLAIN_COLUMNS:
@@ -46,7 +46,8 @@ class Checker:
         known_ids = np.array([category.id for category in categories], np.int64)
         self.category_index = find_indices(known_ids, self.category_ids)
         self.crowd = np.asarray(annotations.crowd).astype(bool)
-        self.box_given = np.asarray(annotations.box_given).astype(bool)
+        self.box_given = np.asarray(annotations.box_given) > 0
+        self._box_missing = np.asarray(annotations.box_given) == 0
         self.boxes = np.asarray(annotations.boxes).reshape(-1, 4).copy()
         self.points = np.asarray(annotations.points).reshape(-1, 2)
         self.rle_sizes = np.asarray(annotations.rle_sizes).reshape(-1, 2)
@@ -74,7 +75,9 @@ class Checker:
         if rows:
             self.rows.setdefault(kind, []).extend(rows)
         for row in rows:
-            detail = what.format(**{name: column[row] for name, column in columns.items()})
+            values = {name: column[row] for name, column in columns.items()}
+            values["image"] = self._image_names.get(values["image"], values["image"])
+            detail = what.format(**values)
             record, file, name = self._locate(row)
             self.problems.append(Problem(kind, record, file, f"{name} {detail}: {remedy}."))
 
@@ -127,7 +130,7 @@ class Checker:
     def _check_boxes(self):
         for row in np.flatnonzero(self.kept & ~self.box_given).tolist():
             self.boxes[row] = self._box_from_segmentation(row)
-        self._report(self.kept & ~self.box_given, "missing_box", "has no bbox, its mask's was taken", "add the bbox")
+        self._report(self.kept & self._box_missing, "missing_box", "has no bbox, its mask's was taken", "add the bbox")
         finite = np.isfinite(self.boxes).all(axis=1)
         self._reject(~finite, "nan_coordinate", "has a bbox with NaN or infinity", "give finite pixels")
         degenerate = ~(self.boxes[:, 2:] > MIN_SIDE).all(axis=1)

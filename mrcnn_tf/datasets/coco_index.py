@@ -13,7 +13,7 @@ from mrcnn_tf.common.files import atomic_write, cache_folder
 from mrcnn_tf.common.problems import CONSOLE, Problem, report_problems
 from mrcnn_tf.datasets.image_files import file_sizes
 
-FORMAT = 5  # of the cached file; raise it when anything that goes into it changes
+FORMAT = 6  # of the cached file; raise it when anything that goes into it changes
 
 
 @dataclasses.dataclass
@@ -24,7 +24,8 @@ class CocoIndex:
     is the range that belongs to the i-th image, instance or ring. Images keep the file's order.
     """
 
-    image_ids: np.ndarray  # [I] int64
+    image_ids: np.ndarray  # [I] int64; of an id that is a name, `coco_records.number_of_text`
+    image_names: np.ndarray  # [I] bytes, UTF-8: the ids as they stand in the json where that is text, else empty
     image_files: np.ndarray  # [I] bytes, paths; of the TFRecord file for an image that lies in one
     record_offsets: np.ndarray  # [I] int64, where the image's record begins in that file, bytes; -1 for an image file
     # [I] int32 pixels, after `orientations`; the frame of all coordinates.
@@ -66,10 +67,14 @@ class CocoIndex:
 
 
 def image_columns(images):
-    """The image arrays of a CocoIndex, as a dict, of its (id, path, height, width, orientation, record offset)s."""
-    ids, files, heights, widths, orientations, offsets = zip(*images, strict=True) if images else ((),) * 6
+    """The image arrays of a CocoIndex, as a dict, of its (id, name, path, height, width, orientation, record offset)s.
+
+    The name is None where the id is a number.
+    """
+    ids, names, files, heights, widths, orientations, offsets = zip(*images, strict=True) if images else ((),) * 7
     return {
         "image_ids": np.array(ids, np.int64),
+        "image_names": np.array([(name or "").encode() for name in names], np.bytes_),
         "image_files": np.array([os.fsencode(path) for path in files], np.bytes_),
         "record_offsets": np.array(offsets, np.int64),
         "heights": np.array(heights, np.int32),
@@ -108,6 +113,12 @@ def file_states(paths):
     return [[os.path.realpath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns] for path in paths]
 
 
+def own_image_ids(image_ids, image_names):
+    """The ids of images as they stand in the json, a list of int or str, of the two arrays of a CocoIndex."""
+    pairs = zip(image_ids.tolist(), image_names.tolist(), strict=True)
+    return [name.decode() if name else number for number, name in pairs]
+
+
 def load_or_compile_index(path, compile_index):
     """Loads the index at `path` if the files it was made from still have their sizes, else makes and keeps a new one.
 
@@ -132,7 +143,8 @@ def report_index_problems(index, path, source, max_instances):
     Raises UserError if it has no image.
     """
     counts = np.diff(index.instance_offsets)
-    index.problems = index.problems + find_overfull_images(index.image_ids, counts, source, max_instances)
+    own_ids = own_image_ids(index.image_ids, index.image_names)
+    index.problems = index.problems + find_overfull_images(own_ids, counts, source, max_instances)
     report_problems(index.problems, os.path.splitext(path)[0] + ".problems.json", source)
     if not index.image_ids.size:
         reason = index.problems[0].message if index.problems else "its list of images is empty."
@@ -140,10 +152,10 @@ def report_index_problems(index, path, source, max_instances):
 
 
 def find_overfull_images(image_ids, counts, source, max_instances):
-    """A Problem for each image with more instances, `counts` [I] int64, than a batch has room for."""
+    """A Problem for each image with more instances, `counts` [I] int64, than a batch has room for; their ids a list."""
     problems = []
     for row in np.flatnonzero(counts > max_instances).tolist():
-        image = int(image_ids[row])
+        image = image_ids[row]
         message = (
             f"Image {image} in {source} has {counts[row]} instances, of which the {max_instances} largest are used: "
             "raise data.*.max_instances."

@@ -1,12 +1,18 @@
-"""Finds image files in the folder that names in annotation files are relative to."""
+"""Finds image files in the folder that names in annotation files are relative to, also those that are named wrongly."""
 
+import collections
+import dataclasses
 import functools
 import itertools
 import os
 import pathlib
+import re
+import unicodedata
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.image_files import PHOTO_SUFFIXES
+from mrcnn_tf.datasets.image_files import IMAGE_SUFFIXES, file_sizes
+
+_COCO_PREFIX = re.compile(r"coco_(train|val|test)20\d\d_")  # before the names of 2014, which later ones lack
 
 
 class ImageFolder:
@@ -25,7 +31,7 @@ class ImageFolder:
                 among images of the same name.
             beside: folder to look in first.
         """
-        parts = [part for part in str(name).replace("\\", "/").split("/") if part]
+        parts = _parts(name)
         if not parts:
             return None
         if not str(name).startswith("/"):
@@ -33,13 +39,27 @@ class ImageFolder:
                 path = pathlib.Path(folder, *parts)
                 if path.is_file():
                     return path
-        lengths = [(_common_end(path.parts, parts), path) for path in self._by_name.get(parts[-1].lower(), [])]
-        best = [path for length, path in lengths if length == max(lengths)[0]]
-        return best[0] if len(best) == 1 else None
+        candidates = self.candidates(name)
+        return candidates[0] if len(candidates) == 1 else None
+
+    def candidates(self, name, taken=frozenset()):
+        """The images that a name may mean which isn't a file's: list of Path, of which the best fit alike.
+
+        Folders, letter case, the encoding of accents, the suffix and COCO's prefix of 2014 may differ; the first of
+        these that leaves any decides, and among those the number of folders that agree. `taken` are paths, normalised,
+        of files that are others' for sure.
+        """
+        parts = _parts(name)
+        for key, index in zip(_keys(parts[-1]) if parts else (), self._indices, strict=False):
+            paths = [path for path in index.get(key, ()) if os.path.normpath(path) not in taken]
+            if paths:
+                lengths = [_common_end(path.parts, parts) for path in paths]
+                return [path for path, length in zip(paths, lengths, strict=True) if length == max(lengths)]
+        return []
 
     def with_stem(self, stem):
         """The images whose file name without its suffix is `stem`, list of Path."""
-        return self._by_name.get(stem, [])
+        return self._indices[1].get(_comparable(stem), [])
 
     def relative(self, path):
         """A path as COCO's file_name; raises UserError if it isn't in the folder."""
@@ -49,12 +69,63 @@ class ImageFolder:
             raise UserError(f"{path} isn't in {self.root}: give --images a folder that holds all images.") from None
 
     @functools.cached_property
-    def _by_name(self):
-        by_name = {}
+    def _indices(self):
+        """The images by their names, by these without suffix, and without COCO's prefix."""
+        indices = [collections.defaultdict(list) for _ in range(3)]
         for path in find_image_files(self.root):
-            for key in {path.name.lower(), path.stem}:
-                by_name.setdefault(key, []).append(path)
-        return by_name
+            for index, key in zip(indices, _keys(path.name), strict=True):
+                index[key].append(path)
+        return indices
+
+
+@dataclasses.dataclass
+class ImageLocation:
+    """Where the file of an image record is."""
+
+    path: str  # of the file; where it should be, if there is none
+    is_named: bool  # whether the record names this place
+    rivals: list[str]  # files, relative to the folder, of which the name may mean each
+
+
+def locate_images(records, folder):
+    """The file of each `coco_records.ImageRecord` with a name: {index: ImageLocation}.
+
+    A file that isn't where a record says is the one that can be meant and that no other record names.
+    """
+    places = {index: [os.path.join(folder, name) for name in record.names] for index, record in enumerate(records)}
+    places = {index: paths for index, paths in places.items() if paths}
+    files = list(dict.fromkeys(itertools.chain.from_iterable(places.values())))
+    is_there = {path: size >= 0 for path, size in zip(files, file_sizes(files), strict=True)}
+    locations = {}
+    for index, paths in places.items():
+        path = next((path for path in paths if is_there[path] and not os.path.isdir(path)), None)
+        locations[index] = ImageLocation(path or paths[0], path is not None, [])
+    missing = [location_index for location_index, location in locations.items() if not location.is_named]
+    if missing and os.path.isdir(folder):
+        taken = {os.path.normpath(location.path) for location in locations.values() if location.is_named}
+        images = ImageFolder(folder)
+        for index in missing:
+            found = next(filter(None, (images.candidates(name, taken) for name in records[index].names)), [])
+            if len(found) == 1:
+                locations[index].path = str(found[0])
+            locations[index].rivals = [images.relative(path) for path in found]
+    return locations
+
+
+def _parts(name):
+    return [part for part in str(name).replace("\\", "/").split("/") if part]
+
+
+def _keys(name):
+    """What names are compared by: the whole one, that without suffix, and that without COCO's prefix too."""
+    stem, suffix = os.path.splitext(name)
+    stem = _comparable(stem if suffix.lower() in IMAGE_SUFFIXES else name)
+    return _comparable(name), stem, _COCO_PREFIX.sub("", stem)
+
+
+def _comparable(name):
+    # A json from macOS may have letters apart from their accents.
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _common_end(parts, others):
@@ -63,7 +134,7 @@ def _common_end(parts, others):
     return sum(itertools.takewhile(bool, same))
 
 
-def find_image_files(folder, suffixes=PHOTO_SUFFIXES, follow_links=True):
+def find_image_files(folder, suffixes=IMAGE_SUFFIXES, follow_links=True):
     """All image files in a folder and those below, sorted by path, but for hidden ones, as macOS leaves in zips."""
     paths = []
     for place, folders, names in os.walk(folder, followlinks=follow_links):

@@ -13,13 +13,14 @@ import numpy as np
 from mrcnn_tf.common.categories import IGNORED, THINGS, Category, split_things_and_stuff
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_stream import stream_arrays
+from mrcnn_tf.common.json_values import parse_flag, parse_integer, parse_number, parse_numbers
 from mrcnn_tf.common.problems import Problem, counting_bar
 from mrcnn_tf.datasets import map_files
 from mrcnn_tf.datasets.annotation_checks import range_indices
-from mrcnn_tf.datasets.annotation_records import BoxColumns
+from mrcnn_tf.datasets.annotation_columns import BoxColumns
+from mrcnn_tf.datasets.coco_records import ImageRecord, stream_records
 from mrcnn_tf.datasets.image_files import WORKERS
 
-SECTIONS = ("images", "annotations", "categories")
 MOST_SEGMENT_IDS = 1 << 24  # as many as a PNG has colours; 0 is void
 NO_CATEGORY = -(1 << 63)  # of a segment whose category_id isn't a whole number
 ROUNDING = 1.0  # pixels; a bbox or an area that differs from its pixels' by less was only rounded
@@ -30,11 +31,12 @@ class PanopticJson:
     """The well-formed records of a file, A annotations (one to an image) with T segments."""
 
     path: str  # of the json
-    images: list  # its list of images, unchecked
+    images: list[ImageRecord]
     # Sorted by id: those with and without instances to count.
     things: list[Category]
     stuff: list[Category]
     image_ids: np.ndarray  # [A] int64
+    image_names: dict[int, str]  # {image id: the text that stands there for it}, where it's text
     map_names: list[str]  # [A] file names of the PNGs
     # [A + 1] int64; the a-th annotation's segments are those from its a-th to its next number.
     segment_offsets: np.ndarray
@@ -44,6 +46,10 @@ class PanopticJson:
     areas: np.ndarray  # [T] float64 square pixels, NaN where there is none
     boxes: np.ndarray  # [T, 4] float64 pixels x, y, width, height; NaN where there is none
     problems: list[Problem]  # all that was left out
+
+    def name_of_image(self, image_id):
+        """An image's id as it stands in the json, for messages and results."""
+        return self.image_names.get(image_id, image_id)
 
     def segments_info(self, index):
         """The segments of the annotation at `index`, as dicts with `id`, `category_id`, `iscrowd`, `area`, `bbox`."""
@@ -67,7 +73,7 @@ def read_panoptic(path, on_progress=None, split_categories=split_things_and_stuf
     """
     images, categories, columns = [], [], _AnnotationColumns(str(path))
     collect = {"images": images.append, "annotations": columns.add, "categories": categories.append}
-    for section, record in stream_arrays(path, SECTIONS, on_progress):
+    for section, record in stream_records(path, on_progress, masks=False):
         collect[section](record)
     things, stuff = split_categories(categories, path)
     return PanopticJson(str(path), images, things, stuff, **columns.arrays(), problems=columns.problems)
@@ -88,36 +94,40 @@ class _AnnotationColumns:
         self.file = file
         self.problems = []
         self._seen = set()
-        self._map_names = []
+        self._map_names, self._image_names = [], {}
         self._image_ids, self._counts = array.array("q"), array.array("q")
         self._ids, self._category_ids, self._crowd = array.array("q"), array.array("q"), array.array("b")
         self._areas, self._boxes = array.array("d"), array.array("d")
 
     def add(self, record):
-        """One annotation: the PNG of an image and its segments."""
-        image = record.get("image_id") if isinstance(record, dict) else None
-        name = f"The annotation of image {image} in {self.file}"
-        if not _is_id(image) or not isinstance(record.get("file_name"), str):
-            what = f"An annotation in {self.file} (image_id {image!r}) lacks a whole number as image_id or a file_name"
-            self._report("map_annotation", image, f"{what} and was skipped: add it.")
+        """One annotation, an AnnotationRecord: the PNG of an image and its segments."""
+        image, record = record.image_id, record.source if isinstance(record.source, dict) else {}
+        own_id = record.get("image_id")
+        name = f"The annotation of image {own_id} in {self.file}"
+        if image is None or not isinstance(record.get("file_name"), str):
+            what = f"An annotation in {self.file} (image_id {own_id!r}) lacks an image_id or a file_name"
+            self._report("map_annotation", own_id, f"{what} and was skipped: add it.")
         elif not isinstance(record.get("segments_info"), list):
             remedy = "give its list of segments, or name the file as data.*.annotations if it is one of instances"
-            self._report("map_annotation", image, f"{name} has no segments_info and was skipped: {remedy}.")
+            self._report("map_annotation", own_id, f"{name} has no segments_info and was skipped: {remedy}.")
         elif image in self._seen:
-            self._report("second_map", image, f"{name} isn't the first and was skipped: remove it.")
+            self._report("second_map", own_id, f"{name} isn't the first and was skipped: remove it.")
         else:
             self._seen.add(image)
             self._image_ids.append(image)
+            if isinstance(own_id, str):
+                self._image_names[image] = own_id
             self._map_names.append(record["file_name"])
             count, segment_ids = len(self._ids), set()
             for segment in record["segments_info"]:
-                self._add_segment(segment, image, segment_ids)
+                self._add_segment(segment, own_id, segment_ids)
             self._counts.append(len(self._ids) - count)
 
     def arrays(self):
         """The columns of a PanopticJson, as a dict."""
         return {
             "image_ids": np.asarray(self._image_ids),
+            "image_names": self._image_names,
             "map_names": self._map_names,
             "segment_offsets": np.r_[0, np.cumsum(np.asarray(self._counts))].astype(np.int64),
             "segment_ids": np.asarray(self._ids),
@@ -128,9 +138,10 @@ class _AnnotationColumns:
         }
 
     def _add_segment(self, record, image, known_ids):
-        number = record.get("id") if isinstance(record, dict) else None
-        where = f"Segment {number} of image {image} in {self.file}"
-        if type(number) is not int or not 0 < number < MOST_SEGMENT_IDS:
+        record = record if isinstance(record, dict) else {}
+        number = parse_integer(record.get("id"))
+        where = f"Segment {record.get('id')} of image {image} in {self.file}"
+        if number is None or not 0 < number < MOST_SEGMENT_IDS:
             remedy = f"give it a whole number from 1 to {MOST_SEGMENT_IDS - 1}, R + 256 G + 65536 B of its pixels"
             self._report("segment_fields", f"{image}/{number}", f"{where} has no usable id and was skipped: {remedy}.")
             return
@@ -139,30 +150,22 @@ class _AnnotationColumns:
             self._report("duplicate_segment", f"{image}/{number}", message)
             return
         known_ids.add(number)
-        category = record.get("category_id")
-        if not _is_id(category):
+        category = parse_integer(record.get("category_id"))
+        if category is None:
             remedy = "give the id of one of the categories"
             what = "has no whole number as category_id and its pixels are ignored"
             self._report("segment_fields", f"{image}/{number}", f"{where} {what}: {remedy}.")
             category = NO_CATEGORY
         self._ids.append(number)
         self._category_ids.append(category)
-        self._crowd.append(bool(record.get("iscrowd", 0)))
-        self._areas.append(_as_float(record.get("area")))
-        box = record.get("bbox")
-        box = [_as_float(side) for side in box] if isinstance(box, list) and len(box) == 4 else [math.nan]
-        self._boxes.extend(box if all(map(math.isfinite, box)) else [math.nan] * 4)
+        self._crowd.append(parse_flag(record.get("iscrowd")))
+        self._areas.append(parse_number(record.get("area")))
+        box = parse_numbers(record.get("bbox")) or ()
+        is_box = len(box) == 4 and all(map(math.isfinite, box))
+        self._boxes.extend(box if is_box else [math.nan] * 4)
 
     def _report(self, kind, record, message):
         self.problems.append(Problem(kind, record, self.file, message))
-
-
-def _is_id(value):
-    return type(value) is int and abs(value) < 1 << 63
-
-
-def _as_float(value):
-    return float(value) if isinstance(value, int | float) else math.nan
 
 
 class MapSegments:
@@ -264,7 +267,8 @@ class MapSegments:
         return number, map_files.compare_ids(pixels, self.ids[first:last]), measured
 
     def _apply_comparison(self, number, differences, measured):
-        path, image, json = self._files[number], int(self._images[number]), self._panoptic.path
+        path, json = self._files[number], self._panoptic.path
+        image = self._panoptic.name_of_image(int(self._images[number]))
         first, last = self._bounds[number : number + 2]
         if isinstance(differences, UserError):
             self._present[first:last] = False
@@ -320,7 +324,7 @@ class MapSegments:
 
 
 class SegmentObjects(BoxColumns):
-    """Segments as the columns that `Checker` takes from a json's annotations; see `annotation_records.Annotations`.
+    """Segments as the columns that `Checker` takes from a json's annotations, see `AnnotationColumns`.
 
     Attributes:
         ids: [N] int64, 0, 1, ...
@@ -331,13 +335,13 @@ class SegmentObjects(BoxColumns):
     def __init__(self, segments, kept, images, panoptic):
         self.segment_ids, self.category_ids = segments.ids[kept], segments.category_ids[kept]
         super().__init__(self.segment_ids.size)
-        self._file, self.problems = panoptic.path, []
-        self.image_ids = images[segments.owners[kept]]
+        self._panoptic, self._file, self.problems = panoptic, panoptic.path, []
+        self.image_ids, self.image_names = images[segments.owners[kept]], panoptic.image_names
         self.crowd, self.boxes, self.areas = segments.crowd[kept], segments.boxes[kept], segments.areas[kept]
 
     def locate(self, row):
-        """See `annotation_records.Annotations.locate`."""
-        segment, image = self.segment_ids[row], self.image_ids[row]
+        """See `annotation_columns.AnnotationColumns.locate`."""
+        segment, image = self.segment_ids[row], self._panoptic.name_of_image(int(self.image_ids[row]))
         return f"{image}/{segment}", self._file, f"Segment {segment} of image {image} in {self._file}"
 
 

@@ -11,15 +11,15 @@ import numpy as np
 from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
-from mrcnn_tf.common.json_stream import stream_arrays
+from mrcnn_tf.common.json_values import parse_integer
 from mrcnn_tf.common.problems import Problem, counting_bar, print_line, progress_bars, reading_bar
 from mrcnn_tf.datasets import coco_index, map_files
 from mrcnn_tf.datasets.annotation_checks import Checker
-from mrcnn_tf.datasets.annotation_records import Annotations, without_keypoints
-from mrcnn_tf.datasets.image_files import image_frame, inspect_files, list_images, visible_size
+from mrcnn_tf.datasets.annotation_columns import AnnotationColumns, without_keypoints
+from mrcnn_tf.datasets.coco_records import parse_image, stream_records
+from mrcnn_tf.datasets.image_files import image_frame, inspect_files, list_images
+from mrcnn_tf.datasets.image_folder import locate_images
 from mrcnn_tf.datasets.panoptic_json import MapSegments, read_panoptic
-
-SECTIONS = ("images", "annotations", "categories")
 
 
 def load_index(config):
@@ -84,10 +84,11 @@ def _compile(config, image_names):
     source = source_name(config)
     with progress_bars() as bars:
         images, objects, categories, panoptic = _read(config, image_names, bars)
-        files = image_paths(images, config.images)
+        locations = locate_images(images, config.images)
+        files = list(dict.fromkeys(location.path for location in locations.values()))
         on_progress = counting_bar(bars, "Checking images", len(files))
-        headers = dict(zip(files, inspect_files(list(files), on_progress), strict=True))
-        fields, skipped, problems = _check_images(images, headers, dataclasses.replace(config, annotations=source))
+        headers = dict(zip(files, inspect_files(files, on_progress), strict=True))
+        fields, skipped, problems = _check_images(images, locations, headers, source)
         sizes = {path: header.size for path, header in headers.items()}
         columns = map_files.map_columns([""] * len(fields["image_ids"]))
         if config.panoptic or config.semantic_maps:
@@ -98,7 +99,7 @@ def _compile(config, image_names):
         sides = (fields[name] for name in ("image_ids", "heights", "widths"))
         checker = Checker(objects, *sides, skipped, categories)
         instances = checker.instances(len(fields["image_ids"]))
-    if not isinstance(objects, Annotations):
+    if not isinstance(objects, AnnotationColumns):
         instances["annotation_ids"] = objects.segment_ids[instances["annotation_ids"]]
     problems = problems + objects.problems + checker.problems
     return coco_index.CocoIndex(**fields, **instances, **columns, categories=list(categories), problems=problems), sizes
@@ -110,11 +111,12 @@ def _read(config, image_names, bars):
     if config.panoptic:
         panoptic = read_panoptic(config.panoptic, reading_bar(bars, f"Reading {config.panoptic}", config.panoptic))
     if config.annotations:
-        annotations = Annotations(config.annotations, config.masks is not False, config.fields)
+        masks = config.masks is not False
+        annotations = AnnotationColumns(config.annotations, masks, config.fields)
         images, records = [], []
         collect = {"images": images.append, "annotations": annotations.add, "categories": records.append}
         on_progress = reading_bar(bars, f"Reading {config.annotations}", config.annotations)
-        for section, record in stream_arrays(config.annotations, SECTIONS, on_progress):
+        for section, record in stream_records(config.annotations, on_progress, masks):
             collect[section](record)
         annotations.finish()
         annotations.check_fields()
@@ -122,8 +124,8 @@ def _read(config, image_names, bars):
     categories = without_keypoints(config.categories)
     if panoptic:
         return panoptic.images, None, categories or panoptic.things, panoptic
-    images = [{"id": number, "file_name": name} for number, name in enumerate(image_names, 1)]
-    return images, Annotations(config.semantic_maps, False), categories, None
+    images = [parse_image({"id": number, "file_name": name}) for number, name in enumerate(image_names, 1)]
+    return images, AnnotationColumns(config.semantic_maps, False), categories, None
 
 
 def _choose_categories(records, config):
@@ -134,7 +136,8 @@ def _choose_categories(records, config):
     records = [record for record in records if isinstance(record, dict)]
     for category in chosen:
         # Without names in the json the annotations may still follow the config's; without names here nobody asks.
-        names = next((record.get("keypoints") for record in records if record.get("id") == category.id), None)
+        own = (record.get("keypoints") for record in records if parse_integer(record.get("id")) == category.id)
+        names = next(own, None)
         if names and category.keypoints and names != category.keypoints:
             raise UserError(
                 f"Category {category.name!r} has the keypoints {names} in {config.annotations} and "
@@ -143,53 +146,60 @@ def _choose_categories(records, config):
     return chosen
 
 
-def image_paths(images, folder):
-    """The distinct files that image records name, in order: {path: None}."""
-    names = (record.get("file_name") for record in images if isinstance(record, dict))
-    return dict.fromkeys(os.path.join(folder, name) for name in names if isinstance(name, str))
-
-
-def _check_images(images, headers, config):
+def _check_images(images, locations, headers, source):
     """(the image arrays of a CocoIndex as a dict, ids of images that can't be used, problems)."""
     rows, problems, seen, skipped = [], [], set(), set()
-    for record in images:
-        row, problem = check_image_record(record, headers, config, seen)
-        if problem:
-            problems.append(problem)
-            if problem.kind != "duplicate_image" and type(problem.record) is int:
-                skipped.add(problem.record)
-        else:
-            rows.append((*row, -1))  # not in a record
-        if isinstance(record, dict) and type(record.get("id")) is int:
-            seen.add(record["id"])
+    for index, record in enumerate(images):
+        frame, own_problems = check_image_record(record, locations.get(index), headers, source, seen)
+        problems += own_problems
+        if frame:
+            rows.append((record.id, record.name, locations[index].path, *frame, -1))  # not in a TFRecord
+        elif record.id is not None and record.id not in seen:
+            skipped.add(record.id)
+        seen.add(record.id)
     return coco_index.image_columns(rows), skipped, problems
 
 
-def check_image_record(record, headers, config, seen):
-    """((id, path, height, width, orientation), None), or (None, Problem)."""
+def check_image_record(record, location, headers, source, seen):
+    """How an image is used, and what is wrong with it.
 
-    def problem(kind, what, remedy, file=config.annotations):
-        name = record.get("id") if isinstance(record, dict) else None
-        where = config.annotations if file == config.annotations else f"{config.annotations} ({file})"
-        return None, Problem(kind, name, file, f"Image {name} in {where} {what} and was skipped: {remedy}.")
+    Args:
+        record: coco_records.ImageRecord.
+        location: its image_folder.ImageLocation; None for a record that names no file.
+        headers: {path: ImageFile}.
+        source: the json.
+        seen: the ids of the records before.
 
-    whole = isinstance(record, dict) and type(record.get("id")) is int and abs(record["id"]) < 2**63
-    if not whole or type(record.get("file_name")) is not str:
-        return problem("image_fields", "lacks a whole number as id or a file_name", "add it")
-    if record["id"] in seen:
-        return problem("duplicate_image", "has an id that was used before", "give it one of its own")
-    path = os.path.join(config.images, record["file_name"])
+    Returns:
+        ((height, width, EXIF orientation to apply) or None where it can't be used, list of Problem).
+    """
+
+    def problem(kind, what, remedy, path=None, outcome="and was skipped"):
+        where = f"{source} ({path})" if path else source
+        sentence = f"Image {record.own_id} in {where} {what} {outcome}: {remedy}."
+        return Problem(kind, record.own_id, path or source, sentence)
+
+    if record.id is None or location is None:
+        return None, [problem("image_fields", "lacks an id or a file_name", "add it")]
+    if record.id in seen:
+        return None, [problem("duplicate_image", "has an id that was used before", "give it one of its own")]
+    path, notes = location.path, []
+    if not location.is_named and len(location.rivals) == 1:
+        what = f"names {record.names[0]!r}, which isn't there,"
+        notes = [problem("misnamed_image", what, "correct its file_name", path, "and this file is used")]
+    elif location.rivals:
+        what = f"isn't there, and {' and '.join(map(repr, location.rivals[:3]))} may be meant"
+        return None, [problem("missing_image", what, "correct its file_name", path)]
     header = headers[path]
     if header.problem:
         kind, what, remedy = header.problem
-        return problem(kind, what, remedy, path)
-    height, width = visible_size(header)
-    described = (record.get("height", height), record.get("width", width))
+        return None, [*notes, problem(kind, what, remedy, path)]
+    described = record.size or (header.height, header.width)
     frame = image_frame(header, *described)
     if frame:
-        return (record["id"], path, *frame), None
-    what = f"is {described[1]} x {described[0]} there and {width} x {height} in the file"
-    return problem("image_size", what, "correct width and height, or the file", path)
+        return frame, notes
+    what = f"is {described[1]} x {described[0]} there and {header.width} x {header.height} in the file"
+    return None, [*notes, problem("image_size", what, "correct width and height, or the file", path)]
 
 
 # What a dataset's maps add to its index: a file and a table for each image, and a panoptic json's instances.

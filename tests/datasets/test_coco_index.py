@@ -42,7 +42,7 @@ def test_records_are_sorted_by_image_and_categories_become_contiguous(folder):
 
 
 def test_compressed_and_plain_runs_are_the_same(folder, monkeypatch):
-    monkeypatch.setattr("mrcnn_tf.datasets.annotation_records.MASKS_AT_ONCE", 2)
+    monkeypatch.setattr("mrcnn_tf.datasets.annotation_columns.MASKS_AT_ONCE", 2)
     folder.add_image(1)
     mask = np.zeros((30, 40), np.uint8, order="F")
     mask[5:9, 10:20] = 1

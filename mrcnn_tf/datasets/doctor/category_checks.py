@@ -7,6 +7,7 @@ import numpy as np
 
 from mrcnn_tf.common.categories import UNUSED, Category, parse_categories
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.json_values import parse_integer
 
 RARE = 10  # objects; with fewer a class will hardly be learnt
 IMBALANCE = 50  # times as many objects of one class as of another
@@ -104,8 +105,9 @@ def compare_categories(train, val, findings):
 def _names(examination):
     """(id, name) of the usable category records."""
     for record in examination.source.categories:
-        if isinstance(record, dict) and type(record.get("id")) is int and type(record.get("name")) is str:
-            yield record["id"], record["name"]
+        number = parse_integer(record.get("id")) if isinstance(record, dict) else None
+        if number is not None and isinstance(record.get("name"), str | int | float):
+            yield number, str(record["name"])
 
 
 def _thing_ids(examination):

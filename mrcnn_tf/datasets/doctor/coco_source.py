@@ -8,13 +8,13 @@ import pathlib
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
-from mrcnn_tf.common.json_stream import stream_arrays
-from mrcnn_tf.common.problems import Problem, reading_bar
-from mrcnn_tf.datasets.annotation_records import Annotations
+from mrcnn_tf.common.json_values import parse_integer
+from mrcnn_tf.common.problems import reading_bar
+from mrcnn_tf.datasets.annotation_columns import AnnotationColumns
+from mrcnn_tf.datasets.coco_records import ImageRecord, stream_records
 from mrcnn_tf.datasets.convert.inputs import FORMAT_OF_SUFFIX, json_format, quote_path
-from mrcnn_tf.datasets.image_files import PHOTO_SUFFIXES
+from mrcnn_tf.datasets.image_files import IMAGE_SUFFIXES
 
-SECTIONS = ("images", "annotations", "categories")
 ABSENT = -1  # in place of a number that a record doesn't give
 PARSED_BYTES = 64 << 20  # a json of another program for one image is smaller; larger ones aren't parsed as a whole
 FOLDER_ENTRIES = 50  # looked at to tell what a folder is that is named instead of a json
@@ -23,8 +23,8 @@ _FORMAT_OF_SUFFIX = FORMAT_OF_SUFFIX | {".txt": "yolo"}
 _PROGRAMS = {"labelme": "labelme's", "via": "VIA's", "yolo": "YOLO's", "voc": "Pascal VOC's"}
 
 
-class AnnotationRecords(Annotations):
-    """Annotation records as columns, and where each stands in the file.
+class AnnotationRecords(AnnotationColumns):
+    """Annotation records as columns, where each stands in the file, and how it stands there.
 
     Attributes:
         positions: int64, the position in "annotations", from 0, of the record of each entry of the columns.
@@ -41,24 +41,29 @@ class AnnotationRecords(Annotations):
         self.count = 0
 
     def add(self, record):
-        rows_before, problems_before = len(self.ids), len(self.problems)
-        super().add(record)
-        new_problems = self.problems[problems_before:]
-        if len(self.ids) == rows_before:
-            self.rejected[self.count] = new_problems[-1].kind
-        else:
+        problems_before = len(self.problems)
+        is_kept = super().add(record)
+        if is_kept:
             self.positions.append(self.count)
-            total = record.get("num_keypoints")
-            self.keypoint_totals.append(total if type(total) is int and 0 <= total < 2**31 else ABSENT)
-            if record.get("iscrowd", 0) not in (0, 1):
-                number, value = record["id"], record["iscrowd"]
-                detail = f"has iscrowd {value!r} and counts as {int(bool(value))}"
-                sentence = f"Annotation {number} in {self.file} {detail}: give 0 or 1."
-                new_problems.append(Problem("crowd_value", number, self.file, sentence))
-                self.problems.append(new_problems[-1])
-            for problem in new_problems:
+            total = parse_integer(record.source.get("num_keypoints"))
+            self.keypoint_totals.append(total if total is not None and 0 <= total < 2**31 else ABSENT)
+            self._note_other_forms(record)
+            for problem in self.problems[problems_before:]:
                 self.faulty.setdefault(problem.kind, []).append(self.count)
+        else:
+            self.rejected[self.count] = self.problems[-1].kind
         self.count += 1
+        return is_kept
+
+    def _note_other_forms(self, record):
+        """Adds what was read from another form than COCO's."""
+        crowd = record.source.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            detail = f"has iscrowd {crowd!r} and counts as {int(record.crowd)}"
+            self._report("crowd_value", record.own_id, detail, "give 0 or 1")
+        if record.loose:
+            detail = f"has {' and '.join(record.loose)} in another form than COCO's, and it is read all the same"
+            self._report("loose_annotation", record.own_id, detail, "write it as COCO has it")
 
 
 @dataclasses.dataclass
@@ -68,13 +73,14 @@ class CocoSource:
     Attributes:
         path: the json.
         folder: of the images.
-        images, categories: their records, unchecked.
+        images: list of ImageRecord.
+        categories: their records, unchecked.
         records: AnnotationRecords, finished; a PanopticJson for a panoptic json.
     """
 
     path: str
     folder: str
-    images: list
+    images: list[ImageRecord]
     categories: list
     records: AnnotationRecords
 
@@ -93,7 +99,7 @@ def read_source(path, folder, needs_masks, bars):
     takers = {"images": images.append, "annotations": records.add, "categories": categories.append}
     try:
         on_progress = reading_bar(bars, f"Reading {os.path.basename(path)}", path)
-        for section, record in stream_arrays(path, SECTIONS, on_progress):
+        for section, record in stream_records(path, on_progress, needs_masks):
             takers[section](record)
     except UserError as error:
         raise describe_read_error(path, error) from None
@@ -112,7 +118,7 @@ def check_json_and_folder(path, folder):
     if not os.path.isfile(path):
         raise UserError(f"There is no file {path}: give a COCO json.")
     suffix = pathlib.Path(path).suffix.lower()
-    if suffix in PHOTO_SUFFIXES:
+    if suffix in IMAGE_SUFFIXES:
         raise UserError(f"{path} is an image: give the COCO json first and the folder of images after it.")
     if suffix in _FORMAT_OF_SUFFIX:
         raise _other_format(path, _FORMAT_OF_SUFFIX[suffix])

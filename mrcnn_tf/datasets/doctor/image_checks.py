@@ -1,26 +1,21 @@
 """The image records of a json and the files they name: what is missing, damaged, of another size or turned."""
 
-import collections
 import dataclasses
 import os
-import re
-import unicodedata
 
 import numpy as np
 from PIL import Image
 
 from mrcnn_tf.common.problems import counting_bar
-from mrcnn_tf.config.settings import DataConfig
-from mrcnn_tf.datasets.image_files import inspect_files
-from mrcnn_tf.datasets.image_folder import find_image_files
-from mrcnn_tf.datasets.read_coco import check_image_record, image_paths
+from mrcnn_tf.datasets.image_files import IMAGE_SUFFIXES, inspect_files
+from mrcnn_tf.datasets.image_folder import find_image_files, locate_images
+from mrcnn_tf.datasets.read_coco import check_image_record
 
 LARGE_IMAGE = 40_000_000  # pixels
 SIZE_TOLERANCE = 2.0  # pixels by which annotations may leave the image that they fit
 PNG_END = b"IEND\xaeB`\x82"
 
-_DECODED_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".gif")
-_OTHER_SUFFIXES = (".tif", ".tiff", ".webp", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm", ".dng", ".cr2", ".nef")
+_RAW_SUFFIXES = (".dng", ".cr2", ".nef")
 _HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"hevc", b"avif", b"avis")
 _EXCHANGES_SIDES = 5  # EXIF orientations from here on exchange width and height
 
@@ -31,17 +26,20 @@ class CheckedImages:
 
     Attributes:
         ids: [I] int64.
+        own_ids: list of I, the ids as they stand in the json.
         positions: [I] int64, where their records stand in "images".
         heights, widths: [I] int32 pixels, the frame of all coordinates.
         paths: [I] list of str.
         skipped: set of the ids of images that can't be used.
         kinds: {position: kind} of the problems of records that can't be used.
         headers: {path: ImageFile} of all files that records name.
-        names: {position: file_name as it should be} of misnamed files.
+        names: {position: file_name as it should be} of files that aren't where their record says.
+        locations: {position: ImageLocation} of all records that name a file.
         as_stored: indices of the images that are described as the file stores them, not upright.
     """
 
     ids: np.ndarray
+    own_ids: list
     positions: np.ndarray
     heights: np.ndarray
     widths: np.ndarray
@@ -50,12 +48,8 @@ class CheckedImages:
     kinds: dict[int, str]
     headers: dict
     names: dict[int, str]
+    locations: dict
     as_stored: list[int]
-
-
-def _comparable(name):
-    # A json from Windows may have its folders' backslashes, one from macOS letters apart from their accents.
-    return unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1]).casefold()
 
 
 def check_images(source, findings, bars, headers):
@@ -64,45 +58,45 @@ def check_images(source, findings, bars, headers):
     Returns:
         CheckedImages.
     """
-    paths = list(image_paths(source.images, source.folder))
+    locations = locate_images(source.images, source.folder)
+    paths = list(dict.fromkeys(location.path for location in locations.values()))
     headers = headers | _read_headers([path for path in paths if path not in headers], bars)
     headers = {path: headers[path] for path in paths}
-    files = find_image_files(source.folder, _DECODED_SUFFIXES + _OTHER_SUFFIXES, follow_links=False)
-    folder_names = [os.path.relpath(path, source.folder) for path in files]
-    names_by_key = collections.defaultdict(list)
-    for name in folder_names:
-        names_by_key[_comparable(name)].append(name)
-    config = DataConfig(annotations=source.path, images=source.folder)
-    rows, positions, kinds, names, as_stored, skipped, seen = [], [], {}, {}, [], set(), set()
+    rows, positions, own_ids, kinds, names, as_stored, skipped, seen = [], [], [], {}, {}, [], set(), set()
     for position, record in enumerate(source.images):
-        row, problem = check_image_record(record, headers, config, seen)
-        if problem:
-            candidates = names_by_key[_comparable(record["file_name"])] if problem.kind == "missing_image" else []
-            if len(candidates) == 1:  # the file that is meant, but for case, accents' encoding or folder
-                names[position] = candidates[0]
-            kinds[position] = _report_unusable(problem, names.get(position), findings)
-            if problem.kind != "duplicate_image" and type(problem.record) is int:
-                skipped.add(problem.record)
-        else:
-            path, orientation = row[1], row[4]
-            if headers[path].orientation >= _EXCHANGES_SIDES and orientation == 1:
+        location = locations.get(position)
+        frame, problems = check_image_record(record, location, headers, source.path, seen)
+        findings.extend(problems)
+        if location and not location.is_named and len(location.rivals) == 1:
+            names[position] = location.rivals[0]
+        if frame:
+            if headers[location.path].orientation >= _EXCHANGES_SIDES and frame[2] == 1:
                 as_stored.append(len(rows))
-            _check_usable(record, row, headers[path], findings)
-            rows.append(row)
+            _check_usable(record, location.path, frame, headers[location.path], findings)
+            rows.append((record.id, location.path, *frame))
             positions.append(position)
-        if isinstance(record, dict) and type(record.get("id")) is int:
-            seen.add(record["id"])
+            own_ids.append(record.own_id)
+        else:
+            kinds[position] = problems[-1].kind
+            if record.id is not None and record.id not in seen:
+                skipped.add(record.id)
+        seen.add(record.id)
     if not source.images:
         findings.add("no_images", None, f"{source.path} lists no image.")
-    _check_shared_files(rows, findings)
-    listed = {os.path.normpath(os.path.relpath(path, source.folder)) for path in headers}
-    for name in folder_names:
-        if os.path.normpath(name) not in listed:
-            findings.add("unlisted_file", None, f"{name} isn't in {source.path}.", os.path.join(source.folder, name))
+    _check_shared_files(rows, own_ids, findings)
+    _check_unlisted_files(source, headers, findings)
     ids, paths, heights, widths, _ = zip(*rows, strict=True) if rows else ((),) * 5
     sides = (np.array(heights, np.int32), np.array(widths, np.int32))
-    columns = (np.array(ids, np.int64), np.array(positions, np.int64), *sides, list(paths))
-    return CheckedImages(*columns, skipped, kinds, headers, names, as_stored)
+    columns = (np.array(ids, np.int64), own_ids, np.array(positions, np.int64), *sides, list(paths))
+    return CheckedImages(*columns, skipped, kinds, headers, names, locations, as_stored)
+
+
+def _check_unlisted_files(source, headers, findings):
+    listed = {os.path.normpath(path) for path in headers}
+    for path in map(str, find_image_files(source.folder, (*IMAGE_SUFFIXES, *_RAW_SUFFIXES), follow_links=False)):
+        if os.path.normpath(path) not in listed:
+            name = os.path.relpath(path, source.folder)
+            findings.add("unlisted_file", None, f"{name} isn't in {source.path}.", path)
 
 
 def _read_headers(paths, bars):
@@ -146,24 +140,14 @@ def _recognise_file(path):
     return None
 
 
-def _report_unusable(problem, name, findings):
-    """Adds the problem of an image, of which the folder has a file with another name or None; returns its kind."""
-    if name is None:
-        findings.extend([problem])
-        return problem.kind
-    sentence = f"{problem.message.rsplit(': ', 1)[0]}; the folder has {name!r}."
-    findings.add("misnamed_image", problem.record, sentence, problem.file)
-    return "misnamed_image"
-
-
-def _check_usable(record, row, header, findings):
+def _check_usable(record, file, frame, header, findings):
     """Adds what is worth knowing about a usable image."""
-    number, file, height, width, orientation = row
-    has_size = record.get("height") is not None and record.get("width") is not None
+    height, width, orientation = frame
     is_grey = header.mode in ("L", "LA", "1", "I", "F") or header.mode.startswith("I;")
     has_alpha = header.mode in ("LA", "RGBA", "PA", "La", "RGBa")
     for kind, applies, detail in (
-        ("missing_size", not has_size, f"has no width and height; the file is {width} x {height}"),
+        ("missing_size", record.size is None, f"has no width and height; the file is {width} x {height}"),
+        ("loose_image", bool(record.loose), "has its id in another form than COCO's, and it is read all the same"),
         ("exif_turned", orientation != 1, f"has EXIF orientation {orientation}"),
         ("large_image", height * width > LARGE_IMAGE, f"has {width} x {height} pixels"),
         ("deep_image", header.has_16_bits, "has 16 bits to a channel"),
@@ -173,12 +157,12 @@ def _check_usable(record, row, header, findings):
         ("animated_image", header.format == "GIF", "is a GIF"),
     ):
         if applies:
-            findings.add(kind, number, f"Image {number} in {findings.file} ({file}) {detail}.", file)
+            findings.add(kind, record.own_id, f"Image {record.own_id} in {findings.file} ({file}) {detail}.", file)
 
 
-def _check_shared_files(rows, findings):
+def _check_shared_files(rows, own_ids, findings):
     first_ids = {}
-    for number, path, *_ in rows:
+    for (_, path, *_), number in zip(rows, own_ids, strict=True):
         other = first_ids.setdefault(os.path.normpath(path), number)
         if other != number:
             sentence = f"Image {number} in {findings.file} names {path} as image {other} does."
@@ -204,7 +188,7 @@ def check_exif_orientation(images, records, masks, image_index, findings):
     upright = is_turned & ~fits & (largest <= sides[:, ::-1] + SIZE_TOLERANCE).all(axis=1)
     images.widths[upright], images.heights[upright] = images.heights[upright], images.widths[upright]
     for index in np.flatnonzero(is_turned).tolist():
-        number, path = int(images.ids[index]), images.paths[index]
+        number, path = images.own_ids[index], images.paths[index]
         width, height = sides[index].tolist()
         if upright[index]:
             kind, detail = "exif_mismatch", f"there; its annotations fit the upright {height} x {width}"

@@ -32,7 +32,7 @@ def check_copies(images, records, findings):
     for group in groups:
         group.sort(key=lambda path: (-counts[index_of[path]], index_of[path]))
         for path in group[1:]:
-            number = int(images.ids[index_of[path]])
+            number = images.own_ids[index_of[path]]
             sentence = f"Image {number} in {findings.file} ({path}) is the same picture as {group[0]}."
             findings.add("duplicate_picture", number, sentence, path)
     return groups
@@ -47,7 +47,7 @@ def compare_images(train, val, findings, bars):
     val_thumbnails = make_thumbnails(paths, on_progress)
     train_thumbnails = make_thumbnails(train.images.paths, on_progress)
     for row, match in find_look_alikes(val_thumbnails, train_thumbnails).tolist():
-        number = int(val.images.ids[indices[row]])
+        number = val.images.own_ids[indices[row]]
         sentence = f"Image {number} in {val.source.path} ({paths[row]}) looks like {train.images.paths[match]}."
         findings.add("leaked_copy", number, sentence, paths[row])
 
@@ -61,7 +61,7 @@ def _compare_bytes(train, val, findings):
         original.update((path, source) for path in group if source)
     leaked = [index for index, path in enumerate(val.images.paths) if path in original]
     for index in leaked:
-        path, number = val.images.paths[index], int(val.images.ids[index])
+        path, number = val.images.paths[index], val.images.own_ids[index]
         sentence = f"Image {number} in {val.source.path} ({path}) is {original[path]} of {train.source.path}."
         findings.add("leaked_image", number, sentence, path)
     return set(leaked)

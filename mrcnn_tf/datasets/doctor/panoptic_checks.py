@@ -2,12 +2,15 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 import os
 
 import numpy as np
 
+from mrcnn_tf.common.categories import parse_isthing
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
+from mrcnn_tf.common.json_values import parse_integer
 from mrcnn_tf.common.problems import Problem, counting_bar, reading_bar
 from mrcnn_tf.datasets import map_files
 from mrcnn_tf.datasets.annotation_checks import Checker
@@ -53,9 +56,10 @@ def check_label_maps(source, images, maps, categories, stuff, findings, bars):
     findings.extend(usable.problems)
     known, seen = np.array([*classes, *map_files.UNLABELLED]), set()
     on_progress = counting_bar(bars, "Looking at labels", len(usable.files))
+    own_ids = itertools.compress(images.own_ids, usable.kept)
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
         results = pool.map(lambda path: _read_labels(path, known), usable.files)
-        for number, path, (values, fault) in zip(images.ids[usable.kept].tolist(), usable.files, results, strict=True):
+        for number, path, (values, fault) in zip(own_ids, usable.files, results, strict=True):
             seen.update(values.tolist())
             if fault:
                 kind, sentence = fault
@@ -79,7 +83,8 @@ def _read_labels(path, known):
 
 def _check_map_files(paths, images, source, segments, bars):
     """`map_files.check_maps` for CheckedImages."""
-    fields = {"image_ids": images.ids, "heights": images.heights, "widths": images.widths}
+    names = np.array([own_id.encode() if isinstance(own_id, str) else b"" for own_id in images.own_ids], np.bytes_)
+    fields = {"image_ids": images.ids, "image_names": names, "heights": images.heights, "widths": images.widths}
     on_progress = counting_bar(bars, "Looking at maps", len(paths))
     return map_files.check_maps(paths, fields, source.path, segments, on_progress, check_decodable)
 
@@ -103,13 +108,13 @@ def check_things_and_stuff(source, findings):
     """The usable categories of a panoptic json, (things, stuff); those that don't say what they are count as things."""
     usable = check_categories(source.categories, source.path, findings)
     records = (record for record in reversed(source.categories) if isinstance(record, dict))
-    isthing = {record["id"]: record.get("isthing") for record in records if type(record.get("id")) is int}
+    isthing = {parse_integer(record.get("id")): parse_isthing(record) for record in records}
     things, stuff = [], []
     for category in usable if usable != [PLACEHOLDER_CATEGORY] else []:
-        if isthing[category.id] not in (0, 1):
+        if isthing[category.id] is None:
             where = f"Category {category.id} ({category.name!r}) in {source.path}"
             findings.add("missing_isthing", category.id, f"{where} has no isthing of 0 or 1.")
-        (stuff if isthing[category.id] == 0 else things).append(category)
+        (stuff if isthing[category.id] is False else things).append(category)
     is_clear = "missing_isthing" not in findings and things + stuff
     if is_clear and not stuff:
         findings.add("no_stuff", None, f"{source.path} has no category with isthing 0.")

@@ -12,17 +12,12 @@ from rich.table import Table
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.json_stream import stream_arrays
+from mrcnn_tf.common.json_values import parse_flag
 from mrcnn_tf.common.problems import CONSOLE, progress_bars
 from mrcnn_tf.config.load import load_config
-from mrcnn_tf.datasets.doctor.coco_source import SECTIONS
+from mrcnn_tf.datasets.coco_records import SECTIONS, parse_id
 from mrcnn_tf.datasets.doctor.findings import PROBLEM_KINDS, Report
-from mrcnn_tf.datasets.doctor.repair_plan import (
-    make_plan,
-    parse_iscrowd,
-    parse_polygons,
-    repair_annotation,
-    repair_category,
-)
+from mrcnn_tf.datasets.doctor.repair_plan import in_coco_form, make_plan, polygons_of, repair_category
 from mrcnn_tf.datasets.doctor.validation import drop_files_of_other_set, examine
 
 ROUNDS = 4  # what is brought into form in one may turn out to be wrong in the next
@@ -195,23 +190,21 @@ class RecordFixer:
 
     def _fix_annotation(self, position, record):
         plan = self._plan
-        kind = plan.rejected.get(position)
-        if kind:
-            repaired = repair_annotation(record, kind, plan.image_ids, plan.next_id)
-            if repaired is None:
-                return self._log(kind, "annotations", position, record)
-            plan.next_id += repaired["id"] == plan.next_id
-            record = self._replace(kind, "annotations", position, record, repaired)
-        merged = plan.merged_images.get(record["image_id"])
+        image_id = parse_id(record.get("image_id")) if isinstance(record, dict) else None
+        merged = plan.merged_images.get(image_id)
         kind = plan.removals["annotations"].get(position)
-        kind = kind or plan.removed_images.get(record["image_id"]) or plan.removed_images.get(merged)
+        kind = kind or plan.removed_images.get(image_id) or plan.removed_images.get(merged)
         if kind:
             return self._log(kind, "annotations", position, record)
+        if position in plan.loose:
+            fields = in_coco_form(record, plan.next_id)
+            plan.next_id += fields.get("id") == plan.next_id
+            self._set(plan.loose[position], "annotations", position, record, **fields)
         if merged is not None:
             self._set("shared_file", "annotations", position, record, image_id=merged)
         self._convert_layout(position, record)
         if position in plan.flat_polygons:
-            flat, polygons = plan.flat_polygons[position], parse_polygons(record["segmentation"])
+            flat, polygons = plan.flat_polygons[position], polygons_of(record)
             polygons = [polygon for number, polygon in enumerate(polygons) if number not in flat]
             self._set("flat_polygon", "annotations", position, record, segmentation=polygons)
         for kind, field, value in plan.changes["annotations"].get(position, []):
@@ -220,13 +213,13 @@ class RecordFixer:
             kind, cleared = plan.cleared_keypoints[position]
             self._set(kind, "annotations", position, record, **_clear_keypoints(record, cleared))
         if record.get("iscrowd", 0) not in (0, 1):
-            self._set("crowd_value", "annotations", position, record, iscrowd=parse_iscrowd(record["iscrowd"]))
+            self._set("crowd_value", "annotations", position, record, iscrowd=int(parse_flag(record["iscrowd"])))
         return record
 
     def _convert_layout(self, position, record):
         for kind, width, height in self._plan.layouts.get(position, []):
             if kind.endswith("polygons"):
-                polygons = parse_polygons(record["segmentation"])
+                polygons = polygons_of(record)
                 polygons = [_convert_points(polygon, kind, width, height) for polygon in polygons]
                 self._set(kind, "annotations", position, record, segmentation=polygons)
             else:

@@ -1,7 +1,6 @@
 """Plans a repair: what to do with each record of a dataset, decided from its examination."""
 
 import dataclasses
-import math
 import os
 from typing import Any
 
@@ -9,14 +8,15 @@ import numpy as np
 
 from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.json_values import parse_integer
+from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.annotation_checks import MIN_SIDE, find_indices
+from mrcnn_tf.datasets.coco_records import as_coco_rle, parse_annotation
 from mrcnn_tf.datasets.doctor.image_checks import SIZE_TOLERANCE, largest_coordinates
 from mrcnn_tf.datasets.doctor.object_checks import KEYPOINT_FAULTS
-from mrcnn_tf.datasets.image_files import visible_size
 
 FITTING = 0.95  # of the images of a wrong size with annotations: fewer that fit, and the annotations are of other files
 
-_FALSE_TEXTS = ("", "0", "0.0", "false", "no", "none")  # in "iscrowd"
 _REMOVED_ANNOTATIONS = (
     "unknown_image",
     "unknown_category",
@@ -26,6 +26,8 @@ _REMOVED_ANNOTATIONS = (
     "flat_mask",
     "duplicate_object",
 )
+_KEPT_IMAGES = ("missing_image", "image_fields")  # the file may turn up, and its objects were worth drawing
+_LOOSE_KINDS = ("bad_polygon", "loose_annotation")
 _BOXES_FROM_MASKS = ("degenerate_box", "outside_box", "nan_coordinate")
 
 
@@ -38,12 +40,10 @@ class RepairPlan:
     """Decisions by the position of a record in its section, from 0. Kinds are those of problem_kinds.yaml.
 
     Attributes:
-        rejected: {position of an annotation: kind}, to be brought into COCO's form if possible.
         next_id: the first number that no annotation has.
-        expected: {"unknown_image", "unknown_category": set of the ids that there will be once this is carried out}.
+        loose: {position of an annotation: kind}, to be written in COCO's form.
         removals: {section: {position: kind}}.
         changes: {section: {position: [(kind, field, value)]}}.
-        image_ids: {id as in the json: whole number}, of images that had none; annotations follow.
         merged_images: {image id: id of the image that takes its annotations}.
         removed_images: {image id: kind}, whose annotations go with them.
         flat_polygons: {position of an annotation: numbers of the polygons to remove}.
@@ -51,12 +51,10 @@ class RepairPlan:
         cleared_keypoints: {position of an annotation: (kind, [P] bool of the keypoints to set to zero)}.
     """
 
-    rejected: dict[int, str]
     next_id: int
-    expected: dict[str, set[int]]
+    loose: dict[int, str]
     removals: dict[str, dict[int, str]] = dataclasses.field(default_factory=_sections)
     changes: dict[str, dict[int, list[tuple[str, str, Any]]]] = dataclasses.field(default_factory=_sections)
-    image_ids: dict[Any, int] = dataclasses.field(default_factory=dict)
     merged_images: dict[int, int] = dataclasses.field(default_factory=dict)
     removed_images: dict[int, str] = dataclasses.field(default_factory=dict)
     flat_polygons: dict[int, list[int]] = dataclasses.field(default_factory=dict)
@@ -71,15 +69,14 @@ class RepairPlan:
 
 def make_plan(examination):
     """The `RepairPlan` for a `validation.Examination`."""
-    source = examination.source
-    rejected = source.records.rejected | dict.fromkeys(source.records.faulty.get("bad_polygon", []), "bad_polygon")
-    categories = (repair_category(record, source.path) for record in source.categories)
-    expected = {"unknown_image": set(), "unknown_category": {category["id"] for category in categories if category}}
-    plan = RepairPlan(rejected, next_free_id(source.records.ids), expected)
+    records = examination.source.records
+    loose = {position: kind for kind in _LOOSE_KINDS for position in records.faulty.get(kind, ())}
+    plan = RepairPlan(next_free_id(records.ids), loose)
+    plan.removals["annotations"].update(records.rejected)
     _plan_images(examination, plan)
     _plan_copies(examination, plan)
     _plan_layouts(examination, plan)
-    _plan_annotations(examination.annotations, plan)
+    _plan_annotations(examination, plan)
     _plan_keypoints(examination.annotations, plan)
     return plan
 
@@ -87,38 +84,29 @@ def make_plan(examination):
 def _plan_images(examination, plan):
     images, source = examination.images, examination.source
     file_sizes = _fitting_sizes(examination)
-    ids = [record["id"] for record in source.images if isinstance(record, dict) and type(record.get("id")) is int]
+    next_id = next_free_id(record.id for record in source.images if record.id is not None)
     for position, kind in images.kinds.items():
         record = source.images[position]
-        if kind == "misnamed_image":
-            plan.change("images", position, kind, file_name=images.names[position].replace(os.sep, "/"))
-        elif kind == "image_size" and position in file_sizes:
+        if kind == "image_size" and position in file_sizes:
             height, width = file_sizes[position]
             plan.change("images", position, kind, height=height, width=width)
-        elif kind == "image_fields" and isinstance(record, dict) and type(record.get("file_name")) is str:
-            plan.change("images", position, kind, id=_new_image_id(record.get("id"), ids, plan))
-        else:
+        elif kind == "image_fields" and isinstance(record.source, dict) and record.id is None:
+            plan.change("images", position, kind, id=next_id)
+            next_id += 1
+        elif kind not in _KEPT_IMAGES:
             plan.removals["images"][position] = kind
-            if kind != "duplicate_image" and isinstance(record, dict) and type(record.get("id")) is int:
-                plan.removed_images[record["id"]] = "skipped_image"
+            if kind != "duplicate_image":
+                plan.removed_images[record.id] = "skipped_image"
+    for position, name in images.names.items():
+        plan.change("images", position, "misnamed_image", file_name=name)
     exchanged = set(examination.exchanged.tolist())
     for index, position in enumerate(images.positions.tolist()):
         record = source.images[position]
-        if index in exchanged or record.get("height") is None or record.get("width") is None:
+        if record.loose:
+            plan.change("images", position, "loose_image", id=record.id)
+        if index in exchanged or record.size is None:
             kind = "exif_mismatch" if index in exchanged else "missing_size"
             plan.change("images", position, kind, height=int(images.heights[index]), width=int(images.widths[index]))
-
-
-def _new_image_id(value, ids, plan):
-    """A whole number for an image whose id is `value`; the list `ids` of those that are taken grows by it."""
-    number = parse_integer(value)
-    if number is None or number in ids:
-        number = next_free_id(ids)
-    ids.append(number)
-    plan.expected["unknown_image"].add(number)
-    if _is_id(value):
-        plan.image_ids.setdefault(value, number)
-    return number
 
 
 def _fitting_sizes(examination):
@@ -131,9 +119,9 @@ def _fitting_sizes(examination):
     if not positions:
         return {}
     records = [source.images[position] for position in positions]
-    headers = (images.headers[os.path.join(source.folder, record["file_name"])] for record in records)
-    sizes = np.array([visible_size(header) for header in headers])
-    ids = np.array([record["id"] for record in records], np.int64)
+    headers = (images.headers[images.locations[position].path] for position in positions)
+    sizes = np.array([[header.height, header.width] for header in headers])
+    ids = np.array([record.id for record in records], np.int64)
     image_index = find_indices(ids, np.asarray(source.records.image_ids))
     largest = largest_coordinates(source.records, examination.annotations.masks, image_index, ids.size)
     fits = (largest <= sizes[:, ::-1] + SIZE_TOLERANCE).all(axis=1)
@@ -172,18 +160,24 @@ def _plan_layouts(examination, plan):
                 plan.layouts.setdefault(int(positions[row]), []).append(layout)
 
 
-def _plan_annotations(annotations, plan):
+def _plan_annotations(examination, plan):
+    annotations, source = examination.annotations, examination.source
     checker, masks, positions = annotations.checker, annotations.masks, np.asarray(annotations.records.positions)
     removals = plan.removals["annotations"]
     for kind in _REMOVED_ANNOTATIONS:
         removals.update((int(positions[row]), kind) for row in _rows(annotations, kind))
-    for kind, ids in (("unknown_image", checker.image_ids), ("unknown_category", checker.category_ids)):
-        for row in _rows(annotations, kind):
-            if int(ids[row]) in plan.expected[kind]:
-                del removals[int(positions[row])]
+    mended = filter(None, (repair_category(record, source.path) for record in source.categories))
+    mended_ids = {category["id"] for category in mended}
+    for row in _rows(annotations, "unknown_category"):
+        if int(checker.category_ids[row]) in mended_ids:
+            del removals[int(positions[row])]
     _plan_boxes(annotations, plan)
     for row in _rows(annotations, "area_mask"):
         plan.change("annotations", positions[row], "area_mask", area=round(float(masks.areas[row]), 2))
+    for position in annotations.records.faulty.get("bad_area", ()):
+        row = np.searchsorted(positions, position)
+        area = masks.areas[row] if np.isfinite(masks.areas[row]) else checker.areas[row]
+        plan.change("annotations", position, "bad_area", area=round(float(area), 2))
     for row in _rows(annotations, "duplicate_annotation"):
         plan.change("annotations", positions[row], "duplicate_annotation", id=plan.next_id)
         plan.next_id += 1
@@ -219,6 +213,8 @@ def _plan_boxes(annotations, plan):
     for kind, corners in (("clipped_box", checker.boxes), ("missing_box", mask_boxes), ("box_mask", mask_boxes)):
         for row in _rows(annotations, kind):
             set_box(row, kind, corners)
+    for position in annotations.records.faulty.get("bad_box", ()):
+        set_box(np.searchsorted(positions, position), "bad_box", mask_boxes)
 
 
 def _plan_keypoints(annotations, plan):
@@ -240,20 +236,7 @@ def _plan_keypoints(annotations, plan):
         plan.change("annotations", positions[row], "keypoint_number", num_keypoints=labelled)
 
 
-# Single records of a json brought into COCO's form, as far as it can be told what they mean.
-
-
-def parse_integer(value):
-    """The whole number of 64 bits that a value stands for, such as "12" or 12.0; None where it's none."""
-    if type(value) is not int:
-        try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            return None
-        if isinstance(value, bool) or not math.isfinite(number) or number != int(number):
-            return None
-        value = int(number)
-    return value if abs(value) < 2**63 else None
+# Single records in COCO's form.
 
 
 def next_free_id(ids):
@@ -261,71 +244,30 @@ def next_free_id(ids):
     return max((number for number in ids if number < 2**62), default=0) + 1
 
 
-def _is_id(value):
-    return isinstance(value, str | float | int) and not isinstance(value, bool)
+def polygons_of(record):
+    """The polygons of an annotation as it stands in a json, lists [x, y, x, y, ...] of at least three points."""
+    return [ring.tolist() for ring in parse_annotation(record).rings]
 
 
-def _are_numbers(values, count=None):
-    """Whether `values` is a list of (`count`) finite numbers."""
-    if not isinstance(values, list) or count not in (None, len(values)):
-        return False
-    try:
-        return all(type(value) in (int, float) and math.isfinite(value) for value in values)
-    except OverflowError:
-        return False
+def in_coco_form(record, free_id):
+    """The fields of an annotation that stand in a json in another form than COCO's, in that form: a dict.
 
-
-def parse_iscrowd(value):
-    """0 or 1 for whatever stands in "iscrowd"."""
-    return int(str(value).strip().lower() not in _FALSE_TEXTS)
-
-
-def parse_polygons(segmentation):
-    """The polygons [x1, y1, x2, y2, ...] of at least three points in a list, which may be a single bare polygon or hold
-    points as [x, y]."""
-    if _are_numbers(segmentation) or all(_are_numbers(point, 2) for point in segmentation):
-        segmentation = [segmentation]
-    polygons = []
-    for polygon in segmentation:
-        if isinstance(polygon, list) and polygon and all(_are_numbers(point, 2) for point in polygon):
-            polygon = [number for point in polygon for number in point]
-        if isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0:
-            polygons.append(polygon)
-    return [polygon for polygon in polygons if all(type(number) in (int, float) for number in polygon)]
-
-
-def repair_annotation(record, kind, image_ids, free_id):
-    """A record that couldn't be read, in COCO's form.
-
-    Args:
-        record: what stands in the json.
-        kind: what is wrong with it.
-        image_ids: {image_id as in the json: whole number}.
-        free_id: an id that no other annotation has.
-
-    Returns:
-        dict, or None if it can't be told what it means.
+    `free_id` is an id that no other annotation has.
     """
-    if not isinstance(record, dict):
-        return None
-    repaired = dict(record)
-    if kind == "annotation_fields":
-        image, number = record.get("image_id"), parse_integer(record.get("id"))
-        known = image_ids.get(image) if _is_id(image) else None
-        repaired["image_id"] = known if known is not None else parse_integer(image)
-        repaired["category_id"] = parse_integer(record.get("category_id"))
-        repaired["id"] = free_id if number is None else number
-        return None if None in (repaired["image_id"], repaired["category_id"]) else repaired
-    if kind == "bad_box":
-        if not _are_numbers(record.get("bbox"), 4):
-            repaired.pop("bbox", None)
-        if not _are_numbers([record.get("area")]):
-            repaired.pop("area", None)
-        return repaired if "bbox" in repaired or record.get("segmentation") else None
-    if kind in ("bad_polygon", "empty_segmentation") and isinstance(record.get("segmentation"), list):
-        repaired["segmentation"] = parse_polygons(record["segmentation"])
-        return repaired if repaired["segmentation"] else None
-    return None
+    parsed = parse_annotation(record)
+    fields = {
+        "id": parsed.id if parsed.id >= 0 or record.get("id") is not None else free_id,
+        "image_id": parsed.image_id,
+        "category_id": parsed.category_id,
+        "area": parsed.area,
+    }
+    if parsed.box:
+        fields["bbox"] = parsed.box.tolist()
+    fields = {key: fields[key] for key in parsed.loose if key in fields}
+    if "segmentation" in parsed.loose or "polygons" in parsed.faults:
+        rle = parsed.rle and run_lengths.as_text(as_coco_rle(parsed.rle))
+        fields["segmentation"] = rle or [ring.tolist() for ring in parsed.rings]
+    return fields
 
 
 def repair_category(record, path):

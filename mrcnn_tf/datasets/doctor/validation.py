@@ -1,6 +1,7 @@
 """Validates a dataset before it is trained on: all checks in their order, and training and validation set compared."""
 
 import dataclasses
+import itertools
 import os
 
 import numpy as np
@@ -182,10 +183,10 @@ def _check_image_counts(annotations, images, max_instances):
     """Adds images with too many objects or none; returns the usable annotations of each image, [I] int64."""
     checker, findings = annotations.checker, annotations.findings
     per_image = np.bincount(checker.image_index[checker.kept], minlength=images.ids.size)
-    findings.extend(find_overfull_images(images.ids, per_image, findings.file, max_instances))
+    findings.extend(find_overfull_images(images.own_ids, per_image, findings.file, max_instances))
     for index in np.flatnonzero(per_image == 0).tolist():
-        sentence = f"Image {images.ids[index]} in {findings.file} has no usable annotation."
-        findings.add("empty_image", int(images.ids[index]), sentence, images.paths[index])
+        sentence = f"Image {images.own_ids[index]} in {findings.file} has no usable annotation."
+        findings.add("empty_image", images.own_ids[index], sentence, images.paths[index])
     if not annotations.records.count:
         findings.add("no_annotations", None, f"{findings.file} lists no annotation.")
     return per_image
@@ -247,7 +248,8 @@ def _examine_panoptic(path, folder, maps, config, bars):
     check_object_counts(stuff, counts[len(things) :], findings, "segment", rare=0)
     per_image = np.bincount(checker.image_index[checker.kept], minlength=int(has_map.sum()))
     max_instances = config.data.train.max_instances
-    findings.extend(find_overfull_images(images.ids[has_map], per_image, source.path, max_instances))
+    mapped_ids = list(itertools.compress(images.own_ids, has_map))
+    findings.extend(find_overfull_images(mapped_ids, per_image, source.path, max_instances))
     if not panoptic.map_names:
         findings.add("no_annotations", None, f"{source.path} lists no annotation.")
     facts = {

@@ -6,11 +6,11 @@ import numpy as np
 
 from mrcnn_tf.common.categories import max_keypoints
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.data.rasterize import Segmentations, crop_masks
 from mrcnn_tf.datasets.annotation_checks import Checker
-from mrcnn_tf.datasets.annotation_records import Annotations
+from mrcnn_tf.datasets.annotation_columns import AnnotationColumns
+from mrcnn_tf.datasets.coco_records import parse_annotation, parse_id, stream_records
 
 SOURCE = "the ground truth"  # how a sentence on an annotation names where it comes from
 
@@ -45,9 +45,9 @@ class GroundTruthObjects:
         if not isinstance(annotations, (list, tuple)) or not all(isinstance(record, dict) for record in annotations):
             raise UserError("The ground truth must be a list of COCO annotations (dicts with bbox and category_id).")
         masks = bool(annotations) and all(record.get("segmentation") for record in annotations)
-        columns = Annotations(SOURCE, masks)
+        columns = AnnotationColumns(SOURCE, masks)
         for index, record in enumerate(annotations):
-            columns.add({"id": index, **record, "image_id": 0})
+            columns.add(parse_annotation({"id": index, **record, "image_id": 0}, masks))
         columns.finish()
         size = np.array([height], np.int32), np.array([width], np.int32)
         checker = Checker(columns, np.zeros(1, np.int64), *size, set(), config.categories)
@@ -99,23 +99,24 @@ def read_image_annotations(path, image):
         UserError: the json can't be read, is a panoptic one, or lists no such image.
     """
     image_id, annotations = None, []
-    for section, record in stream_arrays(path, ("images", "annotations")):
+    for section, record in stream_records(path, masks=False, sections=("images", "annotations")):
         if section == "images" and _is_image(record, image):
-            image_id = record["id"]
-        elif section == "annotations" and (image_id is None or record.get("image_id") == image_id):
-            if isinstance(record, dict) and "segments_info" in record:
+            image_id = record.id
+        elif section == "annotations" and (image_id is None or record.image_id == image_id):
+            if isinstance(record.source, dict) and "segments_info" in record.source:
                 raise UserError(f"{path} has panoptic segments and no instances: give COCO's annotations of instances.")
             annotations.append(record)  # annotations may come before images
     if image_id is None:
         raise UserError(f"{path} lists no image '{image}': give a file name or an id of its images.")
-    return [record for record in annotations if record.get("image_id") == image_id]
+    return [record.source for record in annotations if record.image_id == image_id]
 
 
 def _is_image(record, image):
-    if isinstance(image, int):
-        return record.get("id") == image
-    name, path = str(record.get("file_name")).replace("\\", "/"), str(image).replace("\\", "/")
-    return path == name or path.endswith(f"/{name}") or name.endswith(f"/{path}")
+    if record.id is not None and record.id == parse_id(image):
+        return True
+    path = str(image).replace("\\", "/")
+    names = [name.replace("\\", "/") for name in record.names]
+    return any(path == name or path.endswith(f"/{name}") or name.endswith(f"/{path}") for name in names)
 
 
 def _crop_masks(instances, height, width):

@@ -1,0 +1,363 @@
+"""THE reader of COCO jsons, record by record: instances, keypoints, panoptic and results, from whatever program.
+
+Each element of "images" and "annotations" becomes a record that says what it holds in COCO's own form, what of it can't
+be used, and what was read from another form than COCO's. Training, evaluation, validation, conversion, inspection and
+diagnosis all take their records from here, so an id, a size, a crowd or an RLE is the same for all of them.
+"""
+
+import array
+import ast
+import collections
+import dataclasses
+import hashlib
+import math
+import urllib.parse
+from typing import Any, NamedTuple
+
+from pycocotools import mask as coco_mask
+
+from mrcnn_tf.common.json_stream import stream_arrays
+from mrcnn_tf.common.json_values import MOST, parse_flag, parse_integer, parse_number, parse_numbers, unquote
+
+SECTIONS = ("images", "annotations", "categories")
+FEWEST_NUMBERS = 6  # of a polygon: three points
+LARGEST_FLOAT32 = 3.4028234e38
+COCO_FIELDS = {  # of an annotation
+    *("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "keypoints", "num_keypoints"),
+    *("score", "ignore"),
+}
+_SEGMENTATION_REMEDY = "give it polygons as lists [x1, y1, x2, y2, ...] of at least 3 points or an RLE"
+_BOX_REMEDY = "give [x, y, width, height]"
+
+
+class Fault(NamedTuple):
+    """What is wrong with a part of a record."""
+
+    kind: str  # to count by, one of the doctor's problem_kinds.yaml
+    what: str  # goes on after the record's name: "has ..."
+    remedy: str
+
+
+@dataclasses.dataclass(slots=True)
+class ImageRecord:
+    """An element of "images"."""
+
+    source: Any  # as it stands in the json
+    id: int | None  # None where it has none; of a text that is no number, `number_of_text`
+    names: list[str]  # where its file may be, relative to the folder of images, the likeliest first; empty for no name
+    size: tuple[int, int] | None  # (height, width) in pixels; None where the json doesn't know
+    loose: list[str]  # keys of values that stand there in another form than COCO's and were read all the same
+
+    @property
+    def own_id(self):
+        """The id as it stands in the json, for messages and results."""
+        return self.source.get("id") if isinstance(self.source, dict) else None
+
+    @property
+    def name(self):
+        """The id where it is text, else None."""
+        return self.own_id if isinstance(self.own_id, str) else None
+
+
+class Rle(NamedTuple):
+    """Run lengths."""
+
+    size: tuple[int, int]  # (height, width)
+    counts: Any  # COCO's compressed bytes, or an array of int64 runs
+
+
+@dataclasses.dataclass(slots=True)
+class AnnotationRecord:
+    """An element of "annotations", or of a list of results.
+
+    Its segmentation is `rings` or `rle`; both are empty where it has none or it wasn't asked for.
+    """
+
+    source: Any  # as it stands in the json
+    id: int | None
+    image_id: int | None
+    category_id: int | None
+    crowd: bool = False
+    box: array.array | None = None  # doubles x, y, width, height, as in the json
+    area: float = math.nan  # NaN where there is none
+    rings: list = dataclasses.field(default_factory=list)  # arrays of doubles [x, y, x, y, ...], three points or more
+    rle: Rle | None = None
+    keypoints: array.array | None = None  # doubles x, y, visibility by turns; None without any that are numbers
+    # {part: Fault} of what can't be used: "record" (nothing of it can), "bbox", "area", "segmentation" and "keypoints";
+    # under "polygons" is a list of Faults, of polygons that are left out beside others.
+    faults: dict = dataclasses.field(default_factory=dict)
+    loose: list[str] = dataclasses.field(default_factory=list)  # as of an ImageRecord
+
+    @property
+    def own_id(self):
+        """The id as it stands in the json, for messages."""
+        return self.source.get("id") if isinstance(self.source, dict) else None
+
+
+def stream_records(path, on_progress=None, masks=True, sections=SECTIONS):
+    """Yields ("images", ImageRecord), ("annotations", AnnotationRecord) and ("categories", dict) of a COCO json.
+
+    They come one by one in the file's order, so that a large file doesn't have to be held.
+
+    Args:
+        path: of the json.
+        on_progress: called with the number of bytes read so far.
+        masks: whether segmentations are wanted; if not, only annotations without a bbox are asked for one.
+        sections: which of the three.
+
+    Raises:
+        UserError: the file is missing, isn't json, or lacks a section.
+    """
+    position = 0
+    for section, record in stream_arrays(path, sections, on_progress):
+        if section == "annotations":
+            yield section, parse_annotation(record, masks, position)
+            position += 1
+        else:
+            yield section, parse_image(record) if section == "images" else record
+
+
+def number_of_text(text):
+    """The number that stands for an id that is a name, such as Cityscapes' and Mapillary's; the same in all files."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
+
+
+def parse_id(value):
+    """The whole number of an image or annotation: its own, or that of its name; None where it has neither."""
+    number = value if type(value) is int and abs(value) < MOST else parse_integer(value)
+    if number is not None:
+        return number
+    if isinstance(value, str) and value.strip():
+        return number_of_text(value)
+    return number_of_text(str(value)) if type(value) is int else None
+
+
+def parse_image(record):
+    """The ImageRecord of an element of "images"."""
+    if not isinstance(record, dict):
+        return ImageRecord(record, None, [], None, [])
+    loose = ["id"] if _is_loose_id(record.get("id")) else []
+    size = parse_size(record.get("height"), record.get("width"))
+    return ImageRecord(record, parse_id(record.get("id")), _file_names(record), size, loose)
+
+
+def _is_loose_id(value):
+    """Whether an id is a whole number that stands there as a float or as text."""
+    return type(value) is not int and parse_integer(value) is not None
+
+
+def _file_names(record):
+    """The places that an image record names for its file."""
+    names = []
+    for key in ("file_name", "coco_url", "flickr_url"):  # LVIS has only addresses, of which the last part is the file
+        value = record.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str) or not value.strip():
+            continue
+        if "://" in value:
+            parts = urllib.parse.unquote(value.split("?")[0]).split("://", 1)[1].split("/")
+            names += ["/".join(parts[-2:]), parts[-1]]  # with its folder first, such as val2017
+        else:
+            names.append(value)
+    return list(dict.fromkeys(names))
+
+
+def parse_size(height, width):
+    """(height, width) in pixels; None where one isn't a positive whole number and so not known."""
+    sides = []
+    for side in (height, width):
+        if type(side) is float and side.is_integer():
+            side = int(side)
+        if type(side) is not int or not 0 < side < 1 << 31:
+            return None
+        sides.append(side)
+    return tuple(sides)
+
+
+def parse_annotation(record, masks=True, position=0):
+    """The AnnotationRecord of an element of "annotations".
+
+    `masks` is as of `stream_records`. A record without an id gets a negative one, of its `position` there, from 0.
+    """
+    if not isinstance(record, dict):
+        fault = Fault("annotation_fields", "isn't a json object", "remove it")
+        return AnnotationRecord(record, None, None, None, faults={"record": fault})
+    own = record.get("id"), record.get("image_id"), record.get("category_id")
+    if all(type(value) is int and abs(value) < MOST for value in own):
+        parsed = AnnotationRecord(record, *own)
+    else:
+        parsed = AnnotationRecord(record, parse_id(own[0]), parse_id(own[1]), parse_integer(own[2]))
+        _check_ids(parsed, position)
+    _parse_plain_fields(record, parsed)
+    if masks or parsed.box is None:
+        _parse_segmentation(record.get("segmentation"), parsed)
+    return parsed
+
+
+def _check_ids(parsed, position):
+    """Numbers a record without an id, and notes ids that are missing or stand there in another form."""
+    record = parsed.source
+    parsed.loose += [key for key in ("id", "image_id", "category_id") if _is_loose_id(record.get(key))]
+    if parsed.id is None:
+        parsed.id = -1 - position
+        parsed.loose.append("id")
+    if None not in (parsed.image_id, parsed.category_id):
+        return
+    what, remedy = "lacks a whole number as category_id, or an image_id", "add it"
+    if "segments_info" in record:
+        what, remedy = "is one of COCO's panoptic format", "name the file as data.*.panoptic"
+    parsed.faults["record"] = Fault("annotation_fields", what, remedy)
+
+
+def _parse_plain_fields(record, parsed):
+    """Box, area, crowd and keypoints."""
+    box = record.get("bbox")
+    if box:
+        parsed.box = parse_numbers(box)
+        if parsed.box is None:
+            parsed.faults["bbox"] = Fault("bad_box", "has a bbox that isn't numbers", _BOX_REMEDY)
+        elif len(parsed.box) != 4:
+            parsed.faults["bbox"] = Fault("bad_box", f"has a bbox of {len(parsed.box)} numbers", _BOX_REMEDY)
+            parsed.box = None
+        elif isinstance(box, str) or any(isinstance(number, str) for number in box):
+            parsed.loose.append("bbox")
+    area = record.get("area")
+    if type(area) in (float, int):
+        parsed.area = float(area) if abs(area) < 1e300 else math.nan
+    elif area is not None:
+        parsed.area = parse_number(area)
+        if math.isnan(parsed.area):
+            parsed.faults["area"] = Fault("bad_area", "has an area that isn't a number", "give square pixels")
+        else:
+            parsed.loose.append("area")
+    crowd = record.get("iscrowd", 0)
+    parsed.crowd = bool(crowd) if type(crowd) is int else parse_flag(crowd)
+    keypoints = record.get("keypoints")
+    if keypoints:
+        parsed.keypoints = parse_numbers(keypoints)
+        if parsed.keypoints is None:
+            what = "has keypoints that aren't a list of numbers and count as unlabelled"
+            remedy = "give x, y and visibility of each keypoint as numbers"
+            parsed.faults["keypoints"] = Fault("bad_keypoints", what, remedy)
+
+
+# Segmentations in every form that COCO, its tools and the programs around them write.
+
+
+def _parse_segmentation(value, parsed):
+    value = unquote(value)
+    if isinstance(value, list) and value and all(_is_rle(part) for part in value):
+        rles = [_parse_rle(part) for part in value]
+        rle = rles[0] if len(rles) == 1 else _join_rles(rles)
+        parsed.loose.append("segmentation")
+    elif isinstance(value, list):
+        _parse_polygons(value, parsed)
+        return
+    elif not value:
+        parsed.faults["segmentation"] = Fault("empty_segmentation", "has no segmentation", _SEGMENTATION_REMEDY)
+        return
+    else:
+        rle = _parse_rle(value)
+        if rle and not (isinstance(value["counts"], str) or type(value["counts"][0]) is int):
+            parsed.loose.append("segmentation")
+    if rle is None:
+        what = "has an RLE without size [height, width] and counts"
+        parsed.faults["segmentation"] = Fault("bad_rle", what, _SEGMENTATION_REMEDY)
+    parsed.rle = rle
+
+
+def _is_rle(value):
+    return isinstance(value, dict) and "counts" in value
+
+
+def _parse_rle(value):
+    """The Rle of {"size", "counts"}: compressed text or bytes, or a list of runs, maybe as floats; None for no RLE."""
+    try:
+        counts = value["counts"]
+        height, width = (parse_integer(side) for side in value["size"])
+        if None in (height, width) or not 0 <= max(height, width) < 1 << 31:
+            return None
+        if isinstance(counts, str) and counts.startswith(("b'", 'b"')):  # str() was taken of bytes
+            counts = ast.literal_eval(counts)
+        if isinstance(counts, str):
+            counts = counts.encode("latin-1")
+        if not isinstance(counts, bytes):
+            runs = parse_numbers(counts)
+            counts = array.array("q", map(int, runs)) if all(run == int(run) for run in runs) else None
+    except (TypeError, KeyError, ValueError, OverflowError, SyntaxError):
+        return None
+    return None if counts is None else Rle((height, width), counts)
+
+
+def _join_rles(rles):
+    """One Rle of several of one size; None if they aren't."""
+    try:
+        return Rle(rles[0].size, coco_mask.merge([as_coco_rle(rle) for rle in rles])["counts"])
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def as_coco_rle(rle):
+    """An Rle as pycocotools' compressed {"size", "counts"}."""
+    size = list(rle.size)
+    if isinstance(rle.counts, bytes):
+        return {"size": size, "counts": rle.counts}
+    return coco_mask.frPyObjects({"size": size, "counts": rle.counts.tolist()}, *size)
+
+
+def _parse_polygons(value, parsed):
+    """[[x, y, x, y, ...], ...]; also a single bare polygon, and points as [x, y]."""
+    polygons = value
+    if value and not isinstance(value[0], list | str | dict) or _are_points(value):
+        polygons = [value]
+        parsed.loose.append("segmentation")
+    left_out = []
+    for polygon in polygons:
+        if _are_points(polygon):
+            polygon = [number for point in polygon for number in point]
+            parsed.loose.append("segmentation")
+        elif isinstance(polygon, list) and polygon and isinstance(polygon[0], str):
+            parsed.loose.append("segmentation")
+        ring = parse_numbers(polygon)
+        if ring is None:
+            what = "has a polygon that isn't a list of numbers"
+            parsed.faults["segmentation"] = Fault("bad_polygon", what, _SEGMENTATION_REMEDY)
+            parsed.rings = []
+            return
+        if len(ring) % 2 or len(ring) < FEWEST_NUMBERS:
+            what = f"has a polygon of {len(ring)} numbers, which was left out"
+            left_out.append(Fault("bad_polygon", what, "give at least 3 points as x1, y1, x2, y2, ..."))
+        else:
+            parsed.rings.append(ring)
+    if left_out:
+        parsed.faults["polygons"] = left_out
+    if not parsed.rings:
+        what = "has no polygon of 3 points or more" if polygons else "has no segmentation"
+        parsed.faults["segmentation"] = Fault("empty_segmentation", what, _SEGMENTATION_REMEDY)
+
+
+def _are_points(values):
+    """Whether a list holds at least three points [x, y]."""
+    return (
+        isinstance(values, list)
+        and len(values) >= FEWEST_NUMBERS // 2
+        and all(isinstance(point, list) and len(point) == 2 for point in values)
+        and not any(isinstance(number, list | dict) for point in values for number in point)
+    )
+
+
+def count_own_numbers(records):
+    """How many AnnotationRecords have a finite number under each key that isn't COCO's, a dict in order of the keys.
+
+    These are what `DataConfig.fields` may name.
+    """
+    counts = collections.Counter()
+    for record in records:
+        source = record.source
+        if isinstance(source, dict):
+            own = ((key, source[key]) for key in source.keys() - COCO_FIELDS)
+            counts.update(
+                key for key, value in own if isinstance(value, int | float) and abs(value) <= LARGEST_FLOAT32
+            )
+    return dict(sorted(counts.items()))
