@@ -1,5 +1,6 @@
-"""Reads the arrays at the top of a large json object element by element, without holding the file or its tree."""
+"""Reads a large json object's arrays or members one by one, without holding the file or its tree."""
 
+import contextlib
 import json
 
 from mrcnn_tf.common.errors import UserError
@@ -22,19 +23,56 @@ def stream_arrays(path, names, on_progress=None, on_other=None):
     Raises:
         UserError: the file is missing or unreadable, isn't json, isn't an object, or lacks one of the arrays.
     """
+    with _reading(path, on_progress, "set data.*.annotations to a COCO json") as window:
+        yield from _top_level(window, path, names, on_other)
+
+
+def stream_members(path, opened=(), on_progress=None):
+    """Yields (name, value) for each member of the object at the top, in the file's order.
+
+    Of members called as in `opened` the elements of their arrays, or the values of their objects, are yielded one by
+    one as (name, element). Where the top is an array, its elements are yielded as (None, element).
+
+    Args:
+        path: a json file.
+        on_progress: called with the number of bytes read so far, once per chunk.
+
+    Raises:
+        UserError: the file is missing or unreadable, isn't json, or is neither an object nor an array.
+    """
+    with _reading(path, on_progress, "give a json file") as window:
+        if window.peek() == "[":
+            yield from ((None, element) for element in _elements(window))
+        elif window.peek() == "{":
+            for name in _names(window):
+                if name in opened and window.peek() == "[":
+                    yield from ((name, element) for element in _elements(window))
+                elif name in opened and window.peek() == "{":
+                    yield from ((name, window.value()) for _ in _names(window))
+                else:
+                    yield name, window.value()
+        else:
+            window.value()
+            raise UserError(f"{path} holds no json object at its top.")
+        _expect_end(window)
+
+
+@contextlib.contextmanager
+def _reading(path, on_progress, remedy):
+    """Gives the _Window of a file; what goes wrong with it becomes a UserError."""
     window = _Window(on_progress)
     try:
         with open(path, encoding="utf-8-sig") as window.file:
-            yield from _top_level(window, path, names, on_other)
+            yield window
     except FileNotFoundError:
-        raise UserError(f"There is no file {path}: set data.*.annotations to a COCO json.") from None
+        raise UserError(f"There is no file {path}: {remedy}.") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} isn't UTF-8 text: set data.*.annotations to a COCO json.") from None
+        raise UserError(f"{path} isn't UTF-8 text: save it as UTF-8, or {remedy}.") from None
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}): set data.*.annotations to a COCO json.") from None
+        raise UserError(f"{path} can't be read ({error.strerror}): {remedy}.") from None
     except json.JSONDecodeError as error:
-        reason = f"{error.msg} at character {window.dropped + error.pos}"
-        raise UserError(f"{path} isn't valid json ({reason}): export it again, it may have been cut off.") from None
+        where = f"{error.msg} at character {window.dropped + error.pos}, line {window.line + error.lineno - 1}"
+        raise UserError(f"{path} isn't valid json ({where}): export it again, it may have been cut off.") from None
 
 
 def _top_level(window, path, names, on_other):
@@ -43,12 +81,7 @@ def _top_level(window, path, names, on_other):
         # A list or a number is valid json and still no COCO file; anything else fails here with its reason.
         window.value()
         raise UserError(f"{path} holds no json object at its top: a COCO file is one with {_quote(names)}.")
-    window.skip("{")
-    while window.peek() != "}":
-        if window.peek() != '"':
-            raise json.JSONDecodeError("Expecting a name in double quotes", window.text, window.position)
-        name = window.value()
-        window.skip(":")
+    for name in _names(window):
         if window.peek() == "[" and name in names:
             for element in _elements(window):
                 yield name, element
@@ -63,12 +96,27 @@ def _top_level(window, path, names, on_other):
                 on_other(name, value)
         if name in missing:
             missing.remove(name)
-        window.separator("}")
-    window.skip("}")
-    if window.peek():
-        raise json.JSONDecodeError("Extra data", window.text, window.position)
+    _expect_end(window)
     if missing:
         raise UserError(f"{path} has no {_quote(missing)}: a COCO file needs {_quote(names)}.")
+
+
+def _names(window):
+    """Yields the name of each member of an object; whoever takes it reads the value that follows."""
+    window.skip("{")
+    while window.peek() != "}":
+        if window.peek() != '"':
+            raise json.JSONDecodeError("Expecting a name in double quotes", window.text, window.position)
+        name = window.value()
+        window.skip(":")
+        yield name
+        window.separator("}")
+    window.skip("}")
+
+
+def _expect_end(window):
+    if window.peek():
+        raise json.JSONDecodeError("Extra data", window.text, window.position)
 
 
 def _elements(window):
@@ -90,13 +138,15 @@ class _Window:
         self.file, self.on_progress = None, on_progress
         self.text, self.position = "", 0
         self.dropped = 0  # characters of the file before the text
+        self.line = 1  # of the file, where the text begins
 
-    def load(self, characters=CHUNK):
+    def load(self, characters):
         """Reads on and drops what was parsed; False at the end of the file."""
         more = self.file.read(characters)
         if more and self.on_progress:
             self.on_progress(self.file.buffer.tell())
         self.dropped += self.position
+        self.line += self.text.count("\n", 0, self.position)
         self.text = self.text[self.position :] + more
         self.position = 0
         return bool(more)
@@ -108,7 +158,7 @@ class _Window:
                 if self.text[self.position] not in _WHITESPACE:
                     return self.text[self.position]
                 self.position += 1
-            if not self.load():
+            if not self.load(CHUNK):
                 return ""
 
     def skip(self, character):

@@ -1,6 +1,9 @@
 """VIA's files, versions 1 and 2, against annotations worked out by hand."""
 
+import csv
 import json
+import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -71,6 +74,32 @@ def test_csv_gives_the_same(tmp_path, image):
     assert [image["file_name"] for image in coco["images"]] == ["a.png", "b.png"]
     save_via(tmp_path / "via.json", [region(POLYGON, kind="cat"), region(RECT, kind="dog")])
     assert coco["annotations"] == read_via(tmp_path / "via.json").to_coco()["annotations"]
+    # The lines of an image may lie apart, and a spreadsheet separates by semicolons.
+    lines = (tmp_path / "via.csv").read_text().splitlines()
+    (tmp_path / "via.csv").write_text("\n".join([lines[0], lines[1], lines[3], lines[2]]))
+    assert read_via(tmp_path / "via.csv").to_coco() == coco
+    with open(tmp_path / "via.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    with open(tmp_path / "via.csv", "w", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(rows)
+    assert read_via(tmp_path / "via.csv").to_coco() == coco
+
+
+def test_cells_of_a_csv(tmp_path, image):
+    """One that isn't json costs its region alone, and a class may be written as it is."""
+    long = POLYGON | {"all_points_x": [1.25] * 30000 + [1, 5, 5], "all_points_y": [1.25] * 30000 + [1, 1, 4]}
+    rows = [
+        ["filename", "file_size", "region_shape_attributes", "region_attributes"],
+        ["a.png", 1, json.dumps(POLYGON), "cat"],
+        ["a.png", 1, "{broken", "cat"],
+        ["a.png", 1, json.dumps(long), "dog"],
+    ]
+    with open(tmp_path / "via.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    dataset = read_via(tmp_path / "via.csv")
+    assert [one["area"] for one in dataset.to_coco()["annotations"]] == [6, 6]
+    assert [one["name"] for one in dataset.to_coco()["categories"]] == ["cat", "dog"]
+    assert kinds(dataset) == ["broken_shape"]
 
 
 def test_circles_and_turned_ellipses(tmp_path):
@@ -89,16 +118,118 @@ def test_circles_and_turned_ellipses(tmp_path):
     assert second["area"] == pytest.approx(np.pi * 80 * 20, rel=0.003)
 
 
-def test_polylines_count_if_they_close(tmp_path, image):
-    closed = {"name": "polyline", "all_points_x": [1, 9, 9, 2], "all_points_y": [1, 1, 8, 2]}
-    unclosed = {"name": "polyline", "all_points_x": [1, 9, 9], "all_points_y": [1, 1, 8]}
-    point = {"name": "point", "cx": 3, "cy": 3}
-    path = save_via(
-        tmp_path / "via.json", [region(outline, kind="x") for outline in (closed, unclosed, point, {"name": "rect"})]
+def arc(share, radius=40, points=40):
+    """A polyline along that share of a circle."""
+    angles = np.linspace(0, 2 * np.pi * share, points)
+    x, y = (100 + radius * np.cos(angles)).tolist(), (100 + radius * np.sin(angles)).tolist()
+    return {"name": "polyline", "all_points_x": x, "all_points_y": y}
+
+
+def test_polylines_are_outlines_if_their_ends_nearly_meet(tmp_path):
+    """As seen from their length: half a circle's ends are 2 radii apart and its length is pi radii."""
+    save_image(tmp_path / "a.png", 400, 400)
+    whole = {"name": "polyline", "all_points_x": [9, 99, 99, 9, 9], "all_points_y": [9, 9, 99, 99, 9]}
+    closed = [arc(0.95), arc(0.95, 4), arc(0.93, 95), whole]
+    line = {"name": "polyline", "all_points_x": [1, 390, 391], "all_points_y": [1, 2, 3]}
+    tiny = {"name": "polyline", "all_points_x": [5, 8, 8], "all_points_y": [5, 5, 8]}  # an L of six pixels
+    two_points = {"name": "polyline", "all_points_x": [5, 90, 5], "all_points_y": [5, 90, 5]}
+    unclosed = [arc(0.5), arc(0.75), arc(0.87), line, tiny, two_points]
+    path = save_via(tmp_path / "via.json", [region(outline, kind="x") for outline in closed + unclosed])
+    dataset = read_via(path)
+    assert [annotation["area"] for annotation in dataset.to_coco()["annotations"]] == pytest.approx(
+        [np.pi * 40**2, np.pi * 4**2, np.pi * 95**2, 90**2], rel=0.05
     )
+    # The fourth one's ends are where they should be, so nothing was done to it.
+    assert kinds(dataset) == ["closed_polyline"] * 3 + ["open_polyline_shape"] * 6
+    message = dataset.problems[0].message
+    gap, length = 2 * 40 * np.sin(0.05 * np.pi), 0.95 * 2 * np.pi * 40
+    assert f"ends are {gap:.1f} pixels apart, {gap / length:.1%} of its length, and was closed" in message
+
+
+def test_shapes_that_cannot_be_read(tmp_path, image):
+    broken = [
+        {"name": "point", "cx": 3, "cy": 3},
+        {"name": "rect"},
+        {"name": "polygon", "all_points_x": "155", "all_points_y": "114"},  # digits are no points
+        {"name": "polygon", "all_points_x": [1, 5, 5], "all_points_y": [1, 1]},
+        {"name": "polygon", "all_points_x": [1, "x", 5], "all_points_y": [1, 1, 4]},
+        {"name": "polyline", "all_points_x": [], "all_points_y": []},
+        {"name": "circle", "cx": None, "cy": 1, "r": 1},
+        None,
+        "not json",
+    ]
+    path = save_via(tmp_path / "via.json", [region(shape, kind="x") for shape in [POLYGON, *broken]] + ["text", None])
     dataset = read_via(path)
     assert len(dataset.to_coco()["annotations"]) == 1
-    assert kinds(dataset) == ["broken_shape", "open_polyline_shape", "point_shape"]
+    assert kinds(dataset) == ["broken_shape"] * 10 + ["point_shape"]
+
+
+def test_entries_that_cannot_be_read(tmp_path, image):
+    path = save_via(tmp_path / "via.json", [region(POLYGON, kind="x")], project={})
+    content = json.loads(path.read_text())
+    content["_via_img_metadata"] |= {
+        "b": {"size": 3, "regions": [region(POLYGON, kind="x")]},
+        "c": {"filename": "a.png", "regions": "none"},
+        "d": 3,
+    }
+    path.write_text(json.dumps(content))
+    dataset = read_via(path)
+    assert len(dataset.to_coco()["annotations"]) == 1
+    assert kinds(dataset) == ["broken_entry"] * 3
+
+
+def test_numbers_and_attributes_as_text(tmp_path, image):
+    texts = POLYGON | {"all_points_x": ["1", "5", "5"], "all_points_y": ["1", "1", "4"]}
+    regions = [
+        {"shape_attributes": texts, "region_attributes": "cat"},
+        {"shape_attributes": RECT | {"width": "4"}, "region_attributes": "dog"},
+    ]
+    dataset = read_via(save_via(tmp_path / "via.json", regions))
+    plain = read_via(save_via(tmp_path / "plain.json", [region(POLYGON, kind="cat"), region(RECT, kind="dog")]))
+    assert dataset.to_coco() == plain.to_coco()
+
+
+@pytest.mark.parametrize(
+    "name", ["https://there/x/a%20b.png?raw=1", "photos/of me/a b.png", "C:\\photos\\a b.png", "/home/me/a b.png"]
+)
+def test_names_of_other_places(tmp_path, name):
+    save_image(tmp_path / "a b.png", 20, 10)
+    path = save_via(tmp_path / "via.json", [region(POLYGON, kind="x")], name)
+    assert [one["file_name"] for one in read_via(path).to_coco()["images"]] == ["a b.png"]
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_attributes_are_described_before_or_after_the_regions(tmp_path, image, is_first):
+    project = {"animal": {"type": "dropdown", "options": {"1": "cat"}}}
+    path = save_via(tmp_path / "via.json", [region(POLYGON, animal="1")], project=project)
+    content = json.loads(path.read_text())
+    order = ["_via_attributes", "_via_img_metadata"] if is_first else ["_via_img_metadata", "_via_attributes"]
+    path.write_text(json.dumps({name: content[name] for name in order}))
+    assert read_via(path).to_coco()["categories"] == [{"id": 1, "name": "cat"}]
+
+
+def test_memory_is_that_of_the_coordinates_as_text(tmp_path, image, monkeypatch):
+    """Not of the json's tree of numbers, which takes seven times as much as the file."""
+    monkeypatch.setattr("mrcnn_tf.common.json_stream.CHUNK", 1 << 14)
+    angles = np.linspace(0, 6, 3000)
+    x, y = (1400 + 400 * np.cos(angles)).astype(int).tolist(), (1400 + 400 * np.sin(angles)).astype(int).tolist()
+    shape = {"name": "polygon", "all_points_x": x, "all_points_y": y}
+    save_image(tmp_path / "large.jpg", 1800, 1800)
+    entries = {}
+    for number in range(60):
+        os.link(tmp_path / "large.jpg", tmp_path / f"{number}.png")
+        entries[str(number)] = {"filename": f"{number}.png", "regions": [region(shape, kind="x")] * 2}
+    path = tmp_path / "via.json"
+    path.write_text(json.dumps({"_via_img_metadata": entries}, separators=(",", ":")))
+    tracemalloc.start()
+    read_via(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * path.stat().st_size
+    tracemalloc.start()
+    json.loads(path.read_text())
+    assert tracemalloc.get_traced_memory()[1] > 3 * path.stat().st_size
+    tracemalloc.stop()
 
 
 def test_options_go_by_their_description_and_checkboxes_by_what_is_checked(tmp_path, image):
@@ -170,12 +301,8 @@ def test_files_that_are_not_via(tmp_path):
     with pytest.raises(UserError, match="try `mrcnn-tf convert labelme"):
         read_via(path)
     path.write_bytes(b'{"caf\xe9": 1}')
-    with pytest.raises(UserError, match="isn't UTF-8 text .line 1."):
+    with pytest.raises(UserError, match="isn't UTF-8 text: save it as UTF-8"):
         read_via(path)
-    csv = tmp_path / "x.csv"
-    csv.write_text("a,b\n1,2\n")
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="no columns filename"):
-        read_via(csv)
-    csv.write_text('filename,region_shape_attributes,region_attributes\na.png,"{",{}\n')
-    with pytest.raises(UserError, match="x.csv, line 2"):
-        read_via(csv)
+        read_via(tmp_path / "x.csv")
