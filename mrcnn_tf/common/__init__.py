@@ -2,7 +2,7 @@
 
 - `errors`: `UserError`, the one sentence for a mistake that a user can mend, and `NonFiniteLoss`.
 - `files`: `atomic_write`, `cache_folder`, `sha256`, and `refuse_archive` where a folder or json is wanted.
-- `json_stream`: `stream_arrays` reads a large json's arrays without holding the file.
+- `json_stream`: `stream_arrays` and `stream_members` read a large json piece by piece, without holding the file.
 - `json_values`: what numbers look like in other programs' jsons.
 - `categories`: `Category`, how lists of them are read, and their keypoints' channels.
 - `problems`: `Problem` and `report_problems`; `CONSOLE`, `print_line` and `show_progress` for what is said on stderr.
