@@ -18,7 +18,7 @@ from mrcnn_tf.data.affine import Sample, empty_labels
 from mrcnn_tf.data.map_reader import make_label_table, read_label_classes, read_segments
 from mrcnn_tf.data.rasterize import Segmentations, crop_masks, crop_png_masks, crop_segments
 from mrcnn_tf.data.tfrecord_reader import read_record
-from mrcnn_tf.datasets.image_files import WORKERS
+from mrcnn_tf.datasets.image_files import WORKERS, read_pixels
 from mrcnn_tf.datasets.map_files import find_label_fault, find_segment_fault, semantic_classes
 from mrcnn_tf.ops.image_bytes import apply_orientation, decode_image
 
@@ -50,6 +50,7 @@ class SampleLoader:
             self._label_classes = semantic_classes(index.categories, config.stuff)
         is_record = index.record_offsets >= 0
         self._has_files, self._has_records = bool((~is_record).any()), bool(is_record.any())
+        self._needs_pillow = bool(index.by_pillow.any())
         with tf.device("CPU"):
             self._label_table = tf.constant(make_label_table(self._label_classes))
             for field in dataclasses.fields(index):
@@ -65,7 +66,7 @@ class SampleLoader:
         segments = self._read_segments(number) if self._reads_segments else None
         data, masks = self._read_data_and_masks(number, boxes, segments)
         return Sample(
-            image=apply_orientation(decode_image(data), self._orientations[number]),
+            image=apply_orientation(self._decode(number, data), self._orientations[number]),
             boxes=boxes,
             classes=self._classes[instances],
             crowd=self._crowd[instances],
@@ -85,7 +86,7 @@ class SampleLoader:
         """What keeps an image or its map from being read, "what: remedy" with the file's name; None if nothing does."""
         offset, file = int(self._record_offsets[number]), self._image_files[number]
         if offset < 0:
-            fault = _find_fault(f"The image file {_as_text(file)}", lambda: decode_image(tf.io.read_file(file)))
+            fault = _find_fault(f"The image file {_as_text(file)}", lambda: self._decode(number, tf.io.read_file(file)))
         else:
             fault = _find_fault(f"The record at byte {offset} of {_as_text(file)}", lambda: self.load(number))
         return fault or self._find_map_fault(number)
@@ -99,6 +100,12 @@ class SampleLoader:
         if fault or not self._reads_segments:
             return fault or find_label_fault(path, size, self._label_classes)
         return find_segment_fault(path, size, self._segment_ids[self._segments(number)].numpy())
+
+    def _decode(self, number, data):
+        """[H, W, 3] uint8 as stored. Pillow would hold Python's lock, so it is only asked where TensorFlow can't."""
+        if not self._needs_pillow:
+            return decode_image(data)
+        return tf.cond(self._by_pillow[number], lambda: _decode_by_pillow(data), lambda: decode_image(data))
 
     def _read_data_and_masks(self, number, boxes, segments):
         """An image file's bytes, and [N, S, S] uint8 mask crops; without masks nothing is drawn, and S is 0."""
@@ -188,6 +195,15 @@ class SampleLoader:
         )
 
 
+def _decode_by_pillow(data):
+    def read(content):  # as an array of one object outside a graph
+        return read_pixels(content if isinstance(content, bytes) else content.item())
+
+    image = tf.numpy_function(read, [data], tf.uint8, stateful=False)
+    image.set_shape([None, None, 3])
+    return image
+
+
 def _as_text(file):
     """A path, string scalar, for people."""
     return file.numpy().decode("utf-8", "backslashreplace")
@@ -200,7 +216,7 @@ def _find_fault(name, read):
             read()
     except tf.errors.NotFoundError:
         return f"{name} isn't there any more: {REMEDY}"
-    except tf.errors.OpError:
+    except (tf.errors.OpError, OSError):  # of TensorFlow, and of Pillow
         return f"{name} can't be read any more, as it is cut off, damaged or out of reach: {REMEDY}"
     return None
 

@@ -18,19 +18,18 @@ import threading
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from PIL import Image, ImageOps
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.image_files import image_frame, inspect_bytes, visible_size
+from mrcnn_tf.datasets.image_files import image_frame, inspect_bytes, read_pixels
 
 BOX = ("image/object/bbox/xmin", "image/object/bbox/ymin", "image/object/bbox/xmax", "image/object/bbox/ymax")
 KEYPOINT = ("image/object/keypoint/x", "image/object/keypoint/y", "image/object/keypoint/visibility")
 # Normalised float32 coordinates are rounded to this many decimals of a pixel, which gives back those of a json with up
 # to three decimals as they were.
 DECIMALS = 3
-
-_FORMATS = {"MPO": "jpeg"}  # a phone's JPEG with more behind it; others are called by their own name
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclasses.dataclass
@@ -40,10 +39,11 @@ class ImageJob:
     path: str  # of the file
     name: str  # its file_name
     # As in CocoIndex.
-    image_id: int
+    image_id: int | str
     height: int
     width: int
     orientation: int
+    by_pillow: bool
     # As in CocoIndex, [M, ...].
     boxes: np.ndarray
     crowd: np.ndarray
@@ -74,8 +74,9 @@ def make_features_of(jobs):
 def make_features(job):
     """The record of an ImageJob: {feature name: a list of bytes, a float32 array or an int64 array}.
 
-    The image is the file as it is, except for one that EXIF says to turn: the Model Garden's reader doesn't look at
-    EXIF, so it is stored upright. As a PNG, which takes more room than a JPEG but loses nothing more.
+    The image is the file as it is, except for one that EXIF says to turn or that isn't a JPEG or PNG: the Model
+    Garden's reader doesn't look at EXIF and knows no other formats, so it is stored upright. As a PNG, which takes more
+    room than a JPEG but loses nothing more.
 
     Raises UserError if the file can't be read any more.
     """
@@ -109,17 +110,17 @@ def _read_upright(job):
     try:
         with open(job.path, "rb") as file:
             encoded = file.read()
-        with Image.open(io.BytesIO(encoded)) as image:
-            if job.orientation == 1:
-                return encoded, _FORMATS.get(image.format, image.format.lower())
-            upright = ImageOps.exif_transpose(image)
-            return _encode_png(upright if upright.mode in ("L", "RGB") else upright.convert("RGB")), "png"
+        if job.orientation == 1 and not job.by_pillow:
+            return encoded, "png" if encoded.startswith(PNG_SIGNATURE) else "jpeg"
+        pixels = read_pixels(encoded, job.orientation)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
             f"Image {job.path} can't be read any more ({reason}): restore it and run the same command again, finished "
             "shards are kept."
         ) from error
+    is_grey = (pixels == pixels[..., :1]).all()
+    return _encode_png(Image.fromarray(pixels[..., 0] if is_grey else pixels)), "png"
 
 
 def _draw_mask(job, row):
@@ -158,6 +159,7 @@ class RecordFeatures:
     height: int
     width: int
     orientation: int
+    by_pillow: bool
     boxes: np.ndarray  # [M, 4] float64 pixels, corners
     labels: np.ndarray  # [M] int64, category ids
     crowd: np.ndarray  # [M] bool
@@ -166,8 +168,8 @@ class RecordFeatures:
     keypoints: np.ndarray  # [M, P, 3] float32, (x, y) pixels and v; P is 0 for a record without
 
 
-def parse_record(data):
-    """The RecordFeatures of a serialised tf.train.Example, bytes.
+def parse_record(data, thorough=False):
+    """The RecordFeatures of a serialised tf.train.Example, bytes; its image is decoded if in doubt or `thorough`.
 
     Raises BadRecord if it isn't an Example, its image isn't one, or features don't belong together.
     """
@@ -180,7 +182,7 @@ def parse_record(data):
     image = features["image/encoded"].bytes_list.value
     if len(image) != 1:
         raise BadRecord("record_fields", "has no image/encoded", "write it anew")
-    height, width, orientation = _parse_frame(image[0], features)
+    (height, width, orientation), by_pillow = _parse_frame(image[0], features, thorough)
     labels = np.array(features["image/object/class/label"].int64_list.value, np.int64)
     boxes = _parse_boxes(features, labels.size, height, width)
     crowd = np.array(features["image/object/is_crowd"].int64_list.value, np.int64)
@@ -194,6 +196,7 @@ def parse_record(data):
         height,
         width,
         orientation,
+        by_pillow,
         boxes,
         labels,
         crowd.astype(bool) if crowd.size else np.zeros(labels.size, bool),
@@ -203,13 +206,13 @@ def parse_record(data):
     )
 
 
-def _parse_frame(image, features):
-    """(height, width, EXIF orientation) of the image, whose header has to agree with the record."""
-    header = inspect_bytes(image)
+def _parse_frame(image, features, thorough):
+    """((height, width, EXIF orientation), by_pillow) of the image, whose header has to agree with the record."""
+    header = inspect_bytes(image, thorough)
     if header.problem:
         kind, what, _ = header.problem
         raise BadRecord(kind, f"has an image that {what}", "write it anew with a JPEG or PNG")
-    visible, described = visible_size(header), []
+    visible, described = (header.height, header.width), []
     for name, side in zip(("image/height", "image/width"), visible, strict=True):
         values = features[name].int64_list.value
         # The Model Garden writes -1 for unknown.
@@ -218,7 +221,7 @@ def _parse_frame(image, features):
     if frame is None:
         what = f"has an image of {visible[1]} x {visible[0]} pixels and says {described[1]} x {described[0]}"
         raise BadRecord("image_size", what, "write it anew with the image's height and width")
-    return frame
+    return frame, header.by_pillow
 
 
 def _parse_image_id(features, image):
@@ -254,4 +257,4 @@ def _mismatch(what, count):
 
 def _is_png(data, height, width):
     """Whether data begin as a PNG of that size does."""
-    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[16:24] == struct.pack(">II", width, height)
+    return data.startswith(PNG_SIGNATURE) and data[16:24] == struct.pack(">II", width, height)

@@ -20,7 +20,8 @@ from mrcnn_tf.common.problems import Problem, counting_bar, progress_bars
 from mrcnn_tf.data.tfrecord_example import BadRecord, RecordFeatures, parse_record
 from mrcnn_tf.datasets import coco_index
 from mrcnn_tf.datasets.annotation_checks import Checker
-from mrcnn_tf.datasets.annotation_records import BoxColumns, without_keypoints
+from mrcnn_tf.datasets.annotation_columns import BoxColumns, without_keypoints
+from mrcnn_tf.datasets.image_files import FULL_CHECK_BYTES
 from mrcnn_tf.datasets.map_files import map_columns
 
 FILES_AT_ONCE = 8
@@ -66,7 +67,8 @@ def _compile(pattern, files, categories, masks):
     sizes = {file: os.path.getsize(file) for file in files}
     with progress_bars() as bars, concurrent.futures.ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         advance = counting_bar(bars, f"Reading {pattern}", sum(sizes.values()))
-        contents = list(pool.map(lambda file: _read_file(file, advance), files))
+        thorough = sum(sizes.values()) <= FULL_CHECK_BYTES
+        contents = list(pool.map(lambda file: _read_file(file, thorough, advance), files))
     records, problems = _drop_duplicates([record for records, _ in contents for record in records])
     problems = _missing_shards(files) + [problem for _, own in contents for problem in own] + problems
     objects = RecordObjects(records, categories, masks)
@@ -90,17 +92,21 @@ class _Record:
     def columns(self):
         """As `image_columns` takes an image."""
         image = self.features
-        return image.image_id, self.file, image.height, image.width, image.orientation, self.offset
+        frame = image.height, image.width, image.orientation
+        return image.image_id, None, self.file, *frame, image.by_pillow, self.offset
 
 
-def _read_file(file, advance):
-    """([_Record], [Problem]) of one file; `advance` is called with the number of bytes read since the last call."""
+def _read_file(file, thorough, advance):
+    """([_Record], [Problem]) of one file; `advance` is called with the number of bytes read since the last call.
+
+    All images are decoded if `thorough`.
+    """
     records, problems, done = [], [], 0
     for number, offset, data, damage in scan_records(file):
         try:
             if damage:
                 raise BadRecord("corrupted_record", damage, "write the file anew")
-            records.append(_Record(file, number, offset, parse_record(data)))
+            records.append(_Record(file, number, offset, parse_record(data, thorough)))
         except BadRecord as error:
             kind, what, remedy = error.args
             message = f"Record {number} of {file} (byte {offset}) {what} and was skipped: {remedy}."
@@ -140,7 +146,7 @@ def _missing_shards(files):
 
 
 class RecordObjects(BoxColumns):
-    """The objects of I records, T of them, as the columns that `Checker` takes; see `annotation_records.Annotations`.
+    """The objects of I records, T of them, as the columns that `Checker` takes, see `AnnotationColumns`.
 
     Args:
         records: list of I _Record.
@@ -172,7 +178,7 @@ class RecordObjects(BoxColumns):
         self._add_keypoints([image.keypoints for image in images], categories)
 
     def locate(self, row):
-        """See `annotation_records.Annotations.locate`."""
+        """See `annotation_columns.AnnotationColumns.locate`."""
         return self._locate(self._owners[row], self.indices[row])
 
     def _locate(self, owner, index):

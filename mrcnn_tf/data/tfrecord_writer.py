@@ -179,6 +179,7 @@ def _make_job(index, image, folder):
         height=int(index.heights[image]),
         width=int(index.widths[image]),
         orientation=int(index.orientations[image]),
+        by_pillow=bool(index.by_pillow[image]),
         boxes=index.boxes[first:last],
         labels=index.category_ids[first:last],
         texts=[index.categories[number - 1].name for number in index.classes[first:last].tolist()],

@@ -33,6 +33,7 @@ class CocoIndex:
     widths: np.ndarray
     # [I] int32, the EXIF orientation to apply; 1 where the json describes the file as it is stored.
     orientations: np.ndarray
+    by_pillow: np.ndarray  # [I] bool, whether Pillow decodes the file in training, and not TensorFlow
     instance_offsets: np.ndarray  # [I + 1] int64 into the instances
     classes: np.ndarray  # [T] int32, 1 to K; class k is the k-th of `categories`
     category_ids: np.ndarray  # [T] int64, as in the json
@@ -67,11 +68,13 @@ class CocoIndex:
 
 
 def image_columns(images):
-    """The image arrays of a CocoIndex, as a dict, of its (id, name, path, height, width, orientation, record offset)s.
+    """The image arrays of a CocoIndex, as a dict, of its (id, name, path, height, width, orientation, by_pillow,
+    record offset)s.
 
     The name is None where the id is a number.
     """
-    ids, names, files, heights, widths, orientations, offsets = zip(*images, strict=True) if images else ((),) * 7
+    columns = zip(*images, strict=True) if images else ((),) * 8
+    ids, names, files, heights, widths, orientations, by_pillow, offsets = columns
     return {
         "image_ids": np.array(ids, np.int64),
         "image_names": np.array([(name or "").encode() for name in names], np.bytes_),
@@ -80,6 +83,7 @@ def image_columns(images):
         "heights": np.array(heights, np.int32),
         "widths": np.array(widths, np.int32),
         "orientations": np.array(orientations, np.int32),
+        "by_pillow": np.array(by_pillow, bool),
     }
 
 

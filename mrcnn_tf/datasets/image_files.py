@@ -1,4 +1,9 @@
-"""Image files: their headers, read once per dataset, the frame that EXIF gives them, and pixels for prediction."""
+"""Image files: what they are, whether they can be used, the frame that EXIF gives them, and their pixels.
+
+Whatever Pillow reads is trained on. TensorFlow decodes JPEG and PNG in its graph; of every other file (and of an
+animated PNG, whose first frame may be smaller than its canvas) Pillow's pixels are taken, of the first frame, composed
+on its canvas. Both give the same pixels of a file that both can read.
+"""
 
 import concurrent.futures
 import dataclasses
@@ -8,83 +13,114 @@ import os
 import pathlib
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets.image_faults import NO_PIXELS, UNDEFINED_GREY, explain_decoding, explain_opening
 
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF")  # what TensorFlow decodes; an MPO is a phone's JPEG with more behind it
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")  # where no json names the files
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".avif"),
+    *(".jp2", ".ppm", ".pgm", ".heic", ".heif"),  # the last two can't be read; they are named for that to be said
+)
 WORKERS = 16
 FULL_CHECK_BYTES = 32 << 20  # decoding this much takes seconds; larger sets are only checked at both ends of each file
 
-_ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
+_BY_TENSORFLOW = ("JPEG", "MPO", "PNG")  # Pillow's names; an MPO is a phone's JPEG with more behind it
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": _PNG_END, "GIF": b";"}
+_TAIL = 4096  # bytes at a PNG's end, where some programs write the EXIF block
+_LAYERED = ("MPO", "PSD")  # more pictures in a file aren't more frames
 _ORIENTATION = 0x0112
+_TIFF_PLACES = ((273, 279), (324, 325))  # where strips or tiles begin, and their bytes
+_EXCHANGES_SIDES = 5  # EXIF orientations from here on exchange width and height
 
 
 @dataclasses.dataclass
 class ImageFile:
-    """An image file's header."""
+    """An image file, by its header. Its sides are those seen, once its EXIF orientation is applied."""
 
     size: int = -1  # bytes; -1 where there is none
-    width: int = 0  # pixels as stored
+    width: int = 0  # pixels
     height: int = 0
-    orientation: int = 1  # EXIF, 1 to 8
-    is_suspect: bool = False  # doesn't end as its format should
+    orientation: int = 1  # EXIF, 1 to 8, to apply to the pixels as decoded
+    is_suspect: bool = False  # doesn't end as its header or format says
     format: str = ""  # Pillow's name, such as JPEG
     mode: str = ""  # Pillow's name of its channels, such as RGB, L or CMYK
     has_16_bits: bool = False  # to a channel, rather than 8 or fewer
+    has_frames: bool = False  # several, or pages, of which the first is used
     problem: tuple[str, str, str] | None = None  # a kind to count by, what is wrong, remedy
 
+    @property
+    def by_pillow(self):
+        """Whether Pillow decodes it in training, too."""
+        return self.format not in _BY_TENSORFLOW or self.format == "PNG" and self.has_frames
 
-def inspect_files(paths, on_progress, decode=None):
-    """The headers of image files, ImageFiles in their order; TensorFlow decodes those without a `problem`.
+    @property
+    def stored_width(self):
+        """Pixels, before the orientation is applied."""
+        return self.height if self.orientation >= _EXCHANGES_SIDES else self.width
+
+    @property
+    def stored_height(self):
+        """Pixels, before the orientation is applied."""
+        return self.width if self.orientation >= _EXCHANGES_SIDES else self.height
+
+    def fits(self, width, height):
+        """Whether a described size is that of the image, seen or stored."""
+        return (width, height) in ((self.width, self.height), (self.stored_width, self.stored_height))
+
+    def around(self, right, bottom):
+        """(width, height) of the frame that coordinates up to `right` and `bottom` belong to: as seen, unless they only
+        fit the file as stored."""
+        outside = right > self.width + 1 or bottom > self.height + 1
+        if outside and right <= self.stored_width + 1 and bottom <= self.stored_height + 1:
+            return self.stored_width, self.stored_height
+        return self.width, self.height
+
+
+def inspect_files(paths, on_progress):
+    """What image files are, ImageFiles in their order; those without a `problem` are trained on.
+
+    Where the end of a file isn't as it should be, and in a small set, it is decoded, too.
 
     Args:
         paths: list of str.
         on_progress: called with the number of files done since the last call.
-        decode: a function of a path that tries a doubtful file and raises OSError where it is damaged. None:
-            TensorFlow's own decoding, for which it has to be imported.
     """
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-        headers = []
-        for header in pool.map(_read_header, paths, chunksize=64):
-            headers.append(header)
+        images = []
+        for image in pool.map(_inspect_header, paths, chunksize=64):
+            images.append(image)
             on_progress(1)
-        is_small = sum(header.size for header in headers) <= FULL_CHECK_BYTES
-        doubtful = [
-            (path, header)
-            for path, header in zip(paths, headers, strict=True)
-            if header.problem is None and (is_small or header.is_suspect)
-        ]
-        list(pool.map(lambda pair: _try_decoding(decode or _decode_file, *pair), doubtful))
-    return headers
+        is_small = sum(image.size for image in images) <= FULL_CHECK_BYTES
+        list(pool.map(lambda path, image: _check_pixels(path, image, is_small), paths, images))
+    return images
 
 
-def inspect_bytes(data):
-    """The header of an image file given as bytes, as an ImageFile; decoded where its end is doubtful."""
-    header = ImageFile(size=len(data))
-    _parse_header(io.BytesIO(data), header)
-    if header.problem is None and header.is_suspect:
-        _try_decoding(_decode_bytes, data, header)
-    return header
+def inspect_file(path, thorough=False):
+    """What an image file is, an ImageFile; decoded where its end isn't as it should be, or if `thorough`."""
+    image = _inspect_header(path)
+    _check_pixels(path, image, thorough)
+    return image
 
 
-def image_frame(header, height, width):
+def inspect_bytes(data, thorough=False):
+    """As `inspect_file`, of a file's bytes."""
+    image = ImageFile(size=len(data))
+    _read_header(io.BytesIO(data), image)
+    _check_pixels(io.BytesIO(data), image, thorough)
+    return image
+
+
+def image_frame(image, height, width):
     """How a described size fits an ImageFile: (height, width, EXIF orientation to apply), or None if it doesn't.
 
     A description may be of the image as it's seen or, if sides differ, of the file as it's stored, which then stays as
     it is.
     """
-    visible, stored = visible_size(header), (header.height, header.width)
-    if (height, width) == visible:
-        return *visible, header.orientation
-    return (*stored, 1) if (height, width) == stored else None
-
-
-def visible_size(header):
-    """(height, width) of an ImageFile's image once its EXIF orientation is applied."""
-    stored = (header.height, header.width)
-    return stored[::-1] if header.orientation >= 5 else stored
+    if (height, width) == (image.height, image.width):
+        return height, width, image.orientation
+    return (height, width, 1) if image.fits(width, height) else None
 
 
 def list_images(folder):
@@ -106,70 +142,114 @@ def _size(path):
         return -1
 
 
-def _read_header(path):
-    header = ImageFile(size=_size(path))
-    if header.size < 0:
-        header.problem = ("missing_image", "isn't there", "put it into the folder or correct file_name")
-        return header
+def _inspect_header(path):
+    image = ImageFile(size=_size(path))
+    if image.size < 0:
+        image.problem = ("missing_image", "isn't there", "put it into the folder or correct file_name")
+        return image
     try:
         with open(path, "rb") as file:
-            _parse_header(file, header)
+            _read_header(file, image)
     except OSError as error:
-        header.problem = ("unreadable_image", f"isn't a readable image ({error})", "replace the file")
-    return header
+        image.problem = ("unreadable_image", f"can't be opened ({error.strerror})", "make it a file that can be read")
+    return image
 
 
-def _parse_header(file, header):
-    """Fills in the header of an open image file."""
+def _read_header(file, image):
+    """Fills in an ImageFile from an open file."""
     try:
-        with Image.open(file) as image:
-            header.width, header.height = image.size
-            header.format, header.mode = image.format, image.mode
-            # Pillow reads colours of 16 bits as RGB; only how it unpacks them tells.
-            unpacked_16_bits = any(";16" in tile[3] for tile in image.tile if type(tile[3]) is str)
-            header.has_16_bits = image.mode[0] in "IF" or unpacked_16_bits
-            if image.format not in FORMATS:
-                problem = f"is {image.format}, which TensorFlow doesn't decode"
-                header.problem = ("image_format", problem, "convert it to JPEG or PNG")
-                return
-            # Where a PNG's header has no EXIF, getexif would decode all of it to look behind the pixels.
-            orientation = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
-            header.orientation = orientation if orientation in range(1, 9) else 1
-            ending = _ENDINGS.get(image.format)
-            if ending:
-                file.seek(-len(ending), os.SEEK_END)
-            header.is_suspect = not ending or file.read() != ending
+        with Image.open(file) as opened:
+            image.format, image.mode = opened.format, opened.mode
+            image.has_16_bits = _has_16_bits(opened)
+            image.problem = _find_no_pixels(opened)
+            width, height = opened.size
+            file.seek(-min(_TAIL, image.size), os.SEEK_END)
+            tail = file.read()
+            image.is_suspect = _is_suspect(opened, file, tail, image.size)
+            image.orientation = _read_orientation(opened, tail)
+            turned = image.orientation >= _EXCHANGES_SIDES
+            image.width, image.height = (height, width) if turned else (width, height)
+            image.has_frames = opened.format not in _LAYERED and getattr(opened, "is_animated", False)
     except Exception as error:  # Pillow raises whatever its format plugins run into
-        problem = f"isn't a readable image ({first_line(error)})"
-        header.problem = ("unreadable_image", problem, "replace the file")
+        image.problem = explain_opening(file, error)
 
 
-def _try_decoding(decode, source, header):
+def _find_no_pixels(opened):
+    """The `problem` of an open PIL image whose pixels have no form of 8 bits; None of others."""
+    if opened.format in NO_PIXELS:
+        return "image_format", f"is {opened.format}, a drawing rather than pixels", "save it as PNG and name that file"
+    is_16_bit = opened.mode == "I" and opened.format in ("PNG", "PPM")  # which have no more
+    if opened.mode not in UNDEFINED_GREY or is_16_bit:
+        return None
+    what = f"is a {opened.format} of {UNDEFINED_GREY[opened.mode]}, of which nothing says what is black and white"
+    return "image_format", what, "scale its values to 0 to 255, save it as an 8-bit PNG and name that file"
+
+
+def _has_16_bits(opened):
+    # Pillow reads colours of 16 bits as RGB; only how it unpacks them tells.
+    raw_modes = (tile[3] if isinstance(tile[3], str) else (tile[3] or ("",))[0] for tile in opened.tile)
+    return opened.mode[0] in "IF" or any(";16" in str(mode) and opened.format != "BMP" for mode in raw_modes)
+
+
+def _is_suspect(opened, file, tail, size):
+    """Whether a file doesn't end as its format or header says, or nothing says where it should end."""
+    if opened.format in _ENDINGS:
+        return not tail.endswith(_ENDINGS[opened.format])
+    if opened.format == "TIFF":
+        places = [(opened.tag_v2.get(starts), opened.tag_v2.get(lengths)) for starts, lengths in _TIFF_PLACES]
+        ends = [sum(pair) for starts, lengths in places if starts for pair in zip(starts, lengths, strict=False)]
+        return not ends or max(ends) > size
+    if opened.format == "WEBP":
+        file.seek(4)
+        return 8 + int.from_bytes(file.read(4), "little") > size
+    if opened.format == "BMP" and opened.tile[0][0] == "raw":
+        _, (_, _, _, rows), start, (_, row_bytes, _) = opened.tile[0]
+        return start + rows * row_bytes > size
+    return True
+
+
+def _read_orientation(opened, tail):
+    """The EXIF orientation to apply to an open PIL image; 1 where it has none or a damaged one.
+
+    What an editor writes elsewhere (a text chunk, XMP) isn't read. Pillow turns a TIFF by itself.
+    """
+    if opened.format == "TIFF":
+        return 1
+    if opened.format == "PNG" and "exif" not in opened.info and b"eXIf" in tail:
+        opened.load()  # all of it, to look behind the pixels
+    exif = Image.Exif()
     try:
-        decode(source)
-    except OSError:
-        header.problem = ("truncated_image", "is cut off or damaged", "replace the file")
+        exif.load(opened.info.get("exif") or b"")
+    except Exception:  # Pillow raises whatever it runs into
+        return 1
+    orientation = exif.get(_ORIENTATION, 1)
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
-def _decode_file(path):
-    with open(path, "rb") as file:
-        _decode_bytes(file.read())
-
-
-def _decode_bytes(data):
-    import tensorflow as tf  # takes seconds, and most datasets have no doubtful file
-
-    from mrcnn_tf.ops.image_bytes import decode_image
-
+def _check_pixels(source, image, thorough):
+    """Decodes a file, path or binary file, that is in doubt, and fills in the ImageFile's problem if that fails."""
+    if image.problem or not (thorough or image.is_suspect):
+        return
     try:
-        decode_image(data)
-    except tf.errors.OpError as error:
-        raise OSError(error.message) from None
+        if image.format == "PNG":
+            # What is damaged after the pixels, and checksums, TensorFlow minds and Pillow doesn't.
+            with Image.open(source) as opened:
+                opened.verify()
+            if not _has_png_end(source):
+                raise OSError("no end")
+        _decode(source)
+    except Exception as error:  # Pillow raises whatever its format plugins run into
+        image.problem = explain_decoding(image.format, image.is_suspect, error)
 
 
-# Pixels, for prediction.
+def _has_png_end(source):
+    if isinstance(source, io.BytesIO):
+        return _PNG_END in source.getvalue()
+    with open(source, "rb") as file:
+        return _PNG_END in file.read()
 
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+
+# Pixels.
 
 
 class UnreadableImage(UserError):
@@ -195,7 +275,7 @@ def find_images(patterns):
     for pattern in map(str, patterns):
         path = pathlib.Path(pattern)
         if path.is_dir():
-            matches = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES)
+            matches = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         elif path.is_file():
             matches = [path]
         else:
@@ -211,21 +291,50 @@ def read_image(path):
 
     Raises UnreadableImage.
     """
+    image = _inspect_header(path)
     try:
-        with Image.open(path) as image:
-            return rgb_pixels(ImageOps.exif_transpose(image))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = first_line(error)
-        raise UnreadableImage(f"{path} isn't a readable image ({reason}): replace it or leave it out.") from error
+        if image.problem is None:
+            return read_pixels(path, image.orientation)
+    except OSError as error:
+        image.problem = explain_decoding(image.format, image.is_suspect, error)
+    _, what, remedy = image.problem
+    raise UnreadableImage(f"{path} {what}: {remedy}, or leave it out.")
 
 
-def rgb_pixels(image):
-    """A PIL image as uint8 [H, W, 3] RGB; alpha is dropped, gray is repeated."""
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits a pixel: keep the high byte
-        return np.repeat((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
+def read_pixels(source, orientation=1, least_side=None):
+    """The pixels of a file without a `problem`, uint8 [H, W, 3] RGB, turned by an EXIF orientation.
+
+    Alpha is dropped, grey repeated, of 16 bits the upper 8 are taken, of several frames the first.
+
+    Args:
+        source: path, or the file's bytes.
+        orientation: see `apply_orientation`; 1 for the pixels as stored.
+        least_side: pixels; a JPEG of larger sides may be decoded at a half, quarter or eighth.
+
+    Raises OSError for a file that can't be decoded, or isn't there.
+    """
+    try:
+        pixels = _decode(io.BytesIO(source) if isinstance(source, bytes) else source, least_side)
+    except OSError:
+        raise
+    except Exception as error:  # Pillow raises whatever its format plugins run into
+        raise OSError(first_line(error)) from error
+    return apply_orientation(pixels, orientation)
 
 
-def first_line(error):
-    """An exception's message, its first line alone, or the name of its class if it has none."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _decode(source, least_side=None):
+    with Image.open(source) as opened:
+        if least_side:
+            opened.draft("RGB", (least_side, least_side))
+        if opened.mode.startswith("I"):  # 16 bits a pixel: keep the high byte
+            return np.repeat((np.asarray(opened).astype(np.uint32) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        return np.asarray(opened.convert("RGB"))
+
+
+def apply_orientation(pixels, orientation):
+    """Turns pixels [H, W, C] as their EXIF orientation (1 to 8) asks for; see `ops.image_bytes.apply_orientation`."""
+    if orientation >= _EXCHANGES_SIDES:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels[::-1] if orientation in (3, 4, 7, 8) else pixels)

@@ -18,7 +18,8 @@ from mrcnn_tf.common.errors import BrokenFile, UserError
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets.annotation_checks import find_indices
 from mrcnn_tf.datasets.coco_index import own_image_ids
-from mrcnn_tf.datasets.image_files import FULL_CHECK_BYTES, WORKERS, first_line, inspect_files
+from mrcnn_tf.datasets.image_faults import first_line
+from mrcnn_tf.datasets.image_files import FULL_CHECK_BYTES, WORKERS, inspect_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,7 +284,7 @@ def label_map_paths(folder, images, image_files):
     return [os.path.join(folder, os.path.splitext(name)[0] + ".png") for name in names]
 
 
-def check_maps(paths, fields, source, segments, on_progress, decode=None):
+def check_maps(paths, fields, source, segments, on_progress):
     """The ImageMaps by the headers of maps. In a small set, and where a file's end is missing, they are decoded, too.
 
     Args:
@@ -291,10 +292,10 @@ def check_maps(paths, fields, source, segments, on_progress, decode=None):
         fields: the image arrays of a CocoIndex, as a dict.
         source: the json or folder that lists the images.
         segments: whether the maps are segment maps.
-        on_progress, decode: see `inspect_files`.
+        on_progress: see `inspect_files`.
     """
     files = list(dict.fromkeys(path for path in paths if path))
-    headers = dict(zip(files, inspect_files(files, on_progress, decode), strict=True))
+    headers = dict(zip(files, inspect_files(files, on_progress), strict=True))
     kept, problems = np.ones(len(paths), bool), []
     frames = zip(own_image_ids(fields["image_ids"], fields["image_names"]), fields["heights"].tolist(), fields["widths"].tolist(), strict=True)
     for row, (path, (image, height, width)) in enumerate(zip(paths, frames, strict=True)):
@@ -327,7 +328,7 @@ def _find_problem(header, height, width, segments):
     if header is None:
         return "unmapped_image", "has no annotation with a map", "add it or remove the image"
     problem = check_map_header(header, segments)
-    if problem or (header.height, header.width) == (height, width):
+    if problem or (header.stored_height, header.stored_width) == (height, width):
         return problem
-    what = f"is {header.width} x {header.height} pixels and not {width} x {height} like the image"
+    what = f"is {header.stored_width} x {header.stored_height} pixels and not {width} x {height} like the image"
     return "map_size", what, "save it at the image's width and height"

@@ -153,7 +153,8 @@ def _check_images(images, locations, headers, source):
         frame, own_problems = check_image_record(record, locations.get(index), headers, source, seen)
         problems += own_problems
         if frame:
-            rows.append((record.id, record.name, locations[index].path, *frame, -1))  # not in a TFRecord
+            path = locations[index].path
+            rows.append((record.id, record.name, path, *frame, headers[path].by_pillow, -1))  # not in a TFRecord
         elif record.id is not None and record.id not in seen:
             skipped.add(record.id)
         seen.add(record.id)

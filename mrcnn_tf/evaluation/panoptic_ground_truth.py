@@ -6,7 +6,6 @@ import dataclasses
 import os
 
 import numpy as np
-from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import refuse_archive
@@ -126,24 +125,15 @@ def _check_maps(ground_truth):
     """
     image_ids = ground_truth.annotation_indices
     files = [ground_truth.map_file(image_id) for image_id in image_ids]
-    headers = inspect_files(files, lambda number: None, _decode)
+    headers = inspect_files(files, lambda number: None)
     for image_id, file, header in zip(image_ids, files, headers, strict=True):
         problem = map_files.check_map_header(header, segments=True)
         if problem:
             _, what, remedy = problem
             raise UserError(f"{file}, the map of image {image_id} in {ground_truth.source}, {what}: {remedy}.")
-        size = header.height, header.width
+        size = header.stored_height, header.stored_width
         if size != ground_truth.sizes[image_id]:
             raise UserError(f"{map_files.describe_wrong_size(file, size, ground_truth.sizes[image_id])}.")
     if sum(header.size for header in headers) <= FULL_CHECK_BYTES:
         with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
             collections.deque(pool.map(ground_truth.segment_map, image_ids), maxlen=0)
-
-
-def _decode(file):
-    """Raise OSError for a damaged file; not for one of a wrong kind, which `check_map_header` names."""
-    try:
-        with Image.open(file) as image:
-            image.load()
-    except Exception as error:  # Pillow raises whatever its format plugins run into
-        raise OSError(error) from None

@@ -46,10 +46,10 @@ def decode_upright(data):
 
 
 def decode_image(data):
-    """The bytes of a JPEG, PNG, BMP or GIF file -> [H, W, 3] uint8 RGB.
+    """The bytes of a JPEG, PNG or BMP file -> [H, W, 3] uint8 RGB.
 
-    Grey becomes three equal channels, alpha is dropped, 16 bits become 8, of a GIF the first frame is taken. A JPEG is
-    decoded as Pillow decodes it: TensorFlow's own choice, INTEGER_FAST, is off by up to 9 levels and no faster.
+    Grey becomes three equal channels, alpha is dropped, 16 bits become 8. A JPEG is decoded as Pillow decodes it:
+    TensorFlow's own choice, INTEGER_FAST, is off by up to 9 levels and no faster.
     """
     is_jpeg, is_bmp = (_starts(data, _SIGNATURES[name]) for name in ("jpeg", "bmp"))
     image = tf.case(
@@ -57,7 +57,7 @@ def decode_image(data):
             (is_jpeg, lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")),
             (is_bmp, lambda: _decode_bmp(data)),
         ],
-        default=lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+        default=lambda: tf.io.decode_png(data, channels=3),
     )
     image.set_shape([None, None, 3])
     return image

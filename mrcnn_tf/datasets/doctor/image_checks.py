@@ -4,7 +4,6 @@ import dataclasses
 import os
 
 import numpy as np
-from PIL import Image
 
 from mrcnn_tf.common.problems import counting_bar
 from mrcnn_tf.datasets.image_files import IMAGE_SUFFIXES, inspect_files
@@ -13,10 +12,8 @@ from mrcnn_tf.datasets.read_coco import check_image_record
 
 LARGE_IMAGE = 40_000_000  # pixels
 SIZE_TOLERANCE = 2.0  # pixels by which annotations may leave the image that they fit
-PNG_END = b"IEND\xaeB`\x82"
 
 _RAW_SUFFIXES = (".dng", ".cr2", ".nef")
-_HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"hevc", b"avif", b"avis")
 _EXCHANGES_SIDES = 5  # EXIF orientations from here on exchange width and height
 
 
@@ -100,44 +97,8 @@ def _check_unlisted_files(source, headers, findings):
 
 
 def _read_headers(paths, bars):
-    headers = inspect_files(paths, counting_bar(bars, "Looking at images", len(paths)), check_decodable)
-    for path, header in zip(paths, headers, strict=True):
-        if header.problem and header.problem[0] == "unreadable_image":
-            header.problem = _recognise_file(path) or header.problem
+    headers = inspect_files(paths, counting_bar(bars, "Looking at images", len(paths)))
     return dict(zip(paths, headers, strict=True))
-
-
-def check_decodable(path):
-    """Raises OSError for a damaged file. Pillow does, without the seconds that importing TensorFlow takes."""
-    try:
-        with Image.open(path) as image:
-            if image.format == "PNG":
-                # What is damaged after the pixels TensorFlow minds and Pillow doesn't.
-                image.verify()
-                with open(path, "rb") as file:
-                    if PNG_END not in file.read():
-                        raise OSError("no end")
-        with Image.open(path) as image:
-            image.load()
-    except Exception as error:  # Pillow raises whatever its format plugins run into
-        raise OSError(str(error)) from None
-
-
-def _recognise_file(path):
-    """What a file is that Pillow can't read, as `ImageFile.problem`; None where its first bytes tell nothing."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(64)
-    except OSError:
-        return None
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        name = "AVIF" if head[8:10] == b"av" else "HEIC, a phone's format"
-        return "image_format", f"is {name}", "convert it to JPEG"
-    if head.startswith(b"version https://git-lfs"):
-        return "unreadable_image", "is only a pointer to Git LFS", "run git lfs pull"
-    if head.lstrip()[:5].lower() in (b"<html", b"<!doc"):
-        return "unreadable_image", "is a web page, not a picture", "download it again"
-    return None
 
 
 def _check_usable(record, file, frame, header, findings):
@@ -154,7 +115,7 @@ def _check_usable(record, file, frame, header, findings):
         ("grey_image", is_grey, "is greyscale"),
         ("alpha_image", has_alpha, "has transparency"),
         ("cmyk_image", header.mode == "CMYK", "is CMYK"),
-        ("animated_image", header.format == "GIF", "is a GIF"),
+        ("animated_image", header.has_frames, "has several frames or pages"),
     ):
         if applies:
             findings.add(kind, record.own_id, f"Image {record.own_id} in {findings.file} ({file}) {detail}.", file)

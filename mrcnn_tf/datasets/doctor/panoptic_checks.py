@@ -16,7 +16,6 @@ from mrcnn_tf.datasets import map_files
 from mrcnn_tf.datasets.annotation_checks import Checker
 from mrcnn_tf.datasets.doctor.category_checks import PLACEHOLDER_CATEGORY, check_categories
 from mrcnn_tf.datasets.doctor.coco_source import CocoSource, describe_read_error
-from mrcnn_tf.datasets.doctor.image_checks import check_decodable
 from mrcnn_tf.datasets.image_files import WORKERS
 from mrcnn_tf.datasets.panoptic_json import MapSegments, read_panoptic
 
@@ -86,7 +85,7 @@ def _check_map_files(paths, images, source, segments, bars):
     names = np.array([own_id.encode() if isinstance(own_id, str) else b"" for own_id in images.own_ids], np.bytes_)
     fields = {"image_ids": images.ids, "image_names": names, "heights": images.heights, "widths": images.widths}
     on_progress = counting_bar(bars, "Looking at maps", len(paths))
-    return map_files.check_maps(paths, fields, source.path, segments, on_progress, check_decodable)
+    return map_files.check_maps(paths, fields, source.path, segments, on_progress)
 
 
 def read_panoptic_source(path, folder, bars):
