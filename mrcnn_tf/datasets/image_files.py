@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.image_faults import NO_PIXELS, UNDEFINED_GREY, explain_decoding, explain_opening
+from mrcnn_tf.datasets.image_faults import NO_PIXELS, UNDEFINED_GREY, explain_decoding, explain_opening, first_line
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".avif"),
