@@ -48,11 +48,37 @@ def labelme(
     names: Names = None,
     as_json: AsJson = False,
 ):
-    """A json beside each image. Polygons, rectangles, circles, masks; shapes of one group are one object."""
+    """A json beside each image. Polygons, rectangles, circles, masks; shapes of one group are one object.
+
+    Points of an object's group are its keypoints. Pictures that are in their json alone are written to NAME_images
+    beside NAME.json.
+    """
     from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.labelme import read_labelme
 
-    _write_coco(read_labelme(source, images, read_names(names)), out, images or _folder_of(source), as_json)
+    dataset = read_labelme(source, images, read_names(names), out.with_name(f"{out.stem}_images"))
+    _write_coco(dataset, out, images or _folder_of(source), as_json)
+
+
+@convert_app.command()
+def cvat(
+    source: Annotated[pathlib.Path, typer.Argument(help="CVAT's annotations.xml, or the folder that holds it.")],
+    out: JsonOut,
+    split: Annotated[str | None, typer.Option(help="The subset, where a project's xml has several.")] = None,
+    images: Images = None,
+    names: Names = None,
+    as_json: AsJson = False,
+):
+    """CVAT for images: polygons, masks, ellipses and boxes of an xml; skeletons become keypoints.
+
+    Shapes of one label and group are one object, and a skeleton's points are the keypoints of the shape in its group.
+    """
+    from mrcnn_tf.datasets.convert.cvat import IMAGES_NAME, read_cvat
+    from mrcnn_tf.datasets.convert.dataset import read_names
+
+    dataset = read_cvat(source, images, read_names(names), split)
+    photos = _folder_of(source) / IMAGES_NAME
+    _write_coco(dataset, out, images or (photos if photos.is_dir() else _folder_of(source)), as_json)
 
 
 @convert_app.command()
@@ -93,23 +119,31 @@ def yolo(
 
 @convert_app.command()
 def voc(
-    source: Annotated[pathlib.Path, typer.Argument(help="The dataset's folder, which holds Annotations.")],
+    source: Annotated[pathlib.Path, typer.Argument(help="The folder of Annotations or SegmentationObject, or of xml.")],
     out: JsonOut,
-    split: Annotated[str | None, typer.Option(help="A list in ImageSets, such as train. Default: all images.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="A list in ImageSets, such as train, or the folder of a split. Default: all.")
+    ] = None,
     images: Images = None,
     names: Names = None,
     zero_based: Annotated[
         bool, typer.Option("--zero-based", help="Boxes count pixels from 0 and end before xmax and ymax.")
     ] = False,
+    split_parts: Annotated[
+        bool, typer.Option("--split-parts", help="Without SegmentationObject: each part of a class is an object.")
+    ] = False,
     as_json: AsJson = False,
 ):
-    """Pascal VOC: boxes in Annotations/*.xml, masks in SegmentationObject/*.png. Difficult objects are kept."""
-    from mrcnn_tf.datasets.convert.dataset import read_names
-    from mrcnn_tf.datasets.convert.voc import read_voc
+    """Pascal VOC: boxes in Annotations/*.xml, masks in SegmentationObject/*.png. Difficult objects are kept.
 
-    dataset = read_voc(source, images, read_names(names), split, zero_based)
-    photos = source / "JPEGImages"
-    _write_coco(dataset, out, images or (photos if photos.is_dir() else _folder_of(source)), as_json)
+    Also masks alone, of CVAT's "Segmentation mask" and labelme2voc: SegmentationClass has the classes, labelmap.txt or
+    class_names.txt their names. <polygon> of supervision, Roboflow, and LabelMe's xml is read, too.
+    """
+    from mrcnn_tf.datasets.convert.dataset import read_names
+    from mrcnn_tf.datasets.convert.voc import find_photos, read_voc
+
+    dataset = read_voc(source, images, read_names(names, first=1), split, zero_based, split_parts)
+    _write_coco(dataset, out, images or find_photos(source), as_json)
 
 
 @convert_app.command()
@@ -125,7 +159,7 @@ def label_maps(
         ),
     ] = None,
     class_divisor: Annotated[
-        int | None, typer.Option(min=2, help="1000 if pixels are class * 1000 + object, as in Cityscapes.")
+        int | None, typer.Option(min=2, help="1000 if pixels are class * 1000 + object.")
     ] = None,
     ignore: Annotated[list[int] | None, typer.Option(help="A number that is no object, such as 255.")] = None,
     split_parts: SplitParts = False,
@@ -136,14 +170,79 @@ def label_maps(
 ):
     """A PNG for each image, whose pixels are numbers: one for each object, 0 for background.
 
-    If a number stands for a class and not for one object, use --names and --split-parts.
+    If a number stands for a class and not for one object, use --names and --split-parts. Roboflow's masks need only
+    --split-parts: x_mask.png lies beside x.jpg, and _classes.csv has the names.
     """
     from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.label_map_folders import read_label_maps
 
     numbers = read_names(names, first=1)
     dataset = read_label_maps(source, images, numbers, class_name, class_divisor, ignore or (), split_parts, ending)
-    _write_coco(dataset, out, images, as_json)
+    _write_coco(dataset, out, images or source, as_json)
+
+
+@convert_app.command()
+def cityscapes(
+    source: Annotated[pathlib.Path, typer.Argument(help="The folder that holds gtFine and leftImg8bit.")],
+    out: JsonOut,
+    split: Annotated[str | None, typer.Option(help="train, val or train_extra, where there are several.")] = None,
+    images: Images = None,
+    names: Names = None,
+    polygons: Annotated[
+        bool, typer.Option("--polygons", help="Draw *_polygons.json, instead of reading *_instanceIds.png.")
+    ] = False,
+    as_json: AsJson = False,
+):
+    """Cityscapes' 8 classes with objects, under its own ids; groups become crowds.
+
+    Its panoptic json needs no conversion.
+    """
+    from mrcnn_tf.datasets.convert.cityscapes import read_cityscapes
+    from mrcnn_tf.datasets.convert.dataset import read_names
+
+    dataset = read_cityscapes(source, images, read_names(names), split, polygons)
+    _write_coco(dataset, out, images or source, as_json)
+
+
+@convert_app.command()
+def mapillary(
+    source: Annotated[pathlib.Path, typer.Argument(help="The folder that holds the splits and config_v2.0.json.")],
+    out: JsonOut,
+    split: Annotated[str | None, typer.Option(help="training or validation, where there are both.")] = None,
+    version: Annotated[str | None, typer.Option(help="v1.2 or v2.0, where there are both.")] = None,
+    images: Images = None,
+    names: Names = None,
+    as_json: AsJson = False,
+):
+    """Mapillary Vistas' classes with objects, from SPLIT/VERSION/instances/*.png.
+
+    Its panoptic json needs no conversion.
+    """
+    from mrcnn_tf.datasets.convert.dataset import read_names
+    from mrcnn_tf.datasets.convert.mapillary import read_mapillary
+
+    dataset = read_mapillary(source, images, read_names(names), split, version)
+    _write_coco(dataset, out, images or source, as_json)
+
+
+@convert_app.command()
+def open_images(
+    source: Annotated[
+        pathlib.Path,
+        typer.Argument(help="The folder that holds *-annotations-object-segmentation.csv, class names and masks."),
+    ],
+    out: JsonOut,
+    split: Annotated[str | None, typer.Option(help="train, validation or test, where there are several.")] = None,
+    images: Images = None,
+    names: Names = None,
+    as_json: AsJson = False,
+):
+    """Open Images' masks, a PNG for each object, brought to the size of their images."""
+    from mrcnn_tf.datasets.convert.dataset import read_names
+    from mrcnn_tf.datasets.convert.open_images import read_open_images
+
+    dataset = read_open_images(source, images, read_names(names), split)
+    _write_coco(dataset, out, images or _folder_of(source), as_json)
 
 
 @convert_app.command()
@@ -166,6 +265,25 @@ def masks(
 
     dataset = read_mask_folders(source, images, read_names(names), class_name, split_parts)
     _write_coco(dataset, out, images or source, as_json)
+
+
+@convert_app.command()
+def label_studio(
+    source: Annotated[pathlib.Path, typer.Argument(help="The json of the export JSON or JSON-MIN.")],
+    out: JsonOut,
+    images: Images = None,
+    names: Names = None,
+    as_json: AsJson = False,
+):
+    """Label Studio's exports JSON and JSON-MIN: polygons, brushes, ellipses, rectangles and keypoints.
+
+    Of several annotations of a task, the one marked as ground truth or the latest is used. Images are found with and
+    without the eight characters that Label Studio puts before their names.
+    """
+    from mrcnn_tf.datasets.convert.dataset import read_names
+    from mrcnn_tf.datasets.convert.label_studio import read_label_studio
+
+    _write_coco(read_label_studio(source, images, read_names(names)), out, images or _folder_of(source), as_json)
 
 
 @convert_app.command("with")
@@ -200,16 +318,20 @@ def _folder_of(source):
 def _write_coco(dataset, out, images, as_json):
     """Write a converted dataset as a COCO json; print its size, what was left out, and what to do next."""
     written = dataset.write(out)
+    images = dataset.image_folder or images
     problems = report_left_out(written.problems, out, dataset.source)
     if as_json:
         figures = {"out": str(out), "images": written.images, "objects": written.objects}
         figures |= {"boxes_only": written.boxes_only, "classes": written.classes, "problems": problems}
+        figures["image_folder"] = None if dataset.image_folder is None else str(dataset.image_folder)
         print(json.dumps(figures, ensure_ascii=False))
         return
     classes = ", ".join(f"{name} {count}" for name, count in written.classes.items())
     lines = [f"{written.images} images, {written.objects} objects, {len(written.classes)} classes ({classes}): {out}"]
     if written.boxes_only:
         lines.append(f"{written.boxes_only} objects have a box and no mask: a model with masks isn't trained on them.")
+    if dataset.image_folder:
+        lines.append(f"Some pictures were in their json alone: {images} now has all of them, by the names in {out}.")
     lines.append(f"Check it: mrcnn-tf validate {shlex.quote(str(out))} {shlex.quote(str(images))}")
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
 

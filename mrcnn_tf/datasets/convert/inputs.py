@@ -1,6 +1,7 @@
 """For all readers of foreign datasets: parses files, recognises formats, finds images and reads their sizes."""
 
 import contextlib
+import csv
 import dataclasses
 import itertools
 import json
@@ -16,7 +17,9 @@ from mrcnn_tf.common.problems import CONSOLE
 
 LARGE_JSON = 100 << 20  # bytes, from which on reading is announced
 MEMORY_FACTOR = 7  # memory that a json takes, of its own size
-FORMAT_OF_SUFFIX = {".yaml": "yolo", ".yml": "yolo", ".xml": "voc", ".csv": "via"}
+FORMAT_OF_SUFFIX = {".yaml": "yolo", ".yml": "yolo", ".csv": "via"}
+XML_HEAD = 1000  # bytes of an xml that tell its first element
+ROBOFLOW_CLASSES = "_classes.csv"  # beside maps whose numbers are classes
 JSONS_TRIED = 20  # of a folder whose format is asked for
 
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -79,10 +82,11 @@ def open_image(path):
         raise BrokenFile(f"{path} isn't a readable image ({reason}): replace it or leave it out.") from error
 
 
-def raise_wrong_format(source, command, problems=()):
+def raise_wrong_format(source, command, problems=(), wanted=None):
     """Raises the UserError for a file or folder that holds nothing of the format of a subcommand, such as "labelme".
 
-    Of the problems that were noted on the way, a broken file explains more than the other files do.
+    Of the problems that were noted on the way, a broken file explains more than the other files do. `wanted` are the
+    files that the format needs, for where it isn't another either.
     """
     broken = [problem.message for problem in problems if problem.kind == "broken_file"]
     if broken:
@@ -95,6 +99,8 @@ def raise_wrong_format(source, command, problems=()):
         raise UserError(f"{path} is COCO's already: train on it as it is, or see `mrcnn-tf convert coco-to --help`.")
     if name and name != command:
         raise UserError(f"{path} looks like another format: try `mrcnn-tf convert {name} {quote_path(path)}`.")
+    if wanted:
+        raise UserError(f"{path} isn't a dataset for `mrcnn-tf convert {command}`: give a folder with {wanted}.")
     raise UserError(f"{path} holds nothing of the kind that `mrcnn-tf convert {command} --help` describes.")
 
 
@@ -103,15 +109,24 @@ def recognise_format(path):
     path = pathlib.Path(path)
     if path.is_file():
         return _format_of_file(path)
-    if (path / "Annotations").is_dir() or (path / "SegmentationObject").is_dir():
+    if any((path / name).is_dir() for name in ("gtFine", "gtCoarse")) or any(path.rglob("*_gt*_instanceIds.png")):
+        return "cityscapes"
+    if any(path.glob("config*.json")) and any(path.rglob("instances")):
+        return "mapillary"
+    if any((path / name).is_dir() for name in ("Annotations", "SegmentationObject", "SegmentationClass")):
         return "voc"
+    for file in path.rglob("*.csv"):
+        if is_open_images_csv(file):
+            return "open-images"
+        if file.name == ROBOFLOW_CLASSES:
+            return "label-maps"
     if any(path.glob("*.yaml")) or any(path.rglob("labels/**/*.txt")):
         return "yolo"
     for file in itertools.islice(path.rglob("*.json"), JSONS_TRIED):
         if name := _format_of_file(file):
             return name
-    if any(path.rglob("*.xml")):
-        return "voc"
+    if xml := next(path.rglob("*.xml"), None):
+        return _format_of_file(xml)
     if any(path.rglob("masks/*.png")) or any(path.rglob("*mask*.png")):
         return "masks"
     if any(path.glob("via*.csv")):
@@ -121,8 +136,13 @@ def recognise_format(path):
 
 def _format_of_file(path):
     suffix = path.suffix.lower()
+    if suffix == ".csv" and is_open_images_csv(path):
+        return "open-images"
     if suffix in FORMAT_OF_SUFFIX:
         return FORMAT_OF_SUFFIX[suffix]
+    if suffix == ".xml":
+        with open(path, "rb") as file:
+            return "cvat" if b"<annotations" in file.read(XML_HEAD) else "voc"
     try:
         return json_format(read_json(path))
     except BrokenFile:
@@ -130,7 +150,9 @@ def _format_of_file(path):
 
 
 def json_format(content):
-    """The format of a json file by its content: "coco", "labelme", "via" or None."""
+    """The format of a json file by its content: "coco", "labelme", "via", "label-studio" or None."""
+    if is_label_studio(content[0] if isinstance(content, list) and content else content):
+        return "label-studio"
     if not isinstance(content, dict):
         return None
     if "annotations" in content and "images" in content:
@@ -140,6 +162,55 @@ def json_format(content):
     entries = content.get("_via_img_metadata", content)
     entries = entries.values() if isinstance(entries, dict) else ()
     return "via" if any(isinstance(entry, dict) and "regions" in entry for entry in entries) else None
+
+
+def is_label_studio(value):
+    """Whether a json's value is a task of Label Studio's JSON export or a record of its JSON-MIN."""
+    keys = set(value) if isinstance(value, dict) else set()
+    return ("data" in keys and bool(keys & {"annotations", "completions"})) or {"annotation_id", "lead_time"} <= keys
+
+
+def refuse_label_studio_pngs(folder):
+    """Raises UserError for a folder of Label Studio's brush labels as PNG or NumPy, which don't name their images."""
+    if file := next(pathlib.Path(folder).rglob("task-*-annotation-*-by-*.*"), None):
+        raise UserError(
+            f"{file} is of Label Studio's export of brush labels, whose names don't say which image they belong to: "
+            "export JSON instead, and give that to `mrcnn-tf convert label-studio`."
+        )
+
+
+def csv_header(path):
+    """The names of a csv's columns, list of str; none if it can't be read."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return next(csv.reader([file.readline()]), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+
+
+def is_open_images_csv(path):
+    """Whether a csv lists Open Images' masks."""
+    return {"MaskPath", "ImageID", "LabelName"} <= set(csv_header(path))
+
+
+def choose_split(names, split, source):
+    """The split of a dataset to read: the one that is asked for or the only one; None where there is none.
+
+    Args:
+        names: those of the splits that `source` holds, in any iterable.
+        split: the one that is asked for, or None.
+
+    Raises:
+        UserError: there is no such split, or several are there and none is named: what a model is tested on must never
+            end in the json that it is trained on.
+    """
+    names = list(dict.fromkeys(names))
+    if split is None and len(names) > 1:
+        raise UserError(f"{source} holds {', '.join(names)}, which need a json each: name one, as --split {names[0]}.")
+    if split is not None and split not in names:
+        others = f"give --split {' or '.join(names)}" if names else "leave away --split"
+        raise UserError(f"{source} has no split {split}: {others}.")
+    return names[0] if split is None and names else split
 
 
 def quote_path(path):

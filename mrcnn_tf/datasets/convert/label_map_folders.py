@@ -1,6 +1,12 @@
-"""Label maps: for each image a PNG of its size, whose pixels say which object they belong to; 0 is background."""
+"""Label maps: for each image a PNG of its size, whose pixels say which object they belong to; 0 is background.
+
+Roboflow's "Semantic Segmentation Masks" are read, too: x_mask.png beside x.jpg, and _classes.csv with a class for each
+number.
+"""
 
 import collections
+import csv
+import io
 import json
 
 import numpy as np
@@ -10,27 +16,24 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.coco import new_folder, output_names, paint_annotations
-from mrcnn_tf.datasets.convert.dataset import Dataset
+from mrcnn_tf.datasets.convert.dataset import BACKGROUNDS, Dataset, number_names
 from mrcnn_tf.datasets.convert.geometry import connected_parts
 from mrcnn_tf.datasets.convert.inputs import (
-    BrokenFile,
+    ROBOFLOW_CLASSES,
     existing_path,
     raise_wrong_format,
-    read_frame,
+    read_text,
+    recognise_format,
 )
-from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files
-from mrcnn_tf.datasets.map_files import read_any_map
+from mrcnn_tf.datasets.convert.map_pairs import find_maps_and_images, match_maps, read_mapped_image
+from mrcnn_tf.datasets.image_folder import ImageFolder
 
-# Of a map's name after its image's; one that ends with another comes first.
-ENDINGS = ("_cp_masks", "_instances", "_instance", "_labels", "_label", "_masks", "_mask", "_gt")
-CITYSCAPES_IMAGE = "_leftImg8bit"  # what an image's name ends with there
-SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
 MAX_VALUE = 65535  # of a 16-bit PNG
 NAMES = "names.json"
 
 
 def read_label_maps(
-    source, images, names=None, class_name=None, class_divisor=None, ignore=(), split_parts=False, ending=None
+    source, images=None, names=None, class_name=None, class_divisor=None, ignore=(), split_parts=False, ending=None
 ):
     """The Dataset of the label maps in a folder and those below; see `convert` for readers.
 
@@ -38,71 +41,71 @@ def read_label_maps(
     map and maps of another size are noted.
 
     Args:
-        images: needed here.
+        images: needed here, except for Roboflow's.
         names: ClassNames by number. A number in a map is then a class; with `class_divisor`, number // class_divisor.
+            None for those in Roboflow's _classes.csv.
         class_name: the class of all objects, instead.
-        class_divisor: 1000 for Cityscapes, whose instanceIds are class * 1000 + object; lower numbers, which it has for
-            groups and for classes without objects, are left out.
+        class_divisor: 1000 for pixels of class * 1000 + object; lower numbers are left out.
         ignore: numbers that are no objects, such as 255.
         split_parts: make an object of each part of a number that doesn't touch the others.
-        ending: what a map's name has after the image's, such as _gtFine_instanceIds; None for the usual ones.
+        ending: what all maps' names have after the images', such as _gt; None for the usual ones, or none.
+
+    Raises:
+        UserError: also if two maps of an image, or images of a map, fit alike.
     """
     source = existing_path(source, "the folder of the label maps")
-    if images is None:
+    classes_file = _find_roboflow_classes(source)
+    if classes_file and not class_divisor and not split_parts:
+        raise UserError(f"A number is a class by {classes_file}: give --split-parts, which makes each part an object.")
+    if images is None and not classes_file:
         raise UserError(f"Say where the images of {source} are: --images FOLDER.")
-    folder = ImageFolder(existing_path(images, "the folder of the images"))
-    numbers = names.labels() if names else {}
-    if not class_name and not numbers:
+    folder = ImageFolder(existing_path(images or source, "the folder of the images"))
+    listed = _read_roboflow_classes(classes_file) if classes_file else {}
+    background = listed.pop(0, None)
+    if listed and not class_name:
+        names = names or number_names(listed, classes_file)
+    # A COCO json gives the ids of classes, and their numbers are Roboflow's then.
+    labels_of = names.labels(None if names.numbers else listed) if names else {}
+    if not class_name and not labels_of:
         raise UserError("Say what the objects are: --class-name NAME, or --names FILE with a class for each number.")
-    files = [path for path in find_image_files(source) if path.suffix.lower() in SUFFIXES]
-    if not files:
-        raise_wrong_format(source, "label-maps")
     dataset = Dataset(source, names)
-    pairs = _match_maps(files, source, folder, ending, dataset)
+    if background and background.lower() not in (*BACKGROUNDS, "unlabeled"):
+        message = f"{classes_file} has {background!r} as 0, which is background here and was left out: renumber it."
+        dataset.leave_out("background_class", classes_file, message, background)
+    maps, photos = find_maps_and_images(source, folder, ending)
+    if not maps and ending:
+        raise UserError(f"{source} has no map whose name ends with {ending}: correct --ending or leave it away.")
+    pairs = match_maps(maps, source, photos, folder, ending, dataset)
+    if not maps or not pairs and recognise_format(source) not in (None, "label-maps"):
+        raise_wrong_format(source, "label-maps")
     for file, path in show_progress(pairs, "label maps"):
-        try:
-            labels, frame = read_any_map(file), read_frame(path)
-        except BrokenFile as error:
-            dataset.leave_out("unreadable_image", file, str(error))
-            continue
-        height, width = labels.shape
-        if not frame.fits(width, height):
-            message = f"{file} is {width} x {height} but {path} is {frame.width} x {frame.height}"
-            dataset.leave_out("other_size", file, f"{message}, and it was left out: make them of one size.")
-            continue
-        image = dataset.add_image(folder.relative(path), width, height, file)
-        for number, rle in _label_masks(labels, split_parts) if image else ():
+        mapped = read_mapped_image(file, path, folder, dataset)
+        for number, rle in _label_masks(mapped[0], split_parts) if mapped else ():
             if number in ignore:
                 continue
-            label = class_name or _class_of(number, numbers, class_divisor, file, dataset)
-            if label:
-                dataset.add_object(image, label, file, f"Object {number}", parts=[rle])
+            label = class_name or _class_of(number, labels_of, class_divisor, file, dataset)
+            if label is not None:
+                dataset.add_object(mapped[1], label, file, f"Object {number}", parts=[rle])
     return dataset
 
 
-def _match_maps(files, source, folder, ending, dataset):
-    """(map, image) of each image that has a map."""
-    maps = {}
-    for file in files:
-        endings = [known for known in ((ending,) if ending else ENDINGS) if file.stem.endswith(known)]
-        stem = file.stem.removesuffix(endings[0]) if endings else file.stem
-        maps.setdefault((file.relative_to(source).parent.as_posix(), stem), maps.setdefault(("", stem), file))
-    own_files, pairs = set(files), []
-    for path in find_image_files(folder.root):
-        if path in own_files:
-            continue
-        stem = path.stem.removesuffix(CITYSCAPES_IMAGE)
-        file = maps.get((path.relative_to(folder.root).parent.as_posix(), stem)) or maps.get(("", stem))
-        if file is None:
-            dataset.leave_out("unlabelled_image", path, f"{path} has no map and was left out: draw one.")
-        else:
-            pairs.append((file, path))
-    used = {file for file, _ in pairs}
-    for file in files:
-        if file not in used:
-            message = f"{file} belongs to no image in {folder.root} and was left out: check names, or give --ending."
-            dataset.leave_out("missing_image", file, message)
-    return pairs
+def _find_roboflow_classes(source):
+    """The _classes.csv of a folder, None if it has none; a UserError if folders in it have one each."""
+    files = [source / ROBOFLOW_CLASSES] if (source / ROBOFLOW_CLASSES).is_file() else []
+    files = files or sorted(source.rglob(ROBOFLOW_CLASSES), key=lambda path: path.as_posix())
+    if len(files) > 1:
+        several = ", ".join(file.parent.name for file in files)
+        raise UserError(f"{source} holds sets that need a json each, {several}: give one, such as {files[0].parent}.")
+    return files[0] if files else None
+
+
+def _read_roboflow_classes(path):
+    """{number: name} of a csv with a header; raises UserError."""
+    rows = [row for row in csv.reader(io.StringIO(read_text(path)), skipinitialspace=True) if row]
+    try:
+        return {int(number): name.strip() for number, name, *_ in rows[1:]}
+    except ValueError:
+        raise UserError(f"{path} isn't a list of pixel values and classes: give the classes by --names.") from None
 
 
 def _label_masks(labels, split_parts):
