@@ -26,6 +26,16 @@ def _report_own_numbers(counts, source):
         )
 
 
+def _report_keypoints(coco):
+    """Say on stderr how many objects lose keypoints, which the format has no place for; returns their number."""
+    from mrcnn_tf.common.problems import print_line
+
+    count = sum(bool(annotation.keypoints) for image in coco.images for annotation in image.annotations)
+    if count:
+        print_line(f"{coco.source}: the format has no place for keypoints, which were left out of {count} objects")
+    return count
+
+
 @convert_app.command()
 def tfrecord(
     annotations: Annotated[pathlib.Path, typer.Option(help="The COCO json.")],
@@ -73,10 +83,13 @@ CopyImages = Annotated[
 def coco_to_labelme(
     source: Source, images: ImageFolder, out: OutDir, copy_images: CopyImages = False, as_json: AsJson = False
 ):
-    """A json for each image, for labelme 5.3 or later. Masks without outlines become mask shapes."""
+    """A json for each image, for labelme 5.3 or later. Masks without outlines become mask shapes.
+
+    Keypoints become points in their object's group. Back again, --names SOURCE keeps their order and the skeleton.
+    """
     from mrcnn_tf.datasets.convert.labelme import write_labelme
 
-    _convert_coco(source, write_labelme, out, as_json, images, copy_images)
+    _convert_coco(source, write_labelme, out, as_json, images, copy_images, keeps_keypoints=True)
 
 
 @coco_to_app.command("via")
@@ -143,7 +156,7 @@ def coco_to_masks(
     _convert_coco(source, write_mask_folders, out, as_json, images, copy_images)
 
 
-def _convert_coco(source, write, out, as_json, *arguments):
+def _convert_coco(source, write, out, as_json, *arguments, keeps_keypoints=False):
     """Have `write` put a COCO json into another format, and print how much it is and what was left out."""
     from mrcnn_tf.datasets.convert.coco import read_coco
 
@@ -151,10 +164,11 @@ def _convert_coco(source, write, out, as_json, *arguments):
     write(coco, out, *arguments)
     problems = report_left_out(coco.problems, out, coco.source)
     _report_own_numbers(coco.own_numbers, coco.source)
+    lost_keypoints = 0 if keeps_keypoints else _report_keypoints(coco)
     objects = sum(len(image.annotations) for image in coco.images)
     if as_json:
         figures = {"out": str(out), "images": len(coco.images), "objects": objects, "problems": problems}
-        figures["own_numbers"] = coco.own_numbers
+        figures |= {"own_numbers": coco.own_numbers, "lost_keypoints": lost_keypoints}
         print(json.dumps(figures, ensure_ascii=False))
         return
     text = f"{len(coco.images)} images, {objects} objects, {len(coco.names)} classes: {out}"

@@ -8,11 +8,13 @@ import os
 import pathlib
 import re
 import unicodedata
+import urllib.parse
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.image_files import IMAGE_SUFFIXES, file_sizes
 
 _COCO_PREFIX = re.compile(r"coco_(train|val|test)20\d\d_")  # before the names of 2014, which later ones lack
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}(-|__)")  # that Label Studio puts before the names of uploads and downloads
 
 
 class ImageFolder:
@@ -45,15 +47,15 @@ class ImageFolder:
     def candidates(self, name, taken=frozenset()):
         """The images that a name may mean which isn't a file's: list of Path, of which the best fit alike.
 
-        Folders, letter case, the encoding of accents, the suffix and COCO's prefix of 2014 may differ; the first of
-        these that leaves any decides, and among those the number of folders that agree. `taken` are paths, normalised,
-        of files that are others' for sure.
+        Folders, letter case, the encoding of accents, the suffix, and prefixes that COCO had in 2014 and that Label
+        Studio makes may differ; the first of these that leaves any decides, and among those the number of folders that
+        agree. `taken` are paths, normalised, of files that are others' for sure.
         """
         parts = _parts(name)
         for key, index in zip(_keys(parts[-1]) if parts else (), self._indices, strict=False):
             paths = [path for path in index.get(key, ()) if os.path.normpath(path) not in taken]
             if paths:
-                lengths = [_common_end(path.parts, parts) for path in paths]
+                lengths = [_common_end(path.parts[:-1], parts[:-1]) for path in paths]
                 return [path for path, length in zip(paths, lengths, strict=True) if length == max(lengths)]
         return []
 
@@ -70,8 +72,8 @@ class ImageFolder:
 
     @functools.cached_property
     def _indices(self):
-        """The images by their names, by these without suffix, and without COCO's prefix."""
-        indices = [collections.defaultdict(list) for _ in range(3)]
+        """The images by each of their `_keys`."""
+        indices = [collections.defaultdict(list) for _ in range(4)]
         for path in find_image_files(self.root):
             for index, key in zip(indices, _keys(path.name), strict=True):
                 index[key].append(path)
@@ -117,10 +119,10 @@ def _parts(name):
 
 
 def _keys(name):
-    """What names are compared by: the whole one, that without suffix, and that without COCO's prefix too."""
+    """What names are compared by: whole, without suffix, without COCO's prefix too, and as Label Studio's addresses."""
     stem, suffix = os.path.splitext(name)
     stem = _comparable(stem if suffix.lower() in IMAGE_SUFFIXES else name)
-    return _comparable(name), stem, _COCO_PREFIX.sub("", stem)
+    return _comparable(name), stem, _COCO_PREFIX.sub("", stem), _UPLOAD_PREFIX.sub("", urllib.parse.unquote(stem))
 
 
 def _comparable(name):

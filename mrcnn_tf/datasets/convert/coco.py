@@ -8,13 +8,14 @@ import shutil
 
 import numpy as np
 
-from mrcnn_tf.common.categories import parse_categories
+from mrcnn_tf.common.categories import UNUSED, parse_categories
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
-from mrcnn_tf.datasets.annotation_records import count_own_numbers
-from mrcnn_tf.datasets.convert.inputs import existing_path
+from mrcnn_tf.datasets.coco_records import as_coco_rle, count_own_numbers, stream_records
+from mrcnn_tf.datasets.convert.inputs import existing_path, quote_path
+from mrcnn_tf.datasets.image_files import inspect_file
+from mrcnn_tf.datasets.image_folder import ImageFolder, locate_images
 
 
 @dataclasses.dataclass
@@ -24,6 +25,7 @@ class CocoAnnotation:
     Attributes:
         segmentation: list of polygons, or a run-length mask; None where there is only a box.
         box: [x, y, width, height], pixels.
+        keypoints: list of (x, y, visibility), one for each that its category names; [] where none is labelled.
     """
 
     id: int
@@ -31,6 +33,7 @@ class CocoAnnotation:
     segmentation: list | dict | None
     box: list[float]
     crowd: bool
+    keypoints: list[tuple[float, float, int]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -53,6 +56,8 @@ class CocoJson:
         names: dict category id -> name, by id.
         problems: list of Problem, annotations that can't be used.
         own_numbers: see `count_own_numbers`; the images' annotations are without them.
+        keypoint_names: dict category id -> names of its keypoints.
+        folder: of the images, once one was looked for.
     """
 
     source: str
@@ -60,6 +65,12 @@ class CocoJson:
     names: dict[int, str]
     problems: list[Problem] = dataclasses.field(default_factory=list)
     own_numbers: dict[str, int] = dataclasses.field(default_factory=dict)
+    keypoint_names: dict[int, list[str]] = dataclasses.field(default_factory=dict)
+    folder: ImageFolder | None = None
+
+    def named_keypoints(self, annotation):
+        """list of (name, (x, y, visibility)) of a CocoAnnotation; [] where none of its keypoints is labelled."""
+        return list(zip(self.keypoint_names[annotation.category_id], annotation.keypoints, strict=False))
 
     def leave_out(self, kind, message, record):
         """Notes something that a format can't hold."""
@@ -73,7 +84,7 @@ class CocoJson:
         """Notes classes of the same name, for formats that know a class by its name alone."""
         first = {}
         for number, name in self.names.items():
-            if first.setdefault(name, number) != number:
+            if first.setdefault(name, number) != number and name != UNUSED:
                 both = f"Categories {first[name]} and {number} in {self.source} are both called {name!r}"
                 message = f"{both}, which makes them one class in this format: give each category a name of its own."
                 self.leave_out("repeated_name", message, number)
@@ -88,8 +99,8 @@ class CocoJson:
             image.annotations = [annotation for annotation in image.annotations if not annotation.crowd]
 
 
-def read_coco(path):
-    """A CocoJson.
+def read_coco(path, images=None):
+    """A CocoJson; `images` is the folder of the images, where sizes are read that the json doesn't know.
 
     Raises:
         UserError: the file is missing, packed or isn't COCO's, or an image lacks its size or has a file_name that isn't
@@ -99,51 +110,91 @@ def read_coco(path):
     if not path.is_file():
         raise UserError(f"{path} is a folder: give the COCO json.")
     sections = {"images": [], "annotations": [], "categories": []}
-    for section, record in stream_arrays(path, tuple(sections)):
+    for section, record in stream_records(path):
         sections[section].append(record)
-    names = {category.id: category.name for category in parse_categories(sections["categories"], path)}
-    images = {}
-    for record in sections["images"]:
-        images[record.get("id") if isinstance(record, dict) else None] = _parse_image(record, path)
+    categories = parse_categories(sections["categories"], path)
+    names = {category.id: category.name for category in categories}
+    locations = locate_images(sections["images"], images) if images else {}
+    by_id = {}
+    for index, record in enumerate(sections["images"]):
+        by_id.setdefault(record.id, _make_image(record, locations.get(index), path))
     own_numbers = count_own_numbers(sections["annotations"])
-    coco = CocoJson(str(path), list(images.values()), names, own_numbers=own_numbers)
+    coco = CocoJson(str(path), list(by_id.values()), names, own_numbers=own_numbers)
+    coco.keypoint_names = {category.id: category.keypoints for category in categories}
     for record in sections["annotations"]:
-        _add_annotation(record, images, coco)
+        _add_annotation(record, by_id, coco)
     return coco
 
 
-def _parse_image(record, path):
-    try:
-        image = CocoImage(str(record["file_name"]), int(record["width"]), int(record["height"]))
-    except (TypeError, KeyError, ValueError):
-        raise UserError(f"Image {record} in {path} lacks file_name, width or height: add them.") from None
-    name = pathlib.PurePosixPath(image.file_name)
-    if name.is_absolute() or ".." in name.parts or not name.name or "\\" in image.file_name:
-        raise UserError(f"Image {image.file_name!r} in {path} isn't a path below a folder: correct its file_name.")
-    return image
+def _make_image(record, location, path):
+    """The CocoImage of an ImageRecord, which may be at an ImageLocation."""
+    if record.id is None or not record.names:
+        raise UserError(f"Image {record.source} in {path} lacks an id or a file_name: add them.")
+    file_name, size = record.names[0].replace("\\", "/"), record.size
+    if size is None and location:
+        file = inspect_file(location.path)
+        size = None if file.problem else (file.height, file.width)
+    if size is None:
+        raise UserError(
+            f"Image {file_name!r} in {path} has no width and height: `mrcnn-tf validate {quote_path(path)} IMAGES "
+            "--fix --out FOLDER` writes a copy of the json with those of its file."
+        )
+    name = pathlib.PurePosixPath(file_name)
+    if name.is_absolute() or ".." in name.parts or not name.name or ":" in name.parts[0]:
+        raise UserError(f"Image {file_name!r} in {path} isn't a path below a folder: correct its file_name.")
+    return CocoImage(file_name, size[1], size[0])
 
 
 def _add_annotation(record, images, coco):
-    number = record.get("id") if isinstance(record, dict) else None
+    number, image = record.own_id, images.get(record.image_id)
+    if "record" in record.faults or image is None or record.category_id not in coco.names:
+        detail = "has an image or category that isn't listed and was left out"
+        coco.leave_out_annotation("unknown", number, detail)
+        return
+    fault = record.faults.get("segmentation")
+    if fault and fault.kind != "empty_segmentation":
+        coco.leave_out_annotation("broken_annotation", number, f"{fault.what} and was left out")
+        return
+    segmentation = None
     try:
-        image, category = images.get(record["image_id"]), record["category_id"]
-        if image is None or category not in coco.names:
-            detail = "has an image or category that isn't listed and was left out"
-            coco.leave_out_annotation("unknown", number, detail)
-            return
-        segmentation = record.get("segmentation") or None
-        if isinstance(segmentation, list):
-            segmentation = [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= 6] or None
-        if segmentation is not None and not run_lengths.mask_area(segmentation, image.height, image.width):
+        if record.rle:
+            segmentation = run_lengths.as_text(as_coco_rle(record.rle))
+        elif record.rings:
+            segmentation = [ring.tolist() for ring in record.rings]
+        if segmentation and not run_lengths.mask_area(segmentation, image.height, image.width):
             coco.leave_out_annotation("empty_mask", number, "has a mask without a pixel and was left out")
             return
-        box = list(map(float, record.get("bbox") or ()))
-        if len(box) != 4:
+        box = record.box and record.box.tolist()
+        if segmentation and not box:
             box = run_lengths.box_of_rle(run_lengths.as_rle(segmentation, image.height, image.width))
     except Exception as error:  # pycocotools raises whatever its C code makes of a bad record
         coco.leave_out_annotation("broken_annotation", number, f"can't be read ({error or error!r}) and was left out")
         return
-    image.annotations.append(CocoAnnotation(number, category, segmentation, box, bool(record.get("iscrowd"))))
+    if not box:
+        coco.leave_out_annotation("broken_annotation", number, "has neither a bbox nor a mask and was left out")
+        return
+    keypoints = _read_keypoints(record, coco)
+    image.annotations.append(CocoAnnotation(number, record.category_id, segmentation, box, record.crowd, keypoints))
+
+
+def _read_keypoints(record, coco):
+    """An annotation's keypoints, list of (x, y, visibility); [] where none is labelled or, with a note, all are bad."""
+    fault, names = record.faults.get("keypoints"), coco.keypoint_names[record.category_id]
+    keypoints = list(zip(*[iter(record.keypoints or ())] * 3, strict=False))
+    what = fault and fault.what
+    if not what and keypoints and not names:
+        what = "has keypoints that its category doesn't name"
+    elif not what and keypoints and len(record.keypoints) != 3 * len(names):
+        what = f"has {len(record.keypoints)} numbers of keypoints for {len(names)} names"
+    elif not what and not all(visibility in (0, 1, 2) for _, _, visibility in keypoints):
+        what = "has a keypoint whose visibility isn't 0, 1 or 2"
+    elif not what and not np.isfinite(keypoints).all():
+        what = "has a keypoint with NaN or infinity"
+    if what:
+        coco.leave_out_annotation("bad_keypoints", record.own_id, f"{what} and lost its keypoints")
+        return []
+    keypoints = [(x, y, int(visibility)) for x, y, visibility in keypoints]
+    return keypoints if any(visibility for _, _, visibility in keypoints) else []
 
 
 def paint_annotations(coco, image, numbers):
@@ -224,8 +275,10 @@ def find_image(coco, image, images):
         raise UserError(f"Say where the images of {coco.source} are: --images FOLDER.")
     if not pathlib.Path(images).is_dir():
         raise UserError(f"There is no folder {images}: give --images the folder of the images.")
-    path = pathlib.Path(images) / image.file_name
-    if path.is_file():
+    if coco.folder is None:
+        coco.folder = ImageFolder(images)
+    path = coco.folder.find(image.file_name)
+    if path is not None:
         return path
     coco.leave_out("missing_image", f"{image.file_name} of {coco.source} isn't in {images}.", image.file_name)
     return None

@@ -8,11 +8,13 @@ import pathlib
 import numpy as np
 import yaml
 
+from mrcnn_tf.common.categories import UNUSED
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.inputs import BrokenFile, read_frame
+from mrcnn_tf.datasets.convert.keypoints import ClassKeypoints, fixed_keypoints
 
 DECIMALS = 3  # of a coordinate in pixels
 FEWEST_NUMBERS = 6  # of a polygon: three points
@@ -30,11 +32,13 @@ class ClassNames:
         categories: list of (id in COCO's json, name). A name may occur twice: such classes differ by their ids.
         numbers: dict number in the dataset's own files -> name; empty where the list is a COCO json.
         source: the file that lists them, for messages.
+        keypoints: dict id -> (names of keypoints, skeleton) of a COCO json; None where the list is none.
     """
 
     categories: list[tuple[int, str]] = dataclasses.field(default_factory=list)
     numbers: dict[int, str] = dataclasses.field(default_factory=dict)
     source: str = "--names"
+    keypoints: dict[int, tuple[list[str], list]] | None = None
 
     def labels(self, numbers=None):
         """What `Dataset.add_object` knows the classes of a dataset's numbers by: the id, or the name without one.
@@ -89,9 +93,10 @@ def read_names(path, first=0):
     if isinstance(content, dict) and "categories" in content:
         try:
             categories = [(int(record["id"]), str(record["name"]).strip()) for record in content["categories"]]
-            return ClassNames(categories, source=str(path))
-        except (TypeError, KeyError, ValueError):
-            raise UserError(f"{path} has categories without id or name: correct them.") from None
+            return ClassNames(categories, source=str(path), keypoints=fixed_keypoints(content["categories"]))
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            reason = f"without id or name, or with bad keypoints ({error})"
+            raise UserError(f"{path} has categories {reason}: correct them.") from None
     return number_names(content, path, first)
 
 
@@ -121,7 +126,7 @@ class DatasetImage:
         file_name: relative to the folder of images, with slashes.
         width, height: pixels of the frame that the coordinates belong to.
         annotations: list of COCO's records without `id` and `image_id`, as json text: a large dataset's points would
-            need five times as much memory as numbers.
+            need five times as much memory as numbers. Keypoints are a dict name -> [x, y, visibility] there.
     """
 
     file_name: str
@@ -153,10 +158,14 @@ class Dataset:
     Args:
         source: the file or folder that they come from, for messages.
         names: ClassNames of `--names`; None to number classes in order of first appearance.
+
+    Attributes:
+        image_folder: the folder that file names are relative to where the reader had to make one; None otherwise.
     """
 
     def __init__(self, source, names=None):
         self.source = str(source)
+        self.image_folder = None
         self.images = []
         self.problems = []
         self._file_names = set()
@@ -164,10 +173,11 @@ class Dataset:
         self._names = dict((names or ClassNames()).categories)
         self._ids = {}
         for number, name in self._names.items():
-            if self._ids.setdefault(name, number) != number:
+            if self._ids.setdefault(name, number) != number and name != UNUSED:
                 both = f"by the ids {self._ids[name]} and {number} and what goes by name is of {self._ids[name]}"
                 message = f"{names.source} has the class {name!r} twice, {both}: give each class a name of its own."
                 self.leave_out("repeated_name", names.source, message, number)
+        self._keypoints = ClassKeypoints(names and names.keypoints)
         self._counts, self._boxes_only = collections.Counter(), 0
 
     def leave_out(self, kind, file, message, record=None):
@@ -192,7 +202,9 @@ class Dataset:
         self.images.append(DatasetImage(file_name, width, height))
         return self.images[-1]
 
-    def add_object(self, image, label, file, where, *, parts=(), box=None, crowd=False, fields=None):
+    def add_object(
+        self, image, label, file, where, *, parts=(), box=None, crowd=False, fields=None, keypoints=None, edges=()
+    ):
         """Adds an object of an image, or notes why not.
 
         Args:
@@ -204,6 +216,9 @@ class Dataset:
             box: [x, y, width, height], asked for where there are no parts.
             crowd: whether it is a group that has no single objects.
             fields: {name: number} of its own, which its annotation gets as they are, for `data.train.fields`.
+            keypoints: {name: (x, y, visibility)}, pixels and COCO's 2 for visible, 1 for occluded, 0 for unlabelled;
+                the class's other objects get zeros for those that they lack.
+            edges: pairs of keypoints' names that a picture joins by a line, COCO's skeleton.
         """
         problem = self._label_problem(label)
         if not problem:
@@ -214,6 +229,11 @@ class Dataset:
             return
         category = self._category_id(label)
         record = {"category_id": category, "iscrowd": int(crowd)} | annotation | (fields or {})
+        if keypoints:
+            record["keypoints"], problems = self._keypoints.split(category, keypoints)
+            self._keypoints.add(category, record["keypoints"], edges)
+            for name, kind, detail in problems:
+                self.leave_out(kind, file, f"{where} of {file} {detail}.", f"{where}, {name}")
         image.annotations.append(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
         self._counts[category] += 1
         self._boxes_only += not annotation["segmentation"]
@@ -254,7 +274,9 @@ class Dataset:
         for number, image in enumerate(ordered, 1):
             images.append({"id": number, "file_name": image.file_name, "width": image.width, "height": image.height})
         categories = [{"id": number, "name": name} for number, name in sorted(self._names.items())]
-        texts = ((number, text) for number, image in enumerate(ordered, 1) for text in image.annotations)
+        categories = [record | self._keypoints.as_category_fields(record["id"]) for record in categories]
+        complete = self._keypoints.complete
+        texts = ((number, complete(text)) for number, image in enumerate(ordered, 1) for text in image.annotations)
         return {
             "images": (json.dumps(record, ensure_ascii=False) for record in images),
             "annotations": (f'{{"id":{n},"image_id":{image},{text[1:]}' for n, (image, text) in enumerate(texts, 1)),

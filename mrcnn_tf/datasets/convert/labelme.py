@@ -2,9 +2,12 @@
 
 A shape has a label, points in pixels of the image as seen, a shape_type and maybe a group_id: shapes of one label and
 group_id are one object. A mask shape has two opposite corner pixels and a PNG of what lies between them, in base64.
+Points of an object's group_id are its keypoints and their labels those keypoints' names, as in X-AnyLabeling. Occluded
+ones have the flag "occluded", or are "difficult", as X-AnyLabeling has it.
 """
 
 import base64
+import dataclasses
 import io
 import json
 import math
@@ -24,22 +27,39 @@ from mrcnn_tf.datasets.convert.inputs import (
     raise_wrong_format,
     read_json,
 )
+from mrcnn_tf.datasets.convert.keypoints import OCCLUDED, UNLABELLED, VISIBLE
+from mrcnn_tf.datasets.convert.labelme_pictures import PictureFinder
 from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files
 
-OUTLINES = ("polygon", "rectangle", "circle", "mask", "oriented_rectangle", "rotation")
+# labelme's, and X-AnyLabeling's last two.
+OUTLINES = ("polygon", "rectangle", "circle", "mask", "oriented_rectangle", "ai_polygon", "ai_mask")
+OUTLINES += ("rotation", "quadrilateral")
 VERSION = "5.5.0"  # of labelme, whose files know mask shapes
 
 
-def read_labelme(source, images=None, names=None):
+@dataclasses.dataclass
+class _Object:
+    label: str
+    where: str  # of its first shape
+    crowd: bool
+    parts: list = dataclasses.field(default_factory=list)  # polygons and run-length masks
+    keypoints: dict = dataclasses.field(default_factory=dict)  # by name: (x, y, visibility)
+
+
+def read_labelme(source, images=None, names=None, extracted=None):
     """The Dataset of labelme's json files in a folder and those below, or of a single one; see `convert` for readers.
 
-    Points, lines, broken files, jsons without their image and images without a json are noted in it.
+    Lines, points that are no object's keypoints, broken files, jsons without their image and images without a json are
+    noted in it. If pictures are in their json alone, all images are put into the folder `extracted`, so that one folder
+    holds all, and the Dataset's image_folder is that; without it such jsons are left out.
     """
     source = existing_path(source, "the folder of labelme's json files")
     files = [source] if source.is_file() else sorted(source.rglob("*.json"), key=lambda path: path.as_posix())
-    folder = ImageFolder(images or (source.parent if source.is_file() else source))
+    root = source.parent if source.is_file() else source
+    folder = ImageFolder(images or root)
     dataset = Dataset(source, names)
-    labelled = []
+    finder = PictureFinder(folder, root, dataset, extracted)
+    labelled, pictures, is_labelme = set(finder.written), [], False
     for file in show_progress(files, "labelme"):
         try:
             content = read_json(file)
@@ -49,42 +69,33 @@ def read_labelme(source, images=None, names=None):
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             dataset.leave_out("other_json", file, f"{file} has no shapes, as labelme's files do, and was left out.")
             continue
-        labelled.append(_read_file(file, content, folder, dataset))
-    if not labelled:
+        is_labelme = True
+        picture, image_files = finder.find(file, content)
+        labelled.update(map(os.path.normpath, image_files))
+        if picture and _add_objects(file, content["shapes"], picture, dataset):
+            pictures.append(picture)
+    if not is_labelme:
         raise_wrong_format(source, "labelme", dataset.problems)
-    labelled = set(labelled)
     for path in find_image_files(folder.root):
-        if folder.relative(path) not in labelled:
+        if os.path.normpath(path) not in labelled:
             dataset.leave_out("unlabelled_image", path, f"{path} has no labelme json and was left out: label it.")
+    if any(image.annotations for image in dataset.images):
+        dataset.image_folder = finder.write(pictures)
     return dataset
 
 
-def _read_file(file, content, folder, dataset):
-    """Adds the image of one json and its objects; gives the image's file_name, None if there is none."""
-    name = content.get("imagePath")
-    path = folder.find(name, file.parent) if isinstance(name, str) and name else None
-    if path is None:
-        message = f"{file} belongs to {name}, which isn't there, and was left out: put the image beside it."
-        dataset.leave_out("missing_image", file, message)
-        return None
-    file_name = folder.relative(path)
-    frame = dataset.read_frame(path)
-    if frame is None:
-        return file_name
-    size = content.get("imageWidth") or frame.width, content.get("imageHeight") or frame.height
-    if not frame.fits(*size):
-        message = f"{path} is {frame.width} x {frame.height} but {file} was drawn on {size[0]} x {size[1]}"
-        dataset.leave_out("other_size", file, f"{message} and was left out: put back the image that was labelled.")
-        return file_name
-    image = dataset.add_image(file_name, *size, file)
-    for label, where, parts, crowd in _read_objects(content["shapes"], file, image, dataset) if image else ():
-        dataset.add_object(image, label, file, where, parts=parts, crowd=crowd)
-    return file_name
+def _add_objects(file, shapes, picture, dataset):
+    """Adds the image of one json and its objects; whether that is the image's first json."""
+    image = dataset.add_image(picture.file_name, picture.width, picture.height, file)
+    for item in _read_objects(shapes, file, image, dataset) if image else ():
+        more = {"parts": item.parts, "crowd": item.crowd, "keypoints": item.keypoints}
+        dataset.add_object(image, item.label, file, item.where, **more)
+    return image is not None
 
 
 def _read_objects(shapes, file, image, dataset):
-    """(label, where, parts, crowd) of each object: shapes of one label and group_id are its parts."""
-    objects = {}
+    """The _Objects of a json's shapes: those of one label and group_id are parts of one, and points its keypoints."""
+    objects, points = {}, []
 
     def leave_out(kind, where, detail):
         dataset.leave_out(kind, file, f"{where} of {file} {detail}.", where)
@@ -93,7 +104,10 @@ def _read_objects(shapes, file, image, dataset):
         where = f"Shape {number}"
         try:
             kind = shape.get("shape_type") or "polygon"
-            label, group = shape.get("label"), shape.get("group_id")
+            label, group = _read_label(shape), _read_group(shape)
+            if kind == "point":
+                points.append((where, label, group, _read_keypoint(shape)))
+                continue
             if kind not in OUTLINES:
                 detail = f"is a {kind}, which has no area, and was left out: outline the object"
                 leave_out(f"{kind}_shape", where, detail)
@@ -107,15 +121,58 @@ def _read_objects(shapes, file, image, dataset):
             leave_out("broken_shape", where, detail)
             continue
         key = (label, group) if group is not None else number
-        crowd = bool((shape.get("flags") or {}).get("iscrowd"))
-        objects.setdefault(key, (label, where, [], crowd))[2].append(part)
+        objects.setdefault(key, _Object(label, where, _has_flag(shape, "iscrowd"))).parts.append(part)
+    _assign_points(points, objects, leave_out)
     return objects.values()
+
+
+def _assign_points(points, objects, leave_out):
+    """Gives points, a list of (where, label, group, (x, y, visibility)), to the only object of their group."""
+    for where, label, group, keypoint in points:
+        owners = [item for key, item in objects.items() if isinstance(key, tuple) and key[1] == group]
+        if group is None or not owners:
+            detail = "is a point of no object and was left out: give it the group_id of its object, or outline that"
+            leave_out("point_shape", where, detail)
+        elif len(owners) > 1:
+            labels = " and ".join(sorted(item.label for item in owners))
+            detail = f"is a point in a group of several objects, {labels}, and was left out: give each its own group_id"
+            leave_out("shared_point", where, detail)
+        elif not label:
+            leave_out("unnamed_point", where, "is a keypoint without a label and was left out: give it its name")
+        elif label in owners[0].keypoints:
+            detail = f"is a second keypoint {label!r} of its group and was left out: remove it or name it properly"
+            leave_out("repeated_point", where, detail)
+        else:
+            owners[0].keypoints[label] = keypoint
+
+
+def _read_label(shape):
+    label = shape.get("label")
+    is_number = isinstance(label, int | float) and not isinstance(label, bool)
+    return str(label) if is_number else label.strip() if isinstance(label, str) else None
+
+
+def _read_group(shape):
+    """A shape's group_id, an integer in labelme, as text, so that 1 and "1" are the same; None for no group."""
+    group = shape.get("group_id")
+    return None if group in (None, "") else str(group)
+
+
+def _has_flag(shape, name):
+    flags = shape.get("flags")
+    return bool(flags.get(name)) if isinstance(flags, dict) else False
+
+
+def _read_keypoint(shape):
+    ((x, y),) = shape["points"]
+    is_occluded = _has_flag(shape, "occluded") or shape.get("difficult") is True
+    return float(x), float(y), OCCLUDED if is_occluded else VISIBLE
 
 
 def _read_shape(shape, kind, image):
     """A shape as a polygon [x, y, x, y, ...] or a run-length mask."""
     points = [(float(x), float(y)) for x, y in shape["points"]]
-    if kind == "mask":
+    if kind in ("mask", "ai_mask"):
         return _read_mask(shape["mask"], points, image)
     if kind == "circle":
         (cx, cy), (x, y) = points
@@ -142,10 +199,10 @@ def _read_mask(text, points, image):
 def write_labelme(coco, out, images, copy_images=False):
     """Writes a json for each image: polygons as polygons, run lengths as mask shapes, boxes without mask as rectangles.
 
-    Parts of one object get a group_id of their own, and a crowd the flag "iscrowd". Images are put beside the jsons, or
-    without `copy_images` named there by a relative path. See `convert` for writers.
+    Parts and keypoints of one object get a group_id of their own, occluded keypoints the flag "occluded", and a crowd
+    "iscrowd". Images are put beside the jsons, or without `copy_images` named there by a relative path. See `convert`
+    for writers.
     """
-    coco.note_repeated_names()
     names = output_names(coco, ".json")
     with new_folder(out) as folder:
         for image, name in show_progress(names, "labelme"):
@@ -157,23 +214,26 @@ def write_labelme(coco, out, images, copy_images=False):
                 link = os.path.basename(image.file_name)
             else:
                 link = os.path.relpath(os.path.abspath(path), os.path.join(os.path.abspath(out), os.path.dirname(name)))
-            content = {"version": VERSION, "flags": {}, "shapes": _make_shapes(image, coco.names)}
+            content = {"version": VERSION, "flags": {}, "shapes": _make_shapes(image, coco)}
             content |= {"imagePath": link.replace(os.sep, "/"), "imageData": None}
             content |= {"imageHeight": image.height, "imageWidth": image.width}
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
-def _make_shapes(image, names):
+def _make_shapes(image, coco):
     shapes, group_count = [], 0
     for annotation in image.annotations:
-        parts = _make_parts(annotation, image)
+        label, flags = coco.names[annotation.category_id], {"iscrowd": True} if annotation.crowd else {}
+        parts = [(label, *part, flags) for part in _make_parts(annotation, image)]
+        for name, (x, y, visibility) in coco.named_keypoints(annotation):
+            if visibility > UNLABELLED:
+                parts.append((name, "point", [[x, y]], None, {"occluded": True} if visibility == OCCLUDED else {}))
         group = group_count if len(parts) > 1 else None
         group_count += len(parts) > 1
-        for kind, points, mask in parts:
-            shape = {"label": names[annotation.category_id], "points": points, "group_id": group, "description": ""}
-            shape |= {"shape_type": kind, "flags": {"iscrowd": True} if annotation.crowd else {}, "mask": mask}
-            shapes.append(shape)
+        for label, kind, points, mask, flags in parts:
+            shape = {"label": label, "points": points, "group_id": group, "description": ""}
+            shapes.append(shape | {"shape_type": kind, "flags": flags, "mask": mask})
     return shapes
 
 

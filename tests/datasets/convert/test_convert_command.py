@@ -1,5 +1,6 @@
 """`mrcnn-tf convert` as a user runs it."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -187,3 +188,46 @@ def test_no_conversion_waits_for_tensorflow(tmp_path, labelled):
     paths = {"PYTHONPATH": ":".join(path for path in sys.path if path), "PATH": "/usr/bin:/bin"}
     words = [sys.executable, "-c", program, str(labelled), "--out", str(tmp_path / "out.json")]
     subprocess.run(words, env=paths, check=True, capture_output=True)
+
+
+def test_pictures_out_of_labelmes_jsons_are_one_folder_for_validate(run, labelled, tmp_path):
+    for stem in ("a", "b"):
+        content = json.loads((labelled / f"{stem}.json").read_text(encoding="utf-8"))
+        content["imageData"] = base64.b64encode((labelled / f"{stem}.png").read_bytes()).decode()
+        (labelled / f"{stem}.json").write_text(json.dumps(content), encoding="utf-8")
+    (labelled / "a.png").unlink()
+    out, folder = tmp_path / "out.json", tmp_path / "out_images"
+    status, said, _ = run("labelme", labelled, "--out", out)
+    assert status == 0 and f"{folder} now has all of them" in said
+    assert f"Check it: mrcnn-tf validate {out} {folder}" in said
+    names = [image["file_name"] for image in json.loads(out.read_text(encoding="utf-8"))["images"]]
+    assert names == sorted(path.name for path in folder.iterdir()) == ["a.png", "b.png"]
+    status, said, _ = run("labelme", labelled, "--out", out, "--json")
+    assert (status, json.loads(said)["image_folder"]) == (0, str(folder))
+
+
+@pytest.mark.parametrize(
+    ("form", "lost"), [("labelme", 0), ("yolo", 1), ("voc", 1), ("via", 1), ("masks", 1), ("label-maps", 1)]
+)
+def test_keypoints_that_a_format_cannot_hold_are_reported_once(run, tmp_path, form, lost):
+    path, images, content = save_coco(tmp_path, boxes=False, flat=True)
+    content["categories"][0]["keypoints"] = ["nose", "tail"]
+    for annotation in content["annotations"]:
+        if annotation["category_id"] == content["categories"][0]["id"]:
+            annotation |= {"keypoints": [0] * 6, "num_keypoints": 0}
+    content["annotations"][1] |= {"keypoints": [1, 2, 2, 3, 4, 1], "num_keypoints": 2}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    out = ["--out", tmp_path / "out.json" if form == "via" else tmp_path / "out", "--json"]
+    status, said, told = run("coco-to", form, path, *out, *([] if form == "label-maps" else ["--images", images]))
+    assert (status, json.loads(said)["lost_keypoints"]) == (0, lost)
+    assert told.count("the format has no place for keypoints, which were left out of 1 objects") == lost
+
+
+def test_cvat_from_the_command(run, tmp_path):
+    save_image(tmp_path / "export/images/a.png", 20, 10)
+    polygon = '<polygon label="cat" points="1,1;5,1;5,4"/>'
+    xml = f'<annotations><image id="0" name="a.png" width="20" height="10">{polygon}</image></annotations>'
+    (tmp_path / "export/annotations.xml").write_text(xml, encoding="utf-8")
+    status, said, _ = run("cvat", tmp_path / "export", "--out", tmp_path / "out.json")
+    assert status == 0 and "1 images, 1 objects, 1 classes (cat 1)" in said
+    assert f"Check it: mrcnn-tf validate {tmp_path / 'out.json'} {tmp_path / 'export/images'}" in said
