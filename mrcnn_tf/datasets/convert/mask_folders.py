@@ -23,6 +23,7 @@ from mrcnn_tf.datasets.convert.inputs import (
     existing_path,
     open_image,
     raise_wrong_format,
+    refuse_label_studio_pngs,
 )
 from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files
 
@@ -44,6 +45,7 @@ def read_mask_folders(source, images=None, names=None, class_name=None, split_pa
     source = existing_path(source, "the folder with the masks")
     if source.is_file():
         raise_wrong_format(source, "masks")
+    refuse_label_studio_pngs(source)
     folder = ImageFolder(images or source)
     mask_files, image_files = _find_masks_and_images(source, folder)
     if not mask_files:
