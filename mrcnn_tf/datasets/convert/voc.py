@@ -1,215 +1,89 @@
 """Pascal VOC's datasets: Annotations/*.xml with boxes, SegmentationObject/*.png with the pixels of objects.
 
-Pixels are counted from 1 in the boxes, and both ends belong to them. In a PNG of objects, the indices into the palette
-are the numbers of objects from 1, and 255 is the border that belongs to none.
+Without an xml, SegmentationClass says which class an object is of. `voc_folders` says which files belong together,
+`voc_objects` reads an image's objects, `voc_masks` what pixels mean, `voc_outlines` what other tools add to the xml.
 See http://host.robots.ox.ac.uk/pascal/VOC/.
 """
 
-import math
 import pathlib
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 from PIL import Image
 
-from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.errors import BrokenFile, UserError
 from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.coco import copy_image, new_folder, output_names, paint_annotations
 from mrcnn_tf.datasets.convert.dataset import Dataset
-from mrcnn_tf.datasets.convert.inputs import (
-    BrokenFile,
-    existing_path,
-    raise_wrong_format,
-    read_frame,
-    read_text,
-    read_xml,
-)
+from mrcnn_tf.datasets.convert.inputs import existing_path, quote_path, raise_wrong_format
+from mrcnn_tf.datasets.convert.voc_folders import CLASSES, OBJECTS, choose_split, find_files, find_roots
+from mrcnn_tf.datasets.convert.voc_masks import make_palette
+from mrcnn_tf.datasets.convert.voc_objects import CORNERS, VocReader
 from mrcnn_tf.datasets.image_folder import ImageFolder
-from mrcnn_tf.datasets.map_files import read_any_map
 
-BORDER = 255
-BORDER_COLOUR = 224 + 256 * 224 + 65536 * 192  # in a PNG without palette
 MAX_NUMBER = 254  # of objects or classes in a PNG; 0 is background and 255 the border
-SAME_IOU = 0.5  # of a mask's box and an object's, from which on they are the same
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_FLAGS = ("1", "0", "-1")  # after a name in the list of one class: present, difficult, absent
 
 
-def read_voc(source, images=None, names=None, split=None, zero_based=False):
-    """The Dataset of a folder such as VOCdevkit/VOC2012, or of xml files; see `convert` for readers.
+def read_voc(source, images=None, names=None, split=None, zero_based=False, split_parts=False):
+    """The Dataset of a folder such as VOCdevkit/VOC2012, or of an xml file; see `convert` for readers.
 
-    Objects of an image with a PNG have masks, others boxes. Masks that no object's box fits, objects without a mask
-    where others have one, and missing images are noted in it.
+    Objects are those of the xml, with the mask that SegmentationObject or an outline in the xml gives them, or only a
+    box. An image without xml, or whose xml lists no object, has those of SegmentationObject. Masks that belong to no
+    object, objects without a mask where others have one, and missing images are noted in it.
 
     Args:
         images: None for JPEGImages in the source or, without one, the source.
-        split: a list in ImageSets, such as "train"; None for every xml file.
+        names: their numbers are those in SegmentationClass if nothing in the source names its classes.
+        split: a list in ImageSets, such as "train", or the folder of a split; None for all images.
         zero_based: pixels are counted from 0 in the boxes, and their ends don't belong to them, as some tools have it.
+        split_parts: where there is SegmentationClass only, make an object of each part that doesn't touch the others.
+
+    Raises:
+        UserError: also if there are folders of several splits, or nothing tells objects apart.
     """
     source = existing_path(source, "the folder of a VOC dataset")
-    files = _annotation_files(source, split)
-    if not files:
-        raise_wrong_format(source, "voc")
-    own_images = source / "JPEGImages"
-    if not own_images.is_dir():
-        own_images = source if source.is_dir() else source.parent
-    folder = ImageFolder(images or own_images)
+    roots = find_roots(source)
+    files = find_files(source, roots)
+    _check_files(files, source, split_parts)
     dataset = Dataset(source, names)
-    for file in show_progress(files, "VOC"):
+    files = choose_split(files, split, source, roots, dataset)
+    reader = VocReader(dataset, ImageFolder(images or find_photos(source)), source, names, zero_based, split_parts)
+    for entry in show_progress(files, "VOC"):
         try:
-            _read_file(file, folder, dataset, zero_based)
+            reader.read(entry)
         except BrokenFile as error:
-            dataset.leave_out("broken_file", file, str(error))
+            dataset.leave_out("broken_file", entry.main_file, str(error))
     return dataset
 
 
-def _annotation_files(source, split):
-    if source.is_file():
-        return [source] if source.suffix.lower() == ".xml" else []
-    folder = source / "Annotations"
-    folder = folder if folder.is_dir() else source
-    if split is None:
-        return sorted(folder.rglob("*.xml"), key=lambda path: path.as_posix())
-    lists = [source / "ImageSets" / task / f"{split}.txt" for task in ("Segmentation", "Main")]
-    existing = [path for path in lists if path.is_file()]
-    if not existing:
-        raise UserError(f"There is no {lists[0]}: name a list in ImageSets by --split, or leave it away.")
-    return [_listed_file(folder, line.strip()) for line in read_text(existing[0]).splitlines() if line.strip()]
+def find_photos(source):
+    """The folder of a dataset's photos: JPEGImages, or else the source."""
+    roots, outer = find_roots(source), source if source.is_dir() else source.parent
+    own = roots[0] if len(roots) == 1 and outer.is_relative_to(roots[0]) else outer
+    return own / "JPEGImages" if (own / "JPEGImages").is_dir() else own
 
 
-def _listed_file(folder, line):
-    """The xml file of a line in ImageSets, which has a flag after the name in lists of one class."""
-    named_by_line = folder / f"{line}.xml"
-    name, _, flag = line.rpartition(" ")
-    return folder / f"{name.strip()}.xml" if flag in _FLAGS and not named_by_line.is_file() else named_by_line
-
-
-def _read_file(file, folder, dataset, zero_based):
-    """Adds the image of an xml file and its objects."""
-    if not file.is_file():
-        dataset.leave_out("missing_annotation", file, f"There is no {file}, which the split lists: correct the list.")
+def _check_files(files, source, split_parts):
+    """Raises the UserError that says what is missing, if no image has what it takes to have objects."""
+    if any(entry.xml or entry.objects and entry.classes or split_parts and entry.classes for entry in files):
         return
-    root = read_xml(file)
-    if root.tag != "annotation":
-        raise BrokenFile(f"{file} is another kind of xml, its top is <{root.tag}>: VOC's is <annotation>.")
-    name = (root.findtext("filename") or "").strip()
-    path = folder.find(name, file.parent) if name else None
-    if path is None:
-        with_stem = folder.with_stem(file.stem)
-        path = with_stem[0] if len(with_stem) == 1 else None
-    if path is None:
-        message = f"{file} belongs to {name or file.stem}, which isn't in {folder.root}, and was left out: add it."
-        dataset.leave_out("missing_image", file, message)
-        return
-    frame = read_frame(path)
-    width, height = (_read_number(root, f"size/{side}") or 0 for side in ("width", "height"))
-    if not width or not height:
-        width, height = frame.width, frame.height
-    if not frame.fits(width, height):
-        message = f"{path} is {frame.width} x {frame.height} but {file} says {width:g} x {height:g}"
-        dataset.leave_out("other_size", file, f"{message} and was left out: put back the image that was labelled.")
-        return
-    image = dataset.add_image(folder.relative(path), int(width), int(height), file)
-    if image:
-        _add_objects(root, file, image, dataset, zero_based)
-
-
-def _add_objects(root, file, image, dataset, zero_based):
-    objects = []
-    for number, element in enumerate(root.iter("object"), 1):
-        where = f"Object {number}"
-        try:
-            box = [_read_number(element, f"bndbox/{corner}") for corner in CORNERS]
-        except ValueError as error:
-            dataset.leave_out("bad_box", file, f"{where} of {file} has a box of {error}: correct it.", where)
-            continue
-        if None in box:
-            dataset.leave_out("bad_box", file, f"{where} of {file} lacks a corner of its box: add it.", where)
-            continue
-        if not zero_based:
-            box = [box[0] - 1, box[1] - 1, box[2], box[3]]
-        objects.append((where, (element.findtext("name") or ""), box))
-    masks = _read_object_masks(file, image, dataset)
-    number_of = _match_masks(masks, [box for _, _, box in objects]) if masks else {}
-    for index, (where, label, (x1, y1, x2, y2)) in enumerate(objects):
-        parts = [masks[number_of[index]]] if index in number_of else []
-        if masks and not parts:
-            message = f"{where} of {file} has no mask in SegmentationObject and keeps its box only."
-            dataset.leave_out("no_mask", file, message, where)
-        dataset.add_object(image, label, file, where, parts=parts, box=[x1, y1, x2 - x1, y2 - y1])
-    for number in masks.keys() - number_of.values():
-        message = f"Object {number} in the PNG of {file} fits no box there and was left out: add the object to the xml."
-        dataset.leave_out("mask_without_object", file, message, number)
-
-
-def _read_number(element, path):
-    """The finite number at a path in xml; None if nothing is there. Raises ValueError."""
-    text = element.findtext(path)
-    if text is None or not text.strip():
-        return None
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
-
-
-def _read_object_masks(file, image, dataset):
-    """dict number -> run-length mask from the PNG of objects that belongs to an xml; empty where there is none."""
-    root = file.parent.parent if file.parent.name == "Annotations" else file.parent
-    path = root / "SegmentationObject" / f"{file.stem}.png"
-    if not path.is_file():
-        return {}
-    labels = read_any_map(path)
-    if labels.shape != (image.height, image.width):
-        message = f"{path} is {labels.shape[1]} x {labels.shape[0]}, its image {image.width} x {image.height}"
-        dataset.leave_out("other_size", path, f"{message}: it was left out, and the boxes are kept.")
-        return {}
-    masks = run_lengths.encode_labels(labels)
-    return {number: mask for number, mask in masks.items() if number not in (BORDER, BORDER_COLOUR)}
-
-
-def _match_masks(masks, boxes):
-    """Which mask belongs to which object.
-
-    VOC numbers objects as the xml lists them; other tools don't always, so a number only counts where the boxes agree,
-    and what is left goes by boxes alone.
-
-    Args:
-        masks: dict number from 1 -> run-length mask.
-        boxes: list of [x1, y1, x2, y2].
-
-    Returns:
-        dict index into `boxes` -> number.
-    """
-    corners = {}
-    for number, mask in masks.items():
-        x, y, width, height = run_lengths.box_of_rle(mask)
-        corners[number] = [x, y, x + width, y + height]
-    number_of = {
-        number - 1: number
-        for number in masks
-        if number <= len(boxes) and box_iou(corners[number], boxes[number - 1]) >= SAME_IOU
-    }
-    pairs = [
-        (-box_iou(corners[number], box), index, number)
-        for number in masks.keys() - set(number_of.values())
-        for index, box in enumerate(boxes)
-        if index not in number_of
-    ]
-    for negative_iou, index, number in sorted(pairs):
-        if -negative_iou >= SAME_IOU and index not in number_of and number not in number_of.values():
-            number_of[index] = number
-    return number_of
-
-
-def box_iou(box, other):
-    """IoU of two boxes [x1, y1, x2, y2]."""
-    width = min(box[2], other[2]) - max(box[0], other[0])
-    height = min(box[3], other[3]) - max(box[1], other[1])
-    shared = max(width, 0) * max(height, 0)
-    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (box, other)]
-    return shared / (sum(areas) - shared) if shared else 0.0
+    if any(entry.classes for entry in files):
+        raise UserError(
+            f"{source} has {CLASSES} but no {OBJECTS}, so its masks tell classes apart and not objects: give "
+            "--split-parts to make an object of each part that touches no other of its class."
+        )
+    for entry in files:
+        photos = entry.root / "JPEGImages"
+        photos = quote_path(photos) if photos.is_dir() else "FOLDER_OF_THE_IMAGES"
+        maps = entry.objects.parents[entry.name.count("/")]
+        command = f"mrcnn-tf convert label-maps {quote_path(maps)} --images {photos} --ignore 255 --class-name NAME"
+        raise UserError(
+            f"{source} has {OBJECTS} and neither xml files nor {CLASSES}, so the classes of its objects aren't known: "
+            f"if all are of one class, try `{command} --out OUT.json`."
+        )
+    wanted = f"Annotations/NAME.xml, or {OBJECTS}/NAME.png and {CLASSES}/NAME.png, for an image NAME.jpg"
+    raise_wrong_format(source, "voc", wanted=wanted)
 
 
 def write_voc(coco, out, images=None, copy_images=False, split="train"):
@@ -309,17 +183,6 @@ def _end_pixels(annotation, image):
         x, y, width, height = run_lengths.box_of_rle(rle)
     left, top, right, bottom = (round(value) for value in (x, y, x + width, y + height))
     return left + 1, top + 1, max(right, left + 1), max(bottom, top + 1)
-
-
-def make_palette():
-    """[256, 3] uint8, VOC's colours: the bits of an index are dealt to red, green and blue, highest first."""
-    indices = np.arange(256)
-    colours = np.zeros([256, 3], np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (((indices >> channel) & 1) << (7 - bit)).astype(np.uint8)
-        indices >>= 3
-    return colours
 
 
 def _make_label_list(names):

@@ -6,7 +6,8 @@ from convert_samples import kinds, pixels, save_image
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.datasets.convert.voc import box_iou, make_palette, read_voc
+from mrcnn_tf.datasets.convert.voc import make_palette, read_voc
+from mrcnn_tf.datasets.convert.voc_masks import box_iou
 
 
 def save_xml(folder, stem, objects, width=20, height=10, filename=None):

@@ -1,0 +1,198 @@
+"""Which files of a folder in VOC's manner belong to which image, and to which split.
+
+VOC itself has Annotations/NAME.xml, SegmentationObject/NAME.png and SegmentationClass/NAME.png, and lists of names in
+ImageSets. CVAT and labelme2voc leave Annotations out, labelme2voc writes .npy files, too, Roboflow has a folder for
+each split with xml files beside the images, and labelImg xml files anywhere.
+"""
+
+import dataclasses
+import pathlib
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets.convert.inputs import read_text
+
+OBJECTS, CLASSES = "SegmentationObject", "SegmentationClass"
+ANNOTATIONS = "Annotations"
+_TASKS = ("Segmentation", "Main")  # folders in ImageSets
+_FLAGS = ("1", "0", "-1")  # after a name in the list of one class: present, difficult, absent
+_SPLITS = {"training": "train", "train": "train", "valid": "val", "validation": "val", "val": "val"}
+_SPLITS |= {"test": "test", "testing": "test"}  # what folders are called -> what --split calls them
+
+
+@dataclasses.dataclass
+class VocFiles:
+    """What there is of an image; paths, None for what isn't there.
+
+    Attributes:
+        root: the folder of Annotations or SegmentationObject, or that of the xml file.
+        name: of the image, without suffix, with the folders that it has within Annotations or SegmentationObject.
+        xml, objects, classes: its annotation, and its maps of objects and of classes.
+    """
+
+    root: pathlib.Path
+    name: str
+    xml: pathlib.Path | None = None
+    objects: pathlib.Path | None = None
+    classes: pathlib.Path | None = None
+
+    @property
+    def main_file(self):
+        """For messages: the xml, or else a map."""
+        return self.xml or self.objects or self.classes
+
+
+def find_roots(source):
+    """The folders of datasets in `source`, a folder or an xml file; list of Path, `source` itself if it is none."""
+    if source.is_file():
+        return [source.parent.parent if source.parent.name == ANNOTATIONS else source.parent]
+    known = {ANNOTATIONS, *_map_folders(OBJECTS), *_map_folders(CLASSES)}
+    if source.name in known:
+        return [source.parent]
+    if any((source / name).is_dir() for name in known):
+        return [source]
+    return sorted({path.parent for path in source.rglob("*") if path.name in known and path.is_dir()}) or [source]
+
+
+def find_files(source, roots):
+    """All the images' VocFiles, sorted by root and name."""
+    if source.is_file():
+        folder = source.parent
+        return [_with_maps(VocFiles(roots[0], source.stem, source), folder)] if source.suffix.lower() == ".xml" else []
+    files = {}
+    for root in roots:
+        folder = root / ANNOTATIONS if (root / ANNOTATIONS).is_dir() else root
+        for path in folder.rglob("*"):
+            if path.suffix.lower() == ".xml" and path.is_file():
+                name = path.relative_to(folder).with_suffix("").as_posix()
+                files[root, name] = _with_maps(VocFiles(root, name, path), folder)
+        used = {path for entry in files.values() for path in (entry.objects, entry.classes)}
+        for kind, attribute in ((OBJECTS, "objects"), (CLASSES, "classes")):
+            for name, path in _maps_in(root, kind).items():
+                if path not in used:
+                    setattr(files.setdefault((root, name), VocFiles(root, name)), attribute, path)
+    return [files[key] for key in sorted(files)]
+
+
+def _with_maps(files, folder):
+    """The same with the maps that go by the name that its xml has in `folder`, for those that lie elsewhere."""
+    for place in dict.fromkeys((files.root, folder)):
+        for name in dict.fromkeys((files.name, pathlib.PurePosixPath(files.name).name)):
+            files.objects = files.objects or _map_of(place, OBJECTS, name)
+            files.classes = files.classes or _map_of(place, CLASSES, name)
+    return files
+
+
+def _map_folders(kind):
+    # labelme2voc's numpy arrays come first: its PNGs have 8 bits, and object 257 gets the number 1 there.
+    return f"{kind}Npy", kind, f"{kind}PNG"
+
+
+def _map_of(root, kind, name):
+    paths = (root / folder / f"{name}{suffix}" for folder in _map_folders(kind) for suffix in (".npy", ".png"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _maps_in(root, kind):
+    """dict name -> the map of that name."""
+    maps = {}
+    for folder in _map_folders(kind):
+        for suffix in (".npy", ".png"):
+            for path in sorted((root / folder).rglob(f"*{suffix}")):
+                name = path.relative_to(root / folder).as_posix().removesuffix(suffix)
+                maps.setdefault(name, path)
+    return maps
+
+
+def is_map(path, root):
+    """Whether a file lies in a folder of maps, or of pictures that show them, and isn't a photo."""
+    folders = pathlib.Path(path).relative_to(root).parts[:-1]
+    return any(folder.startswith((OBJECTS, CLASSES)) or folder == "Masks" for folder in folders)
+
+
+def choose_split(files, split, source, roots, dataset):
+    """The VocFiles of a split: of a list in ImageSets, or of the folders of that name.
+
+    What a list names and isn't there is noted in the Dataset, and so are lists that were joined.
+
+    Raises:
+        UserError: there is no such split, or none was named and there are folders of several.
+    """
+    lists = _find_lists(roots)
+    folders = {}
+    for entry in files:
+        folders.setdefault(_split_of(entry, source), []).append(entry)
+    named = [name for name in folders if name]
+    if split is None:
+        if len(named) > 1:
+            remedy = f"convert one at a time by --split {named[0]}"
+            raise UserError(f"{source} has the splits {', '.join(named)}: {remedy}.")
+        _note_lists(files, lists, source, dataset)
+        return files
+    name = next((name for name in sorted(lists, key=lambda name: name != split) if name.lower() == split.lower()), None)
+    if name:
+        return _listed(files, lists[name], dataset)
+    wanted = _SPLITS.get(split.lower(), split)
+    if wanted in folders:
+        return folders[wanted]
+    if named:
+        raise UserError(f"{source} has no split {split!r}: it has {', '.join(named)}.")
+    path = roots[0] / "ImageSets" / _TASKS[0] / f"{split}.txt"
+    has = f"there is {', '.join(lists)}" if lists else "or leave it away"
+    raise UserError(f"There is no {path}: name a list in ImageSets by --split, {has}.")
+
+
+def _split_of(entry, source):
+    """The split of VocFiles by the folders below `source` that they lie in: train, val, test or None."""
+    file = entry.main_file
+    parts = file.relative_to(source).parts[:-1] if file.is_relative_to(source) else ()
+    return next((_SPLITS[part.lower()] for part in parts if part.lower() in _SPLITS), None)
+
+
+def _find_lists(roots):
+    """dict name of a list in ImageSets -> its files, the first of each root; lists of single classes come last."""
+    lists = {}
+    for root in roots:
+        own = {}
+        for task in _TASKS:
+            for path in sorted((root / "ImageSets" / task).glob("*.txt"), key=lambda path: ("_" in path.stem, path)):
+                own.setdefault(path.stem, (root, path))
+        for name, place in own.items():
+            lists.setdefault(name, []).append(place)
+    return lists
+
+
+def _listed(files, places, dataset):
+    """The VocFiles that lists name, each once."""
+    by_name = {(entry.root, entry.name): entry for entry in files}
+    listed = {}
+    for root, path in places:
+        for line in filter(None, map(str.strip, read_text(path).splitlines())):
+            name = _listed_name(line, root, by_name)
+            if (root, name) in by_name:
+                listed[root, name] = by_name[root, name]
+            else:
+                what = f"{ANNOTATIONS}/{name}.xml nor {OBJECTS}/{name}.png"
+                message = f"{root} has neither {what}, which {path} lists: add one of them or correct the list."
+                dataset.leave_out("missing_annotation", path, message, name)
+    return list(listed.values())
+
+
+def _listed_name(line, root, by_name):
+    """The name in a line of a list, which has a flag after the name in lists of one class."""
+    name, _, flag = line.rpartition(" ")
+    name = name.strip() if flag in _FLAGS and (root, line) not in by_name else line
+    stem, dot, suffix = name.rpartition(".")
+    # Some tools list file names.
+    return stem if dot and f".{suffix.lower()}" in (".jpg", ".jpeg", ".png") and (root, name) not in by_name else name
+
+
+def _note_lists(files, lists, source, dataset):
+    """Notes what lists name and isn't there, and that several splits become one json, where none was asked for."""
+    splits = [name for name in lists if name.lower() in _SPLITS]
+    if len(splits) > 1:
+        remedy = f"give --split {splits[0]} and so on to keep them apart"
+        message = f"ImageSets in {source} lists {', '.join(splits)}, and all images are in one json: {remedy}."
+        dataset.leave_out("splits_joined", source, message)
+    for name, places in lists.items():
+        if "_" not in name:
+            _listed(files, places, dataset)
