@@ -193,7 +193,9 @@ def _points_of(shape):
     x, y = shape["all_points_x"], shape["all_points_y"]
     if not isinstance(x, list) or not isinstance(y, list):
         raise TypeError("its points aren't lists")
-    return [float(value) for point in zip(x, y, strict=True) for value in point]
+    points = [0.0] * (2 * len(x))
+    points[0::2], points[1::2] = list(map(float, x)), list(map(float, y))
+    return points
 
 
 def _is_closed(line, where, dataset):

@@ -5,15 +5,15 @@ image's width and height; or, with five numbers in all, a box's centre, width an
 splits.
 """
 
+import dataclasses
 import math
-import pathlib
 
 import yaml
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets.convert.coco import copy_image, new_folder, output_names
-from mrcnn_tf.datasets.convert.dataset import ClassNames, Dataset, number_names, read_names
+from mrcnn_tf.datasets.convert.dataset import Dataset, number_names, read_names
 from mrcnn_tf.datasets.convert.geometry import as_one_polygon
 from mrcnn_tf.datasets.convert.inputs import (
     BrokenFile,
@@ -22,12 +22,17 @@ from mrcnn_tf.datasets.convert.inputs import (
     read_frame,
     read_text,
 )
-from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files
+from mrcnn_tf.datasets.convert.yolo_folders import (
+    BOX_FIELDS,
+    OTHER,
+    LabelFiles,
+    find_splits,
+    root_of,
+    starts_with_numbers,
+)
+from mrcnn_tf.datasets.image_folder import ImageFolder
 
-SPLITS = ("train", "val", "test")
-NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
-NO_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt"}
-BOX_FIELDS = 5  # numbers of a line with a box: class, centre, width and height
+NAME_FILES = ("**/classes.txt", "**/*.names", "**/predefined_classes.txt")
 OUTSIDE = 0.1  # how far a part of the image's side may be beyond it; pixels would be farther
 DIGITS = 9  # written after the point: a thousandth of a pixel in an image of a million
 
@@ -35,47 +40,53 @@ DIGITS = 9  # written after the point: a thousandth of a pixel in an image of a 
 def read_yolo(source, images=None, names=None, split=None):
     """The Dataset of a YOLO dataset's folder or data.yaml; see `convert` for readers.
 
-    Broken lines, labels without their image and the keypoints of pose datasets are noted in it. An image without labels
-    has no objects.
+    Broken lines, labels without their image and paths that lead nowhere are noted in it. An image without labels has no
+    objects.
 
     Args:
         names: they replace those of the dataset, by number; those of a COCO json only fix the ids.
-        split: "train", "val" or another that data.yaml names; None for all, if there is only one.
+        split: "train", "val", "test" or "other", see `yolo_folders`; None for all, if there is only one.
 
     Raises:
         UserError: also if there are several splits, or no names.
     """
     source = existing_path(source, "the folder of a YOLO dataset, or its data.yaml")
     settings_file = _find_settings(source)
-    root = settings_file.parent if settings_file else source
     settings = _read_settings(settings_file) if settings_file else {}
-    places = _chosen_places(settings, settings_file or source, root, split)
-    image_files = sorted({path for place in places for path in _images_of(place)}, key=lambda path: path.as_posix())
-    label_files = _find_labels(places, image_files)
-    if not any(map(_starts_with_numbers, label_files)) and not settings_file:
+    root = root_of(settings, settings_file) if settings_file else source
+    splits = find_splits(root, settings, settings_file)
+    labels = LabelFiles(root, sorted({path for paths in splits.images.values() for path in paths}))
+    if not settings_file and not any(map(starts_with_numbers, labels.files)):
         raise_wrong_format(source, "yolo")
-    classes, has_keypoints = _class_numbers(settings, settings_file, root, names), "kpt_shape" in settings
+    unlabelled = _drop_unlabelled_others(splits, labels)
+    chosen, image_files = splits.choose(split, settings_file or source)
+    classes = names if names and names.numbers else _read_classes(settings, settings_file, root)
     folder = ImageFolder(images or root)
-    dataset = Dataset(source, names or ClassNames(list(enumerate(classes.values(), 1)), classes))
-    used_labels = set()
+    dataset = Dataset(source, names or classes)
+    for name, kind, file, message in splits.notes:
+        if name == chosen or not split:
+            dataset.leave_out(kind, file, f"{message}.", name)
+    if unlabelled:
+        message = f"{len(unlabelled)} images outside of the splits, such as {unlabelled[0]}, have no labels"
+        dataset.leave_out("outside_splits", source, f"{message} and were left out.", str(unlabelled[0]))
+    pose = PoseFormat.of(settings, settings_file)
+    numbers = (names or classes).labels(classes.numbers)
     for path in show_progress(image_files, "YOLO"):
-        file = _label_folder(path.parent) / f"{path.stem}.txt"
-        used_labels.add(file)
+        file = labels.find(path)
         try:
             frame = read_frame(path)
-            lines = read_text(file).splitlines() if file.is_file() else []
+            lines = read_text(file).splitlines() if file else []
         except BrokenFile as error:
             kind = "unreadable_image" if str(path) in str(error) else "broken_file"
             dataset.leave_out(kind, path, str(error))
             continue
-        image = dataset.add_image(folder.relative(path), frame.width, frame.height, file)
+        image = dataset.add_image(folder.relative(path), frame.width, frame.height, file or path)
         for number, line in enumerate(lines, 1) if image else ():
             if line.strip():
-                _read_line(line, f"Line {number}", file, image, classes, has_keypoints, dataset)
-    for file in label_files:
-        if file not in used_labels:
-            message = f"{file} has no image and was left out: put {file.stem}.jpg or .png into the folder of images."
-            dataset.leave_out("missing_image", file, message)
+                _read_line(line, f"Line {number}", file, image, numbers, pose, dataset)
+    for file in labels.unused(chosen):
+        message = f"{file} has no image and was left out: put {file.stem}.jpg or .png into the folder of images."
+        dataset.leave_out("missing_image", file, message)
     return dataset
 
 
@@ -88,8 +99,91 @@ def _find_settings(source):
     files = sorted([*source.glob("*.yaml"), *source.glob("*.yml")])
     files = [path for path in files if path.stem == "data"] or files
     if len(files) > 1:
-        raise UserError(f"{source} has several yaml files: give the one of the dataset instead of the folder.")
+        # Beside it may lie args.yaml of a training and the like.
+        files = [path for path in files if "names" in _read_settings(path)]
+    if len(files) > 1:
+        listed = ", ".join(path.name for path in files)
+        raise UserError(
+            f"{source} has several yaml files, {listed}: give the one of the dataset instead of the folder."
+        )
     return files[0] if files else None
+
+
+def _drop_unlabelled_others(splits, labels):
+    """Takes images outside of the splits away, if none has labels, such as pictures of curves; gives them."""
+    others = splits.images.get(OTHER, [])
+    return [] if any(map(labels.find, others)) else splits.images.pop(OTHER, [])
+
+
+def _read_classes(settings, settings_file, root):
+    """The ClassNames of a dataset."""
+    if settings.get("names"):
+        return number_names(settings, settings_file)
+    files = [path for pattern in NAME_FILES for path in sorted(root.glob(pattern))]
+    lists = {path: read_names(path) for path in files}
+    if not lists:
+        raise UserError(
+            f"{settings_file or root} doesn't name its classes: list them in a text file, given by --names."
+        )
+    first = files[0]
+    for path, classes in lists.items():
+        if classes.numbers != lists[first].numbers:
+            raise UserError(f"{first} and {path} list other classes: give the right one by --names.")
+    return lists[first]
+
+
+@dataclasses.dataclass
+class PoseFormat:
+    """What follows the box in a pose dataset's lines, kpt_shape of its data.yaml.
+
+    Attributes:
+        count: keypoints of an object; 0 in other datasets.
+        size: numbers of a keypoint: x and y as parts of the image's sides, and its visibility as COCO's where it is 3.
+        names: dict class -> the keypoints' names; that of None is for all classes.
+    """
+
+    count: int = 0
+    size: int = 3
+    names: dict[int | None, list[str]] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings, file):
+        """That of a data.yaml; raises UserError if its kpt_shape or kpt_names can't be."""
+        if settings.get("kpt_shape") is None:
+            return cls()
+        try:
+            count, size = map(int, settings["kpt_shape"])
+            listed = settings.get("kpt_names") or [f"keypoint_{number}" for number in range(1, count + 1)]
+            names = listed if isinstance(listed, dict) else {None: listed}
+            names = {number: [str(name) for name in texts] for number, texts in names.items()}
+        except (TypeError, ValueError):
+            count, size, names = 0, 0, {}
+        if count < 1 or size not in (2, 3) or any(len(set(texts)) != count for texts in names.values()):
+            remedy = "give the number of keypoints and 2 or 3, and a list of as many names, if any"
+            raise UserError(f"{file} has a kpt_shape or kpt_names that can't be: {remedy}.")
+        return cls(count, size, names)
+
+    def split(self, values, number, width, height):
+        """(values of the class and box, keypoints as `Dataset.add_object` takes them) of the numbers of a line.
+
+        Raises ValueError for another number of them, or a visibility that is none.
+        """
+        if not self.count or len(values) == BOX_FIELDS:
+            return values, None
+        if len(values) != BOX_FIELDS + self.count * self.size:
+            raise ValueError(f"has {len(values)} numbers, not {BOX_FIELDS + self.count * self.size} as kpt_shape says,")
+        names = self.names.get(number) or self.names.get(None) or next(iter(self.names.values()))
+        keypoints = {}
+        for index, name in enumerate(names):
+            x, y, *visibility = values[BOX_FIELDS + index * self.size :][: self.size]
+            # Without that number, points that aren't labelled are at 0, 0 or have negative coordinates.
+            visible = visibility[0] if visibility else 2 * (min(x, y) >= 0 and max(x, y) > 0)
+            if visible not in (0, 1, 2) or not (math.isfinite(x) and math.isfinite(y)):
+                raise ValueError(
+                    f"has the keypoint {name} with {x:g}, {y:g} and the visibility {visible:g}, which can't be,"
+                )
+            keypoints[name] = (x * width, y * height, int(visible))
+        return values[:BOX_FIELDS], keypoints
 
 
 def _read_settings(path):
@@ -104,84 +198,11 @@ def _read_settings(path):
     return content
 
 
-def _chosen_places(settings, source, root, split):
-    """The folders and lists of images of the split; list of Path."""
-    base = pathlib.Path(str(settings.get("path") or "."))
-    bases = [base, root / base, root] if settings.get("path") else [root]
-    places = {}
-    for name in SPLITS:
-        values = settings.get(name) or []
-        values = values if isinstance(values, list) else [values]
-        existing = [path for path in (_resolve(str(value), bases) for value in values) if path]
-        if existing:
-            places[name] = existing
-    if split and split not in places:
-        raise UserError(f"{source} has no split {split!r}: it has {', '.join(places) or 'none'}.")
-    if not split and len(set(map(tuple, places.values()))) > 1:
-        remedy = f"convert one at a time by --split {next(iter(places))}"
-        raise UserError(f"{source} has the splits {', '.join(places)}: {remedy}.")
-    return [path for name in places if split in (None, name) for path in places[name]] or [root]
-
-
-def _resolve(value, bases):
-    # Roboflow's data.yaml says ../train/images of a folder that lies beside it.
-    for text in (value, value.removeprefix("../")):
-        for base in bases:
-            if (path := base / text).exists():
-                return path
-    return None
-
-
-def _images_of(place):
-    """The images of a folder, or of a file that lists them."""
-    if place.is_dir():
-        return find_image_files(place)
-    lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
-    return [path if path.is_absolute() else place.parent / path for path in map(pathlib.Path, lines)]
-
-
-def _find_labels(places, images):
-    """Text files in the folders where those of the images are, and in all called labels; sorted list of Path."""
-    folders = {_label_folder(image.parent) for image in images}
-    files = {path for folder in folders for path in folder.glob("*.txt")}
-    folders = {_label_folder(place) for place in places if place.is_dir()}
-    files |= {path for folder in folders for path in folder.rglob("*.txt") if "labels" in path.parts}
-    return sorted(path for path in files if path.name not in NO_LABELS)
-
-
-def _label_folder(folder):
-    """Where the text files of a folder's images are: in labels/ where its path has images/, else beside them."""
-    parts = list(folder.parts)
-    if "images" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return pathlib.Path(*parts)
-
-
-def _starts_with_numbers(path):
-    try:
-        words = read_text(path).split()[:BOX_FIELDS]
-        return len([float(word) for word in words]) == BOX_FIELDS
-    except (BrokenFile, ValueError):
-        return False
-
-
-def _class_numbers(settings, settings_file, root, names):
-    """dict number -> name of a class."""
-    if names and names.numbers:
-        return names.numbers
-    if settings.get("names"):
-        return number_names(settings, settings_file).numbers
-    for name in NAME_FILES:
-        if (root / name).is_file():
-            return read_names(root / name).numbers
-    raise UserError(f"{settings_file or root} doesn't name its classes: list them in a text file, given by --names.")
-
-
-def _read_line(line, where, file, image, classes, has_keypoints, dataset):
-    """Adds the object of a line, or notes why not."""
+def _read_line(line, where, file, image, numbers, pose, dataset):
+    """Adds the object of a line, or notes why not. `numbers`: dict class number -> what `Dataset` knows it by."""
 
     def leave_out(kind, detail):
-        dataset.leave_out(kind, file, f"{where} of {file} {detail}.", where)
+        dataset.leave_out(kind, file, f"{where} of {file} {detail} and was left out: correct it.", where)
 
     try:
         values = [float(word) for word in line.split()]
@@ -189,17 +210,18 @@ def _read_line(line, where, file, image, classes, has_keypoints, dataset):
         if number != values[0]:
             raise ValueError(f"{line.split()[0]} is no class")
     except (ValueError, OverflowError) as error:
-        leave_out("broken_line", f"isn't a row of numbers ({error}) and was left out: correct it")
+        leave_out("broken_line", f"isn't a row of numbers ({error})")
         return
-    if has_keypoints and len(values) > BOX_FIELDS:
-        leave_out("keypoints", "has keypoints, which were left out; its box was kept")
-        values = values[:BOX_FIELDS]
+    try:
+        values, keypoints = pose.split(values, number, image.width, image.height)
+    except ValueError as error:
+        leave_out("broken_line", str(error))
+        return
     problem = _line_problem(values)
-    if number not in classes:
+    if number not in numbers:
         problem = "unknown_class", f"has class {number}, which data.yaml doesn't name,"
     if problem:
-        kind, detail = problem
-        leave_out(kind, f"{detail} and was left out: correct it")
+        leave_out(*problem)
         return
     scaled = [value * (image.height if index % 2 else image.width) for index, value in enumerate(values[1:])]
     if len(values) == BOX_FIELDS:
@@ -207,7 +229,7 @@ def _read_line(line, where, file, image, classes, has_keypoints, dataset):
         shape = {"box": [x - width / 2, y - height / 2, width, height]}
     else:
         shape = {"parts": [scaled]}
-    dataset.add_object(image, classes[number], file, where, **shape)
+    dataset.add_object(image, numbers[number], file, where, **shape, **({"keypoints": keypoints} if keypoints else {}))
 
 
 def _line_problem(values):
