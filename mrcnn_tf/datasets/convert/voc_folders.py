@@ -168,13 +168,12 @@ def _listed(files, places, dataset):
     for root, path in places:
         for line in filter(None, map(str.strip, read_text(path).splitlines())):
             name = _listed_name(line, root, by_name)
-            if (root, name) in by_name:
-                listed[root, name] = by_name[root, name]
-            else:
+            if (root, name) not in by_name and (root, name) not in listed:
                 what = f"{ANNOTATIONS}/{name}.xml nor {OBJECTS}/{name}.png"
                 message = f"{root} has neither {what}, which {path} lists: add one of them or correct the list."
                 dataset.leave_out("missing_annotation", path, message, name)
-    return list(listed.values())
+            listed[root, name] = by_name.get((root, name))
+    return list(filter(None, listed.values()))
 
 
 def _listed_name(line, root, by_name):
@@ -193,6 +192,4 @@ def _note_lists(files, lists, source, dataset):
         remedy = f"give --split {splits[0]} and so on to keep them apart"
         message = f"ImageSets in {source} lists {', '.join(splits)}, and all images are in one json: {remedy}."
         dataset.leave_out("splits_joined", source, message)
-    for name, places in lists.items():
-        if "_" not in name:
-            _listed(files, places, dataset)
+    _listed(files, [place for name, places in lists.items() if "_" not in name for place in places], dataset)

@@ -115,7 +115,7 @@ class VocReader:
         return path if path.is_file() and not self._is_map(path) else None
 
     def _find(self, text, files):
-        """The photo that a name means. The folders of the xml's own name count, too: splits may repeat file names."""
+        """The photo that a name means; where splits repeat file names, the folders of the xml decide."""
         folders, _, _ = files.name.rpartition("/")
         beside = files.xml.parent if files.xml else None
         for name in dict.fromkeys((f"{folders}/{text}" if folders else text, text)):
@@ -123,6 +123,8 @@ class VocReader:
             if path and not self._is_map(path):
                 return path
             photos = [path for path in self.folder.candidates(name) if not self._is_map(path)]
+            if len(photos) > 1:
+                photos = [path for path in photos if path.is_relative_to(files.root)]
             if len(photos) == 1:
                 return photos[0]
         return None

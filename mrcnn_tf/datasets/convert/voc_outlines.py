@@ -65,10 +65,10 @@ def read_outline(element, image, folders, zero_based):
                 outline.parts.append(_read_mask(child.findtext("mask").strip(), image, folders))
             else:
                 outline.unread = f"has <{child.tag}> in a form that isn't read: write <polygon> with <x1>, <y1>, ..."
-        except ValueError as error:
-            outline.unread = f"has a <{child.tag}> with {error}, which was left out: correct it"
         except BrokenFile as error:
             outline.unread = f"has a mask that can't be used: {str(error).removesuffix('.')}"
+        except ValueError as error:
+            outline.unread = f"has a <{child.tag}> with {error}, which was left out: correct it"
     return outline
 
 

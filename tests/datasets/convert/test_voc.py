@@ -73,6 +73,26 @@ def test_masks_go_by_number_or_by_box(tmp_path, colours):
         assert np.array_equal(mask, labels == number)
     assert masks[4] is None
     assert kinds(dataset) == ["mask_without_object", "no_mask"]
+    assert dataset.problems[-1].message.endswith("a.xml and was left out: add the object to the xml.")
+
+
+def test_an_object_half_hidden_keeps_its_mask(tmp_path):
+    """As CVAT writes it: the whole object's box, and its visible pixels. The first object of the xml has no box."""
+    save_image(tmp_path / "JPEGImages/a.png", 20, 10)
+    labels = np.zeros([10, 20], np.uint8)
+    labels[1:9, 1:4] = 2
+    labels[1:10, 4:15] = 3
+    labels[0, 19] = 4
+    save_pixels(tmp_path, "a", labels)
+    boxes = [("ant", 1, 1, "", ""), ("person", 2, 2, 11, 9), ("car", 5, 2, 15, 10), ("cow", 1, 5, 3, 8)]
+    save_xml(tmp_path, "a", boxes)
+    dataset = read_voc(tmp_path)
+    coco = dataset.to_coco()
+    for annotation, number in zip(coco["annotations"], (2, 3), strict=False):
+        assert np.array_equal(pixels(annotation, coco["images"][0]), labels == number)
+    assert coco["annotations"][2]["segmentation"] == []
+    assert kinds(dataset) == ["bad_box", "mask_without_object", "no_mask"]
+    assert dataset.problems[-1].message.endswith("was left out: correct the box of the xml's object 4.")
 
 
 def test_iou_of_boxes():
