@@ -16,7 +16,7 @@ import numpy as np
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import CONSOLE, progress_bars, reading_bar
 from mrcnn_tf.datasets import run_lengths
-from mrcnn_tf.datasets.convert.dataset import Dataset
+from mrcnn_tf.datasets.convert.dataset import BACKGROUNDS, Dataset
 from mrcnn_tf.datasets.convert.geometry import ellipse, rectangle
 from mrcnn_tf.datasets.convert.inputs import (
     BrokenFile,
@@ -29,6 +29,11 @@ from mrcnn_tf.datasets.convert.keypoints import OCCLUDED, UNLABELLED, VISIBLE
 from mrcnn_tf.datasets.image_folder import ImageFolder
 
 SHAPES = ("polygon", "box", "mask", "ellipse", "skeleton")
+_WHY_LEFT_OUT = {
+    "points": "are points without an object and were left out: draw a skeleton, if they are keypoints",
+    "tag": "is a class of the whole image and was left out: outline the objects",
+    "polyline": "has no area and was left out: outline the object",
+}
 XML_NAME, IMAGES_NAME = "annotations.xml", "images"  # in the zip that CVAT exports
 
 
@@ -164,8 +169,10 @@ def _read_objects(element, file, image, dataset):
         counts[kind] = counts.get(kind, 0) + 1
         where = f"{kind.capitalize()} {counts[kind]} of image {element.get('name')}"
         if kind not in SHAPES:
-            remedy = "draw a skeleton, if these are keypoints" if kind == "points" else "outline the object"
-            leave_out(f"{kind}_shape", where, f"has no area and was left out: {remedy}")
+            leave_out(f"{kind}_shape", where, _WHY_LEFT_OUT.get(kind, _WHY_LEFT_OUT["polyline"]))
+            continue
+        if label in BACKGROUNDS:
+            leave_out("background_shape", where, f"is {label} and was left out, without a hole where it lies")
             continue
         group = shape.get("group_id") if shape.get("group_id") not in (None, "0", "") else None
         try:

@@ -161,7 +161,10 @@ class PictureFinder:
             message = f"The picture of {file} is in the json alone, which was left out: write it to a file beside it."
             self._note("missing_image", file, message)
         elif path is None:
-            message = f"{file} belongs to {name}, which isn't there, and was left out: put the image beside it."
+            rivals = self.folder.candidates(file.with_suffix("").as_posix(), self.written)
+            names = " or ".join(self.folder.relative(rival) for rival in rivals)
+            remedy = f"say in imagePath whether it is {names}" if rivals else "put the image beside it"
+            message = f"{file} belongs to {name}, which isn't there, and was left out: {remedy}."
             self._note("missing_image", file, message)
         elif image is None:
             self.dataset.read_frame(path)

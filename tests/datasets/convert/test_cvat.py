@@ -57,7 +57,7 @@ def test_polygons_groups_boxes_and_what_has_no_area(tmp_path):
         <box label="cat" xtl="2.5" ytl="3" xbr="10" ybr="9.5" group_id="0"/>
         <box label="dog" xtl="9" ytl="1" xbr="25" ybr="6" group_id="3"/>
         <polyline label="cat" points="1,1;2,2"/><points label="cat" points="1,1"/><cuboid label="cat" xtl1="1"/>
-        <tag label="cat"/>"""
+        <tag label="cat"/><polygon label="background" points="1,1;5,1;5,4"/>"""
     save(tmp_path, shapes)
     dataset = read_cvat(tmp_path)
     coco = dataset.to_coco()
@@ -68,7 +68,8 @@ def test_polygons_groups_boxes_and_what_has_no_area(tmp_path):
     expected = [(1, triangle), (2, pair), (1, [[30.0, 2.0, 34.0, 2.0, 34.0, 5.0]]), (1, [])]
     assert [(entry["category_id"], entry["segmentation"]) for entry in coco["annotations"]] == expected
     assert coco["annotations"][3]["bbox"] == [2.5, 3.0, 7.5, 6.5] and coco["annotations"][3]["iscrowd"] == 0
-    assert kinds(dataset) == ["box_of_group", "cuboid_shape", "points_shape", "polyline_shape", "tag_shape"]
+    assert kinds(dataset)[0] == "background_shape"
+    assert kinds(dataset)[1:] == ["box_of_group", "cuboid_shape", "points_shape", "polyline_shape", "tag_shape"]
 
 
 @pytest.mark.parametrize(("left", "top"), [(0, 0), (7, 3), (34, 25), (-2, -3), (60, 60)])

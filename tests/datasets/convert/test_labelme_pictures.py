@@ -185,3 +185,13 @@ def test_without_a_folder_for_them_pictures_stay_in_their_jsons(tmp_path):
         read_labelme(tmp_path / "set").to_coco()
     (tmp_path / "set/a.png").write_bytes(picture())
     assert kinds(read_labelme(tmp_path / "set")) == []
+
+
+def test_of_two_images_of_the_jsons_name_none_is_guessed(tmp_path):
+    for name in ("a.png", "a.jpg"):
+        save_image(tmp_path / "set" / name, 20, 10)
+    save(tmp_path / "set/a.json", "gone.bmp")
+    with pytest.raises(UserError, match="say in imagePath whether it is a.jpg or a.png"):
+        read(tmp_path / "set")
+    save(tmp_path / "set/a.json", "a.jpg")
+    assert read(tmp_path / "set")[1]["file_name"] == "a.jpg"
