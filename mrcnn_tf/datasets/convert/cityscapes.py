@@ -130,5 +130,5 @@ def _add_objects(pixels, image, file, labels_of, dataset):
             message = f"{file} has {number}, and Cityscapes has no class {class_number}: it was left out, correct it."
             dataset.leave_out("unknown_class", file, message, number)
         elif class_number >= FIRST_WITH_OBJECTS:
-            message = f"{file} has {number}, a {LABELS[class_number]}, which the benchmark ignores, and was left out."
+            message = f"{file} has {number}, a {LABELS[class_number]}: the benchmark has none, and it was left out."
             dataset.leave_out("ignored_class", file, message, number)

@@ -29,16 +29,16 @@ def read_mapillary(source, images=None, names=None, split=None, version=None):
         version: "v1.2" or "v2.0"; the same.
     """
     source = existing_path(source, "the folder that holds Mapillary's splits")
-    maps_folder, config = _find_maps(source, split, version)
+    home, maps_folder, config = _find_maps(source, split, version)
     classes, group_of = _read_config(config)
-    folder = ImageFolder(images or source)
+    # Maps have the names of images, which are looked for where no maps are.
+    photos, folder = ImageFolder(images or home / "images"), ImageFolder(images or source)
     names = names or ClassNames([(number + 1, name) for number, name in classes.items()])
     labels_of, dataset = names.labels(classes), Dataset(source, names)
-    home = maps_folder.parent.name if (maps_folder.parent / "images").is_dir() else maps_folder.parent.parent.name
     for file in show_progress(sorted(maps_folder.glob("*.png")), "Mapillary"):
-        path = folder.find(f"{home}/images/{file.stem}.jpg")
+        path = photos.find(f"{home.name}/images/{file.stem}.jpg")
         if path is None:
-            message = f"{file} belongs to no image in {folder.root} and was left out: add {file.stem}.jpg."
+            message = f"{file} belongs to no image in {photos.root} and was left out: add {file.stem}.jpg."
             dataset.leave_out("missing_image", file, message)
             continue
         mapped = read_mapped_image(file, path, folder, dataset)
@@ -48,13 +48,10 @@ def read_mapillary(source, images=None, names=None, split=None, version=None):
 
 
 def _find_maps(source, split, version):
-    """(folder of instances, config) of a split and version."""
-    folders = [source, *sorted(path for path in source.glob("*") if path.is_dir())]
-    places = [
-        (folder, part.name if part != folder else None, part / "instances")
-        for folder in folders
-        for part in [folder, *sorted(folder.glob("v*"))]
-        if (part / "instances").is_dir()
+    """(the split's folder, its folder of instances, config) of a split and version."""
+    # The source may be a split itself.
+    places = _version_folders(source) or [
+        place for folder in sorted(source.glob("*")) if folder.is_dir() for place in _version_folders(folder)
     ]
     if not places:
         raise_wrong_format(source, "mapillary")
@@ -69,11 +66,18 @@ def _find_maps(source, split, version):
         raise UserError(f"{places[0][0]} has no {version}: leave away --version or name one of its folders.")
     folder, version, maps_folder = place
     wanted = [f"config_{version}.json", "config.json"] if version else ["config.json", "config_v1.2.json"]
+    folder = folder.absolute()  # of ".", the parent isn't known
     configs = [parent / name for name in wanted for parent in (source, folder, folder.parent)]
     config = next((path for path in configs if path.is_file()), None)
     if config is None:
         raise UserError(f"There is no {configs[0]}, which lists Mapillary's classes: put it there.")
-    return maps_folder, config
+    return folder, maps_folder, config
+
+
+def _version_folders(folder):
+    """(folder, version or None, folder of instances) of each version in a folder that is a split's."""
+    parts = [part for part in [folder, *sorted(folder.glob("v[0-9]*"))] if (part / "instances").is_dir()]
+    return [(folder, part.name if part != folder else None, part / "instances") for part in parts]
 
 
 def _read_config(config):

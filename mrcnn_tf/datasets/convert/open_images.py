@@ -26,6 +26,7 @@ from mrcnn_tf.datasets.image_folder import ImageFolder
 from mrcnn_tf.datasets.map_files import read_any_map
 
 SPLITS = ("train", "validation", "test")
+HEADER = ["LabelName", "DisplayName"]
 SIDES_DIFFER = 0.03  # of a mask's ratio of sides and its image's: masks have whole pixels
 
 
@@ -74,13 +75,16 @@ def _find_masks_csv(source, split):
 
 
 def _read_class_names(root):
-    """{label: name} of all csv files of classes in a folder, which have two columns, with or without names."""
+    """{label: name} of all csv files of classes in a folder, which have two columns and, since version 7, a header.
+
+    Other tools, such as CVAT, write names of their own in place of labels such as /m/01yrx.
+    """
     class_names = {}
     for path in sorted(root.rglob("*.csv")):
         header = csv_header(path)
-        if len(header) == 2 and (header[0].startswith("/") or header == ["LabelName", "DisplayName"]):
+        if len(header) == 2 and (header[0].startswith("/") or "class-descriptions" in path.name):
             rows = csv.reader(io.StringIO(read_text(path)))
-            class_names |= {row[0]: row[1].strip() for row in rows if len(row) == 2 and row[0].startswith("/")}
+            class_names |= {row[0]: row[1].strip() for row in rows if len(row) == 2 and row != HEADER}
     return class_names
 
 
