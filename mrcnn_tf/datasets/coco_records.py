@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from mrcnn_tf.common.json_stream import stream_arrays
 from mrcnn_tf.common.json_values import MOST, parse_flag, parse_integer, parse_number, parse_numbers, unquote
+from mrcnn_tf.datasets import kwcoco
 
 SECTIONS = ("images", "annotations", "categories")
 FEWEST_NUMBERS = 6  # of a polygon: three points
@@ -108,13 +109,27 @@ def stream_records(path, on_progress=None, masks=True, sections=SECTIONS):
     Raises:
         UserError: the file is missing, isn't json, or lacks a section.
     """
-    position = 0
+    position, keypoint_order = 0, None
     for section, record in stream_arrays(path, sections, on_progress):
         if section == "annotations":
-            yield section, parse_annotation(record, masks, position)
+            parsed = parse_annotation(record, masks, position)
+            if "keypoints" in parsed.faults and kwcoco.has_named_keypoints(record):
+                keypoint_order = keypoint_order or kwcoco.KeypointOrder(path)
+                _arrange_keypoints(parsed, keypoint_order)
+            yield section, parsed
             position += 1
         else:
             yield section, parse_image(record) if section == "images" else record
+
+
+def _arrange_keypoints(parsed, order):
+    """Gives an AnnotationRecord whose keypoints name themselves COCO's, or a Fault that says why not."""
+    try:
+        parsed.keypoints = order.arrange(parsed.source["keypoints"], parsed.category_id)
+        del parsed.faults["keypoints"]
+    except ValueError as error:
+        remedy = "list the names of its keypoints there"
+        parsed.faults["keypoints"] = Fault("bad_keypoints", f"has keypoints {error} and count as unlabelled", remedy)
 
 
 def number_of_text(text):
@@ -160,6 +175,9 @@ def _file_names(record):
             names += ["/".join(parts[-2:]), parts[-1]]  # with its folder first, such as val2017
         else:
             names.append(value)
+    assets = record.get("assets") or record.get("auxiliary")  # kwcoco's, of which an image by itself has one
+    if not names and isinstance(assets, list) and len(assets) == 1 and isinstance(assets[0], dict):
+        names += _file_names(assets[0])
     return list(dict.fromkeys(names))
 
 
@@ -251,8 +269,8 @@ def _parse_segmentation(value, parsed):
         rles = [_parse_rle(part) for part in value]
         rle = rles[0] if len(rles) == 1 else _join_rles(rles)
         parsed.loose.append("segmentation")
-    elif isinstance(value, list):
-        _parse_polygons(value, parsed)
+    elif isinstance(value, list) or (isinstance(value, dict) and "exterior" in value):
+        _parse_polygons(value if isinstance(value, list) else [value], parsed)
         return
     elif not value:
         parsed.faults["segmentation"] = Fault("empty_segmentation", "has no segmentation", _SEGMENTATION_REMEDY)
@@ -307,18 +325,17 @@ def as_coco_rle(rle):
 
 
 def _parse_polygons(value, parsed):
-    """[[x, y, x, y, ...], ...]; also a single bare polygon, and points as [x, y]."""
-    polygons = value
+    """[[x, y, x, y, ...], ...]; also a single bare polygon, points as [x, y], and kwcoco's polygons with holes."""
+    polygons, is_loose = value, False
     if value and not isinstance(value[0], list | str | dict) or _are_points(value):
-        polygons = [value]
-        parsed.loose.append("segmentation")
+        polygons, is_loose = [value], True
     left_out = []
     for polygon in polygons:
-        if _are_points(polygon):
+        is_loose = is_loose or not isinstance(polygon, list) or type((polygon or [0])[0]) not in (int, float)
+        if isinstance(polygon, dict) and "exterior" in polygon:
+            polygon = _flatten_polygon(polygon)
+        elif _are_points(polygon):
             polygon = [number for point in polygon for number in point]
-            parsed.loose.append("segmentation")
-        elif isinstance(polygon, list) and polygon and isinstance(polygon[0], str):
-            parsed.loose.append("segmentation")
         ring = parse_numbers(polygon)
         if ring is None:
             what = "has a polygon that isn't a list of numbers"
@@ -330,11 +347,20 @@ def _parse_polygons(value, parsed):
             left_out.append(Fault("bad_polygon", what, "give at least 3 points as x1, y1, x2, y2, ..."))
         else:
             parsed.rings.append(ring)
+    if is_loose:
+        parsed.loose.append("segmentation")
     if left_out:
         parsed.faults["polygons"] = left_out
     if not parsed.rings:
         what = "has no polygon of 3 points or more" if polygons else "has no segmentation"
         parsed.faults["segmentation"] = Fault("empty_segmentation", what, _SEGMENTATION_REMEDY)
+
+
+def _flatten_polygon(polygon):
+    try:
+        return kwcoco.flatten_polygon(polygon)
+    except (TypeError, ValueError):
+        return None
 
 
 def _are_points(values):

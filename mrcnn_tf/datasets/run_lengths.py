@@ -149,6 +149,21 @@ def merge_segmentations(segmentations, height, width):
     return as_text(coco_mask.merge([as_rle(segmentation, height, width) for segmentation in segmentations]))
 
 
+def join_polygons(polygons):
+    """A single polygon that fills what several, lists [x, y, x, y, ...], fill together under the even-odd rule.
+
+    Each outline is closed and followed by a way to the next, and all the ways back are at the end.
+    """
+    if len(polygons) == 1:
+        return list(polygons[0])
+    joined = []
+    for polygon in polygons:
+        joined += [*polygon, *polygon[:2]]
+    for polygon in reversed(polygons[:-1]):
+        joined += polygon[:2]
+    return joined
+
+
 def mask_area(segmentation, height, width):
     """Pixels inside, int; raises as `as_rle`."""
     return int(coco_mask.area(as_rle(segmentation, height, width)))

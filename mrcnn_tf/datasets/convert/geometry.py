@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from mrcnn_tf.datasets.run_lengths import as_pixels
+from mrcnn_tf.datasets.run_lengths import as_pixels, join_polygons
 
 CIRCLE_TOLERANCE = 0.05  # pixels that a polygon may stay inside its circle
 FEWEST_SIDES = 16  # of a circle
@@ -34,21 +34,6 @@ def as_one_polygon(segmentation, height, width):
     if not mask.any():
         raise ValueError("a mask without a pixel")
     return join_polygons(trace_edges(mask))
-
-
-def join_polygons(polygons):
-    """A single polygon that fills what several, lists [x, y, x, y, ...], fill together under the even-odd rule.
-
-    Each outline is closed and followed by a way to the next, and all the ways back are at the end.
-    """
-    if len(polygons) == 1:
-        return list(polygons[0])
-    joined = []
-    for polygon in polygons:
-        joined += [*polygon, *polygon[:2]]
-    for polygon in reversed(polygons[:-1]):
-        joined += polygon[:2]
-    return joined
 
 
 def trace_edges(mask):

@@ -8,7 +8,8 @@ import pytest
 from convert_samples import ring
 from pycocotools import mask as coco_mask
 
-from mrcnn_tf.datasets.convert.geometry import as_one_polygon, connected_parts, join_polygons, trace_edges
+from mrcnn_tf.datasets.convert.geometry import as_one_polygon, connected_parts, trace_edges
+from mrcnn_tf.datasets.run_lengths import join_polygons
 
 SIDES = st.integers(1, 9)
 LABEL_SIDES = st.integers(1, 12)
