@@ -9,6 +9,7 @@ from pycocotools import mask as coco_mask
 from mrcnn_tf.common.categories import IGNORED, Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.data.map_reader import make_label_table
+from mrcnn_tf.datasets.coco_index import own_image_ids
 from mrcnn_tf.datasets.map_files import describe_unknown_labels, read_label_map
 from mrcnn_tf.datasets.read_coco import load_index, source_name
 from mrcnn_tf.datasets.run_lengths import box_of_rle, encode
@@ -22,6 +23,7 @@ class GroundTruth:
 
     source: str  # the file or folder that the images are listed in
     image_ids: list[int]  # of all images
+    image_names: dict[int, str]  # {image id: the text that stands in the json for it}, where it's text
     instances: InstanceGroundTruth | None  # of a panoptic json it has no annotations before the maps are read
     panoptic: PanopticGroundTruth | None
     label_files: dict[int, str] | None  # {image id: path of its label map}; None without label maps
@@ -47,20 +49,21 @@ def read_ground_truth(data_config, categories, detects_instances, classifies_pix
     annotations, stuff = data_config.annotations, data_config.stuff
     instances = panoptic = index = None
     if data_config.panoptic and (classifies_pixels or not annotations):
-        panoptic = read_panoptic_ground_truth(data_config.panoptic, data_config.panoptic_maps)
+        panoptic = read_panoptic_ground_truth(data_config.panoptic, data_config.panoptic_maps, data_config.images)
         panoptic.check_categories(categories or () if detects_instances else (), stuff if classifies_pixels else ())
     if detects_instances and annotations:
-        instances = read_instance_ground_truth(annotations, categories or ())
+        instances = read_instance_ground_truth(annotations, categories or (), data_config.images)
     elif detects_instances and panoptic:
         instances = _instances_of(panoptic, skipped=[] if classifies_pixels else list(panoptic.skipped))
     if classifies_pixels and data_config.semantic_maps and not panoptic:
         index = load_index(dataclasses.replace(data_config, semantic=True))
     if instances:
-        image_ids = [image["id"] for image in instances.images]
+        image_ids, names = [image["id"] for image in instances.images], instances.image_names
     elif panoptic:
-        image_ids = list(panoptic.annotation_indices)
+        image_ids, names = list(panoptic.annotation_indices), panoptic.records.image_names
     elif index:
         image_ids = index.image_ids.tolist()
+        names = dict(zip(image_ids, own_image_ids(index.image_ids, index.image_names), strict=True))
     else:
         raise UserError(explain_missing_ground_truth(data_config, classifies_pixels))
     label_files = None
@@ -70,6 +73,7 @@ def read_ground_truth(data_config, categories, detects_instances, classifies_pix
     return GroundTruth(
         source=source_name(data_config),
         image_ids=image_ids,
+        image_names=names,
         instances=instances,
         panoptic=panoptic,
         label_files=label_files,
@@ -150,4 +154,4 @@ def _instances_of(panoptic, skipped):
     sizes = {image_id: panoptic.sizes[image_id] for image_id in panoptic.annotation_indices}
     images = [{"id": image_id, "height": height, "width": width} for image_id, (height, width) in sizes.items()]
     categories = [{"id": category.id, "name": category.name} for category in panoptic.things]
-    return InstanceGroundTruth(panoptic.source, images, categories, [], {}, skipped)
+    return InstanceGroundTruth(panoptic.source, images, categories, [], {}, skipped, panoptic.records.image_names)

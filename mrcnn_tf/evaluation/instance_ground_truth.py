@@ -6,14 +6,18 @@ distance in pixels and sigma the spread of annotators who label that keypoint, r
 """
 
 import dataclasses
-import json
 import math
-import pathlib
+import os
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.json_values import parse_integer
+from mrcnn_tf.datasets.coco_records import as_coco_rle, stream_records
+from mrcnn_tf.datasets.image_files import inspect_file
+from mrcnn_tf.datasets.image_folder import locate_images
 from mrcnn_tf.datasets.run_lengths import box_of_rle, decode_strings
 
 MASKS_AT_ONCE = 4096  # run lengths that are decoded together
@@ -34,15 +38,17 @@ class InstanceGroundTruth:
     """A dataset in COCO's form, every annotation complete, and a sentence for each thing skipped."""
 
     source: str
-    images: list[dict]
+    images: list[dict]  # their records, with `id`, `height` and `width` as numbers
     categories: list[dict]
     # `segmentation` is a compressed RLE, or None; those of a category with keypoints have `keypoints`, `num_keypoints`
     annotations: list[dict]
     keypoints: dict[int, list[str]]  # names, for each category id that has any
     skipped: list[str]
+    # {image id: the text that stands in the json for it}, where it's text
+    image_names: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
-def read_instance_ground_truth(path, categories=()):
+def read_instance_ground_truth(path, categories=(), images=None):
     """Read a COCO json for evaluation.
 
     Fills in `iscrowd`, `area` and `bbox` where they are missing; turns every segmentation into a compressed RLE;
@@ -54,65 +60,155 @@ def read_instance_ground_truth(path, categories=()):
     Args:
         path: of the json.
         categories: the model's `Category`s, which name the keypoints where the json doesn't.
+        images: the folder of the images, where sizes are read that the json doesn't know.
 
     Returns:
-        `InstanceGroundTruth`; annotations that can't be evaluated are not in it but named in `skipped`.
+        `InstanceGroundTruth`; images and annotations that can't be evaluated are not in it but named in `skipped`.
 
     Raises:
-        UserError: no such file, not COCO's format, no images, an image without size, two images with one id, or other
-            keypoints than the model's.
+        UserError: no such file, not COCO's format, no images, an image whose size isn't known, or other keypoints than
+            the model's.
     """
-    data = _read_json(path)
-    sizes = read_image_sizes(data["images"], path)
-    category_ids = {category["id"] for category in data["categories"]}
-    keypoints = _keypoint_names(data["categories"], categories, path)
-    annotations, skipped = [], []
-    for record, pixels in zip(data["annotations"], count_rle_pixels(data["annotations"]), strict=True):
-        name = f"{path}: annotation {record.get('id')}"
-        if record.get("image_id") not in sizes:
-            skipped.append(f"{name} is left out: there is no image {record.get('image_id')}.")
-            continue
-        if record.get("category_id") not in category_ids:
-            skipped.append(f"{name} is left out: there is no category {record.get('category_id')}.")
-            continue
-        rle, problem = _compressed_rle(record.get("segmentation"), pixels, *sizes[record["image_id"]])
-        if problem:
-            skipped.append(f"{name}: {problem}; its mask is left out of the evaluation.")
-        box = _box(record, rle)
-        if box is None:
-            skipped.append(f"{name} is left out: it has neither a box of four numbers nor a mask.")
-            continue
-        keypoint_fields, problem = _keypoint_fields(record, len(keypoints.get(record["category_id"], ())))
-        if problem:
-            skipped.append(f"{name}: {problem}; they are left out of the evaluation.")
-        annotations.append(
-            {
-                "id": len(annotations) + 1,
-                "image_id": record["image_id"],
-                "category_id": record["category_id"],
-                "iscrowd": int(record.get("iscrowd") or 0),
-                "bbox": box,
-                "area": _area(record, box, rle),
-                "segmentation": rle,
-                **keypoint_fields,
-            }
-        )
-    return InstanceGroundTruth(str(path), data["images"], data["categories"], annotations, keypoints, skipped)
+    records, own_categories, annotations, listed = [], [], _AnnotationReader(path), None
+    for section, record in stream_records(path):
+        if section == "images":
+            records.append(record)
+        elif section == "categories":
+            own_categories.append(record)
+        else:
+            if records and listed is None:
+                listed = read_images(records, path, images)
+                annotations.frames = listed.frames
+            annotations.add(record)
+    if not records:
+        raise UserError(f"{path} lists no images: there is nothing to evaluate.")
+    listed = listed or read_images(records, path, images)
+    annotations.frames = listed.frames
+    kinds = [(record, parse_categories([record], path)[0]) for record in own_categories]
+    kinds = [record | {"id": category.id, "name": category.name} for record, category in kinds]
+    keypoints = _keypoint_names(kinds, categories, path)
+    complete, skipped = annotations.finish({kind["id"] for kind in kinds}, keypoints)
+    return InstanceGroundTruth(
+        str(path), listed.records, kinds, complete, keypoints, listed.skipped + skipped, listed.names
+    )
 
 
-def read_image_sizes(images, path):
-    """Read {image id: (height, width)} from "images" of the json at `path`; raises UserError for a wrong record."""
-    sizes = {}
-    for index, image in enumerate(images):
-        image_id = image.get("id") if isinstance(image, dict) else None
-        if type(image_id) is not int:
-            raise UserError(f"{path}: entry {index} of images has no whole number as id: give it one.")
-        if image_id in sizes:
-            raise UserError(f"{path} has two images with the id {image_id}: give each image its own id.")
-        sizes[image_id] = image.get("height"), image.get("width")
-        if not all(isinstance(side, int | float) and side > 0 for side in sizes[image_id]):
-            raise UserError(f'{path}: image {image_id} has no "height" and "width": add them, in pixels.')
-    return sizes
+@dataclasses.dataclass
+class ListedImages:
+    """The images of a json that can be evaluated."""
+
+    records: list[dict]  # with `id`, `height` and `width` as numbers, and `file_name` where the file is
+    frames: dict[int, tuple[int, int]]  # {image id: (height, width)} pixels
+    names: dict[int, str]  # see `InstanceGroundTruth.image_names`
+    skipped: list[str]  # a sentence for each image left out
+
+
+def read_images(records, path, folder=None):
+    """The `ListedImages` of `ImageRecord`s of the json at `path`, whose files are in `folder`.
+
+    Raises UserError for an image whose size isn't known where there is no folder.
+    """
+    locations = locate_images(records, folder) if folder else {}
+    listed = ListedImages([], {}, {}, [])
+    for index, record in enumerate(records):
+        name, location, size = f"{path}: image {record.own_id}", locations.get(index), record.size
+        if record.id is None:
+            listed.skipped.append(f"{path}: entry {index} of images is left out: it has no id.")
+            continue
+        if record.id in listed.frames:
+            listed.skipped.append(f"{name} is left out: it has an id that was used before.")
+            continue
+        if size is None and not folder:
+            raise UserError(f'{name} has no "height" and "width": add them, in pixels.')
+        if size is None:
+            file = inspect_file(location.path) if location else None
+            if file is None or file.problem:
+                listed.skipped.append(f"{name} is left out: it has no width and height, and no file that has them.")
+                continue
+            size = file.height, file.width
+        listed.frames[record.id] = size
+        if record.name is not None:
+            listed.names[record.id] = record.name
+        fields = {"id": record.id, "height": size[0], "width": size[1]}
+        if record.names:
+            fields["file_name"] = os.path.relpath(location.path, folder) if location else record.names[0]
+        listed.records.append(record.source | fields)
+    return listed
+
+
+class _AnnotationReader:
+    """Makes annotations complete, some thousands at a time, and keeps of each what evaluation needs.
+
+    `frames` are the images' {id: (height, width)}, once they are known.
+    """
+
+    def __init__(self, path):
+        self.path, self.frames = path, None
+        self._waiting, self._read = [], []
+
+    def add(self, record):
+        """Takes an AnnotationRecord."""
+        self._waiting.append(record)
+        if self.frames is not None and len(self._waiting) >= MASKS_AT_ONCE:
+            self._encode()
+
+    def finish(self, category_ids, keypoints):
+        """(complete annotations with ids from 1, a sentence for each that is left out or lacks a part)."""
+        self._encode()
+        complete, skipped = [], []
+        for annotation, own_id, points, total, sentences in self._read:
+            name = f"{self.path}: annotation {own_id}"
+            skipped += [f"{name}{sentence}" for sentence in sentences]
+            if annotation is None:
+                continue
+            category = annotation["category_id"]
+            if category not in category_ids:
+                skipped.append(f"{name} is left out: there is no category {category}.")
+                continue
+            fields, problem = _keypoint_fields(points, total, len(keypoints.get(category, ())))
+            if problem:
+                skipped.append(f"{name}: {problem}; they are left out of the evaluation.")
+            complete.append({"id": len(complete) + 1} | annotation | fields)
+        return complete, skipped
+
+    def _encode(self):
+        for record, pixels in zip(self._waiting, count_rle_pixels(self._waiting), strict=True):
+            sentences = []
+            annotation = self._complete(record, pixels, sentences)
+            points = "keypoints" not in record.faults and (record.keypoints or ())
+            total = record.source.get("num_keypoints") if isinstance(record.source, dict) else None
+            self._read.append((annotation, record.own_id, points, parse_integer(total), sentences))
+        self._waiting = []
+
+    def _complete(self, record, pixels, sentences):
+        """An annotation without keypoints, or None; `sentences` gets what is left out."""
+        if "record" in record.faults:
+            sentences.append(f" is left out: it {record.faults['record'].what}.")
+            return None
+        frame = self.frames.get(record.image_id)
+        if frame is None:
+            sentences.append(f" is left out: there is no image {record.source['image_id']}.")
+            return None
+        rle, problem = _compressed_rle(record, pixels, *frame)
+        if problem:
+            sentences.append(f": {problem}; its mask is left out of the evaluation.")
+        box = record.box and record.box.tolist()
+        if box is None or not np.isfinite(box).all():
+            if rle is None:
+                sentences.append(" is left out: it has neither a box of four numbers nor a mask.")
+                return None
+            box = box_of_rle(rle)
+        area = record.area
+        if math.isnan(area):
+            area = box[2] * box[3] if rle is None else float(coco_mask.area(rle))
+        return {
+            "image_id": record.image_id,
+            "category_id": record.category_id,
+            "iscrowd": int(record.crowd),
+            "bbox": box,
+            "area": area,
+            "segmentation": rle,
+        }
 
 
 def check_categories(predicted, category_ids, source, kind="category"):
@@ -126,16 +222,17 @@ def check_categories(predicted, category_ids, source, kind="category"):
 
 
 def count_rle_pixels(records):
-    """For each annotation the pixels that its compressed RLE covers, or -1 if that is broken or there is none."""
+    """For each AnnotationRecord the pixels that its RLE covers, or -1 if that is broken or there is none."""
     for start in range(0, len(records), MASKS_AT_ONCE):
-        masks = [record.get("segmentation") for record in records[start : start + MASKS_AT_ONCE]]
-        strings = [mask.get("counts") if isinstance(mask, dict) else None for mask in masks]
-        runs, counts = decode_strings([string.encode() if isinstance(string, str) else b"" for string in strings])
-        last = np.cumsum(counts)
+        counts = [record.rle.counts if record.rle else b"" for record in records[start : start + MASKS_AT_ONCE]]
+        runs, sizes = decode_strings([own if isinstance(own, bytes) else b"" for own in counts])
+        last = np.cumsum(sizes)
         total = np.r_[0, np.cumsum(runs)]
         negative = np.r_[0, np.cumsum(runs < 0)]
-        broken = (counts == 0) | (negative[last] > negative[last - counts])
-        yield from np.where(broken, -1, total[last] - total[last - counts]).tolist()
+        broken = (sizes == 0) | (negative[last] > negative[last - sizes])
+        pixels = np.where(broken, -1, total[last] - total[last - sizes]).tolist()
+        for own, number in zip(counts, pixels, strict=True):
+            yield number if isinstance(own, bytes) else sum(own) if min(own, default=-1) >= 0 else -1
 
 
 def keypoint_sigmas(names, keypoints, sigmas_by_name, source):
@@ -183,28 +280,9 @@ def _check_sigmas(values, name, points):
     if len(values) != len(points):
         raise UserError(f"keypoint_sigmas of '{name}' must be {len(points)}, one for each keypoint, not {len(values)}.")
     for value, point in zip(values, points, strict=True):
-        if not (_all_finite([value]) and value > 0):
+        if not (isinstance(value, int | float) and 0 < value < math.inf):
             raise UserError(f"keypoint_sigmas of '{name}' give {value} for {point}: it must be more than 0.")
     return np.array(values, np.float64)
-
-
-def _read_json(path):
-    try:
-        data = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Can't read the annotations {path} ({error.strerror}): check data.val.annotations.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not a JSON file ({error}): give a COCO annotation file.") from None
-    for key in ("images", "annotations", "categories"):
-        records = data.get(key) if isinstance(data, dict) else None
-        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-            raise UserError(f'{path} has no list of records "{key}": give a COCO annotation file.')
-    for index, record in enumerate(data["categories"]):
-        if not isinstance(record.get("id"), int):
-            raise UserError(f"{path}: entry {index} of categories has no whole number as id: give it one.")
-    if not data["images"]:
-        raise UserError(f"{path} lists no images: there is nothing to evaluate.")
-    return data
 
 
 def _keypoint_names(records, categories, source):
@@ -228,67 +306,49 @@ def _keypoint_names(records, categories, source):
     return {category_id: listed for category_id, listed in names.items() if listed}
 
 
-def _compressed_rle(segmentation, pixels, height, width):
+def _compressed_rle(record, pixels, height, width):
     """(compressed RLE or None, what is wrong or ""). A missing segmentation is no fault: box datasets have none.
 
     `pixels`: as `count_rle_pixels` gives it.
     """
-    if segmentation is None:
-        return None, ""
-    if isinstance(segmentation, dict):
-        counts, size = segmentation.get("counts"), segmentation.get("size")
-        if size != [height, width]:
-            return None, f"its RLE is of size {size}, its image of {[height, width]}"
-        if not isinstance(counts, str):
-            runs = np.asarray(counts)
-            pixels = -1 if runs.dtype.kind != "i" or (runs < 0).any() else runs.sum()
+    if record.rle:
+        if record.rle.size != (height, width):
+            return None, f"its RLE is of size {list(record.rle.size)}, its image of {[height, width]}"
         if pixels != height * width:
             return None, f"its RLE does not cover {height} x {width} pixels"
-        return segmentation if isinstance(counts, str) else coco_mask.frPyObjects(segmentation, height, width), ""
-    # With fewer than three points there is no area, and pycocotools would take four numbers for a box.
-    polygons = [p for p in segmentation if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and _all_finite(p)]
-    if not polygons:
-        return None, "its segmentation is empty"
-    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)), ""
+        return as_coco_rle(record.rle), ""
+    # pycocotools would draw something for NaN, too.
+    polygons = [ring.tolist() for ring in record.rings if np.isfinite(ring).all()]
+    if polygons:
+        return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)), ""
+    fault = record.faults.get("segmentation")
+    if fault is None:
+        return None, "its polygons have NaN or infinity"
+    return None, "" if record.source.get("segmentation") is None else f"it {fault.what}"
 
 
-def _all_finite(numbers):
-    return all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
-
-
-def _box(record, rle):
-    box = record.get("bbox")
-    if isinstance(box, list) and len(box) == 4 and _all_finite(box):
-        return box
-    return None if rle is None else box_of_rle(rle)
-
-
-def _area(record, box, rle):
-    if record.get("area") is not None:
-        return record["area"]
-    return box[2] * box[3] if rle is None else float(coco_mask.area(rle))
-
-
-def _keypoint_fields(record, count):
+def _keypoint_fields(keypoints, total, count):
     """({"keypoints": ..., "num_keypoints": ...} of an annotation, what is wrong or "").
 
     Keypoints are 3 `count` numbers x, y, v, zeros where they are missing, which is no fault since a crowd has none, or
     wrong. If the category has no keypoints, and `count` is 0, the dict is empty.
+
+    Args:
+        keypoints: numbers; empty where there are none, False where they aren't numbers.
+        total: "num_keypoints"; None where it's no whole number.
     """
-    keypoints = record.get("keypoints")
     if not count:
         return {}, "its category names no keypoints" if keypoints else ""
-    problem = _keypoint_problem(keypoints, count) if keypoints else ""
-    if problem or not keypoints:
-        keypoints = [0] * (3 * count)
+    problem = _keypoint_problem(keypoints, count) if keypoints is False or keypoints else ""
+    keypoints = [0] * (3 * count) if problem or not keypoints else list(keypoints)
     labelled = sum(visibility > 0 for visibility in keypoints[2::3])
-    return {"keypoints": keypoints, "num_keypoints": labelled and record.get("num_keypoints", labelled)}, problem
+    return {"keypoints": keypoints, "num_keypoints": labelled and (labelled if total is None else total)}, problem
 
 
 def _keypoint_problem(keypoints, count):
-    if not isinstance(keypoints, list) or len(keypoints) != 3 * count:
-        length = f"{len(keypoints)} numbers" if isinstance(keypoints, list) else "no list"
+    if keypoints is False or len(keypoints) != 3 * count:
+        length = "no list" if keypoints is False else f"{len(keypoints)} numbers"
         return f"its keypoints are {length} instead of {3 * count}, x, y and visibility of each of {count}"
-    if not _all_finite(keypoints):
+    if not np.isfinite(keypoints).all():
         return "its keypoints are not all numbers"
     return "" if {*keypoints[2::3]} <= {0, 1, 2} else "the visibility of a keypoint is not 0, 1 or 2"

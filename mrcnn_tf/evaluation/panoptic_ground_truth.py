@@ -12,7 +12,7 @@ from mrcnn_tf.common.files import refuse_archive
 from mrcnn_tf.datasets import map_files
 from mrcnn_tf.datasets.image_files import FULL_CHECK_BYTES, WORKERS, inspect_files
 from mrcnn_tf.datasets.panoptic_json import PanopticJson, read_panoptic
-from mrcnn_tf.evaluation.instance_ground_truth import check_categories, read_image_sizes
+from mrcnn_tf.evaluation.instance_ground_truth import check_categories, read_images
 
 
 @dataclasses.dataclass
@@ -22,9 +22,10 @@ class PanopticGroundTruth:
     source: str  # path of the json
     folder: str  # of the PNGs
     annotation_indices: dict[int, int]  # {image id: index of its annotation in `records`}, in the file's order
-    sizes: dict[int, tuple[int, int]]  # {image id: (height, width)} pixels, of these and of the images skipped
+    images: list[dict]  # their records, with `id`, `height` and `width` as numbers, also of the images skipped
+    sizes: dict[int, tuple[int, int]]  # {image id: (height, width)} pixels, of the same images
     records: PanopticJson
-    skipped: list[str]  # a sentence for each image without an annotation
+    skipped: list[str]  # a sentence for each image that isn't evaluated
 
     @property
     def things(self):
@@ -65,12 +66,13 @@ class PanopticGroundTruth:
         return segment_map
 
 
-def read_panoptic_ground_truth(path, folder):
+def read_panoptic_ground_truth(path, folder, images=None):
     """Read a COCO panoptic json for evaluation and look at the header of each PNG; in a small set, at all pixels.
 
     Args:
         path: of the json.
         folder: of the PNGs, which the annotations' file names are relative to.
+        images: the folder of the images, where sizes are read that the json doesn't know.
 
     Returns:
         `PanopticGroundTruth`; an image without an annotation is not in it but named in `skipped`.
@@ -91,12 +93,14 @@ def read_panoptic_ground_truth(path, folder):
         raise UserError(f"{path} has no annotations: there is nothing to evaluate.")
     if not os.path.isdir(folder):
         raise UserError(f"There is no folder {folder}: set data.val.panoptic_maps to the PNGs of {path}.")
-    sizes = read_image_sizes(records.images, path)
+    listed = read_images(records.images, path, images)
+    sizes = listed.frames
     _check_references(records, sizes, path)
     indices = {image_id: index for index, image_id in enumerate(records.image_ids.tolist())}
     unannotated = [image_id for image_id in sizes if image_id not in indices]
-    skipped = [f"{path}: image {image_id} is left out: it has no annotation." for image_id in unannotated]
-    ground_truth = PanopticGroundTruth(path, folder, indices, sizes, records, skipped)
+    names = map(records.name_of_image, unannotated)
+    skipped = listed.skipped + [f"{path}: image {name} is left out: it has no annotation." for name in names]
+    ground_truth = PanopticGroundTruth(path, folder, indices, listed.records, sizes, records, skipped)
     _check_maps(ground_truth)
     return ground_truth
 
@@ -106,14 +110,16 @@ def _check_references(records, sizes, path):
     for image_id in records.image_ids.tolist():
         if image_id not in sizes:
             raise UserError(
-                f"The annotation of image {image_id} in {path} belongs to no image: add the image or remove it."
+                f"The annotation of image {records.name_of_image(image_id)} in {path} belongs to no image: add the "
+                "image or remove it."
             )
     category_ids = [category.id for category in records.things + records.stuff]
     unknown = np.flatnonzero(~np.isin(records.category_ids, category_ids))
     if unknown.size:
         index = np.searchsorted(records.segment_offsets, unknown[0], side="right") - 1
         raise UserError(
-            f"Segment {records.segment_ids[unknown[0]]} of image {records.image_ids[index]} in {path} is of category "
+            f"Segment {records.segment_ids[unknown[0]]} of image "
+            f"{records.name_of_image(int(records.image_ids[index]))} in {path} is of category "
             f"{records.category_ids[unknown[0]]}, which isn't among its categories: add it or correct category_id."
         )
 

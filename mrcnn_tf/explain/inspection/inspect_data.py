@@ -145,9 +145,12 @@ def inspect_data(data, out, model_config=None, model=None, detections=None, fact
 def _read_truth(data, categories, progress):
     """(`InstanceGroundTruth`, `RegionData` or None)."""
     if not (data.panoptic or data.semantic_maps):
-        return read_instance_ground_truth(data.annotations, categories), None
+        return read_instance_ground_truth(data.annotations, categories, data.images), None
     maps = read_region_truth(data)
-    truth = read_instance_ground_truth(data.annotations, categories) if data.annotations else maps.instances()
+    if data.annotations:
+        truth = read_instance_ground_truth(data.annotations, categories, data.images)
+    else:
+        truth = maps.instances()
     with _progress_bar(progress) as bar:
         task = bar.add_task("reading maps", total=len(maps.images))
         annotate = bool(data.panoptic and not data.annotations)

@@ -53,7 +53,7 @@ class PanopticRegions:
     def __init__(self, panoptic, things=(), stuff=()):
         self._panoptic = panoptic
         self.source, self.skipped = panoptic.source, panoptic.skipped
-        self.images = [image for image in panoptic.records.images if image["id"] in self]
+        self.images = [image for image in panoptic.images if image["id"] in self]
         self.things, self.stuff = list(things) or panoptic.things, list(stuff) or panoptic.stuff
         self._numbers = semantic_classes(self.things, self.stuff)
         groups = (panoptic.things, True), (panoptic.stuff, False)
@@ -77,7 +77,8 @@ class PanopticRegions:
     def instances(self):
         """An `InstanceGroundTruth` of the images and the categories of things, without annotations yet."""
         records = [dataclasses.asdict(category) for category in self._panoptic.things]
-        return InstanceGroundTruth(self.source, self.images, records, [], {}, list(self.skipped))
+        names = self._panoptic.records.image_names
+        return InstanceGroundTruth(self.source, self.images, records, [], {}, list(self.skipped), names)
 
 
 class SemanticRegions:
@@ -118,7 +119,7 @@ def read_region_truth(data):
         UserError: see `read_panoptic_ground_truth` and `load_index`.
     """
     if data.panoptic:
-        panoptic = read_panoptic_ground_truth(data.panoptic, data.panoptic_maps)
+        panoptic = read_panoptic_ground_truth(data.panoptic, data.panoptic_maps, data.images)
         return PanopticRegions(panoptic, data.categories, data.stuff)
     index = load_index(dataclasses.replace(data, semantic=True))
     numbers = semantic_classes(index.categories, data.stuff)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mrcnn_tf.datasets.coco_records import parse_annotation
 from mrcnn_tf.datasets.doctor.coco_source import AnnotationRecords
 from mrcnn_tf.datasets.doctor.coordinate_layouts import boxes_match, correct_layouts
 from mrcnn_tf.datasets.doctor.mask_checks import measure_masks
@@ -23,7 +24,7 @@ def collected(boxes, polygons):
         record = {"id": number + 1, "image_id": 1, "category_id": 1, "bbox": box}
         if polygons is not None:
             record["segmentation"] = [polygons[number].ravel().tolist()]
-        records.add(record)
+        records.add(parse_annotation(record))
     records.finish()
     return records
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from mrcnn_tf.datasets.coco_records import parse_annotation
 from mrcnn_tf.datasets.doctor import mask_checks
 from mrcnn_tf.datasets.doctor.coco_source import AnnotationRecords
 from mrcnn_tf.datasets.doctor.mask_checks import find_self_crossing, measure_masks
@@ -13,7 +14,7 @@ def records_of(segmentations):
     records = AnnotationRecords("a.json", True)
     for number, segmentation in enumerate(segmentations, 1):
         record = {"id": number, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}
-        records.add(record | {"segmentation": segmentation})
+        records.add(parse_annotation(record | {"segmentation": segmentation}))
     records.finish()
     return records
 
