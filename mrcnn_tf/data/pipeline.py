@@ -6,9 +6,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from mrcnn_tf.common.categories import IGNORED
+from mrcnn_tf.common.categories import IGNORED, UNUSED
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.problems import CONSOLE
+from mrcnn_tf.common.problems import CONSOLE, print_line
 from mrcnn_tf.config.settings import ResizeConfig
 from mrcnn_tf.data.affine import has_labels
 from mrcnn_tf.data.augment import augment_sample, check_augment_settings
@@ -20,6 +20,7 @@ from mrcnn_tf.ops.resize import resized_size
 
 STRIDE = 32  # of the backbone's coarsest map; image sides are padded to multiples of it
 BATCHES_AHEAD = 2
+CLASSES_SHOWN = 5  # of those without objects
 STEPS_AHEAD = 8  # how far an iterator's error may be from the step that was counted last
 
 
@@ -120,8 +121,7 @@ class TrainingData:
                 f"{sources.name} has no classes of pixels to train a semantic head on: set data.train.panoptic and "
                 "data.train.panoptic_maps, or data.train.semantic_maps, or train without it (model.semantic_head=null)."
             )
-        if not (index.classes.size or self._loader.has_labels):
-            raise UserError(f"No annotation of {sources.name} can be used: training needs at least one instance.")
+        check_objects(index, sources.name, self._loader.has_labels)
         images = select_training_images(index, dataclasses.replace(config, annotations=sources.name))
         check_images_fit(sources, images, config, training=True)
         if images.size < batch:
@@ -192,6 +192,31 @@ class TrainingData:
         """The number of another image, whose objects may be pasted in."""
         seed = stream_seed(seed, RandomStream.PARTNER)
         return self._images[tf.random.stateless_uniform([], seed, 0, self.images, tf.int64)]
+
+
+def check_objects(index, source, has_pixel_classes):
+    """Says on stderr which classes of a CocoIndex have no object to learn from; crowds are none.
+
+    `source` is what to call the data, and `has_pixel_classes` is whether there are classes of pixels to learn as well.
+
+    Raises UserError if there is nothing to learn.
+    """
+    counts = np.bincount(index.classes[~index.crowd], minlength=len(index.categories) + 1)[1:]
+    if not counts.sum() and not has_pixel_classes:
+        if index.classes.size:
+            raise UserError(
+                f"All {index.classes.size} annotations of {source} that can be used are crowds, from which nothing is "
+                "learnt: set iscrowd to 0 where an annotation is a single object."
+            )
+        raise UserError(f"No annotation of {source} can be used: training needs at least one instance.")
+    names = [category.name for category in index.categories]
+    unlearnt = [name for name, count in zip(names, counts.tolist(), strict=True) if not count and name != UNUSED]
+    if unlearnt:
+        shown = ", ".join(unlearnt[:CLASSES_SHOWN]) + (" ..." if len(unlearnt) > CLASSES_SHOWN else "")
+        print_line(
+            f"{source}: {len(unlearnt)} of {len(names)} classes have no object to learn from ({shown}): label some, or "
+            "leave such classes out."
+        )
 
 
 def make_element(sample, original_size, image_id, config):

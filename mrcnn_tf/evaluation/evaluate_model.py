@@ -84,7 +84,8 @@ def evaluate(model, data_config, progress=True, out=None):
     if out and worker_rank_and_count(_strategy(model))[0] == 0:
         folder = pathlib.Path(out)
         write_json(results.to_json(), folder / "results.json", indent=1)
-        write_json(detections, folder / "detections.json")
+        own_ids = ({"image_id": evaluated.own_id(result["image_id"])} for result in detections)
+        write_json([result | own for result, own in zip(detections, own_ids, strict=True)], folder / "detections.json")
         if evaluated.segment_records():
             write_json(evaluated.panoptic_json(), folder / "panoptic.json")
     return results, detections
@@ -201,8 +202,8 @@ class EvaluatedImages:
         image["size"] = {"height": height, "width": width}
         predicted = detections.panoptic if self.ground_truth.has_segments or self.folder else None
         if predicted is not None:
-            file_name = f"{image_id:012d}.png"
-            image["segments"] = predicted.to_coco(image_id, file_name)
+            file_name = f"{self.own_id(image_id):0>12}.png".replace("/", "_")
+            image["segments"] = predicted.to_coco(self.own_id(image_id), file_name)
             if self.folder:
                 with atomic_write(self.folder / SEGMENT_MAPS / file_name) as file:
                     file.write_bytes(predicted.png())
@@ -235,6 +236,10 @@ class EvaluatedImages:
             for values, worker_items in zip(by_image, json.loads(worker_data), strict=True):
                 values |= dict(worker_items) | values
 
+    def own_id(self, image_id):
+        """An image's id as it stands in the ground truth's file."""
+        return self.ground_truth.image_names.get(image_id, image_id)
+
     def image_ids(self):
         """The ids of all images added, rising."""
         return sorted(self._images)
@@ -256,14 +261,14 @@ class EvaluatedImages:
         """COCO's panoptic json with the predicted segments."""
         kinds = (self.ground_truth.things, 1), (self.ground_truth.stuff, 0)
         categories = [{"id": c.id, "name": c.name, "isthing": isthing} for kind, isthing in kinds for c in kind]
-        images = [{"id": image_id} | self._images[image_id]["size"] for image_id in self.image_ids()]
+        images = [{"id": self.own_id(number)} | self._images[number]["size"] for number in self.image_ids()]
         return {"images": images, "annotations": self.segment_records(), "categories": categories}
 
     def unread_images(self):
         """A sentence for each image of the ground truth that wasn't added."""
         source, image_ids = self.ground_truth.source, self.ground_truth.image_ids
         unread = [image_id for image_id in image_ids if image_id not in self._images]
-        return [f"{source}: image {image_id} is left out: it could not be read." for image_id in unread]
+        return [f"{source}: image {self.own_id(number)} is left out: it could not be read." for number in unread]
 
     def panoptic_results(self):
         """`PanopticResults`, or None without segments."""
@@ -271,7 +276,8 @@ class EvaluatedImages:
             return None
         panoptic = self.ground_truth.panoptic
         unlisted = [image_id for image_id in self.image_ids() if image_id not in panoptic.sizes]
-        sentences = [f"{panoptic.source}: image {image_id} is left out: it isn't in there." for image_id in unlisted]
+        names = map(self.own_id, unlisted)
+        sentences = [f"{panoptic.source}: image {name} is left out: it isn't in there." for name in names]
         return self._quality.results(panoptic.skipped + sentences)
 
     def semantic_results(self):
@@ -279,8 +285,9 @@ class EvaluatedImages:
         if not self._iou:
             return None
         files = self.ground_truth.label_files
-        unlabelled = [] if files is None else [image_id for image_id in self.image_ids() if image_id not in files]
-        results = self._iou.results([f"Image {image_id} is left out: it has no label map." for image_id in unlabelled])
+        unlabelled = [] if files is None else [number for number in self.image_ids() if number not in files]
+        names = map(self.own_id, unlabelled)
+        results = self._iou.results([f"Image {name} is left out: it has no label map." for name in names])
         return results if results.images else None
 
 

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mrcnn_tf.common.categories import UNUSED
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.json_values import parse_number
+from mrcnn_tf.datasets.coco_records import as_coco_rle, parse_annotation
 from mrcnn_tf.evaluation.average_precision import evaluate_detections
 from mrcnn_tf.evaluation.evaluate_model import evaluate
 from mrcnn_tf.evaluation.instance_ground_truth import count_rle_pixels, read_instance_ground_truth
@@ -293,7 +295,7 @@ def read_detections(path):
             and, in all or none of them, `segmentation`, an RLE.
 
     Returns:
-        That list.
+        That list, ids and boxes as numbers and RLEs compressed.
 
     Raises:
         UserError: the file can't be read, isn't json or isn't such a list; the first wrong entry is named.
@@ -306,41 +308,37 @@ def read_detections(path):
         raise UserError(f"{path} isn't valid json ({error}): {REMEDY}.") from None
     if not isinstance(detections, list):
         raise UserError(f"{path} holds no list of detections: {REMEDY}.")
-    for index, detection in enumerate(detections):
-        problem = _find_problem(detection)
+    records = [parse_annotation(detection, position=index) for index, detection in enumerate(detections)]
+    complete = []
+    for index, (record, pixels) in enumerate(zip(records, count_rle_pixels(records), strict=True)):
+        problem = _find_problem(record)
+        if not problem and record.rle and pixels != math.prod(record.rle.size):
+            problem = "has a segmentation that doesn't fill its size"  # such a one would bring pycocotools down
         if problem:
             raise UserError(f"Entry {index} of {path} {problem}: {REMEDY}.")
-    for index, (detection, pixels) in enumerate(zip(detections, count_rle_pixels(detections), strict=True)):
-        # Others would bring pycocotools down.
-        if "segmentation" in detection and pixels != math.prod(detection["segmentation"]["size"]):
-            raise UserError(f"Entry {index} of {path} has a segmentation that doesn't fill its size: {REMEDY}.")
-    return detections
+        fields = {"image_id": record.image_id, "category_id": record.category_id, "bbox": record.box.tolist()}
+        if record.rle:
+            rle = as_coco_rle(record.rle)
+            fields["segmentation"] = rle | {"counts": rle["counts"].decode("ascii")}
+        if record.keypoints:
+            fields["keypoints"] = record.keypoints.tolist()
+        complete.append(record.source | fields | {"score": parse_number(record.source["score"])})
+    return complete
 
 
-def _find_problem(detection):
-    """What is wrong with an entry, or ""."""
-    if not isinstance(detection, dict):
+def _find_problem(record):
+    """What is wrong with a detection, or ""."""
+    if not isinstance(record.source, dict):
         return "isn't a detection"
-    for key in ("image_id", "category_id"):
-        if type(detection.get(key)) is not int:
-            return f"has no whole number as {key}"
-    box, keypoints = detection.get("bbox"), detection.get("keypoints", [])
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
+    if "record" in record.faults:
+        return "lacks an image_id, or a whole number as category_id"
+    if record.box is None or not np.isfinite(record.box).all():
         return "has no bbox of four numbers"
-    if not _is_finite(detection.get("score")):
+    if not math.isfinite(parse_number(record.source.get("score"))):
         return "has no number as score"
-    if "segmentation" in detection and not _is_rle(detection["segmentation"]):
-        return "has a segmentation that isn't a compressed RLE"
-    if not isinstance(keypoints, list) or len(keypoints) % 3 or not all(map(_is_finite, keypoints)):
+    if "segmentation" in record.source and record.rle is None:
+        return "has a segmentation that isn't an RLE"
+    keypoints = record.keypoints or ()
+    if "keypoints" in record.faults or len(keypoints) % 3 or not np.isfinite(keypoints).all():
         return "has keypoints that aren't three numbers each"
     return ""
-
-
-def _is_rle(mask):
-    size = mask.get("size") if isinstance(mask, dict) else None
-    has_size = isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)
-    return has_size and isinstance(mask.get("counts"), str) and mask["counts"].isascii()
-
-
-def _is_finite(number):
-    return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)

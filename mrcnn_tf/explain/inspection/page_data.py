@@ -65,9 +65,10 @@ class ObjectRecords:
                 entry["crowd"] = True
             if self._findings and self._findings.overlaps.truth_category[row] < 0:
                 entry["uncounted"] = True
+        own_id = self._truth.image_names.get(image["id"], image["id"])
         page = {
-            "id": image["id"],
-            "file": str(image.get("file_name", image["id"])),
+            "id": own_id,
+            "file": str(image.get("file_name", own_id)),
             "width": image["width"],
             "height": image["height"],
             "view": [max(1, round(image["width"] * scale)), max(1, round(image["height"] * scale))],

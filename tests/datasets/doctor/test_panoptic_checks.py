@@ -92,7 +92,7 @@ JSON = [
     ("segment_fields", lambda s: s.segments[3].update(id=0), 1, "Segment 0 of image 2 in {} has no usable id"),
     (
         "segment_fields",
-        lambda s: s.segments[3].update(category_id="9"),
+        lambda s: s.segments[3].update(category_id="sky"),
         1,
         "Segment 5001 of image 2 in {} has no whole",
     ),
