@@ -55,41 +55,27 @@ def find_roots(source):
 
 def find_files(source, roots):
     """All the images' VocFiles, sorted by root and name."""
-    if source.is_file():
-        folder = source.parent
-        return [_with_maps(VocFiles(roots[0], source.stem, source), folder)] if source.suffix.lower() == ".xml" else []
     files = {}
     for root in roots:
         folder = root / ANNOTATIONS if (root / ANNOTATIONS).is_dir() else root
-        for path in folder.rglob("*"):
+        maps = {"objects": _maps_in(root, OBJECTS), "classes": _maps_in(root, CLASSES)}
+        for path in [source] if source.is_file() else folder.rglob("*"):
             if path.suffix.lower() == ".xml" and path.is_file():
-                name = path.relative_to(folder).with_suffix("").as_posix()
-                files[root, name] = _with_maps(VocFiles(root, name, path), folder)
+                name = source.stem if source.is_file() else path.relative_to(folder).with_suffix("").as_posix()
+                # Maps may lack the folders that the xml is in.
+                own = {kind: paths.get(name) or paths.get(path.stem) for kind, paths in maps.items()}
+                files[root, name] = VocFiles(root, name, path, **own)
         used = {path for entry in files.values() for path in (entry.objects, entry.classes)}
-        for kind, attribute in ((OBJECTS, "objects"), (CLASSES, "classes")):
-            for name, path in _maps_in(root, kind).items():
-                if path not in used:
-                    setattr(files.setdefault((root, name), VocFiles(root, name)), attribute, path)
+        for kind, paths in maps.items():
+            for name, path in paths.items():
+                if path not in used and not source.is_file():
+                    setattr(files.setdefault((root, name), VocFiles(root, name)), kind, path)
     return [files[key] for key in sorted(files)]
-
-
-def _with_maps(files, folder):
-    """The same with the maps that go by the name that its xml has in `folder`, for those that lie elsewhere."""
-    for place in dict.fromkeys((files.root, folder)):
-        for name in dict.fromkeys((files.name, pathlib.PurePosixPath(files.name).name)):
-            files.objects = files.objects or _map_of(place, OBJECTS, name)
-            files.classes = files.classes or _map_of(place, CLASSES, name)
-    return files
 
 
 def _map_folders(kind):
     # labelme2voc's numpy arrays come first: its PNGs have 8 bits, and object 257 gets the number 1 there.
     return f"{kind}Npy", kind, f"{kind}PNG"
-
-
-def _map_of(root, kind, name):
-    paths = (root / folder / f"{name}{suffix}" for folder in _map_folders(kind) for suffix in (".npy", ".png"))
-    return next((path for path in paths if path.is_file()), None)
 
 
 def _maps_in(root, kind):

@@ -11,7 +11,7 @@ import numpy as np
 from mrcnn_tf.common.errors import BrokenFile, UserError
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.geometry import connected_parts
-from mrcnn_tf.datasets.convert.inputs import read_frame, read_xml
+from mrcnn_tf.datasets.convert.inputs import read_xml, recognise_format
 from mrcnn_tf.datasets.convert.voc_folders import CLASSES, OBJECTS, is_map
 from mrcnn_tf.datasets.convert.voc_masks import (
     BORDER,
@@ -62,7 +62,9 @@ class VocReader:
         """Adds the image of VocFiles and its objects, or notes why not; raises BrokenFile."""
         root = read_xml(files.xml) if files.xml else None
         if root is not None and root.tag != "annotation":
-            raise BrokenFile(f"{files.xml} is another kind of xml, its top is <{root.tag}>: VOC's is <annotation>.")
+            other = recognise_format(files.xml)
+            remedy = f"try `mrcnn-tf convert {other}`" if other not in (None, "voc") else "VOC's is <annotation>"
+            raise BrokenFile(f"{files.xml} is another kind of xml, its top is <{root.tag}>: {remedy}.")
         elements = [] if root is None else list(root.iter("object"))
         if root is None and not (files.classes and (files.objects or self.split_parts)):
             what = f"no {OBJECTS}" if files.classes else f"neither an xml nor {CLASSES}"
@@ -134,7 +136,9 @@ class VocReader:
 
     def _choose_size(self, path, root, files, maps):
         """(width, height) of the image as it was labelled; None and a note if its file is of another size."""
-        frame = read_frame(path)
+        frame = self.dataset.read_frame(path)
+        if frame is None:
+            return None
         size, file = None if root is None else _read_size(root), files.xml
         if not size and maps:
             file, pixels = next(iter(maps.items()))
@@ -179,14 +183,14 @@ class VocReader:
 
     def _read_listed(self, elements, files, image):
         """The _XmlObjects that can be used; what can't is noted."""
-        objects = {}
+        objects, mask_folders = {}, _mask_folders(files)
         for place, element in enumerate(elements, 1):
             entry = _XmlObject(place, element.findtext("name") or "", None, Outline())
             if (element.findtext("deleted") or "").strip() == "1":
                 message = f"{entry.where} of {files.xml} is <deleted> and was left out: set that to 0 to keep it."
                 self.dataset.leave_out("deleted", files.xml, message, entry.where)
                 continue
-            entry.outline = read_outline(element, image, _mask_folders(files), self.zero_based)
+            entry.outline = read_outline(element, image, mask_folders, self.zero_based)
             if entry.outline.unread:
                 message = f"{entry.where} of {files.xml} {entry.outline.unread}."
                 self.dataset.leave_out("unread_outline", files.xml, message, entry.where)

@@ -119,3 +119,9 @@ def test_sizes_that_say_nothing(tmp_path, size):
     coco = read_voc(tmp_path).to_coco()
     assert coco["images"] == [{"id": 1, "file_name": "a.jpg", "width": 20, "height": 10}]
     assert coco["annotations"][0]["bbox"] == [2, 1, 4.5, 8]
+
+
+def test_xml_of_another_format_has_a_command(tmp_path):
+    (tmp_path / "annotations.xml").write_text("<annotations><version>1.1</version></annotations>")
+    with pytest.raises(UserError, match="its top is <annotations>: try `mrcnn-tf convert cvat`"):
+        read_voc(tmp_path).to_coco()
