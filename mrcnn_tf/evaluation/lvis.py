@@ -12,6 +12,7 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.common.json_values import parse_integer
 
 IMAGE_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 FREQUENCIES = ("r", "c", "f")  # of a category: rare, common, frequent; in up to 10, up to 100 and more training images
@@ -40,14 +41,25 @@ def read_image_lists(images, source):
     for image in images:
         for name in IMAGE_LISTS:
             ids = image.get(name)
-            if not isinstance(ids, list) or not all(type(category_id) is int for category_id in ids):
+            lists[image["id"], name] = set(map(parse_integer, ids)) if isinstance(ids, list) else {None}
+            if None in lists[image["id"], name]:
                 raise UserError(
                     f"{source}: image {image['id']} has no list of category ids as {name}, which other images of LVIS "
                     "have: add it, or remove neg_category_ids and not_exhaustive_category_ids from all images to "
                     "evaluate by COCO's protocol."
                 )
-        lists[image["id"]] = tuple(set(image[name]) for name in IMAGE_LISTS)
-    return lists
+    return {image["id"]: tuple(lists[image["id"], name] for name in IMAGE_LISTS) for image in images}
+
+
+def searched_pairs(annotations, image_lists):
+    """The set of (image id, category id) that say whether there is any: those that are annotated or known not to be.
+
+    Args:
+        annotations: records with `image_id` and `category_id`.
+        image_lists: of `read_image_lists`.
+    """
+    annotated = {(annotation["image_id"], annotation["category_id"]) for annotation in annotations}
+    return annotated | {(image_id, number) for image_id, (absent, _) in image_lists.items() for number in absent}
 
 
 def drop_uncounted(annotations, detections, image_lists):
@@ -58,20 +70,14 @@ def drop_uncounted(annotations, detections, image_lists):
         image_lists: of `read_image_lists`.
     """
     annotations = [annotation | {"iscrowd": 0} for annotation in annotations if annotation["area"] > 0]
-    present = {(annotation["image_id"], annotation["category_id"]) for annotation in annotations}
+    searched = searched_pairs(annotations, image_lists)
     by_image = collections.defaultdict(list)
     for detection in detections:
         by_image[detection["image_id"]].append(detection)
     counted = []
     for image_id, found in by_image.items():
-        absent, _ = image_lists[image_id]
         best = sorted(found, key=lambda detection: -detection["score"])[:MOST_DETECTIONS]
-        counted += [
-            detection
-            for detection in best
-            if detection["area"] > 0
-            and (detection["category_id"] in absent or (image_id, detection["category_id"]) in present)
-        ]
+        counted += [each for each in best if each["area"] > 0 and (image_id, each["category_id"]) in searched]
     return annotations, counted
 
 

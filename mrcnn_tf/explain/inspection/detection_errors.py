@@ -244,7 +244,7 @@ class RankedImage:
     correct: list[list[int]]  # [[detection, ground truth], ...]
     false: list[list]  # [[detection, its type, the ground truth that explains it or None], ...]
     lost: list[list]  # [[ground truth, its status, the detection that explains it or None], ...]
-    ignored: list[int]  # detections in crowds
+    ignored: list[int]  # detections in crowds, and forgiven ones
 
 
 def rank_worst_images(overlaps, split, count=20):

@@ -8,6 +8,8 @@ import dataclasses
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from mrcnn_tf.evaluation import lvis
+
 MAX_DETECTIONS = 100  # of one image and category, as in COCO's protocol
 NEARLY_ONE = 1 - 1e-10  # COCO's greatest IoU threshold, so that an overlap of 1 isn't lost in rounding
 
@@ -26,10 +28,12 @@ class Overlaps:
     category_ids: list[int]  # K, ascending
     names: list[str]  # of the categories
     # [N] int64, index into `image_ids` and `category_ids`; -1 for detections that don't count: of another image or
-    # category, or beyond the 100 best of their image and category.
+    # category, beyond the 100 best of their image and category, or by LVIS's lists of one that nobody looked for there.
     detection_image: np.ndarray
     detection_category: np.ndarray
     scores: np.ndarray  # [N] float64
+    # [N] bool, those that don't count without a match: of a category that LVIS's image isn't completely annotated for.
+    forgiven: np.ndarray
     order: np.ndarray  # the detections that count, best first; those of equal score in COCO's order
     truth_image: np.ndarray  # [M] int64, likewise; -1 for those without a mask if `kind` is "segm"
     truth_category: np.ndarray
@@ -70,13 +74,19 @@ def compute_overlaps(truth, detections, kind="segm", image_ids=None, categories=
     truth_keys = _index_keys(truth.annotations, image_ids, category_ids)
     if kind == "segm":
         truth_keys[:, [not a["segmentation"] for a in truth.annotations]] = -1
-    scores = np.array([d["score"] for d in detections], np.float64)
+    scores, forgiven = np.array([d["score"] for d in detections], np.float64), np.zeros(len(detections), bool)
+    if image_lists := lvis.read_image_lists(truth.images, truth.source):
+        searched = lvis.searched_pairs(truth.annotations, image_lists)
+        detection_keys[:, [(d["image_id"], d["category_id"]) not in searched for d in detections]] = -1
+        forgiven[:] = [d["category_id"] in image_lists.get(d["image_id"], ((), ()))[1] for d in detections]
     order = _coco_order(detection_keys, scores)
     detection_keys[:, np.setdiff1d(np.arange(len(detections)), order)] = -1
     crowd = np.array([bool(a["iscrowd"]) for a in truth.annotations], bool)
     pairs = _find_pairs(truth.annotations, detections, kind, truth_keys[0], detection_keys[0], crowd, len(image_ids))
     labels = [names[category_id] for category_id in category_ids]
-    return Overlaps(kind, image_ids, category_ids, labels, *detection_keys, scores, order, *truth_keys, crowd, *pairs)
+    return Overlaps(
+        kind, image_ids, category_ids, labels, *detection_keys, scores, forgiven, order, *truth_keys, crowd, *pairs
+    )
 
 
 def match_detections(overlaps, usable):
@@ -106,10 +116,10 @@ def match_detections(overlaps, usable):
 
 
 def judge_detections(overlaps, matched):
-    """[N] int8, what each detection is in COCO's precision: 1 true positive, -1 false positive, 0 in a crowd or
-    not counted. `matched` [N] is as `match_detections` gives it."""
+    """[N] int8, what each detection is in COCO's precision: 1 true positive, -1 false positive, 0 in a crowd,
+    forgiven or not counted. `matched` [N] is as `match_detections` gives it."""
     verdicts = np.where(matched < 0, -1, 1).astype(np.int8)
-    verdicts[np.isin(matched, np.flatnonzero(overlaps.crowd))] = 0
+    verdicts[np.isin(matched, np.flatnonzero(overlaps.crowd)) | ((matched < 0) & overlaps.forgiven)] = 0
     verdicts[overlaps.detection_category < 0] = 0
     return verdicts
 
@@ -200,6 +210,6 @@ def count_confusion(overlaps, iou=0.5, min_score=0.5):
     none = len(overlaps.names)
     counts = np.zeros((none + 1, none + 1), np.int64)
     np.add.at(counts, (overlaps.truth_category[matched[true]], overlaps.detection_category[true]), 1)
-    np.add.at(counts, (none, overlaps.detection_category[shown & (matched < 0)]), 1)
+    np.add.at(counts, (none, overlaps.detection_category[shown & (matched < 0) & ~overlaps.forgiven]), 1)
     np.add.at(counts, (overlaps.truth_category[is_object & ~np.isin(objects, matched)], none), 1)
     return Confusion(overlaps.names, overlaps.category_ids, counts, iou, min_score)

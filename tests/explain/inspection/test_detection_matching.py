@@ -141,6 +141,22 @@ def test_nothing_to_match(annotations, detections):
     assert judge_detections(pairs, match_detections(pairs, pairs.reaching(0.5))).tolist() == [-1] * len(detections)
 
 
+def test_by_lvis_lists_only_what_was_looked_for_counts():
+    truth = ground_truth(thing([0, 0, 10, 10]), thing([0, 0, 10, 10], DOG))
+    for image in truth.images:
+        image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    truth.images[0] |= {"neg_category_ids": [COW], "not_exhaustive_category_ids": [DOG]}
+    elsewhere = [50, 50, 10, 10]
+    detections = [found(elsewhere, category=category) for category in (CAT, DOG, COW)]
+    detections += [found([0, 0, 10, 10], category=DOG), found(elsewhere, category=CAT, image=2)]
+    pairs = compute_overlaps(truth, detections, "bbox")
+    matched = match_detections(pairs, pairs.reaching(0.5) & pairs.same_category())
+    assert judge_detections(pairs, matched).tolist() == [-1, 0, -1, 1, 0]
+    counts = count_confusion(pairs, min_score=0).counts
+    names = pairs.category_ids
+    assert counts[-1].tolist() == [int(category in (CAT, COW)) for category in names] + [0]
+
+
 A, B = [5, 5, 40, 40], [55, 55, 40, 40]
 NOWHERE = [55, 5, 40, 20]
 
