@@ -122,7 +122,12 @@ def _keys(name):
     """What names are compared by: whole, without suffix, without COCO's prefix too, and as Label Studio's addresses."""
     stem, suffix = os.path.splitext(name)
     stem = _comparable(stem if suffix.lower() in IMAGE_SUFFIXES else name)
-    return _comparable(name), stem, _COCO_PREFIX.sub("", stem), _UPLOAD_PREFIX.sub("", urllib.parse.unquote(stem))
+    return _comparable(name), stem, _COCO_PREFIX.sub("", stem), without_upload_prefix(stem)
+
+
+def without_upload_prefix(stem):
+    """A file's name without suffix as it was before Label Studio put its prefix, and %20 for a space, there."""
+    return _UPLOAD_PREFIX.sub("", urllib.parse.unquote(stem))
 
 
 def _comparable(name):

@@ -6,13 +6,14 @@ path, in a list of images called train.txt or the like, or by the name of a fold
 
 import collections
 import dataclasses
+import os
 import pathlib
 import re
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.convert.inputs import read_text
 from mrcnn_tf.datasets.image_files import IMAGE_SUFFIXES
-from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files
+from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files, without_upload_prefix
 
 OTHER = "other"  # images outside of the splits' folders and lists
 # As folders and lists are called: train, valid, images_test, train2017, obj_train_data.
@@ -186,13 +187,20 @@ def _images_of(places, split, folder, splits):
             images.update(find_image_files(place))
             continue
         for line in filter(None, map(str.strip, read_text(place).splitlines())):
-            path = folder.find(line, place.parent) if not pathlib.Path(line).is_file() else pathlib.Path(line)
+            path = pathlib.Path(line) if os.path.isabs(line) else place.parent / line
+            path = path if path.is_file() else folder.find(line)
             if path is None:
                 message = f"{line} of {place} isn't in {folder.root} and was left out"
                 splits.notes.append((split, "missing_image", str(place), message))
             else:
-                images.add(path)
+                images.add(_as_in_folder(path, folder.root))
     return sorted(images, key=lambda path: path.as_posix())
+
+
+def _as_in_folder(path, root):
+    """A path as `find_image_files` gives it, if it is in a folder."""
+    below = os.path.relpath(path, root)
+    return path if below.startswith("..") else root / below
 
 
 def _splits_by_names(images, folder, splits, wanted):
@@ -230,7 +238,8 @@ class LabelFiles:
     """The text files with objects of a dataset.
 
     They are in labels/ where the image's path has images/, else beside it, in labels/ within its folder or beside that,
-    whatever the letter case. One that is nowhere there is a file of its name in another folder, if it is the only one.
+    whatever the letter case. One that is nowhere there is a file of its name in another folder, if it is the only one;
+    one of the two names may have Label Studio's prefix.
 
     Args:
         root: the dataset's folder.
@@ -268,9 +277,9 @@ class LabelFiles:
         files, owners = collections.defaultdict(list), collections.defaultdict(list)
         for file in self.files:
             if file not in used:
-                files[file.stem].append(file)
+                files[without_upload_prefix(file.stem)].append(file)
         for image in images:
-            owners[image.stem].append(image)
+            owners[without_upload_prefix(image.stem)].append(image)
         for stem, found in owners.items():
             if len(found) == len(files[stem]) == 1 and starts_with_numbers(files[stem][0]):
                 splits = split_of(files[stem][0], self._root), split_of(found[0], self._root)

@@ -5,17 +5,21 @@ import collections
 import io
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
 from convert_samples import kinds, pixels, save_image
 from PIL import Image
 
+from mrcnn_tf import cli
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.convert.inputs import recognise_format
 from mrcnn_tf.datasets.convert.label_studio import read_label_studio
 from mrcnn_tf.datasets.convert.label_studio_shapes import decode_brush
 from mrcnn_tf.datasets.convert.mask_folders import read_mask_folders
+from mrcnn_tf.datasets.convert.yolo import read_yolo
+from mrcnn_tf.datasets.image_folder import ImageFolder
 
 WIDTH, HEIGHT = 80, 40
 POLYGON = {"points": [[10, 10], [50, 10], [50, 60]], "closed": True, "polygonlabels": ["car"]}
@@ -238,3 +242,36 @@ def test_an_export_is_recognised_and_one_of_pngs_is_refused_with_a_remedy(tmp_pa
     (tmp_path / "other.json").write_text('{"shapes": []}')
     with pytest.raises(UserError, match="convert labelme"):
         read_label_studio(tmp_path / "other.json")
+
+
+def test_its_yolo_export_goes_with_images_of_either_name(tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "classes.txt").write_text("car\n")
+    for name in ("8a3f1c2d-a", "0badcafe-my%20b", "deadbeef-c"):
+        (tmp_path / "labels" / f"{name}.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.6\n")
+    for name in ("a.png", "my b.png", "deadbeef-c.png"):
+        save_image(tmp_path / "images" / name, WIDTH, HEIGHT)
+    dataset = read_yolo(tmp_path)
+    coco = dataset.to_coco()
+    assert sorted(annotation["image_id"] for annotation in coco["annotations"]) == [1, 2, 3] and not kinds(dataset)
+
+
+def test_its_coco_export_is_found_by_names_with_a_prefix(tmp_path):
+    save_image(tmp_path / "pictures" / "my a.png", WIDTH, HEIGHT)
+    for name in ("images/8a3f1c2d-my%20a.png", "images\\8a3f1c2d-my a.png", "/data/upload/1/0badcafe-my a.png"):
+        assert ImageFolder(tmp_path / "pictures").find(name) == tmp_path / "pictures" / "my a.png"
+    assert ImageFolder(tmp_path / "pictures").find("8a3f1c2-my a.png") is None, "it isn't eight characters"
+    save_image(tmp_path / "pictures" / "deadbeef-my a.png", WIDTH, HEIGHT)
+    assert ImageFolder(tmp_path / "pictures").find("0badcafe-my a.png") is None, "two may be meant"
+
+
+def test_as_a_user_runs_it(tmp_path, read, monkeypatch, capsys):
+    read(task(annotation(part(POLYGON)), annotation(part(POLYGON), number=2)))
+    out = tmp_path / "out.json"
+    monkeypatch.setattr(sys, "argv", ["mrcnn-tf", "convert", "label-studio", str(tmp_path), "--out", str(out)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert not ended.value.code and f"1 images, 1 objects, 1 classes (car 1): {out}" in said.out
+    assert "1 x other_annotation, e.g. Task 5 of" in said.err
+    assert len(json.loads(out.read_text())["annotations"]) == 1
