@@ -105,16 +105,23 @@ def via(
 def yolo(
     source: Annotated[pathlib.Path, typer.Argument(help="The dataset's folder, or its data.yaml.")],
     out: JsonOut,
-    split: Annotated[str | None, typer.Option(help="train, val or test, where data.yaml names several.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, val or test, where there are several; other for images outside of their folders."),
+    ] = None,
     images: Images = None,
     names: Names = None,
     as_json: AsJson = False,
 ):
-    """Ultralytics' datasets: images/ and labels/ with outlines, or boxes, in a text file for each image."""
-    from mrcnn_tf.datasets.convert.dataset import read_names
-    from mrcnn_tf.datasets.convert.yolo import read_yolo
+    """Ultralytics' datasets: images/ and labels/ with outlines, or boxes, in a text file for each image.
 
-    _write_coco(read_yolo(source, images, read_names(names), split), out, images or _folder_of(source), as_json)
+    Splits are those of data.yaml, or of folders and lists called train, val or test. Keypoints are kept.
+    """
+    from mrcnn_tf.datasets.convert.dataset import read_names
+    from mrcnn_tf.datasets.convert.yolo import find_dataset, read_yolo
+
+    dataset = read_yolo(source, images, read_names(names), split)
+    _write_coco(dataset, out, images or find_dataset(source)[0], as_json)
 
 
 @convert_app.command()

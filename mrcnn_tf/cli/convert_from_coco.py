@@ -89,7 +89,7 @@ def coco_to_labelme(
     """
     from mrcnn_tf.datasets.convert.labelme import write_labelme
 
-    _convert_coco(source, write_labelme, out, as_json, images, copy_images, keeps_keypoints=True)
+    _convert_coco(source, write_labelme, out, as_json, images, copy_images)
 
 
 @coco_to_app.command("via")
@@ -109,7 +109,9 @@ def coco_to_via(
 def coco_to_yolo(
     source: Source, out: OutDir, images: ImagesToCopy = None, copy_images: CopyImages = False, as_json: AsJson = False
 ):
-    """labels/ and data.yaml for Ultralytics' segmentation. Without --copy-images, put your images into images/.
+    """labels/ and data.yaml for Ultralytics. Without --copy-images, put your images into images/.
+
+    Outlines where there are masks; else boxes, with their keypoints where all classes have as many.
 
     data.yaml names one folder for train and val: convert your validation set to another, and set val to it.
     """
@@ -156,7 +158,7 @@ def coco_to_masks(
     _convert_coco(source, write_mask_folders, out, as_json, images, copy_images)
 
 
-def _convert_coco(source, write, out, as_json, *arguments, keeps_keypoints=False):
+def _convert_coco(source, write, out, as_json, *arguments):
     """Have `write` put a COCO json into another format, and print how much it is and what was left out."""
     from mrcnn_tf.datasets.convert.coco import read_coco
 
@@ -164,7 +166,7 @@ def _convert_coco(source, write, out, as_json, *arguments, keeps_keypoints=False
     write(coco, out, *arguments)
     problems = report_left_out(coco.problems, out, coco.source)
     _report_own_numbers(coco.own_numbers, coco.source)
-    lost_keypoints = 0 if keeps_keypoints else _report_keypoints(coco)
+    lost_keypoints = 0 if coco.keeps_keypoints else _report_keypoints(coco)
     objects = sum(len(image.annotations) for image in coco.images)
     if as_json:
         figures = {"out": str(out), "images": len(coco.images), "objects": objects, "problems": problems}

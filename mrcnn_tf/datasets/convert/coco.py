@@ -57,6 +57,7 @@ class CocoJson:
         problems: list of Problem, annotations that can't be used.
         own_numbers: see `count_own_numbers`; the images' annotations are without them.
         keypoint_names: dict category id -> names of its keypoints.
+        keeps_keypoints: whether the format that it was written to has them.
         folder: of the images, once one was looked for.
     """
 
@@ -66,6 +67,7 @@ class CocoJson:
     problems: list[Problem] = dataclasses.field(default_factory=list)
     own_numbers: dict[str, int] = dataclasses.field(default_factory=dict)
     keypoint_names: dict[int, list[str]] = dataclasses.field(default_factory=dict)
+    keeps_keypoints: bool = False
     folder: ImageFolder | None = None
 
     def named_keypoints(self, annotation):

@@ -203,6 +203,8 @@ def write_labelme(coco, out, images, copy_images=False):
     "iscrowd". Images are put beside the jsons, or without `copy_images` named there by a relative path. See `convert`
     for writers.
     """
+    coco.note_repeated_names()
+    coco.keeps_keypoints = True
     names = output_names(coco, ".json")
     with new_folder(out) as folder:
         for image, name in show_progress(names, "labelme"):

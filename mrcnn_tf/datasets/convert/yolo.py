@@ -13,13 +13,12 @@ import yaml
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets.convert.coco import copy_image, new_folder, output_names
-from mrcnn_tf.datasets.convert.dataset import Dataset, number_names, read_names
+from mrcnn_tf.datasets.convert.dataset import DECIMALS, Dataset, number_names, read_names
 from mrcnn_tf.datasets.convert.geometry import as_one_polygon
 from mrcnn_tf.datasets.convert.inputs import (
     BrokenFile,
     existing_path,
     raise_wrong_format,
-    read_frame,
     read_text,
 )
 from mrcnn_tf.datasets.convert.yolo_folders import (
@@ -40,8 +39,8 @@ DIGITS = 9  # written after the point: a thousandth of a pixel in an image of a 
 def read_yolo(source, images=None, names=None, split=None):
     """The Dataset of a YOLO dataset's folder or data.yaml; see `convert` for readers.
 
-    Broken lines, labels without their image and paths that lead nowhere are noted in it. An image without labels has no
-    objects.
+    File names are relative to the folder that data.yaml's `path` leads to, if it has one. Broken lines, labels without
+    their image and paths that lead nowhere are noted in it. An image without labels has no objects.
 
     Args:
         names: they replace those of the dataset, by number; those of a COCO json only fix the ids.
@@ -50,10 +49,7 @@ def read_yolo(source, images=None, names=None, split=None):
     Raises:
         UserError: also if there are several splits, or no names.
     """
-    source = existing_path(source, "the folder of a YOLO dataset, or its data.yaml")
-    settings_file = _find_settings(source)
-    settings = _read_settings(settings_file) if settings_file else {}
-    root = root_of(settings, settings_file) if settings_file else source
+    root, settings, settings_file = find_dataset(source)
     splits = find_splits(root, settings, settings_file)
     labels = LabelFiles(root, sorted({path for paths in splits.images.values() for path in paths}))
     if not settings_file and not any(map(starts_with_numbers, labels.files)):
@@ -73,12 +69,13 @@ def read_yolo(source, images=None, names=None, split=None):
     numbers = (names or classes).labels(classes.numbers)
     for path in show_progress(image_files, "YOLO"):
         file = labels.find(path)
+        frame = dataset.read_frame(path)
+        if frame is None:
+            continue
         try:
-            frame = read_frame(path)
             lines = read_text(file).splitlines() if file else []
         except BrokenFile as error:
-            kind = "unreadable_image" if str(path) in str(error) else "broken_file"
-            dataset.leave_out(kind, path, str(error))
+            dataset.leave_out("broken_file", path, str(error))
             continue
         image = dataset.add_image(folder.relative(path), frame.width, frame.height, file or path)
         for number, line in enumerate(lines, 1) if image else ():
@@ -88,6 +85,14 @@ def read_yolo(source, images=None, names=None, split=None):
         message = f"{file} has no image and was left out: put {file.stem}.jpg or .png into the folder of images."
         dataset.leave_out("missing_image", file, message)
     return dataset
+
+
+def find_dataset(source):
+    """(folder of a dataset, content and path of its data.yaml) of this folder or data.yaml; {} and None without one."""
+    source = existing_path(source, "the folder of a YOLO dataset, or its data.yaml")
+    file = _find_settings(source)
+    settings = _read_settings(file) if file else {}
+    return (root_of(settings, file) if file else source), settings, file
 
 
 def _find_settings(source):
@@ -182,7 +187,7 @@ class PoseFormat:
                 raise ValueError(
                     f"has the keypoint {name} with {x:g}, {y:g} and the visibility {visible:g}, which can't be,"
                 )
-            keypoints[name] = (x * width, y * height, int(visible))
+            keypoints[name] = (round(x * width, DECIMALS), round(y * height, DECIMALS), int(visible))
         return values[:BOX_FIELDS], keypoints
 
 
@@ -248,15 +253,19 @@ def write_yolo(coco, out, images=None, copy_images=False):
 
     A line can't have several parts or holes, so these become one outline with ways between them, as Ultralytics' own
     converter has it. Where no object has a mask, lines are boxes; a mixture would make Ultralytics forget the outlines,
-    so objects that have only a box are left out then.
+    so objects that have only a box are left out then. Where all are boxes of classes with as many keypoints, lines are
+    those of a pose dataset; otherwise keypoints are left out.
 
     Crowds are left out, too, and `copy_images` puts images into images/ beside labels/. See `convert` for writers.
     """
     coco.drop_crowds()
     names = output_names(coco, ".txt")
     numbers = {category: number for number, category in enumerate(coco.names)}
-    annotations = (annotation for image in coco.images for annotation in image.annotations)
+    annotations = [annotation for image in coco.images for annotation in image.annotations]
     has_outlines = any(annotation.segmentation is not None for annotation in annotations)
+    counts = {len(coco.keypoint_names[annotation.category_id]) for annotation in annotations}
+    is_pose = not has_outlines and len(counts) == 1 and any(annotation.keypoints for annotation in annotations)
+    coco.keeps_keypoints, keypoint_count = is_pose, counts.pop() if is_pose else 0
     with new_folder(out) as folder:
         for image, name in show_progress(names, "YOLO"):
             if copy_images and not copy_image(coco, image, images, folder / "images" / image.file_name):
@@ -267,20 +276,27 @@ def write_yolo(coco, out, images=None, copy_images=False):
                     detail = "has only a box among outlines and was left out"
                     coco.leave_out_annotation("no_mask", annotation.id, detail)
                 else:
-                    lines.append(_make_line(annotation, image, numbers))
+                    lines.append(_make_line(annotation, image, numbers, keypoint_count))
             file = folder / "labels" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         content = {"train": "images", "val": "images", "names": dict(enumerate(coco.names.values()))}
+        if is_pose:
+            named = {numbers[key]: names for key, names in coco.keypoint_names.items() if len(names) == keypoint_count}
+            content |= {"kpt_shape": [keypoint_count, 3], "kpt_names": named}
         text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
         (folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
-def _make_line(annotation, image, numbers):
+def _make_line(annotation, image, numbers, keypoint_count):
     if annotation.segmentation is None:
         x, y, width, height = annotation.box
         values = [x + width / 2, y + height / 2, width, height]
     else:
         values = as_one_polygon(annotation.segmentation, image.height, image.width)
-    parts = [value / (image.height if index % 2 else image.width) for index, value in enumerate(values)]
-    return " ".join([str(numbers[annotation.category_id]), *(f"{part:.{DIGITS}f}" for part in parts)])
+    sides = image.width, image.height
+    parts = [f"{value / sides[index % 2]:.{DIGITS}f}" for index, value in enumerate(values)]
+    keypoints = annotation.keypoints or [(0, 0, 0)] * keypoint_count
+    for *point, visibility in keypoints if keypoint_count else ():
+        parts += [f"{value / side:.{DIGITS}f}" for value, side in zip(point, sides, strict=True)] + [str(visibility)]
+    return " ".join([str(numbers[annotation.category_id]), *parts])

@@ -86,6 +86,77 @@ def test_yolo_has_outlines_or_boxes(tmp_path):
     assert_same_objects(content, read_yolo(tmp_path / "boxes", tmp_path / "boxes/images").to_coco())
 
 
+def save_poses(folder, segmentation=(), second=("eye", "fin")):
+    """A json of two classes whose objects have keypoints; gives (its path, folder of images, content)."""
+    path, images, content = save_coco(folder, boxes=False, flat=True)
+    common = {"segmentation": list(segmentation), "bbox": [2.0, 3.0, 8.0, 6.0], "area": 48, "iscrowd": 0}
+    content["categories"][0]["keypoints"], content["categories"][1]["keypoints"] = ["nose", "tail"], list(second)
+    keypoints = [[3, 4, 2, 9.5, 8, 1], [0, 0, 0, 4, 4, 2], [0, 0, 0, 0, 0, 0]]
+    content["annotations"] = [
+        common | {"id": index + 1, "image_id": 5, "category_id": category, "keypoints": values}
+        for index, (category, values) in enumerate(zip((3, 7, 3), keypoints, strict=True))
+    ]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path, images, content
+
+
+def test_yolo_pose(tmp_path):
+    path, images, content = save_poses(tmp_path)
+    coco = read_coco(path)
+    write_yolo(coco, tmp_path / "pose", images, copy_images=True)
+    assert kinds(coco) == [] and coco.keeps_keypoints
+    back = read_yolo(tmp_path / "pose").to_coco()
+    assert [one["keypoints"] for one in back["annotations"]] == [one["keypoints"] for one in content["annotations"]]
+    assert [one["keypoints"] for one in back["categories"]] == [["nose", "tail"], ["eye", "fin"]]
+    assert [one["bbox"] for one in back["annotations"]] == [[2, 3, 8, 6]] * 3
+
+
+@pytest.mark.parametrize(("segmentation", "second"), [([[2, 3, 10, 3, 10, 9]], ("eye", "fin")), ((), ("eye",))])
+def test_yolo_has_no_place_for_other_keypoints(tmp_path, segmentation, second):
+    """Beside outlines Ultralytics reads none, and all classes of a set have as many."""
+    path, images, content = save_poses(tmp_path, segmentation, second)
+    content["annotations"][1]["keypoints"] = content["annotations"][1]["keypoints"][-3 * len(second) :]
+    path.write_text(json.dumps(content))
+    coco = read_coco(path)
+    write_yolo(coco, tmp_path / "out", images, copy_images=True)
+    assert not coco.keeps_keypoints
+    assert "kpt_shape" not in (tmp_path / "out/data.yaml").read_text()
+    assert len(read_yolo(tmp_path / "out").to_coco()["annotations"]) == 3
+
+
+def save_repeated(folder):
+    """A json whose two classes have one name, as in Roboflow's exports; gives its path and the folder of images."""
+    path, images, content = save_coco(folder, boxes=False, flat=True)
+    for category in content["categories"]:
+        category["name"] = "facade"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path, images
+
+
+def test_yolo_and_label_maps_keep_classes_of_one_name_apart(tmp_path):
+    path, images = save_repeated(tmp_path)
+    coco = read_coco(path)
+    write_yolo(coco, tmp_path / "yolo", images, copy_images=True)
+    write_label_maps(coco, tmp_path / "maps")
+    assert kinds(coco) == []
+    names = read_names(tmp_path / "maps/names.json")
+    yolo, maps = read_yolo(tmp_path / "yolo"), read_label_maps(tmp_path / "maps", images, names, class_divisor=1000)
+    for read in (yolo, maps):
+        back = read.to_coco()
+        assert back["categories"] == [{"id": 1, "name": "facade"}, {"id": 2, "name": "facade"}]
+        assert sorted(one["category_id"] for one in back["annotations"]) == [1, 1, 2, 2]
+        assert kinds(read) == ["repeated_name"]
+
+
+@pytest.mark.parametrize("write", [write_labelme, write_voc, write_mask_folders, write_via])
+def test_formats_without_numbers_report_classes_of_one_name(tmp_path, write):
+    path, images = save_repeated(tmp_path)
+    coco = read_coco(path)
+    write(coco, tmp_path / "out", images)
+    assert kinds(coco) == ["repeated_name"]
+    assert "Categories 3 and 7 in" in coco.problems[0].message
+
+
 def test_voc(tmp_path):
     path, images, content = save_coco(tmp_path, flat=True)
     out = tmp_path / "voc"

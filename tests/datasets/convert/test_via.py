@@ -212,12 +212,12 @@ def test_memory_is_that_of_the_coordinates_as_text(tmp_path, image, monkeypatch)
     """Not of the json's tree of numbers, which takes seven times as much as the file."""
     monkeypatch.setattr("mrcnn_tf.common.json_stream.CHUNK", 1 << 14)
     angles = np.linspace(0, 6, 3000)
-    x, y = (1400 + 400 * np.cos(angles)).astype(int).tolist(), (1400 + 400 * np.sin(angles)).astype(int).tolist()
+    x, y = (1400 + 400 * np.cos(angles)).astype(int).tolist(), (5 + 4 * np.sin(angles)).astype(int).tolist()
     shape = {"name": "polygon", "all_points_x": x, "all_points_y": y}
-    save_image(tmp_path / "large.jpg", 1800, 1800)
+    save_image(tmp_path / "wide.jpg", 1900, 10)
     entries = {}
     for number in range(60):
-        os.link(tmp_path / "large.jpg", tmp_path / f"{number}.png")
+        os.link(tmp_path / "wide.jpg", tmp_path / f"{number}.png")
         entries[str(number)] = {"filename": f"{number}.png", "regions": [region(shape, kind="x")] * 2}
     path = tmp_path / "via.json"
     path.write_text(json.dumps({"_via_img_metadata": entries}, separators=(",", ":")))

@@ -194,6 +194,21 @@ def test_lists_with_paths_of_another_machine(tmp_path, has_yaml):
     assert (kinds(train), kinds(val)) == (["missing_image", *moved], moved)
 
 
+@pytest.mark.parametrize(
+    "line", ["images/{0}.jpg", "./images/{0}.jpg", "lists/../images/{0}.jpg", "{1}/images/{0}.jpg"]
+)
+def test_lists_with_paths_that_lead_somewhere(tmp_path, monkeypatch, line):
+    save_splits(tmp_path / "set", {"images/a.jpg": 0, "images/b.jpg": 0})
+    (tmp_path / "set/lists").mkdir()
+    for split, stem in {"train": "a", "val": "b"}.items():
+        (tmp_path / f"set/{split}.txt").write_text(line.format(stem, tmp_path / "set") + "\n")
+    (tmp_path / "set/classes.txt").write_text("x\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="has the splits train, val: convert"):
+        read_yolo("set")
+    assert names_of(read_yolo("set", split="val")) == ["images/b.jpg"]
+
+
 def test_images_outside_of_the_splits(tmp_path):
     save_splits(tmp_path, {"images/a.jpg": 0, "images/test/b.jpg": 0})
     (tmp_path / "classes.txt").write_text("x\n")
@@ -238,7 +253,7 @@ def test_a_yaml_elsewhere_says_where_its_dataset_is(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/set.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.chdir(tmp_path / "configs")
-    dataset = read_yolo(tmp_path / "configs/set.yaml", images=tmp_path / "set")
+    dataset = read_yolo(tmp_path / "configs/set.yaml")
     assert (names_of(dataset), kinds(dataset)) == (["images/train/a.jpg"], [])
 
 
