@@ -237,7 +237,9 @@ def _check_pixels(source, image, thorough):
                 opened.verify()
             if not _has_png_end(source):
                 raise OSError("no end")
-        _decode(source)
+        with Image.open(source) as opened:
+            opened.load()
+            opened.crop((0, 0, 1, 1)).convert("RGB")
     except Exception as error:  # Pillow raises whatever its format plugins run into
         image.problem = explain_decoding(image.format, image.is_suspect, error)
 
