@@ -58,7 +58,6 @@ def _bmps():
     seen_runs = np.repeat(np.arange(24)[::-1, None] % 16, 32, axis=1)
     seen_runs[:, 20:] = 3
     half_runs = b"".join(bytes([32, 0x12, 0, 0]) for _ in range(24)) + b"\0\1"
-    masks_565 = struct.pack("<III", 0xF800, 0x7E0, 0x1F)
     with_alpha = np.dstack([up, np.full((24, 32), 90, np.uint8)]).tobytes()
     rgba = struct.pack("<IIII", 0xFF, 0xFF00, 0xFF0000, 0xFF000000)
     return {

@@ -13,8 +13,8 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
-from mrcnn_tf.datasets.convert.inputs import BrokenFile, read_frame
 from mrcnn_tf.datasets.convert.keypoints import ClassKeypoints, fixed_keypoints
+from mrcnn_tf.datasets.image_files import FULL_CHECK_BYTES, inspect_file
 
 DECIMALS = 3  # of a coordinate in pixels
 FEWEST_NUMBERS = 6  # of a polygon: three points
@@ -174,10 +174,11 @@ class Dataset:
         self._ids = {}
         for number, name in self._names.items():
             if self._ids.setdefault(name, number) != number and name != UNUSED:
-                both = f"by the ids {self._ids[name]} and {number} and what goes by name is of {self._ids[name]}"
-                message = f"{names.source} has the class {name!r} twice, {both}: give each class a name of its own."
+                apart = f"which only the ids {self._ids[name]} and {number} keep apart"
+                message = f"{names.source} has the class {name!r} twice, {apart}: give each class a name of its own."
                 self.leave_out("repeated_name", names.source, message, number)
         self._keypoints = ClassKeypoints(names and names.keypoints)
+        self._bytes_checked = 0  # of image files
         self._counts, self._boxes_only = collections.Counter(), 0
 
     def leave_out(self, kind, file, message, record=None):
@@ -185,12 +186,17 @@ class Dataset:
         self.problems.append(Problem(kind, record, str(file), message))
 
     def read_frame(self, path, record=None):
-        """The Frame of an image file; None and a note if it can't be read."""
-        try:
-            return read_frame(path)
-        except BrokenFile as error:
-            self.leave_out("unreadable_image", path, str(error), record)
-            return None
+        """The ImageFile of an image; None and a note if training can't read it.
+
+        The first files are decoded, too, up to as many bytes as make a set that training decodes when it opens it.
+        """
+        image = inspect_file(path, thorough=self._bytes_checked <= FULL_CHECK_BYTES)
+        self._bytes_checked += image.size
+        if not image.problem:
+            return image
+        kind, what, remedy = image.problem
+        self.leave_out(kind, path, f"{path} {what} and was left out: {remedy}.", record)
+        return None
 
     def add_image(self, file_name, width, height, file):
         """Adds an image that `file` describes and gives it, a DatasetImage; None and a note if it's a repetition."""

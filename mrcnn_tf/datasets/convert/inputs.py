@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import dataclasses
 import itertools
 import json
 import os
@@ -21,9 +20,6 @@ FORMAT_OF_SUFFIX = {".yaml": "yolo", ".yml": "yolo", ".csv": "via"}
 XML_HEAD = 1000  # bytes of an xml that tell its first element
 ROBOFLOW_CLASSES = "_classes.csv"  # beside maps whose numbers are classes
 JSONS_TRIED = 20  # of a folder whose format is asked for
-
-_ORIENTATION = 0x0112  # EXIF's tag
-_TURNED = (5, 6, 7, 8)  # its values that exchange width and height
 
 
 def existing_path(path, wanted):
@@ -216,34 +212,3 @@ def choose_split(names, split, source):
 def quote_path(path):
     """A path as it goes into a command."""
     return f'"{path}"' if " " in str(path) else str(path)
-
-
-@dataclasses.dataclass
-class Frame:
-    """The size of an image in pixels as seen, and as stored before its EXIF orientation is applied."""
-
-    width: int
-    height: int
-    stored_width: int
-    stored_height: int
-
-    def fits(self, width, height):
-        """Whether a described size is one of the two."""
-        return (width, height) in ((self.width, self.height), (self.stored_width, self.stored_height))
-
-    def around(self, right, bottom):
-        """(width, height) of the frame that coordinates up to `right` and `bottom` belong to: as seen, unless they only
-        fit the file as stored."""
-        outside = right > self.width + 1 or bottom > self.height + 1
-        if outside and right <= self.stored_width + 1 and bottom <= self.stored_height + 1:
-            return self.stored_width, self.stored_height
-        return self.width, self.height
-
-
-def read_frame(path):
-    """The Frame of an image file, from its header; raises BrokenFile."""
-    with open_image(path) as image:
-        width, height = image.size
-        # Where a PNG's header has no EXIF, getexif would decode all of it to look behind the pixels.
-        is_turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) in _TURNED
-    return Frame(height, width, width, height) if is_turned else Frame(width, height, width, height)
