@@ -120,6 +120,24 @@ def encode(mask):
     return as_text(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
 
 
+def encode_crop(crop, left, top, height, width):
+    """As `encode`, of a mask of an image [height, width] that is given by a crop of it.
+
+    Args:
+        crop: bool [h, w]; outside it there is nothing.
+        left, top: the image's pixel at which its upper left one lies, int; what lies outside the image is left out.
+    """
+    x1, y1 = max(left, 0), max(top, 0)
+    inside = crop[y1 - top : max(height - top, 0), x1 - left : max(width - left, 0)]
+    columns = np.zeros([height, inside.shape[1]], bool)
+    columns[y1 : y1 + inside.shape[0]] = inside
+    flat = np.r_[False, columns.ravel(order="F"), False]  # COCO's runs go down the columns
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + x1 * height
+    ends = np.r_[0, edges, height * width] if height * width not in edges[-1:] else np.r_[0, edges]
+    counts = np.diff(ends).tolist()
+    return as_text(coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width))
+
+
 def as_text(rle):
     """A run-length mask of pycocotools with its counts as str, as json needs them."""
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}

@@ -68,3 +68,12 @@ def test_polygons_are_joined_and_lists_of_runs_are_read():
     assert run_lengths.as_pixels({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2).tolist() == [[False, True], [True, False]]
     with pytest.raises(ValueError, match="size"):
         run_lengths.as_pixels({"size": [2, 2], "counts": [1, 2, 1]}, 2, 3)
+
+
+@given(arrays.arrays(bool, (5, 4)), st.integers(-7, 12), st.integers(-7, 12))
+def test_a_crop_is_encoded_as_pycocotools_encodes_the_whole(crop, left, top):
+    whole = np.zeros((40, 40), bool)
+    whole[15 + top : 20 + top, 15 + left : 19 + left] = crop
+    expected = coco_mask.encode(np.asfortranarray(whole[15:24, 15:22], np.uint8))
+    found = run_lengths.encode_crop(crop, left, top, 9, 7)
+    assert found == {"size": [9, 7], "counts": expected["counts"].decode()}

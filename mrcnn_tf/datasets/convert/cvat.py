@@ -253,11 +253,7 @@ def _read_mask(shape, image):
     if sum(runs) != width * height or min(runs, default=-1) < 0:
         raise ValueError(f"its rle has {sum(runs)} pixels and its box {width} x {height}")
     crop = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
-    mask = np.zeros((image.height, image.width), bool)
-    x1, y1 = max(left, 0), max(top, 0)
-    inside = crop[y1 - top : max(image.height - top, 0), x1 - left : max(image.width - left, 0)]
-    mask[y1 : y1 + inside.shape[0], x1 : x1 + inside.shape[1]] = inside
-    return run_lengths.encode(mask)
+    return run_lengths.encode_crop(crop, left, top, image.height, image.width)
 
 
 def _read_points(text):

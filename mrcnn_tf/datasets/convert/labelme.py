@@ -188,12 +188,7 @@ def _read_mask(text, points, image):
         crop = np.asarray(png)
     crop = (crop if crop.ndim == 2 else crop[..., :3].max(axis=2)) > 0
     left, top = round(min(points)[0]), round(min(y for _, y in points))
-    mask = np.zeros((image.height, image.width), bool)
-    x1, y1 = max(left, 0), max(top, 0)
-    x2, y2 = min(left + crop.shape[1], image.width), min(top + crop.shape[0], image.height)
-    if x1 < x2 and y1 < y2:
-        mask[y1:y2, x1:x2] = crop[y1 - top : y2 - top, x1 - left : x2 - left]
-    return run_lengths.encode(mask)
+    return run_lengths.encode_crop(crop, left, top, image.height, image.width)
 
 
 def write_labelme(coco, out, images, copy_images=False):
