@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import types
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.settings import DataConfig, ResizeConfig
+from mrcnn_tf.config.settings import DataConfig, DetectionConfig, ResizeConfig
 from mrcnn_tf.evaluation import evaluate_model
 from mrcnn_tf.evaluation.average_precision import KEYPOINT_METRICS, METRICS
 from mrcnn_tf.evaluation.results import CocoResults
@@ -197,6 +198,26 @@ def test_classes_without_objects_are_left_out(monkeypatch, data_config):
     data_config.categories = [Category(5, "plate"), Category(12, "N/A")]
     results, detections = evaluate_model.evaluate(Doubtful(), data_config, progress=False)
     assert [row["name"] for row in results.per_class] == ["plate"] and detections == []
+
+
+def test_lvis_lists_are_honoured_up_to_the_logs(monkeypatch, data_config):
+    content = json.loads(pathlib.Path(data_config.annotations).read_text())
+    content["categories"][0]["frequency"] = "r"
+    content["annotations"] = content["annotations"][1:]  # what is detected in image 7 is not annotated
+    for image in content["images"]:
+        image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    for absent, expected in (([], 1.0), ([5], 0.5)):  # of equal scores, the first image's detection comes first
+        content["images"][0]["neg_category_ids"] = absent
+        pathlib.Path(data_config.annotations).write_text(json.dumps(content))
+        read(monkeypatch, [7, 1000001], [12])
+        model = Oracle()
+        model.heads = [types.SimpleNamespace(detections=DetectionConfig(max_per_image=100))]
+        callback, logs = evaluate_model.CocoAP(data_config, verbose=0), {}
+        callback.set_model(model)
+        callback.on_epoch_end(0, logs)
+        assert logs["val_segm_APr"] == logs["val_bbox_APr"] == pytest.approx(expected)
+        assert "val_segm_APc" not in logs, "no ground truth of that kind"
+        assert any("at most 100 detections an image" in note for note in callback.results.notes)
 
 
 # CocoAP within model.fit: other callbacks find its metrics.
