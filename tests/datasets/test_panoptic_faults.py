@@ -83,8 +83,8 @@ def deep(cats, kind):
 
 FILES = [
     (no_map, "missing_map", "that isn't there and was skipped: put it into the folder"),
-    (cut, "truncated_map", "that is cut off or damaged and was skipped: replace the file"),
-    (text, "unreadable_map", "that isn't a readable image (.*) and was skipped: replace the file"),
+    (cut, "truncated_map", "that is cut off or damaged and was skipped: copy or download the file again"),
+    (text, "unreadable_map", "that isn't a readable image and was skipped: replace the file"),
     (jpeg, "map_format", "that is a JPEG of mode RGB and was skipped: save (segment|category) ids as a PNG of "),
     (tiff, "map_format", "that is a TIFF of mode (RGB|L) and was skipped: save (segment|category) ids as a PNG of "),
     (other_size, "map_size", "that is 41 x 30 pixels and not 40 x 30 like the image and was skipped: save it at"),

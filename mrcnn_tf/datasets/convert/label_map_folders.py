@@ -83,6 +83,10 @@ def read_label_maps(
         for number, rle in _label_masks(mapped[0], split_parts) if mapped else ():
             if number in ignore:
                 continue
+            if number < 0:
+                message = f"{file} has {number} and was used without it: give --ignore {number}, or number from 1."
+                dataset.leave_out("negative_number", file, message, number)
+                continue
             label = class_name or _class_of(number, labels_of, class_divisor, file, dataset)
             if label is not None:
                 dataset.add_object(mapped[1], label, file, f"Object {number}", parts=[rle])

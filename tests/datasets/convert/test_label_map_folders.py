@@ -173,6 +173,16 @@ def test_roboflows_masks(tmp_path, suffix):
     assert [annotation["category_id"] for annotation in coco["annotations"]] == [8, 7, 8]
 
 
+def test_numbers_below_0(folders):
+    labels = np.zeros([8, 12], np.int32)
+    labels[0, 0], labels[1:3, 1:4] = -1, 70000
+    Image.fromarray(labels).save(folders / "maps/a.tif")
+    dataset = read_things(folders, "maps")
+    assert [record["area"] for record in dataset.to_coco()["annotations"]] == [6]
+    assert kinds(dataset) == ["negative_number", "unlabelled_image"]
+    assert kinds(read_things(folders, "maps", ignore=[-1])) == ["unlabelled_image"]
+
+
 def test_roboflows_splits_never_end_in_one_json(tmp_path):
     for split in ("train", "valid"):
         save_roboflow(tmp_path / split, "jpg")
