@@ -11,7 +11,8 @@ yourself: `mrcnn-tf convert with my_module:read` calls any function that is a re
 - `existing_path` refuses a source that isn't there or is packed; `read_text`, `read_json` and `read_xml` read a file.
 - `BrokenFile` is what these three raise for one that can't be read, a `UserError`.
 
-Masks of pixels go to `add_object` as run lengths, which `mrcnn_tf.datasets.run_lengths.encode` makes.
+Masks of pixels go to `add_object` as run lengths, which `mrcnn_tf.datasets.run_lengths.encode` makes, and `encode_crop`
+of a crop. Keypoints go there by name; their order is that of their first appearance, or that of `names`.
 
 Readers take `source`, the file or folder to read; `images`, the folder that file names will be relative to (None for
 that of the source); and `names`, the `dataset.ClassNames` that classes get their ids from and others are left out
