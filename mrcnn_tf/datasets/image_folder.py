@@ -13,7 +13,8 @@ import urllib.parse
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.image_files import IMAGE_SUFFIXES, file_sizes
 
-_COCO_PREFIX = re.compile(r"coco_(train|val|test)20\d\d_")  # before the names of 2014, which later ones lack
+# What COCO put before the names of 2014 and not later, and cityscapesScripts' panoptic json puts into names of images.
+_SOMETIMES_THERE = re.compile(r"coco_(train|val|test)20\d\d_|_gtfine(?=_leftimg8bit$)")
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}(-|__)")  # that Label Studio puts before the names of uploads and downloads
 
 
@@ -47,9 +48,9 @@ class ImageFolder:
     def candidates(self, name, taken=frozenset()):
         """The images that a name may mean which isn't a file's: list of Path, of which the best fit alike.
 
-        Folders, letter case, the encoding of accents, the suffix, and prefixes that COCO had in 2014 and that Label
-        Studio makes may differ; the first of these that leaves any decides, and among those the number of folders that
-        agree. `taken` are paths, normalised, of files that are others' for sure.
+        Folders, letter case, the encoding of accents, the suffix, and what COCO had in 2014, cityscapesScripts put into
+        names and Label Studio before them may differ; the first of these that leaves any decides, and among those the
+        number of folders that agree. `taken` are paths, normalised, of files that are others' for sure.
         """
         parts = _parts(name)
         for key, index in zip(_keys(parts[-1]) if parts else (), self._indices, strict=False):
@@ -119,10 +120,10 @@ def _parts(name):
 
 
 def _keys(name):
-    """What names are compared by: whole, without suffix, without COCO's prefix too, and as Label Studio's addresses."""
+    """What names are compared by: whole, without suffix, without what scripts add too, as Label Studio's addresses."""
     stem, suffix = os.path.splitext(name)
     stem = _comparable(stem if suffix.lower() in IMAGE_SUFFIXES else name)
-    return _comparable(name), stem, _COCO_PREFIX.sub("", stem), without_upload_prefix(stem)
+    return _comparable(name), stem, _SOMETIMES_THERE.sub("", stem), without_upload_prefix(stem)
 
 
 def without_upload_prefix(stem):

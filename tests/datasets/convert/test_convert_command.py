@@ -107,7 +107,10 @@ def test_numbers_of_the_annotations_own_are_left_out_with_a_word(run, tmp_path, 
     assert told.count(f"{path}: {sentence}\n") == told.count("own") == 1
 
 
-@pytest.mark.parametrize("form", ["labelme", "via", "yolo", "voc", "masks", "label-maps"])
+@pytest.mark.parametrize(
+    "form",
+    ["labelme", "via", "yolo", "voc", "masks", "label-maps", "cityscapes", "mapillary", "open-images"],
+)
 def test_archives_missing_and_empty_folders(run, tmp_path, form):
     more = ["--images", tmp_path, "--class-name", "x"] if form == "label-maps" else []
     out = ["--out", tmp_path / "out.json", *more]
