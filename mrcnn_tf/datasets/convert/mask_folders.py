@@ -19,6 +19,7 @@ from mrcnn_tf.datasets.convert.coco import copy_image, new_folder, note_box_only
 from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.geometry import connected_parts
 from mrcnn_tf.datasets.convert.inputs import (
+    ROBOFLOW_CLASSES,
     BrokenFile,
     existing_path,
     open_image,
@@ -43,7 +44,7 @@ def read_mask_folders(source, images=None, names=None, class_name=None, split_pa
         split_parts: make an object of each part of a mask that doesn't touch the others.
     """
     source = existing_path(source, "the folder with the masks")
-    if source.is_file():
+    if source.is_file() or any(source.rglob(ROBOFLOW_CLASSES)):  # pixels of those masks are numbers
         raise_wrong_format(source, "masks")
     refuse_label_studio_pngs(source)
     folder = ImageFolder(images or source)

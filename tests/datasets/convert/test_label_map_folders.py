@@ -11,6 +11,7 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.convert.dataset import ClassNames, read_names
 from mrcnn_tf.datasets.convert.inputs import recognise_format
 from mrcnn_tf.datasets.convert.label_map_folders import read_label_maps
+from mrcnn_tf.datasets.convert.mask_folders import read_mask_folders
 
 
 @pytest.fixture
@@ -167,6 +168,8 @@ def test_roboflows_masks(tmp_path, suffix):
         own = [pixels(record, coco["images"][0]) for record in coco["annotations"] if record["category_id"] == number]
         np.testing.assert_array_equal(np.any(own, axis=0), labels == number)
     assert recognise_format(tmp_path / "train") == "label-maps"
+    with pytest.raises(UserError, match="looks like another format: try `mrcnn-tf convert label-maps"):
+        read_mask_folders(tmp_path / "train", class_name="thing")
     categories = [{"id": 7, "name": "dog"}, {"id": 8, "name": "cat"}]
     (tmp_path / "train.json").write_text(json.dumps({"categories": categories}))
     coco = read_label_maps(tmp_path / "train", names=read_names(tmp_path / "train.json"), split_parts=True).to_coco()
