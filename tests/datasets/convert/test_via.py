@@ -10,7 +10,9 @@ import pytest
 from convert_samples import kinds, save_image
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets.convert.coco import read_coco
 from mrcnn_tf.datasets.convert.via import read_via
+from mrcnn_tf.datasets.doctor import validate
 
 POLYGON = {"name": "polygon", "all_points_x": [1, 5, 5], "all_points_y": [1, 1, 4]}
 RECT = {"name": "rect", "x": 2, "y": 3, "width": 4, "height": 5}
@@ -284,6 +286,22 @@ def test_missing_images_and_images_without_regions(tmp_path, image):
     dataset = read_via(path)
     assert [one["file_name"] for one in dataset.to_coco()["images"]] == ["a.png", "deep/b ü.png"]
     assert kinds(dataset) == ["missing_image"]
+
+
+def test_what_via_3_exports_can_be_trained_on(tmp_path, image):
+    """The remedy for its projects. Its COCO json has sizes of -1, and a polygon as one list of numbers."""
+    path = tmp_path / "via3.json"
+    path.write_text(json.dumps({"project": {}, "metadata": {"a": {"vid": "1"}}, "view": {"1": {"fid_list": ["1"]}}}))
+    with pytest.raises(UserError, match="export it as COCO there, .* check that by `mrcnn-tf validate`"):
+        read_via(path)
+    record = {"id": 0, "image_id": 1, "category_id": 0, "bbox": [1, 1, 4, 3], "area": 12, "iscrowd": False}
+    images = [{"id": 1, "file_name": "a.png", "coco_url": "a.png", "width": -1, "height": -1}]
+    annotations = [record | {"segmentation": [1, 1, 5, 1, 5, 4]}, record | {"id": 1, "segmentation": [[1, 1, 5, 1, 5, 4]]}]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 0, "name": "cat"}]}
+    path.write_text(json.dumps(content))
+    assert not validate(path, tmp_path).has_errors()
+    coco = read_coco(path, tmp_path)
+    assert [one.segmentation for one in coco.images[0].annotations] == [[[1, 1, 5, 1, 5, 4]]] * 2
 
 
 def test_files_that_are_not_via(tmp_path):
