@@ -16,7 +16,8 @@ import numpy as np
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
-from mrcnn_tf.datasets.coco_records import LARGEST_FLOAT32, Fault
+from mrcnn_tf.datasets.coco_records import LARGEST_FLOAT32
+from mrcnn_tf.datasets.coco_segmentations import Fault
 
 MASKS_AT_ONCE = 20000  # compressed masks decoded together; bounds the memory that this takes
 NO_KEYPOINTS, BAD_KEYPOINTS = -1, -2  # in place of their number: there are none, they aren't numbers

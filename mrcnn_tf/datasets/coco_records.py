@@ -6,37 +6,25 @@ diagnosis all take their records from here, so an id, a size, a crowd or an RLE 
 """
 
 import array
-import ast
 import collections
 import dataclasses
 import hashlib
 import math
 import urllib.parse
-from typing import Any, NamedTuple
-
-from pycocotools import mask as coco_mask
+from typing import Any
 
 from mrcnn_tf.common.json_stream import stream_arrays
-from mrcnn_tf.common.json_values import MOST, parse_flag, parse_integer, parse_number, parse_numbers, unquote
+from mrcnn_tf.common.json_values import MOST, parse_flag, parse_integer, parse_number, parse_numbers
 from mrcnn_tf.datasets import kwcoco
+from mrcnn_tf.datasets.coco_segmentations import Fault, Rle, parse_segmentation
 
 SECTIONS = ("images", "annotations", "categories")
-FEWEST_NUMBERS = 6  # of a polygon: three points
 LARGEST_FLOAT32 = 3.4028234e38
 COCO_FIELDS = {  # of an annotation
     *("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "keypoints", "num_keypoints"),
     *("score", "ignore"),
 }
-_SEGMENTATION_REMEDY = "give it polygons as lists [x1, y1, x2, y2, ...] of at least 3 points or an RLE"
 _BOX_REMEDY = "give [x, y, width, height]"
-
-
-class Fault(NamedTuple):
-    """What is wrong with a part of a record."""
-
-    kind: str  # to count by, one of the doctor's problem_kinds.yaml
-    what: str  # goes on after the record's name: "has ..."
-    remedy: str
 
 
 @dataclasses.dataclass(slots=True)
@@ -58,13 +46,6 @@ class ImageRecord:
     def name(self):
         """The id where it is text, else None."""
         return self.own_id if isinstance(self.own_id, str) else None
-
-
-class Rle(NamedTuple):
-    """Run lengths."""
-
-    size: tuple[int, int]  # (height, width)
-    counts: Any  # COCO's compressed bytes, or an array of int64 runs
 
 
 @dataclasses.dataclass(slots=True)
@@ -260,117 +241,15 @@ def _parse_plain_fields(record, parsed):
             parsed.faults["keypoints"] = Fault("bad_keypoints", what, remedy)
 
 
-# Segmentations in every form that COCO, its tools and the programs around them write.
-
-
 def _parse_segmentation(value, parsed):
-    value = unquote(value)
-    if isinstance(value, list) and value and all(_is_rle(part) for part in value):
-        rles = [_parse_rle(part) for part in value]
-        rle = rles[0] if len(rles) == 1 else _join_rles(rles)
+    segmentation = parse_segmentation(value)
+    parsed.rings, parsed.rle = segmentation.rings, segmentation.rle
+    if segmentation.fault:
+        parsed.faults["segmentation"] = segmentation.fault
+    if segmentation.left_out:
+        parsed.faults["polygons"] = segmentation.left_out
+    if segmentation.is_loose:
         parsed.loose.append("segmentation")
-    elif isinstance(value, list) or (isinstance(value, dict) and "exterior" in value):
-        _parse_polygons(value if isinstance(value, list) else [value], parsed)
-        return
-    elif not value:
-        parsed.faults["segmentation"] = Fault("empty_segmentation", "has no segmentation", _SEGMENTATION_REMEDY)
-        return
-    else:
-        rle = _parse_rle(value)
-        if rle and not (isinstance(value["counts"], str) or type(value["counts"][0]) is int):
-            parsed.loose.append("segmentation")
-    if rle is None:
-        what = "has an RLE without size [height, width] and counts"
-        parsed.faults["segmentation"] = Fault("bad_rle", what, _SEGMENTATION_REMEDY)
-    parsed.rle = rle
-
-
-def _is_rle(value):
-    return isinstance(value, dict) and "counts" in value
-
-
-def _parse_rle(value):
-    """The Rle of {"size", "counts"}: compressed text or bytes, or a list of runs, maybe as floats; None for no RLE."""
-    try:
-        counts = value["counts"]
-        height, width = (parse_integer(side) for side in value["size"])
-        if None in (height, width) or not 0 <= max(height, width) < 1 << 31:
-            return None
-        if isinstance(counts, str) and counts.startswith(("b'", 'b"')):  # str() was taken of bytes
-            counts = ast.literal_eval(counts)
-        if isinstance(counts, str):
-            counts = counts.encode("latin-1")
-        if not isinstance(counts, bytes):
-            runs = parse_numbers(counts)
-            counts = array.array("q", map(int, runs)) if all(run == int(run) for run in runs) else None
-    except (TypeError, KeyError, ValueError, OverflowError, SyntaxError):
-        return None
-    return None if counts is None else Rle((height, width), counts)
-
-
-def _join_rles(rles):
-    """One Rle of several of one size; None if they aren't."""
-    try:
-        return Rle(rles[0].size, coco_mask.merge([as_coco_rle(rle) for rle in rles])["counts"])
-    except (AttributeError, TypeError, ValueError):
-        return None
-
-
-def as_coco_rle(rle):
-    """An Rle as pycocotools' compressed {"size", "counts"}."""
-    size = list(rle.size)
-    if isinstance(rle.counts, bytes):
-        return {"size": size, "counts": rle.counts}
-    return coco_mask.frPyObjects({"size": size, "counts": rle.counts.tolist()}, *size)
-
-
-def _parse_polygons(value, parsed):
-    """[[x, y, x, y, ...], ...]; also a single bare polygon, points as [x, y], and kwcoco's polygons with holes."""
-    polygons, is_loose = value, False
-    if value and not isinstance(value[0], list | str | dict) or _are_points(value):
-        polygons, is_loose = [value], True
-    left_out = []
-    for polygon in polygons:
-        is_loose = is_loose or not isinstance(polygon, list) or type((polygon or [0])[0]) not in (int, float)
-        if isinstance(polygon, dict) and "exterior" in polygon:
-            polygon = _flatten_polygon(polygon)
-        elif _are_points(polygon):
-            polygon = [number for point in polygon for number in point]
-        ring = parse_numbers(polygon)
-        if ring is None:
-            what = "has a polygon that isn't a list of numbers"
-            parsed.faults["segmentation"] = Fault("bad_polygon", what, _SEGMENTATION_REMEDY)
-            parsed.rings = []
-            return
-        if len(ring) % 2 or len(ring) < FEWEST_NUMBERS:
-            what = f"has a polygon of {len(ring)} numbers, which was left out"
-            left_out.append(Fault("bad_polygon", what, "give at least 3 points as x1, y1, x2, y2, ..."))
-        else:
-            parsed.rings.append(ring)
-    if is_loose:
-        parsed.loose.append("segmentation")
-    if left_out:
-        parsed.faults["polygons"] = left_out
-    if not parsed.rings:
-        what = "has no polygon of 3 points or more" if polygons else "has no segmentation"
-        parsed.faults["segmentation"] = Fault("empty_segmentation", what, _SEGMENTATION_REMEDY)
-
-
-def _flatten_polygon(polygon):
-    try:
-        return kwcoco.flatten_polygon(polygon)
-    except (TypeError, ValueError):
-        return None
-
-
-def _are_points(values):
-    """Whether a list holds at least three points [x, y]."""
-    return (
-        isinstance(values, list)
-        and len(values) >= FEWEST_NUMBERS // 2
-        and all(isinstance(point, list) and len(point) == 2 for point in values)
-        and not any(isinstance(number, list | dict) for point in values for number in point)
-    )
 
 
 def count_own_numbers(records):

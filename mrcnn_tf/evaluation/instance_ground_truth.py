@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_values import parse_integer
-from mrcnn_tf.datasets.coco_records import as_coco_rle, stream_records
+from mrcnn_tf.datasets.coco_records import stream_records
+from mrcnn_tf.datasets.coco_segmentations import as_coco_rle
 from mrcnn_tf.datasets.image_files import inspect_file
 from mrcnn_tf.datasets.image_folder import locate_images
 from mrcnn_tf.datasets.run_lengths import box_of_rle, decode_strings

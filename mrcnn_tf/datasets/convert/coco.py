@@ -12,7 +12,8 @@ from mrcnn_tf.common.categories import UNUSED, parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
-from mrcnn_tf.datasets.coco_records import as_coco_rle, count_own_numbers, stream_records
+from mrcnn_tf.datasets.coco_records import count_own_numbers, stream_records
+from mrcnn_tf.datasets.coco_segmentations import as_coco_rle
 from mrcnn_tf.datasets.convert.inputs import existing_path, quote_path
 from mrcnn_tf.datasets.image_files import inspect_file
 from mrcnn_tf.datasets.image_folder import ImageFolder, locate_images

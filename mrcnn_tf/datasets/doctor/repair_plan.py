@@ -11,7 +11,8 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_values import parse_integer
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.annotation_checks import MIN_SIDE, find_indices
-from mrcnn_tf.datasets.coco_records import as_coco_rle, parse_annotation
+from mrcnn_tf.datasets.coco_records import parse_annotation
+from mrcnn_tf.datasets.coco_segmentations import as_coco_rle
 from mrcnn_tf.datasets.doctor.image_checks import SIZE_TOLERANCE, largest_coordinates
 from mrcnn_tf.datasets.doctor.object_checks import KEYPOINT_FAULTS
 

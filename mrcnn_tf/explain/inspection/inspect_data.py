@@ -1,6 +1,5 @@
 """An inspection from beginning to end: read a dataset, run a model or read its results, write the report."""
 
-import concurrent.futures
 import dataclasses
 import json
 import math
@@ -15,7 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from mrcnn_tf.common.categories import UNUSED
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_values import parse_number
-from mrcnn_tf.datasets.coco_records import as_coco_rle, parse_annotation
+from mrcnn_tf.datasets.coco_records import parse_annotation
+from mrcnn_tf.datasets.coco_segmentations import as_coco_rle
+from mrcnn_tf.datasets.image_files import inspect_files
 from mrcnn_tf.evaluation.average_precision import evaluate_detections
 from mrcnn_tf.evaluation.evaluate_model import evaluate
 from mrcnn_tf.evaluation.instance_ground_truth import count_rle_pixels, read_instance_ground_truth
@@ -218,17 +219,10 @@ def _run_model(model, data, categories, truth, regions, folder, progress):
 
 
 def _find_readable(images, folder):
-    """The ids of the images whose files can be opened."""
-
-    def opens(image):
-        try:
-            with Image.open(os.path.join(folder, image["file_name"])):
-                return True
-        except Exception:  # Pillow raises whatever its format plugins run into
-            return False
-
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        return [image["id"] for image, good in zip(images, pool.map(opens, images), strict=True) if good]
+    """The ids of the images whose files can be read."""
+    paths = [os.path.join(folder, image.get("file_name") or "") for image in images]
+    files = inspect_files(paths, lambda number: None)
+    return [image["id"] for image, file in zip(images, files, strict=True) if not file.problem]
 
 
 @dataclasses.dataclass
