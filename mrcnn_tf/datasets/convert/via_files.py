@@ -49,8 +49,8 @@ class ViaFile:
                         self.examples[attribute] = chosen[0]
             has_regions = has_regions or (isinstance(value, dict) and "regions" in value)
         if not has_regions and not parts_of_via3:
-            remedy = "export it as COCO there, which keeps rectangles and polygons, and check that by `mrcnn-tf validate`"
-            raise UserError(f"{path} is of VIA 3, which isn't read: {remedy}.")
+            remedy = "export it as COCO there, which keeps rectangles and polygons, and check that"
+            raise UserError(f"{path} is of VIA 3, which isn't read: {remedy} by `mrcnn-tf validate`.")
         if not has_regions:
             raise_wrong_format(path, "via")
 

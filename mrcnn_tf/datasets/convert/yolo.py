@@ -7,6 +7,7 @@ splits.
 
 import dataclasses
 import math
+import pathlib
 
 import yaml
 
@@ -26,6 +27,7 @@ from mrcnn_tf.datasets.convert.yolo_folders import (
     OTHER,
     LabelFiles,
     find_splits,
+    label_folders,
     root_of,
     starts_with_numbers,
 )
@@ -277,7 +279,7 @@ def write_yolo(coco, out, images=None, copy_images=False):
                     coco.leave_out_annotation("no_mask", annotation.id, detail)
                 else:
                     lines.append(_make_line(annotation, image, numbers, keypoint_count))
-            file = folder / "labels" / name
+            file = folder / label_folders(pathlib.Path("images", name).parent)[0] / pathlib.Path(name).name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         content = {"train": "images", "val": "images", "names": dict(enumerate(coco.names.values()))}

@@ -237,9 +237,9 @@ def _lists_images(file):
 class LabelFiles:
     """The text files with objects of a dataset.
 
-    They are in labels/ where the image's path has images/, else beside it, in labels/ within its folder or beside that,
-    whatever the letter case. One that is nowhere there is a file of its name in another folder, if it is the only one;
-    one of the two names may have Label Studio's prefix.
+    They are in labels/ where the image's path has images/ (for the last time, if there are several), else beside it, in
+    labels/ within its folder or beside that, whatever the letter case. One that is nowhere there is a file of its name
+    in another folder, if it is the only one; one of the two names may have Label Studio's prefix.
 
     Args:
         root: the dataset's folder.
@@ -248,7 +248,8 @@ class LabelFiles:
 
     def __init__(self, root, images):
         self._root = root
-        folders = {_label_folder(path.parent) for path in images if not path.is_relative_to(root)}
+        folders = {path.parent for path in images if not path.is_relative_to(root)}
+        folders |= {place for folder in folders for place in label_folders(folder)}
         files = {path for folder in [root, *folders] for path in find_image_files(folder, (".txt",))}
         self.files = sorted(path for path in files if not _is_no_label(path))
         self._by_place = {_place(path): path for path in self.files}
@@ -269,7 +270,7 @@ class LabelFiles:
     def _in_usual_place(self, image):
         folder, above = image.parent, image.parent.parent
         beside = above / "labels"
-        places = (_label_folder(folder), folder, folder / "labels", beside / folder.name, beside)
+        places = (*label_folders(folder), folder, folder / "labels", beside / folder.name, beside)
         return next(filter(None, (self._by_place.get(_place(place / image.name)) for place in places)), None)
 
     def _match_by_name(self, images):
@@ -287,13 +288,11 @@ class LabelFiles:
                     self._of_image[found[0]] = files[stem][0]
 
 
-def _label_folder(folder):
-    """labels/ in place of the last images/ of a path; the folder itself without one."""
-    parts = list(folder.parts)
-    for index in reversed(range(len(parts))):
-        if parts[index].lower() == "images":
-            return pathlib.Path(*parts[:index], "labels", *parts[index + 1 :])
-    return folder
+def label_folders(folder):
+    """labels/ in place of images/ in a path; of several, Ultralytics takes the last, which is the first here."""
+    parts = folder.parts
+    places = [index for index in reversed(range(len(parts))) if parts[index].lower() == "images"]
+    return [pathlib.Path(*parts[:index], "labels", *parts[index + 1 :]) for index in places]
 
 
 def _place(path):

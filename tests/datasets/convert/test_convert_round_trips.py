@@ -71,6 +71,22 @@ def test_yolo(tmp_path):
     assert [category["name"] for category in read.to_coco()["categories"]] == ["Zelle groß", "猫"]
 
 
+def test_yolos_labels_of_images_in_a_folder_called_images(tmp_path):
+    """Ultralytics looks for labels/ in place of the last images/ of a path."""
+    path, images, content = save_coco(tmp_path, boxes=False, flat=True)
+    (tmp_path / "train").mkdir()
+    images.rename(tmp_path / "train/images")
+    for image in content["images"]:
+        image["file_name"] = f"train/images/{image['file_name']}"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    write_yolo(read_coco(path), tmp_path / "out", tmp_path, copy_images=True)
+    for image in content["images"]:
+        assert (tmp_path / "out/images/train/labels" / f"{image['file_name'][13:-4]}.txt").is_file()
+    read = read_yolo(tmp_path / "out", tmp_path / "out/images")
+    assert_same_objects(content, read.to_coco())
+    assert kinds(read) == []
+
+
 def test_yolo_has_outlines_or_boxes(tmp_path):
     """Ultralytics drops all outlines of a set in which some lines are boxes."""
     path, images, content = save_coco(tmp_path)

@@ -296,7 +296,10 @@ def test_what_via_3_exports_can_be_trained_on(tmp_path, image):
         read_via(path)
     record = {"id": 0, "image_id": 1, "category_id": 0, "bbox": [1, 1, 4, 3], "area": 12, "iscrowd": False}
     images = [{"id": 1, "file_name": "a.png", "coco_url": "a.png", "width": -1, "height": -1}]
-    annotations = [record | {"segmentation": [1, 1, 5, 1, 5, 4]}, record | {"id": 1, "segmentation": [[1, 1, 5, 1, 5, 4]]}]
+    annotations = [
+        record | {"segmentation": [1, 1, 5, 1, 5, 4]},
+        record | {"id": 1, "segmentation": [[1, 1, 5, 1, 5, 4]]},
+    ]
     content = {"images": images, "annotations": annotations, "categories": [{"id": 0, "name": "cat"}]}
     path.write_text(json.dumps(content))
     assert not validate(path, tmp_path).has_errors()

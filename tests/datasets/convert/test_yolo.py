@@ -279,6 +279,8 @@ def test_other_yaml_files_beside_it(tmp_path):
         ("images/a.jpg", "annotations/yolo/a.txt"),
         ("images/train/a.jpg", "train/labels/a.txt"),
         ("images/a.b.c.jpg", "labels/a.b.c.txt"),
+        ("images/x/images/a.jpg", "images/x/labels/a.txt"),
+        ("images/x/images/a.jpg", "labels/x/images/a.txt"),
     ],
 )
 def test_places_of_labels(tmp_path, image, label):
