@@ -189,7 +189,7 @@ def check_image_record(record, location, headers, source, seen):
         what = f"names {record.names[0]!r}, which isn't there,"
         notes = [problem("misnamed_image", what, "correct its file_name", path, "and this file is used")]
     elif location.rivals:
-        what = f"isn't there, and {' and '.join(map(repr, location.rivals[:3]))} may be meant"
+        what = f"isn't there (it may be {' or '.join(map(repr, location.rivals[:3]))})"
         return None, [problem("missing_image", what, "correct its file_name", path)]
     header = headers[path]
     if header.problem:
