@@ -14,12 +14,12 @@ import os
 import pathlib
 import re
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mrcnn_tf.common.environment import __version__
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import atomic_write
-from mrcnn_tf.datasets.image_files import rgb_pixels
+from mrcnn_tf.datasets.image_files import image_frame, inspect_file, read_pixels
 from mrcnn_tf.explain.inspection.page_data import TOLERANCES, ObjectRecords, RegionRecords
 
 BUDGET = 19_000_000  # characters of a report of up to `BUDGET_IMAGES` images; one of more may grow with them
@@ -35,7 +35,6 @@ THUMBNAIL_SIZES = (
     *((960, 85), (720, 82), (560, 80), (480, 75), (420, 70), (380, 65)),
     *((340, 60), (300, 55), (260, 50), (200, 45), (140, 40), (96, 35)),
 )
-EXIF_ORIENTATION, FIRST_TURNED = 0x0112, 5  # the tag, and the first of its values that swap height and width
 SCRIPTS = (
     *("dom", "charts", "tables", "overlay", "gallery", "controls"),
     *("regions", "dataset", "model", "panoptic", "report"),
@@ -286,20 +285,16 @@ def _guess_size(pairs, share):
 
 def _read_picture(path, frame, side):
     """(PIL image of at most `side` pixels in the frame's proportions, a remark), or (None, what is wrong)."""
+    image = inspect_file(path)
+    if image.problem:
+        return None, f"the file {image.problem[1]}"
+    fitting = image_frame(image, *frame)
     try:
-        with Image.open(path) as image:
-            stored = image.height, image.width
-            image.draft("RGB", (side, side))  # a JPEG is decoded at a half, quarter or eighth if that will do
-            seen = stored[::-1] if image.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED else stored
-            upright = image if frame == stored != seen else ImageOps.exif_transpose(image)
-            picture = _shrink(Image.fromarray(rgb_pixels(upright)), frame, side)
-    except FileNotFoundError:
-        return None, "the file isn't there"
-    except Exception as error:  # Pillow raises whatever its format plugins run into
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return None, f"the file isn't a readable image ({reason})"
-    fits = frame in (seen, stored)
-    return picture, "" if fits else f"the file has {seen[1]} x {seen[0]} pixels, the json says otherwise"
+        pixels = read_pixels(path, fitting[2] if fitting else image.orientation, side)
+    except OSError:
+        return None, "the file is cut off or damaged"
+    remark = "" if fitting else f"the file has {image.width} x {image.height} pixels, the json says otherwise"
+    return _shrink(Image.fromarray(pixels), frame, side), remark
 
 
 def _shrink(picture, frame, side):

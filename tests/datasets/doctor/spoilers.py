@@ -80,6 +80,11 @@ def save(name, mode="RGB", number=2, **options):
     return lambda dataset: dataset.save_as(number, name, mode, **options)
 
 
+def _frames(name):
+    frame = Image.new("RGB", (WIDTH, HEIGHT))
+    return save(name, save_all=True, append_images=[frame])
+
+
 def file(content, name=None):
     """Replaces the second image's file by bytes, or by what a function makes of them."""
 
@@ -123,6 +128,14 @@ def _same_picture(dataset):
     name = dataset.records[1]["file_name"]
     shutil.copy(dataset.images / name, dataset.images / "copy.png")
     dataset.records.append(dataset.records[1] | {"id": 9, "file_name": "copy.png"})
+    dataset.annotations.append(annotation(90, 9, BOXES[0]))
+
+
+def _similar_picture(dataset):
+    """The second image again: half as large, brighter, as a JPEG."""
+    smaller = picture(2).resize((WIDTH // 2, HEIGHT // 2)).point(lambda grey: 0.9 * grey + 20)
+    smaller.save(dataset.images / "smaller.jpg", quality=80)
+    dataset.records.append({"id": 9, "file_name": "smaller.jpg", "width": WIDTH // 2, "height": HEIGHT // 2})
     dataset.annotations.append(annotation(90, 9, BOXES[0]))
 
 
@@ -215,7 +228,7 @@ SPOILERS = {
     "misnamed_image": [(_rename, 1)],
     "unreadable_image": [(file(b"<html>"), 1), (file(b"version https://git-lfs.github.com/spec/v1"), 1)],
     "truncated_image": [(file(lambda data: data[:-300]), 1)],
-    "image_format": [(file(b"\0\0\0 ftypheic\0\0\0\0"), 1)],
+    "image_format": [(save("a.tiff", "F"), 1), (file(b"\0\0\0 ftypheic\0\0\0\0"), 1)],
     "image_fields": [(change_image(id=None), 1), (change_image(file_name=...), 1)],
     "duplicate_image": [(change_image(id=1), 1)],
     "image_size": [(change_image(width=60), 1)],
@@ -229,13 +242,14 @@ SPOILERS = {
     "exif_turned": [(_turned(6, HEIGHT, WIDTH, UPRIGHT), 1), (_turned(3, WIDTH, HEIGHT), 1)],
     "shared_file": [(_shared, 1)],
     "duplicate_picture": [(_same_picture, 1)],
+    "similar_picture": [(_similar_picture, 1)],
     "too_many_instances": [(_crowded, 1)],
     "deep_image": [(_deep, 1)],
     "large_image": [(_large, 1)],
     "grey_image": [(save("a.png", "L"), 1)],
     "alpha_image": [(save("a.png", "RGBA"), 1)],
     "cmyk_image": [(save("a.jpg", "CMYK"), 1)],
-    "animated_image": [(save("a.gif"), 1)],
+    "animated_image": [(_frames("a.gif"), 1), (_frames("a.tiff"), 1), (_frames("a.png"), 1)],
     "empty_image": [(_empty, 1)],
     "unlisted_file": [(_unlisted, 1)],
     # Annotations

@@ -245,9 +245,9 @@ def test_files_without_a_picture_say_why(tmp_path):
     Image.fromarray(quarters()).save(tmp_path / "whole.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:80])
     assert encode_thumbnail(tmp_path / "none.png", (60, 100), 50, 80).problem == "the file isn't there"
-    for name in ("text.png", "half.png"):
+    for name, problem in (("text.png", "isn't a readable image"), ("half.png", "is cut off or damaged")):
         one = encode_thumbnail(tmp_path / name, (60, 100), 50, 80)
-        assert one.address is None and "isn't a readable image" in one.problem
+        assert one.address is None and one.problem == f"the file {problem}"
 
 
 def test_another_size_than_the_json_says_is_noted_and_the_json_s_shape_drawn(tmp_path):
