@@ -347,9 +347,11 @@ def _keypoint_fields(keypoints, total, count):
 
 
 def _keypoint_problem(keypoints, count):
-    if keypoints is False or len(keypoints) != 3 * count:
-        length = "no list" if keypoints is False else f"{len(keypoints)} numbers"
-        return f"its keypoints are {length} instead of {3 * count}, x, y and visibility of each of {count}"
+    if keypoints is False:
+        return "its keypoints aren't a list of numbers"
+    if len(keypoints) != 3 * count:
+        numbers = f"{len(keypoints)} numbers instead of {3 * count}"
+        return f"its keypoints are {numbers}, x, y and visibility of each of {count}"
     if not np.isfinite(keypoints).all():
         return "its keypoints are not all numbers"
     return "" if {*keypoints[2::3]} <= {0, 1, 2} else "the visibility of a keypoint is not 0, 1 or 2"

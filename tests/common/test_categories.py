@@ -28,7 +28,9 @@ def test_categories_are_sorted_and_found_with_and_without_a_short_cut(tmp_path):
     [
         ([], "is empty"),
         ([{"id": 1}], "lacks"),
-        ([{"id": "1", "name": "a"}], "lacks"),
+        ([{"id": "one", "name": "a"}], "lacks"),
+        ([{"id": 1, "name": ["a"]}], "lacks"),
+        ([{"id": 1, "name": "a"}, {"id": "1", "name": "b"}], "twice"),
         ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "twice"),
         ({"id": 1}, "is a dict"),
     ],

@@ -217,9 +217,9 @@ def test_missing_counts_are_counted_and_given_ones_kept(annotate, keys):
         ([20, 20, 2] * 3, "9 numbers instead of 6"),
         ([20, 20, 3, 40, 20, 2], "visibility"),
         ([20, 20, 0.5, 40, 20, 2], "visibility"),
-        ([20, 20, 2, None, 20, 2], "not all numbers"),
+        ([20, 20, 2, None, 20, 2], "aren't a list of numbers"),
         ([20, float("nan"), 2, 40, 20, 2], "not all numbers"),
-        ({"tip": [20, 20]}, "no list"),
+        ({"tip": [20, 20]}, "aren't a list of numbers"),
     ],
 )
 def test_wrong_keypoints_are_named_and_their_instance_is_ignored(annotate, keypoints, reason):
