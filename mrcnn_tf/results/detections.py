@@ -158,7 +158,7 @@ class Detections:
         Masks are encoded from their windows, so no whole-image mask is held.
 
         Args:
-            image_id: the id of this image in the dataset.
+            image_id: the id of this image in the dataset, a whole number or a name.
 
         Returns:
             D dicts with `image_id`, `category_id`, `bbox` [x, y, width, height] and `score`; with a mask head also
@@ -169,7 +169,7 @@ class Detections:
         results = []
         for index, (x1, y1, x2, y2) in enumerate(self.boxes.tolist()):
             result = {
-                "image_id": int(image_id),
+                "image_id": image_id if isinstance(image_id, str) else int(image_id),
                 "category_id": int(self.category_ids[index]),
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": float(self.scores[index]),

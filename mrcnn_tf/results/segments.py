@@ -104,7 +104,7 @@ class Panoptic:
         """Make the annotation record of a COCO panoptic json.
 
         Args:
-            image_id: the id of this image in the dataset.
+            image_id: the id of this image in the dataset, a whole number or a name.
             file_name: of the PNG that holds `png()`.
 
         Returns:
@@ -121,7 +121,8 @@ class Panoptic:
             }
             for segment in self.segments
         ]
-        return {"image_id": int(image_id), "file_name": str(file_name), "segments_info": segments}
+        image_id = image_id if isinstance(image_id, str) else int(image_id)
+        return {"image_id": image_id, "file_name": str(file_name), "segments_info": segments}
 
     def png(self):
         """Encode the segment map in COCO's format: bytes of an RGB PNG, id = R + 256 G + 65536 B."""

@@ -43,7 +43,7 @@ def test_what_is_read(tmp_path):
     found = read_panoptic(write(tmp_path / "a.json", annotations))
     assert [(one.id, one.name) for one in found.things] == [(1, "dog"), (3, "cat")]
     assert [(one.id, one.name) for one in found.stuff] == [(7, "grass"), (90, "sky")]
-    assert found.images == [{"id": 1, "file_name": "1.jpg"}] and found.path == str(tmp_path / "a.json")
+    assert [image.source for image in found.images] == [{"id": 1, "file_name": "1.jpg"}] and found.path == str(tmp_path / "a.json")
     assert found.image_ids.tolist() == [8, 4, 6] and found.map_names == ["8.png", "4.png", "6.png"]
     assert found.segment_offsets.tolist() == [0, 2, 2, 4] and found.segment_ids.tolist() == [70000, 5, 5, 1 << 23]
     assert found.category_ids.tolist() == [90, 3, 1, 3] and found.crowd.tolist() == [False, True, False, False]
@@ -70,7 +70,7 @@ def test_categories_alone(tmp_path):
         ([{"id": 5, "name": "x", "isthing": 2}], "no isthing of 0 or 1"),
         ([{"id": 5, "name": "x", "isthing": None}], "no isthing of 0 or 1"),
         ([{"id": 5, "name": "x", "isthing": 1}] * 2, "Category id 5 is used twice"),
-        ([{"id": "5", "name": "x", "isthing": 1}], "lacks a whole number as id"),
+        ([{"id": "five", "name": "x", "isthing": 1}], "lacks a whole number as id"),
         ([], "is empty"),
     ],
     ids=range(6),
@@ -88,7 +88,7 @@ def test_bad_categories(tmp_path, categories, words):
         (annotation(1, segments_info=...), "map_annotation", "The annotation of image 1 in {} has no segments_info"),
         (annotation(1, segments_info={}), "map_annotation", "has no segments_info and was skipped: give its list"),
         (annotation(1, file_name=...), "map_annotation", r"An annotation in {} \(image_id 1\) lacks .* a file_name"),
-        (annotation("1"), "map_annotation", "lacks a whole number as image_id"),
+        (annotation([1]), "map_annotation", r"\(image_id \[1\]\) lacks an image_id"),
         (["x"], "map_annotation", r"\(image_id None\)"),
         (annotation(2, segment(8)), "second_map", "image 2 in {} isn't the first and was skipped"),
     ],
@@ -108,7 +108,7 @@ def test_a_bad_annotation_is_left_out_and_named(tmp_path, bad, kind, words):
     [
         (segment(0), "segment_fields", "Segment 0 of image 1 in {} has no usable id and was skipped: .* 1 to 16777215"),
         (segment(1 << 24), "segment_fields", "Segment 16777216 of image 1"),
-        (segment("7"), "segment_fields", "Segment 7 of image 1 .* no usable id"),
+        (segment("a"), "segment_fields", "Segment a of image 1 .* no usable id"),
         ("x", "segment_fields", "Segment None of image 1"),
         (segment(9, 7), "duplicate_segment", "Segment 9 of image 1 in {} isn't the first"),
     ],
@@ -121,6 +121,19 @@ def test_a_bad_segment_is_left_out_and_named(tmp_path, bad, kind, words):
     (problem,) = found.problems
     assert problem.kind == kind
     assert re.search(words.format(path), problem.message)
+
+
+def test_ids_that_are_names_and_numbers_in_other_forms(tmp_path):
+    segments = [segment("5", "3", iscrowd="0", area="20", bbox=["1", 2, 5, 4]), segment(7.0, 90.0)]
+    images = [{"id": "town_1"}, {"id": "town_2", "file_name": "2.jpg"}]
+    categories = [record | {"id": str(record["id"]), "isthing": str(record["isthing"])} for record in CATEGORIES]
+    path = write(tmp_path / "a.json", [annotation("town_2", *segments), annotation("town_1")], categories, images)
+    found = read_panoptic(path)
+    assert found.problems == [] and found.segment_ids.tolist() == [5, 7] and found.category_ids.tolist() == [3, 90]
+    assert found.boxes[0].tolist() == [1, 2, 5, 4] and found.areas[0] == 20 and not found.crowd.any()
+    numbers = {image.source["id"]: image.id for image in found.images}
+    assert found.image_ids.tolist() == [numbers["town_2"], numbers["town_1"]] != [0, 0]
+    assert [found.name_of_image(number) for number in found.image_ids.tolist()] == ["town_2", "town_1"]
 
 
 def test_a_segment_without_category_keeps_its_id(tmp_path):

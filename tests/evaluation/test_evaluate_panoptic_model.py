@@ -143,6 +143,32 @@ def test_the_truth_itself_scores_one_and_comes_back_in_cocos_format(made, known,
     assert (folder / "panoptic" / "000000000001.png").is_file()
 
 
+def test_images_whose_ids_are_names_come_back_by_their_names(made, known, config, tmp_path):
+    content = json.loads(made.panoptic.read_text())
+    for record in [*content["images"], *content["annotations"]]:
+        key = "id" if "segments_info" not in record else "image_id"
+        record[key] = f"scene/{record[key]}"
+    (tmp_path / "named.json").write_text(json.dumps(content))
+    truth = read_panoptic_ground_truth(tmp_path / "named.json", made.panoptic_maps)
+    numbers = dict(zip(truth.annotation_indices, known.annotation_indices, strict=True))
+
+    class KnowingByName(Knowing):
+        def _pixels(self, image_id):
+            return super()._pixels(numbers[image_id])
+
+    data = dataclasses.replace(config("panoptic"), panoptic=str(tmp_path / "named.json"))
+    results, _ = evaluate(KnowingByName(made, truth), data, progress=False, out=tmp_path / "out")
+    assert results.panoptic.all["PQ"] == results.semantic.mIoU == 1 and results.bbox["AP"] > 0.99
+    written = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    named = {record["id"] for record in content["images"]}
+    assert {record["id"] for record in written["images"]} == named
+    assert {record["image_id"] for record in written["annotations"]} == named
+    assert {record["image_id"] for record in json.loads((tmp_path / "out" / "detections.json").read_text())} == named
+    again = read_panoptic_ground_truth(tmp_path / "out" / "panoptic.json", tmp_path / "out" / "panoptic")
+    for image_id in truth.annotation_indices:
+        np.testing.assert_array_equal(again.segment_map(image_id), truth.segment_map(image_id))
+
+
 def test_a_missed_thing_counts_in_its_class_alone(no_pictures, made, known, config):
     missed = thing_of(known, 2)
     results, _ = evaluate(Knowing(made, known, {2: missed["id"]}), config("panoptic"), progress=False)
