@@ -165,19 +165,24 @@ def _wrong_checksum():
     return bytes(data)
 
 
-def _tiff_of_five_channels():
-    """A TIFF of 5 channels of 16 bits, as satellites' are."""
-    entries = [(256, 3, 1, 32), (257, 3, 1, 24), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 200)]
-    entries += [(277, 3, 1, 5), (278, 3, 1, 24), (279, 4, 1, 32 * 24 * 10)]
+def _deep_tiff(channels, colours, planes):
+    """A TIFF of channels of 16 bits, as satellites' are."""
+    plane = 32 * 24 * 2
+    entries = [(256, 3, 1, 32), (257, 3, 1, 24), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, colours)]
+    entries += [(273, 4, 1, 200) if planes == 1 else (273, 4, channels, 160), (277, 3, 1, channels), (278, 3, 1, 24)]
+    entries += [(279, 4, 1, plane * channels) if planes == 1 else (279, 4, channels, 180), (284, 3, 1, planes)]
     directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
-    return (b"II*\0" + struct.pack("<I", 8) + directory).ljust(200, b"\0") + bytes(32 * 24 * 10)
+    lead = (b"II*\0" + struct.pack("<I", 8) + directory).ljust(160, b"\0")
+    places = struct.pack("<III", *(200 + plane * number for number in range(3))).ljust(20, b"\0")
+    return (lead + places + struct.pack("<III", *[plane] * 3)).ljust(200, b"\0") + bytes(plane * channels)
 
 
 _CUT_OFF = ("truncated_image", "is cut off or damaged")
 REFUSED = {  # {kind: (the file's bytes, (kind of problem, the beginning of what is wrong))}
     "TIFF of floats": (encoded(PICTURE.convert("F"), "TIFF"), ("image_format", "is a TIFF of float grey values")),
     "TIFF of 32 bits": (encoded(PICTURE.convert("I"), "TIFF"), ("image_format", "is a TIFF of 32-bit or signed grey")),
-    "TIFF of 5 channels": (_tiff_of_five_channels(), ("image_format", "is a TIFF of 5 channels of 16 bits")),
+    "TIFF of 5 channels": (_deep_tiff(5, 1, 1), ("image_format", "is a TIFF of 5 channels of 16 bits")),
+    "TIFF of planes of 16 bits": (_deep_tiff(3, 2, 2), ("image_format", "is a TIFF whose channels of 16 bits are")),
     "BMP of 10 bits to a colour": (
         bmp(32, bytes(32 * 24 * 4), packing=3, masks=struct.pack("<III", 0x3FF00000, 0xFFC00, 0x3FF)),
         ("image_format", "is a kind of BMP that can't be read"),

@@ -32,6 +32,7 @@ _TAIL = 4096  # bytes at a PNG's end, where some programs write the EXIF block
 _LAYERED = ("MPO", "PSD")  # more pictures in a file aren't more frames
 _ORIENTATION = 0x0112
 _TIFF_PLACES = ((273, 279), (324, 325))  # where strips or tiles begin, and their bytes
+_BITS, _PLANES = 258, 284  # TIFF's tags: of each channel, and 2 where channels are stored one after the other
 _EXCHANGES_SIDES = 5  # EXIF orientations from here on exchange width and height
 
 
@@ -175,9 +176,12 @@ def _read_header(file, image):
 
 
 def _find_no_pixels(opened):
-    """The `problem` of an open PIL image whose pixels have no form of 8 bits; None of others."""
+    """The `problem` of an open PIL image whose pixels Pillow can't give as 8 bits; None of others."""
     if opened.format in NO_PIXELS:
         return "image_format", f"is {opened.format}, a drawing rather than pixels", "save it as PNG and name that file"
+    if opened.format == "TIFF" and opened.tag_v2.get(_PLANES) == 2 and max(opened.tag_v2.get(_BITS, (1,))) > 8:
+        what = "is a TIFF whose channels of 16 bits are stored one after the other, which Pillow misreads"
+        return "image_format", what, "save it as PNG and name that file"
     is_16_bit = opened.mode == "I" and opened.format in ("PNG", "PPM")  # which have no more
     if opened.mode not in UNDEFINED_GREY or is_16_bit:
         return None
@@ -330,7 +334,7 @@ def _decode(source, least_side=None):
             opened.draft("RGB", (least_side, least_side))
         if opened.mode.startswith("I"):  # 16 bits a pixel: keep the high byte
             return np.repeat((np.asarray(opened).astype(np.uint32) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-        return np.asarray(opened.convert("RGB"))
+        return np.asarray(opened if opened.mode == "RGB" else opened.convert("RGB"))
 
 
 def apply_orientation(pixels, orientation):
