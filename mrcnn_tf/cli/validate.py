@@ -27,6 +27,14 @@ def validate(
         typer.Option(help="The PNGs of a panoptic json or, beside one of instances, label maps.", metavar="FOLDER"),
     ] = None,
     val_maps: Annotated[pathlib.Path | None, typer.Option(help="The validation set's.", metavar="FOLDER")] = None,
+    similar: Annotated[
+        bool,
+        typer.Option(
+            "--similar",
+            help="Look for near copies within a large set, too, such as resized pictures: all are decoded. With --val "
+            "and in small sets they always are looked for.",
+        ),
+    ] = False,
     config: Annotated[
         str, typer.Option(help="What it is to be trained by; objects are compared with its anchors.")
     ] = "mask_rcnn_r50_fpn",
@@ -48,7 +56,7 @@ def validate(
         raise UserError("Nothing mends maps or what a panoptic json says of them: leave out --fix.")
     if val_maps and not val:
         raise UserError("--val-maps is the folder of another json's maps: name that json with --val JSON IMAGES.")
-    report = look_over(annotations, images, val, config, overrides or [], maps=maps, val_maps=val_maps)
+    report = look_over(annotations, images, val, config, overrides or [], maps=maps, val_maps=val_maps, similar=similar)
     if out:
         report.write(out / "problems.json")
     fixed = repair_datasets(report, out, config, overrides or []) if fix else None

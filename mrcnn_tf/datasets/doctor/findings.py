@@ -239,6 +239,7 @@ def _dataset_heading(facts):
         ", ".join(details),
         f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}: {shown}"
         + (f" and {others} more" if others > 0 else ""),
+        "" if facts.get("similar_pictures_sought", True) else "Near copies weren't looked for: add --similar.",
     ]
     title = Text(facts["annotations_file"], style="bold")
     return Group(title, *(Padding(Text(line), (0, 0, 0, 2)) for line in lines if line))

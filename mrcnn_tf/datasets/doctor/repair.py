@@ -18,7 +18,7 @@ from mrcnn_tf.config.load import load_config
 from mrcnn_tf.datasets.coco_records import SECTIONS, parse_id
 from mrcnn_tf.datasets.doctor.findings import PROBLEM_KINDS, Report
 from mrcnn_tf.datasets.doctor.repair_plan import in_coco_form, make_plan, polygons_of, repair_category
-from mrcnn_tf.datasets.doctor.validation import drop_files_of_other_set, examine
+from mrcnn_tf.datasets.doctor.validation import drop_files_of_other_set, examine, find_similar
 
 ROUNDS = 4  # what is brought into form in one may turn out to be wrong in the next
 LOG = "fixes.jsonl"
@@ -96,7 +96,7 @@ def repair(report, out, config="mask_rcnn_r50_fpn", overrides=()):
         progress_bars(CONSOLE.is_terminal) as bars,
     ):
         for examination, target in zip(report.examinations, targets, strict=True):
-            headers = examination.images.headers
+            headers, thumbnails = examination.images.headers, examination.thumbnails
             for number in range(1, ROUNDS + 1):
                 log_end = log.tell()
                 fixer = RecordFixer(make_plan(examination), examination, _make_logger(log, number, target, counts))
@@ -105,6 +105,8 @@ def repair(report, out, config="mask_rcnn_r50_fpn", overrides=()):
                 can_go_on = any(PROBLEM_KINDS[finding.kind].fix for finding in examination.findings)
                 if log.tell() == log_end or not can_go_on:
                     break
+            if thumbnails is not None:
+                find_similar(examination, bars, thumbnails)
             repaired.append(examination)
     paths = (examination.source.path for examination in report.examinations)
     files = {path: str(target) for path, target in zip(paths, targets, strict=True)}

@@ -16,7 +16,7 @@ from mrcnn_tf.datasets.doctor.coco_source import CocoSource, check_json_and_fold
 from mrcnn_tf.datasets.doctor.coordinate_layouts import LayoutCorrection, correct_layouts
 from mrcnn_tf.datasets.doctor.findings import PROBLEM_KINDS, Finding, Findings, Report
 from mrcnn_tf.datasets.doctor.image_checks import CheckedImages, check_exif_orientation, check_images
-from mrcnn_tf.datasets.doctor.image_copies import check_copies, compare_images
+from mrcnn_tf.datasets.doctor.image_copies import check_copies, check_similar, compare_images, make_thumbnails
 from mrcnn_tf.datasets.doctor.mask_checks import check_masks, measure_masks
 from mrcnn_tf.datasets.doctor.object_checks import CheckedAnnotations, check_anchors, check_keypoints, check_repeats
 from mrcnn_tf.datasets.doctor.panoptic_checks import (
@@ -26,7 +26,10 @@ from mrcnn_tf.datasets.doctor.panoptic_checks import (
     check_things_and_stuff,
     read_panoptic_source,
 )
+from mrcnn_tf.datasets.image_files import FULL_CHECK_BYTES
 from mrcnn_tf.datasets.panoptic_json import NO_CATEGORY, is_panoptic
+
+FEW_IMAGES = 3000  # near copies among them are always looked for, in about 2 s
 
 
 @dataclasses.dataclass
@@ -42,6 +45,7 @@ class Examination:
         copies: groups of paths of files with the same bytes.
         findings: list of Finding.
         facts: dict for json, what the dataset holds.
+        thumbnails: {path: [SIDE, SIDE]} from `make_thumbnails`; None where near copies weren't looked for.
     """
 
     source: CocoSource
@@ -52,9 +56,12 @@ class Examination:
     copies: list[list[str]]
     findings: list[Finding]
     facts: dict
+    thumbnails: dict | None = None
 
 
-def validate(annotations, images, val=None, config="mask_rcnn_r50_fpn", overrides=(), maps=None, val_maps=None):
+def validate(
+    annotations, images, val=None, config="mask_rcnn_r50_fpn", overrides=(), maps=None, val_maps=None, similar=False
+):
     """Finds what is wrong with a COCO dataset: what training would skip, what is probably a mistake, what to know.
 
     Nothing is changed and TensorFlow isn't imported.
@@ -70,6 +77,8 @@ def validate(annotations, images, val=None, config="mask_rcnn_r50_fpn", override
         maps: the folder of a panoptic json's PNGs or, beside one of instances, of label maps, whose values are ids of
             its categories and of the config's model.stuff. All of them are read.
         val_maps: the same of the validation set.
+        similar: look for near copies within a set, too, which decodes all pictures. With `val` and in small sets they
+            always are looked for; otherwise the report says that they weren't.
 
     Returns:
         Report.
@@ -81,13 +90,35 @@ def validate(annotations, images, val=None, config="mask_rcnn_r50_fpn", override
     with progress_bars(CONSOLE.is_terminal) as bars:
         train = _examine_any(annotations, images, maps, settings, bars)
         if val is None:
+            if similar or _is_small(train):
+                find_similar(train, bars)
             return Report([train], [])
         val = _examine_any(*val, val_maps, settings, bars)
         drop_files_of_other_set([train, val])
+        for dataset in (train, val):
+            find_similar(dataset, bars)
         findings = Findings(val.source.path, {"image": len(val.source.images)})
         compare_categories(train, val, findings)
-        compare_images(train, val, findings, bars)
+        compare_images(train, val, findings)
         return Report([train, val], findings.to_list())
+
+
+def _is_small(dataset):
+    """Whether an Examination's pictures are so few that they are decoded anyway and compared in seconds."""
+    sizes = [header.size for header in dataset.images.headers.values()]
+    return len(sizes) <= FEW_IMAGES and sum(sizes) <= FULL_CHECK_BYTES
+
+
+def find_similar(dataset, bars, thumbnails=None):
+    """Adds an Examination's thumbnails, but those known already, and its near copies."""
+    known = thumbnails or {}
+    new = make_thumbnails([path for path in dataset.images.paths if path not in known], bars)
+    dataset.thumbnails = known | new
+    dataset.facts["similar_pictures_sought"] = True
+    findings = Findings(dataset.source.path, {"image": len(dataset.source.images)})
+    check_similar(dataset.images, dataset.copies, dataset.thumbnails, findings)
+    order = list(PROBLEM_KINDS)
+    dataset.findings = sorted(dataset.findings + findings.to_list(), key=lambda finding: order.index(finding.kind))
 
 
 def drop_files_of_other_set(examinations):
@@ -199,6 +230,7 @@ def _facts(source, images, annotations, categories, object_counts, per_image):
         "annotations_file": source.path,
         "images_folder": source.folder,
         "images": len(source.images),
+        "similar_pictures_sought": False,
         "usable_images": int(images.ids.size),
         "empty_images": int((per_image == 0).sum()),
         "annotations": source.records.count,
@@ -257,6 +289,7 @@ def _examine_panoptic(path, folder, maps, config, bars):
         "images_folder": source.folder,
         "maps_folder": os.fspath(maps),
         "images": len(source.images),
+        "similar_pictures_sought": False,
         "usable_images": int(has_map.sum()),
         "segments": totals["segment"],
         "usable_segments": int(checker.kept.sum() + counts[len(things) :].sum()),
