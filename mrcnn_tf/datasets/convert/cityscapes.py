@@ -14,8 +14,9 @@ from mrcnn_tf.common.errors import BrokenFile, UserError
 from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.dataset import ClassNames, Dataset
-from mrcnn_tf.datasets.convert.inputs import choose_split, existing_path, raise_wrong_format, read_json
+from mrcnn_tf.datasets.convert.inputs import existing_path, raise_wrong_format, read_json
 from mrcnn_tf.datasets.convert.map_pairs import add_image_of_size
+from mrcnn_tf.datasets.convert.splits import choose_split
 from mrcnn_tf.datasets.image_folder import ImageFolder
 from mrcnn_tf.datasets.map_files import read_any_map
 

@@ -20,12 +20,12 @@ from mrcnn_tf.datasets.convert.dataset import BACKGROUNDS, Dataset
 from mrcnn_tf.datasets.convert.geometry import ellipse, rectangle
 from mrcnn_tf.datasets.convert.inputs import (
     BrokenFile,
-    choose_split,
     existing_path,
     raise_wrong_format,
     recognise_format,
 )
 from mrcnn_tf.datasets.convert.keypoints import OCCLUDED, UNLABELLED, VISIBLE
+from mrcnn_tf.datasets.convert.splits import choose_split
 from mrcnn_tf.datasets.image_folder import ImageFolder
 
 SHAPES = ("polygon", "box", "mask", "ellipse", "skeleton")

@@ -189,26 +189,6 @@ def is_open_images_csv(path):
     return {"MaskPath", "ImageID", "LabelName"} <= set(csv_header(path))
 
 
-def choose_split(names, split, source):
-    """The split of a dataset to read: the one that is asked for or the only one; None where there is none.
-
-    Args:
-        names: those of the splits that `source` holds, in any iterable.
-        split: the one that is asked for, or None.
-
-    Raises:
-        UserError: there is no such split, or several are there and none is named: what a model is tested on must never
-            end in the json that it is trained on.
-    """
-    names = list(dict.fromkeys(names))
-    if split is None and len(names) > 1:
-        raise UserError(f"{source} holds {', '.join(names)}, which need a json each: name one, as --split {names[0]}.")
-    if split is not None and split not in names:
-        others = f"give --split {' or '.join(names)}" if names else "leave away --split"
-        raise UserError(f"{source} has no split {split}: {others}.")
-    return names[0] if split is None and names else split
-
-
 def quote_path(path):
     """A path as it goes into a command."""
     return f'"{path}"' if " " in str(path) else str(path)

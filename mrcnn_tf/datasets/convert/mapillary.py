@@ -9,8 +9,9 @@ from mrcnn_tf.common.errors import BrokenFile, UserError
 from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.dataset import ClassNames, Dataset
-from mrcnn_tf.datasets.convert.inputs import choose_split, existing_path, raise_wrong_format, read_json
+from mrcnn_tf.datasets.convert.inputs import existing_path, raise_wrong_format, read_json
 from mrcnn_tf.datasets.convert.map_pairs import read_mapped_image
+from mrcnn_tf.datasets.convert.splits import choose_split
 from mrcnn_tf.datasets.image_folder import ImageFolder
 
 DIVISOR = 256

@@ -15,13 +15,13 @@ from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.inputs import (
-    choose_split,
     csv_header,
     existing_path,
     is_open_images_csv,
     raise_wrong_format,
     read_text,
 )
+from mrcnn_tf.datasets.convert.splits import choose_split
 from mrcnn_tf.datasets.image_folder import ImageFolder
 from mrcnn_tf.datasets.map_files import read_any_map
 

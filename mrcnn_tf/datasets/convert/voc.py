@@ -17,7 +17,7 @@ from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.coco import copy_image, new_folder, output_names, paint_annotations
 from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.inputs import existing_path, quote_path, raise_wrong_format
-from mrcnn_tf.datasets.convert.voc_folders import CLASSES, OBJECTS, choose_split, find_files, find_roots
+from mrcnn_tf.datasets.convert.voc_folders import CLASSES, OBJECTS, files_of_split, find_files, find_roots
 from mrcnn_tf.datasets.convert.voc_masks import make_palette
 from mrcnn_tf.datasets.convert.voc_objects import CORNERS, VocReader
 from mrcnn_tf.datasets.image_folder import ImageFolder
@@ -47,7 +47,7 @@ def read_voc(source, images=None, names=None, split=None, zero_based=False, spli
     files = find_files(source, roots)
     _check_files(files, source, split_parts)
     dataset = Dataset(source, names)
-    files = choose_split(files, split, source, roots, dataset)
+    files = files_of_split(files, split, source, roots, dataset)
     reader = VocReader(dataset, ImageFolder(images or find_photos(source)), source, names, zero_based, split_parts)
     for entry in show_progress(files, "VOC"):
         try:

@@ -8,15 +8,13 @@ each split with xml files beside the images, and labelImg xml files anywhere.
 import dataclasses
 import pathlib
 
-from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.convert.inputs import read_text
+from mrcnn_tf.datasets.convert.splits import choose_split, split_of, split_of_name
 
 OBJECTS, CLASSES = "SegmentationObject", "SegmentationClass"
 ANNOTATIONS = "Annotations"
 _TASKS = ("Segmentation", "Main")  # folders in ImageSets
 _FLAGS = ("1", "0", "-1")  # after a name in the list of one class: present, difficult, absent
-_SPLITS = {"training": "train", "train": "train", "valid": "val", "validation": "val", "val": "val"}
-_SPLITS |= {"test": "test", "testing": "test"}  # what folders are called -> what --split calls them
 
 
 @dataclasses.dataclass
@@ -95,43 +93,27 @@ def is_map(path, root):
     return any(folder.startswith((OBJECTS, CLASSES)) or folder == "Masks" for folder in folders)
 
 
-def choose_split(files, split, source, roots, dataset):
-    """The VocFiles of a split: of a list in ImageSets, or of the folders of that name.
+def files_of_split(files, split, source, roots, dataset):
+    """The VocFiles of a split: of a list in ImageSets, or of the folders of that name; all, if there is one at most.
 
     What a list names and isn't there is noted in the Dataset, and so are lists that were joined.
 
     Raises:
         UserError: there is no such split, or none was named and there are folders of several.
     """
-    lists = _find_lists(roots)
-    folders = {}
+    lists, folders = _find_lists(roots), {}
     for entry in files:
-        folders.setdefault(_split_of(entry, source), []).append(entry)
-    named = [name for name in folders if name]
+        if name := split_of(entry.main_file, source):
+            folders.setdefault(name, []).append(entry)
     if split is None:
-        if len(named) > 1:
-            remedy = f"convert one at a time by --split {named[0]}"
-            raise UserError(f"{source} has the splits {', '.join(named)}: {remedy}.")
+        choose_split(folders, None, source)
         _note_lists(files, lists, source, dataset)
         return files
     name = next((name for name in sorted(lists, key=lambda name: name != split) if name.lower() == split.lower()), None)
     if name:
         return _listed(files, lists[name], dataset)
-    wanted = _SPLITS.get(split.lower(), split)
-    if wanted in folders:
-        return folders[wanted]
-    if named:
-        raise UserError(f"{source} has no split {split!r}: it has {', '.join(named)}.")
-    path = roots[0] / "ImageSets" / _TASKS[0] / f"{split}.txt"
-    has = f"there is {', '.join(lists)}" if lists else "or leave it away"
-    raise UserError(f"There is no {path}: name a list in ImageSets by --split, {has}.")
-
-
-def _split_of(entry, source):
-    """The split of VocFiles by the folders below `source` that they lie in: train, val, test or None."""
-    file = entry.main_file
-    parts = file.relative_to(source).parts[:-1] if file.is_relative_to(source) else ()
-    return next((_SPLITS[part.lower()] for part in parts if part.lower() in _SPLITS), None)
+    wanted = split_of_name(split)
+    return folders[choose_split(folders or lists, wanted if wanted in folders else split, source)]
 
 
 def _find_lists(roots):
@@ -173,7 +155,7 @@ def _listed_name(line, root, by_name):
 
 def _note_lists(files, lists, source, dataset):
     """Notes what lists name and isn't there, and that several splits become one json, where none was asked for."""
-    splits = [name for name in lists if name.lower() in _SPLITS]
+    splits = list(filter(split_of_name, lists))
     if len(splits) > 1:
         remedy = f"give --split {splits[0]} and so on to keep them apart"
         message = f"ImageSets in {source} lists {', '.join(splits)}, and all images are in one json: {remedy}."

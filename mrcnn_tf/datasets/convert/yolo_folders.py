@@ -8,21 +8,14 @@ import collections
 import dataclasses
 import os
 import pathlib
-import re
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.convert.inputs import read_text
+from mrcnn_tf.datasets.convert.splits import SPLIT_OF_WORD, choose_split, split_of, split_of_name
 from mrcnn_tf.datasets.image_files import IMAGE_SUFFIXES
 from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files, without_upload_prefix
 
 OTHER = "other"  # images outside of the splits' folders and lists
-# As folders and lists are called: train, valid, images_test, train2017, obj_train_data.
-_SPLIT_NAME = re.compile(
-    r"(?:(?:obj|images?|labels?)[_-]?)?(train|valid|validation|val|test)(?:ing)?(?:20\d\d)?"
-    r"(?:[_-]?(?:data|images?|labels?|set))?",
-    re.IGNORECASE,
-)
-_SETTING = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _CLASS_LISTS = ("classes", "predefined_classes")  # stems of text files that are no labels
 BOX_FIELDS = 5  # numbers of a line with a box: class, centre, width and height
 
@@ -41,33 +34,17 @@ class Splits:
 
     def choose(self, split, source):
         """(name of the split, its images); raises UserError for no such split, or several and no `split`."""
-        if split and split not in self.images:
+        names = [name for name in self.images if name]
+        if split and split not in names:
             split = split_of_name(split) or split
-        names = ", ".join(name for name in self.images if name)
-        if split and split not in self.images:
-            lost = "".join(f" ({message})" for name, _, _, message in self.notes if name == split)
-            raise UserError(f"{source} has no split {split!r}: it has {names or 'none'}{lost}.")
-        if not split and len(set(map(tuple, self.images.values()))) > 1:
-            others = f", where {OTHER} are images outside of them" if OTHER in self.images else ""
-            remedy = f"convert one at a time by --split {next(iter(self.images))}"
-            raise UserError(f"{source} has the splits {names}{others}: {remedy}.")
-        name = split or next(iter(self.images), "")
+        if split:
+            note = "".join(f" ({message})" for name, _, _, message in self.notes if name == split)
+        else:
+            note = f", where {OTHER} are images outside of them" if OTHER in names else ""
+            # train and val of a small set are often the same images.
+            names = names if len(set(map(tuple, self.images.values()))) > 1 else names[:1]
+        name = choose_split(names, split or None, source, note) or ""
         return name, self.images.get(name, [])
-
-
-def split_of_name(name):
-    """ "train", "val" or "test" for the name of a folder or list; None for others."""
-    match = _SPLIT_NAME.fullmatch(name)
-    return _SETTING[match[1].lower()] if match else None
-
-
-def split_of(path, root):
-    """The split that a folder of a path below `root` is called by; None if there is none."""
-    try:
-        folders = path.relative_to(root).parent.parts
-    except ValueError:
-        return None
-    return next(filter(None, map(split_of_name, folders)), None)
 
 
 def root_of(settings, settings_file):
@@ -98,7 +75,7 @@ def find_splits(root, settings=None, settings_file=None):
     if not places:
         used = {path for found in splits.images.values() for path in found}
         splits.images[OTHER if used else ""] = [path for path in images if path not in used]
-    order = [*dict.fromkeys(_SETTING.values()), OTHER, ""]
+    order = [*dict.fromkeys(SPLIT_OF_WORD.values()), OTHER, ""]
     splits.images = {split: splits.images[split] for split in order if splits.images.get(split)}
     return splits
 
@@ -114,7 +91,7 @@ class _SettingPaths:
         self.file, self.root = file, root
         self.base = str(settings.get("path") or "").replace("\\", "/")
         self.values = {}
-        for name, split in _SETTING.items():
+        for name, split in SPLIT_OF_WORD.items():
             value = settings.get(name) or []
             for text in value if isinstance(value, list) else [value]:
                 self.values.setdefault(split, []).append(str(text).replace("\\", "/"))

@@ -76,11 +76,11 @@ def test_objects_and_groups(tmp_path, polygons):
 def test_splits_need_a_json_each(tmp_path):
     save_city(tmp_path)
     save_city(tmp_path, "val", "lindau")
-    with pytest.raises(UserError, match="gtFine holds train, val, which need a json each: name one, as --split train"):
+    with pytest.raises(UserError, match="gtFine has the splits train, val: convert one at a time by --split train"):
         read_cityscapes(tmp_path)
     coco = read_cityscapes(tmp_path, split="val").to_coco()
     assert [image["file_name"].split("/")[1] for image in coco["images"]] == ["val"]
-    with pytest.raises(UserError, match="has no split test: give --split train or val"):
+    with pytest.raises(UserError, match="has no split 'test': it has train, val"):
         read_cityscapes(tmp_path, split="test")
     (tmp_path / "leftImg8bit").rename(tmp_path / "photos")
     coco = read_cityscapes(tmp_path / "gtFine/val", tmp_path / "photos").to_coco()

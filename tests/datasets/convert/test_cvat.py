@@ -185,12 +185,12 @@ def test_subsets_never_end_in_one_json(tmp_path):
         save_image(tmp_path / "images" / subset / "a.png", 40, 30)
         texts.append(f'<image id="0" name="a.png" subset="{subset}" width="40" height="30">{polygon}</image>')
     save(tmp_path, "", "".join(texts))
-    with pytest.raises(UserError, match="holds train, val, which need a json each: name one, as --split train"):
+    with pytest.raises(UserError, match="has the splits train, val: convert one at a time by --split train"):
         read_cvat(tmp_path)
     for subset in ("train", "val"):
         (image,) = read_cvat(tmp_path, split=subset).to_coco()["images"]
         assert image["file_name"] == f"{subset}/a.png"
-    with pytest.raises(UserError, match="has no split test: give --split train or val"):
+    with pytest.raises(UserError, match="has no split 'test': it has train, val"):
         read_cvat(tmp_path, split="test")
 
 

@@ -65,12 +65,12 @@ def test_masks_of_an_image_as_it_is_stored(dataset_folder):
 def test_splits_need_a_json_each(dataset_folder):
     first = dataset_folder / "train-annotations-object-segmentation.csv"
     (dataset_folder / "test-annotations-object-segmentation.csv").write_text(first.read_text())
-    with pytest.raises(UserError, match="holds test, train, which need a json each: name one, as --split test"):
+    with pytest.raises(UserError, match="has the splits test, train: convert one at a time by --split test"):
         read_open_images(dataset_folder)
     assert len(read_open_images(dataset_folder, split="train").to_coco()["annotations"]) == 2
     assert len(read_open_images(first).to_coco()["annotations"]) == 2
     assert recognise_format(first) == "open-images"
-    with pytest.raises(UserError, match="has no split val: give --split test or train"):
+    with pytest.raises(UserError, match="has no split 'val': it has test, train"):
         read_open_images(dataset_folder, split="val")
 
 

@@ -117,7 +117,7 @@ def test_splits(tmp_path):
     dataset = read_voc(tmp_path, split="val")
     assert [one["file_name"] for one in dataset.to_coco()["images"]] == ["a.png", "c.png"]
     assert kinds(dataset) == ["missing_annotation"]
-    with pytest.raises(UserError, match="ImageSets.Segmentation.test.txt: name a list"):
+    with pytest.raises(UserError, match="has no split 'test': it has val"):
         read_voc(tmp_path, split="test")
 
 
