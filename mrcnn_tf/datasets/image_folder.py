@@ -60,10 +60,6 @@ class ImageFolder:
                 return [path for path, length in zip(paths, lengths, strict=True) if length == max(lengths)]
         return []
 
-    def with_stem(self, stem):
-        """The images whose file name without its suffix is `stem`, list of Path."""
-        return self._indices[1].get(_comparable(stem), [])
-
     def relative(self, path):
         """A path as COCO's file_name; raises UserError if it isn't in the folder."""
         try:

@@ -38,6 +38,7 @@ class MapKind:
 
 _COLOURS = ("RGB", "RGBA")  # channels of 8 bits
 _VALUES = ("1", "L", "P", "I", "I;16")
+_GREYS = ("1", "L", "I", "I;16", "I;16B")
 SEGMENT_MAP = MapKind(("PNG",), _COLOURS, "a PNG of 8 bit RGB, R + 256 G + 65536 B of each segment's id")
 LABEL_MAP = MapKind(("PNG",), _VALUES, "a PNG of 8 or 16 bit grey or a palette")
 ANY_MAP = MapKind(
@@ -95,6 +96,23 @@ def read_map(path, kind):
     except Exception as error:  # Pillow raises whatever its format plugins run into
         raise BrokenFile(f"The map {path} can't be read ({first_line(error)}): replace the file.") from None
     raise BrokenFile(f"The map {path} {fault}: save it as {kind.wanted}.")
+
+
+def read_brightness(path):
+    """How bright each pixel of a picture of a mask is, [H, W], up to 1, 255 or 65535 as its file has it.
+
+    It is a grey's sample, and the largest channel of a colour or of what a palette has for an index. Alpha is
+    ignored.
+
+    Raises BrokenFile.
+    """
+    try:
+        with Image.open(path) as image:
+            # 16 bits would be cut off by a conversion.
+            pixels = np.asarray(image if image.mode in _GREYS else image.convert("RGB"))
+    except Exception as error:  # Pillow raises whatever its format plugins run into
+        raise BrokenFile(f"The mask {path} can't be read ({first_line(error)}): replace the file.") from None
+    return pixels if pixels.ndim == 2 else pixels.max(axis=2)
 
 
 def _stored_as(image):
@@ -297,7 +315,12 @@ def check_maps(paths, fields, source, segments, on_progress):
     files = list(dict.fromkeys(path for path in paths if path))
     headers = dict(zip(files, inspect_files(files, on_progress), strict=True))
     kept, problems = np.ones(len(paths), bool), []
-    frames = zip(own_image_ids(fields["image_ids"], fields["image_names"]), fields["heights"].tolist(), fields["widths"].tolist(), strict=True)
+    frames = zip(
+        own_image_ids(fields["image_ids"], fields["image_names"]),
+        fields["heights"].tolist(),
+        fields["widths"].tolist(),
+        strict=True,
+    )
     for row, (path, (image, height, width)) in enumerate(zip(paths, frames, strict=True)):
         problem = _find_problem(headers.get(path), height, width, segments)
         if problem:

@@ -1,14 +1,11 @@
-"""For all readers of foreign datasets: parses files, recognises formats, finds images and reads their sizes."""
+"""For all readers of foreign datasets: reads text, json, xml and the heads of csv files, and recognises formats."""
 
-import contextlib
 import csv
 import itertools
 import json
 import os
 import pathlib
 import xml.etree.ElementTree as ElementTree
-
-from PIL import Image
 
 from mrcnn_tf.common.errors import BrokenFile, UserError
 from mrcnn_tf.common.files import refuse_archive
@@ -65,17 +62,6 @@ def read_xml(path):
     except ElementTree.ParseError as error:
         where = f"line {error.position[0]}"
         raise BrokenFile(f"{path} isn't valid xml ({where}): save it again, it may have been cut off.") from None
-
-
-@contextlib.contextmanager
-def open_image(path):
-    """Gives an open PIL image; raises BrokenFile if it can't be opened or what the block does with it fails."""
-    try:
-        with Image.open(path) as image:
-            yield image
-    except Exception as error:  # Pillow raises whatever its format plugins run into
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BrokenFile(f"{path} isn't a readable image ({reason}): replace it or leave it out.") from error
 
 
 def raise_wrong_format(source, command, problems=(), wanted=None):

@@ -9,7 +9,6 @@ import collections
 import pathlib
 import re
 
-import numpy as np
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
@@ -22,16 +21,15 @@ from mrcnn_tf.datasets.convert.inputs import (
     ROBOFLOW_CLASSES,
     BrokenFile,
     existing_path,
-    open_image,
     raise_wrong_format,
     refuse_label_studio_pngs,
 )
 from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files
+from mrcnn_tf.datasets.map_files import read_brightness
 
 FOLDER_NAMES = ("masks", "mask")
 _MASK_NAME = re.compile(r"(^|[_\-. ])masks?([_\-. ]|\d|$)", re.IGNORECASE)
 _SEPARATORS = "_-. "
-_GREY_MODES = ("1", "L", "I;16", "I;16B", "I")  # Pillow's names
 
 
 def read_mask_folders(source, images=None, names=None, class_name=None, split_parts=False):
@@ -150,10 +148,7 @@ def _read_image(path, masks, folder, class_name, split_parts, dataset):
 
 def _read_mask(path):
     """bool [H, W] of a black and white image file: what is brighter than half of its brightest; raises BrokenFile."""
-    with open_image(path) as image:
-        # As colours, since a palette's indices say nothing about brightness; 16 bits would be cut off by that.
-        pixels = np.asarray(image if image.mode in _GREY_MODES else image.convert("RGB"))
-    brightness = pixels if pixels.ndim == 2 else pixels.max(axis=2)
+    brightness = read_brightness(path)
     return brightness > brightness.max() / 2
 
 

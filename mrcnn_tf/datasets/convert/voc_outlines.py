@@ -13,7 +13,7 @@ import numpy as np
 
 from mrcnn_tf.common.errors import BrokenFile
 from mrcnn_tf.datasets import run_lengths
-from mrcnn_tf.datasets.convert.inputs import open_image
+from mrcnn_tf.datasets.map_files import read_brightness
 
 _NUMBERED = re.compile(r"([xy])(\d+)")
 _POINTS = ("pt", "point")
@@ -130,8 +130,7 @@ def _read_mask(name, image, folders):
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise BrokenFile(f"{name} isn't in {folders[0]}: put it there.")
-    with open_image(path) as picture:
-        mask = np.asarray(picture.convert("RGB")).any(axis=2)
+    mask = read_brightness(path) > 0
     if mask.shape != (image.height, image.width):
         size = f"{mask.shape[1]} x {mask.shape[0]}, its image {image.width} x {image.height}"
         raise BrokenFile(f"{path} is {size}: save it at the image's size.")

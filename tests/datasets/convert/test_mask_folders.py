@@ -47,6 +47,25 @@ def test_data_science_bowl(tmp_path):
     assert kinds(dataset) == []
 
 
+@pytest.mark.parametrize("kind", ["two levels", "16 bits", "palette", "jpeg"])
+def test_what_is_white_is_brightness_and_not_a_number(tmp_path, kind):
+    """16-bit masks of 0 and 1 have nothing in their upper byte, and in a palette white may be number 0."""
+    save_image(tmp_path / "images/a.png", 12, 8)
+    mask = np.zeros([8, 12], bool)
+    mask[:, 8:] = True  # a block of JPEG
+    picture = Image.fromarray(np.uint16(mask) if kind == "16 bits" else mask)
+    if kind == "palette":
+        picture = Image.fromarray(np.uint8(~mask)).convert("P")
+        picture.putpalette([255, 255, 255, 0, 0, 0])
+    elif kind == "jpeg":
+        picture = Image.fromarray(np.uint8(mask * 255)).convert("RGB")
+    file = tmp_path / f"masks/a.{'jpg' if kind == 'jpeg' else 'png'}"
+    file.parent.mkdir()
+    picture.save(file)
+    coco = read_mask_folders(tmp_path, class_name="x").to_coco()
+    assert np.array_equal(pixels(coco["annotations"][0], coco["images"][0]), mask)
+
+
 def test_two_folders_by_name_and_by_class(tmp_path):
     for name in ("a.jpg", "a_1.jpg", "b c.jpg"):
         save_image(tmp_path / "images" / name, 12, 8)
