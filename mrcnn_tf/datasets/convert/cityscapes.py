@@ -15,7 +15,6 @@ from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.dataset import ClassNames, Dataset
 from mrcnn_tf.datasets.convert.inputs import existing_path, raise_wrong_format, read_json
-from mrcnn_tf.datasets.convert.map_pairs import add_image_of_size
 from mrcnn_tf.datasets.convert.splits import choose_split
 from mrcnn_tf.datasets.image_folder import ImageFolder
 from mrcnn_tf.datasets.map_files import read_any_map
@@ -67,7 +66,7 @@ def read_cityscapes(source, images=None, names=None, split=None, polygons=False)
         except BrokenFile as error:
             dataset.leave_out("broken_file", file, str(error))
             continue
-        image = add_image_of_size(pixels.shape, file, path, folder, dataset)
+        image = dataset.add_image_of_size(path, folder, file, pixels.shape[::-1])
         if image:
             _add_objects(pixels, image, file, labels_of, dataset)
     return dataset

@@ -138,19 +138,11 @@ def _read_image(element, file, folder, edges, dataset):
         message = f"Image {name} of {file} isn't in {folder.root} and was left out: give its folder by --images."
         dataset.leave_out("missing_image", file, message, name)
         return
-    frame = dataset.read_frame(path, name)
-    if frame is None:
-        return
     try:
-        width, height = int(element.get("width")), int(element.get("height"))
+        size = int(element.get("width")), int(element.get("height"))
     except (TypeError, ValueError):
-        width, height = frame.width, frame.height
-    if not frame.fits(width, height):
-        message = f"{path} is {frame.width} x {frame.height} but in {file} it is {width} x {height}"
-        remedy = "put back the image that was labelled"
-        dataset.leave_out("other_size", file, f"{message} and was left out: {remedy}.", name)
-        return
-    image = dataset.add_image(folder.relative(path), width, height, file)
+        size = None
+    image = dataset.add_image_of_size(path, folder, file, size, name)
     for item in _read_objects(element, file, image, dataset) if image else ():
         given = {"parts": item.outlines, "keypoints": item.keypoints, "edges": edges.get(item.skeleton, ())}
         box = item.boxes[0] if item.boxes else _box_around(item.keypoints)

@@ -208,6 +208,30 @@ class Dataset:
         self.images.append(DatasetImage(file_name, width, height))
         return self.images[-1]
 
+    def add_image_of_size(self, path, folder, file, size=None, record=None):
+        """Adds an image file, if it is of the size that its annotations are for.
+
+        Args:
+            path: of the image.
+            folder: the ImageFolder that it is in.
+            file: that describes the image.
+            size: (width, height) that `file` says, pixels; None where it says none.
+            record: what describes the image in `file`, for messages.
+
+        Returns:
+            the DatasetImage; None, and a note, if training can't read it, it is of another size, or it's a repetition.
+        """
+        frame = self.read_frame(path, record)
+        if frame is None:
+            return None
+        width, height = size or (frame.width, frame.height)
+        if not frame.fits(width, height):
+            message = f"{path} is {frame.width} x {frame.height}, but {file} is for {width:g} x {height:g}"
+            remedy = "put back the image that was labelled"
+            self.leave_out("other_size", file, f"{message} and was left out: {remedy}.", record)
+            return None
+        return self.add_image(folder.relative(path), int(width), int(height), file)
+
     def add_object(
         self, image, label, file, where, *, parts=(), box=None, crowd=False, fields=None, keypoints=None, edges=()
     ):

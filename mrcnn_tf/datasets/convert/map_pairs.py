@@ -123,21 +123,5 @@ def read_mapped_image(file, path, folder, dataset):
     except BrokenFile as error:
         dataset.leave_out("unreadable_image", file, str(error))
         return None
-    image = add_image_of_size(labels.shape, file, path, folder, dataset)
+    image = dataset.add_image_of_size(path, folder, file, labels.shape[::-1])
     return (labels, image) if image else None
-
-
-def add_image_of_size(shape, file, path, folder, dataset):
-    """Adds the image at `path` to a Dataset, if it is of the `shape` (height, width) that `file` gives it.
-
-    Returns:
-        the DatasetImage; None, and a note, if it isn't, can't be read, or is there already.
-    """
-    frame, (height, width) = dataset.read_frame(path), shape
-    if frame is None:
-        return None
-    if not frame.fits(width, height):
-        message = f"{file} is {width} x {height} but {path} is {frame.width} x {frame.height}"
-        dataset.leave_out("other_size", file, f"{message}, and it was left out: make them of one size.")
-        return None
-    return dataset.add_image(folder.relative(path), width, height, file)

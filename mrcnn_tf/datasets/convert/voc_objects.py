@@ -75,8 +75,11 @@ class VocReader:
         if path is None:
             return
         maps = {file: read_map_pixels(file) for file in (files.objects, not elements and files.classes) if file}
-        size = self._choose_size(path, root, files, maps)
-        image = size and self.dataset.add_image(self.folder.relative(path), *size, files.main_file)
+        size, file = None if root is None else _read_size(root), files.main_file
+        if not size and maps:
+            file, pixels = next(iter(maps.items()))
+            size = pixels.values.shape[::-1]
+        image = self.dataset.add_image_of_size(path, self.folder, file, size)
         if not image:
             return
         for file in list(maps):
@@ -133,23 +136,6 @@ class VocReader:
 
     def _is_map(self, path):
         return path.is_relative_to(self.folder.root) and is_map(path, self.folder.root)
-
-    def _choose_size(self, path, root, files, maps):
-        """(width, height) of the image as it was labelled; None and a note if its file is of another size."""
-        frame = self.dataset.read_frame(path)
-        if frame is None:
-            return None
-        size, file = None if root is None else _read_size(root), files.xml
-        if not size and maps:
-            file, pixels = next(iter(maps.items()))
-            size = pixels.values.shape[::-1]
-        width, height = size or (frame.width, frame.height)
-        if frame.fits(width, height):
-            return int(width), int(height)
-        message = f"{path} is {frame.width} x {frame.height} but {file} says {width:g} x {height:g}"
-        message = f"{message} and was left out: put back the image that was labelled."
-        self.dataset.leave_out("other_size", file, message)
-        return None
 
     def _drop_other_size(self, file, image, maps):
         height, width = maps[file].values.shape

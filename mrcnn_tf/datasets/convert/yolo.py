@@ -71,15 +71,12 @@ def read_yolo(source, images=None, names=None, split=None):
     numbers = (names or classes).labels(classes.numbers)
     for path in show_progress(image_files, "YOLO"):
         file = labels.find(path)
-        frame = dataset.read_frame(path)
-        if frame is None:
-            continue
         try:
             lines = read_text(file).splitlines() if file else []
         except BrokenFile as error:
             dataset.leave_out("broken_file", path, str(error))
             continue
-        image = dataset.add_image(folder.relative(path), frame.width, frame.height, file or path)
+        image = dataset.add_image_of_size(path, folder, file or path)
         for number, line in enumerate(lines, 1) if image else ():
             if line.strip():
                 _read_line(line, f"Line {number}", file, image, numbers, pose, dataset)
