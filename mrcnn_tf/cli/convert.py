@@ -15,6 +15,11 @@ convert_app = typer.Typer(
     help="Convert datasets: annotations of other tools to a COCO json, which training reads, and back.",
     no_args_is_help=True,
 )
+# Under which `convert --help` lists the commands.
+FROM_TOOLS = "From tools to a COCO json"
+FROM_FORMS = "From forms that many tools write"
+FROM_SETS = "From public datasets"
+FROM_COCO = "From a COCO json"
 
 
 def refuse_folder(path):
@@ -40,7 +45,7 @@ ClassName = Annotated[str | None, typer.Option(help="The class of all objects.")
 SplitParts = Annotated[bool, typer.Option("--split-parts", help="Make each part that touches no other an object.")]
 
 
-@convert_app.command()
+@convert_app.command(rich_help_panel=FROM_TOOLS)
 def labelme(
     source: Annotated[pathlib.Path, typer.Argument(help="The folder with labelme's json files.")],
     out: JsonOut,
@@ -48,10 +53,10 @@ def labelme(
     names: Names = None,
     as_json: AsJson = False,
 ):
-    """A json beside each image. Polygons, rectangles, circles, masks; shapes of one group are one object.
+    """labelme: a json beside each image, with polygons, rectangles, circles, masks and points.
 
-    Points of an object's group are its keypoints. Pictures that are in their json alone are written to NAME_images
-    beside NAME.json.
+    Shapes of one label and group are one object, and points in its group are its keypoints. Pictures that are in their
+    json alone are written to NAME_images beside NAME.json.
     """
     from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.labelme import read_labelme
@@ -60,16 +65,18 @@ def labelme(
     _write_coco(dataset, out, images or _folder_of(source), as_json)
 
 
-@convert_app.command()
+@convert_app.command(rich_help_panel=FROM_TOOLS)
 def cvat(
     source: Annotated[pathlib.Path, typer.Argument(help="CVAT's annotations.xml, or the folder that holds it.")],
     out: JsonOut,
-    split: Annotated[str | None, typer.Option(help="The subset, where a project's xml has several.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split to convert, where there are several: a project's subset.")
+    ] = None,
     images: Images = None,
     names: Names = None,
     as_json: AsJson = False,
 ):
-    """CVAT for images: polygons, masks, ellipses and boxes of an xml; skeletons become keypoints.
+    """CVAT: the xml of "CVAT for images", with polygons, masks, ellipses, boxes and skeletons.
 
     Shapes of one label and group are one object, and a skeleton's points are the keypoints of the shape in its group.
     """
@@ -81,7 +88,26 @@ def cvat(
     _write_coco(dataset, out, images or (photos if photos.is_dir() else _folder_of(source)), as_json)
 
 
-@convert_app.command()
+@convert_app.command(rich_help_panel=FROM_TOOLS)
+def label_studio(
+    source: Annotated[pathlib.Path, typer.Argument(help="The json of the export, or a folder of several.")],
+    out: JsonOut,
+    images: Images = None,
+    names: Names = None,
+    as_json: AsJson = False,
+):
+    """Label Studio: the json of its exports JSON and JSON-MIN, with polygons, brushes, ellipses, boxes and keypoints.
+
+    Of several annotations of a task, the one marked as ground truth or the latest is used. Images are found with and
+    without the eight characters that Label Studio puts before their names.
+    """
+    from mrcnn_tf.datasets.convert.dataset import read_names
+    from mrcnn_tf.datasets.convert.label_studio import read_label_studio
+
+    _write_coco(read_label_studio(source, images, read_names(names)), out, images or _folder_of(source), as_json)
+
+
+@convert_app.command(rich_help_panel=FROM_TOOLS)
 def via(
     source: Annotated[pathlib.Path, typer.Argument(help="The json or csv file that VIA saved, version 1 or 2.")],
     out: JsonOut,
@@ -90,10 +116,12 @@ def via(
     class_attribute: Annotated[
         str | None, typer.Option(help="The region attribute that is the class. Default: the only or the likely one.")
     ] = None,
-    class_name: Annotated[str | None, typer.Option(help="The class of all, if regions have no attributes.")] = None,
+    class_name: Annotated[
+        str | None, typer.Option(help="The class of all objects, if regions have no attributes.")
+    ] = None,
     as_json: AsJson = False,
 ):
-    """VGG Image Annotator: one file for all images, a project or exported annotations, with the images beside it."""
+    """VGG Image Annotator: the json or csv of a project or of exported annotations, with the images beside it."""
     from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.via import read_via
 
@@ -101,21 +129,23 @@ def via(
     _write_coco(dataset, out, images or _folder_of(source), as_json)
 
 
-@convert_app.command()
+@convert_app.command(rich_help_panel=FROM_FORMS)
 def yolo(
     source: Annotated[pathlib.Path, typer.Argument(help="The dataset's folder, or its data.yaml.")],
     out: JsonOut,
     split: Annotated[
         str | None,
-        typer.Option(help="train, val or test, where there are several; other for images outside of their folders."),
+        typer.Option(
+            help="The split to convert, where there are several: train, val or test; other for images outside of them."
+        ),
     ] = None,
     images: Images = None,
     names: Names = None,
     as_json: AsJson = False,
 ):
-    """Ultralytics' datasets: images/ and labels/ with outlines, or boxes, in a text file for each image.
+    """YOLO, Ultralytics' form: images/, and labels/ with a text file for each image, of outlines, boxes or keypoints.
 
-    Splits are those of data.yaml, or of folders and lists called train, val or test. Keypoints are kept.
+    Splits are those of data.yaml, or of folders and lists called train, val or test.
     """
     from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.yolo import find_dataset, read_yolo
@@ -124,12 +154,15 @@ def yolo(
     _write_coco(dataset, out, images or find_dataset(source)[0], as_json)
 
 
-@convert_app.command()
+@convert_app.command(rich_help_panel=FROM_FORMS)
 def voc(
-    source: Annotated[pathlib.Path, typer.Argument(help="The folder of Annotations or SegmentationObject, or of xml.")],
+    source: Annotated[
+        pathlib.Path, typer.Argument(help="The folder that holds Annotations, SegmentationObject or xml files.")
+    ],
     out: JsonOut,
     split: Annotated[
-        str | None, typer.Option(help="A list in ImageSets, such as train, or the folder of a split. Default: all.")
+        str | None,
+        typer.Option(help="The split to convert: a list in ImageSets or a folder, such as train. Default: all."),
     ] = None,
     images: Images = None,
     names: Names = None,
@@ -137,14 +170,15 @@ def voc(
         bool, typer.Option("--zero-based", help="Boxes count pixels from 0 and end before xmax and ymax.")
     ] = False,
     split_parts: Annotated[
-        bool, typer.Option("--split-parts", help="Without SegmentationObject: each part of a class is an object.")
+        bool, typer.Option("--split-parts", help="Without SegmentationObject: make each part of a class an object.")
     ] = False,
     as_json: AsJson = False,
 ):
-    """Pascal VOC: boxes in Annotations/*.xml, masks in SegmentationObject/*.png. Difficult objects are kept.
+    """Pascal VOC: boxes in Annotations/*.xml, masks in SegmentationObject/*.png.
 
-    Also masks alone, of CVAT's "Segmentation mask" and labelme2voc: SegmentationClass has the classes, labelmap.txt or
-    class_names.txt their names. <polygon> of supervision, Roboflow, and LabelMe's xml is read, too.
+    Difficult objects are kept. Masks may be there without xml, as CVAT's "Segmentation mask" and labelme2voc have them:
+    SegmentationClass gives the classes, labelmap.txt or class_names.txt their names. Outlines in an xml are read, too,
+    as supervision, Roboflow and LabelMe have them.
     """
     from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.voc import find_photos, read_voc
@@ -153,7 +187,29 @@ def voc(
     _write_coco(dataset, out, images or find_photos(source), as_json)
 
 
-@convert_app.command()
+@convert_app.command(rich_help_panel=FROM_FORMS)
+def masks(
+    source: Annotated[pathlib.Path, typer.Argument(help="The folder with masks and images.")],
+    out: JsonOut,
+    images: Images = None,
+    class_name: ClassName = None,
+    names: Names = None,
+    split_parts: SplitParts = False,
+    as_json: AsJson = False,
+):
+    """Masks: a black and white picture for each object.
+
+    ID/images/x.png with ID/masks/*.png (2018 Data Science Bowl); images/x.jpg with masks/x_1.png; x.jpg with
+    x_mask_1.png beside it. A folder within masks, as in masks/cat/x_1.png, is the class.
+    """
+    from mrcnn_tf.datasets.convert.dataset import read_names
+    from mrcnn_tf.datasets.convert.mask_folders import read_mask_folders
+
+    dataset = read_mask_folders(source, images, read_names(names), class_name, split_parts)
+    _write_coco(dataset, out, images or source, as_json)
+
+
+@convert_app.command(rich_help_panel=FROM_FORMS)
 def label_maps(
     source: Annotated[pathlib.Path, typer.Argument(help="The folder with the maps, a PNG for each image.")],
     out: JsonOut,
@@ -165,17 +221,17 @@ def label_maps(
             help="Instead of --class-name: a json or yaml file {number: class}, or a list that begins with 1."
         ),
     ] = None,
-    class_divisor: Annotated[
-        int | None, typer.Option(min=2, help="1000 if pixels are class * 1000 + object.")
+    class_divisor: Annotated[int | None, typer.Option(min=2, help="1000 if pixels are class * 1000 + object.")] = None,
+    ignore: Annotated[
+        list[int] | None, typer.Option(help="A number that is no object, such as 255. Can be given several times.")
     ] = None,
-    ignore: Annotated[list[int] | None, typer.Option(help="A number that is no object, such as 255.")] = None,
     split_parts: SplitParts = False,
     ending: Annotated[
         str | None, typer.Option(help="What a map's name has after its image's. Default: _mask, _label and the like.")
     ] = None,
     as_json: AsJson = False,
 ):
-    """A PNG for each image, whose pixels are numbers: one for each object, 0 for background.
+    """Label maps: a PNG for each image, whose pixels are numbers: one for each object, 0 for background.
 
     If a number stands for a class and not for one object, use --names and --split-parts. Roboflow's masks need only
     --split-parts: x_mask.png lies beside x.jpg, and _classes.csv has the names.
@@ -188,112 +244,7 @@ def label_maps(
     _write_coco(dataset, out, images or source, as_json)
 
 
-@convert_app.command()
-def cityscapes(
-    source: Annotated[pathlib.Path, typer.Argument(help="The folder that holds gtFine and leftImg8bit.")],
-    out: JsonOut,
-    split: Annotated[str | None, typer.Option(help="train, val or train_extra, where there are several.")] = None,
-    images: Images = None,
-    names: Names = None,
-    polygons: Annotated[
-        bool, typer.Option("--polygons", help="Draw *_polygons.json, instead of reading *_instanceIds.png.")
-    ] = False,
-    as_json: AsJson = False,
-):
-    """Cityscapes' 8 classes with objects, under its own ids; groups become crowds.
-
-    Its panoptic json needs no conversion.
-    """
-    from mrcnn_tf.datasets.convert.cityscapes import read_cityscapes
-    from mrcnn_tf.datasets.convert.dataset import read_names
-
-    dataset = read_cityscapes(source, images, read_names(names), split, polygons)
-    _write_coco(dataset, out, images or source, as_json)
-
-
-@convert_app.command()
-def mapillary(
-    source: Annotated[pathlib.Path, typer.Argument(help="The folder that holds the splits and config_v2.0.json.")],
-    out: JsonOut,
-    split: Annotated[str | None, typer.Option(help="training or validation, where there are both.")] = None,
-    version: Annotated[str | None, typer.Option(help="v1.2 or v2.0, where there are both.")] = None,
-    images: Images = None,
-    names: Names = None,
-    as_json: AsJson = False,
-):
-    """Mapillary Vistas' classes with objects, from SPLIT/VERSION/instances/*.png.
-
-    Its panoptic json needs no conversion.
-    """
-    from mrcnn_tf.datasets.convert.dataset import read_names
-    from mrcnn_tf.datasets.convert.mapillary import read_mapillary
-
-    dataset = read_mapillary(source, images, read_names(names), split, version)
-    _write_coco(dataset, out, images or source, as_json)
-
-
-@convert_app.command()
-def open_images(
-    source: Annotated[
-        pathlib.Path,
-        typer.Argument(help="The folder that holds *-annotations-object-segmentation.csv, class names and masks."),
-    ],
-    out: JsonOut,
-    split: Annotated[str | None, typer.Option(help="train, validation or test, where there are several.")] = None,
-    images: Images = None,
-    names: Names = None,
-    as_json: AsJson = False,
-):
-    """Open Images' masks, a PNG for each object, brought to the size of their images."""
-    from mrcnn_tf.datasets.convert.dataset import read_names
-    from mrcnn_tf.datasets.convert.open_images import read_open_images
-
-    dataset = read_open_images(source, images, read_names(names), split)
-    _write_coco(dataset, out, images or _folder_of(source), as_json)
-
-
-@convert_app.command()
-def masks(
-    source: Annotated[pathlib.Path, typer.Argument(help="The folder with masks and images.")],
-    out: JsonOut,
-    images: Images = None,
-    class_name: ClassName = None,
-    names: Names = None,
-    split_parts: SplitParts = False,
-    as_json: AsJson = False,
-):
-    """Black and white pictures, one for each object.
-
-    ID/images/x.png with ID/masks/*.png (2018 Data Science Bowl); images/x.jpg with masks/x_1.png; x.jpg with
-    x_mask_1.png beside it. A folder within masks, as in masks/cat/x_1.png, is the class.
-    """
-    from mrcnn_tf.datasets.convert.dataset import read_names
-    from mrcnn_tf.datasets.convert.mask_folders import read_mask_folders
-
-    dataset = read_mask_folders(source, images, read_names(names), class_name, split_parts)
-    _write_coco(dataset, out, images or source, as_json)
-
-
-@convert_app.command()
-def label_studio(
-    source: Annotated[pathlib.Path, typer.Argument(help="The json of the export JSON or JSON-MIN.")],
-    out: JsonOut,
-    images: Images = None,
-    names: Names = None,
-    as_json: AsJson = False,
-):
-    """Label Studio's exports JSON and JSON-MIN: polygons, brushes, ellipses, rectangles and keypoints.
-
-    Of several annotations of a task, the one marked as ground truth or the latest is used. Images are found with and
-    without the eight characters that Label Studio puts before their names.
-    """
-    from mrcnn_tf.datasets.convert.dataset import read_names
-    from mrcnn_tf.datasets.convert.label_studio import read_label_studio
-
-    _write_coco(read_label_studio(source, images, read_names(names)), out, images or _folder_of(source), as_json)
-
-
-@convert_app.command("with")
+@convert_app.command("with", rich_help_panel=FROM_FORMS)
 def with_reader(
     reader: Annotated[str, typer.Argument(help="The function, such as my_package.my_module:read.")],
     source: Annotated[pathlib.Path, typer.Argument(help="The file or folder that it reads.")],
@@ -302,7 +253,7 @@ def with_reader(
     names: Names = None,
     as_json: AsJson = False,
 ):
-    """A format of your own: a function of yours, installed or in the current folder, reads it into a Dataset.
+    """A format of your own: your function, installed or in the current folder, reads it into a Dataset.
 
     It is called as read(source, images, names); mrcnn_tf.datasets.convert says what these are and what it may use.
     """
@@ -315,6 +266,78 @@ def with_reader(
             f"Reader {reader!r} gave an object of type {type(dataset).__name__} for {source}: let it return a "
             "mrcnn_tf.datasets.convert.Dataset."
         )
+    _write_coco(dataset, out, images or _folder_of(source), as_json)
+
+
+@convert_app.command(rich_help_panel=FROM_SETS)
+def cityscapes(
+    source: Annotated[pathlib.Path, typer.Argument(help="The folder that holds gtFine and leftImg8bit.")],
+    out: JsonOut,
+    split: Annotated[
+        str | None, typer.Option(help="The split to convert, where there are several: train, val or train_extra.")
+    ] = None,
+    images: Images = None,
+    names: Names = None,
+    polygons: Annotated[
+        bool, typer.Option("--polygons", help="Draw *_polygons.json, instead of reading *_instanceIds.png.")
+    ] = False,
+    as_json: AsJson = False,
+):
+    """Cityscapes: its 8 classes with objects, under its own ids.
+
+    Groups become crowds. Its panoptic json needs no conversion.
+    """
+    from mrcnn_tf.datasets.convert.cityscapes import read_cityscapes
+    from mrcnn_tf.datasets.convert.dataset import read_names
+
+    dataset = read_cityscapes(source, images, read_names(names), split, polygons)
+    _write_coco(dataset, out, images or source, as_json)
+
+
+@convert_app.command(rich_help_panel=FROM_SETS)
+def mapillary(
+    source: Annotated[pathlib.Path, typer.Argument(help="The folder that holds the splits and config_v2.0.json.")],
+    out: JsonOut,
+    split: Annotated[
+        str | None, typer.Option(help="The split to convert, where there are several: training or validation.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="The version to convert, where there are several: v1.2 or v2.0.")
+    ] = None,
+    images: Images = None,
+    names: Names = None,
+    as_json: AsJson = False,
+):
+    """Mapillary Vistas: its classes with objects, from SPLIT/VERSION/instances/*.png.
+
+    Groups become crowds. Its panoptic json needs no conversion.
+    """
+    from mrcnn_tf.datasets.convert.dataset import read_names
+    from mrcnn_tf.datasets.convert.mapillary import read_mapillary
+
+    dataset = read_mapillary(source, images, read_names(names), split, version)
+    _write_coco(dataset, out, images or source, as_json)
+
+
+@convert_app.command(rich_help_panel=FROM_SETS)
+def open_images(
+    source: Annotated[
+        pathlib.Path,
+        typer.Argument(help="The folder that holds *-annotations-object-segmentation.csv, class names and masks."),
+    ],
+    out: JsonOut,
+    split: Annotated[
+        str | None, typer.Option(help="The split to convert, where there are several: train, validation or test.")
+    ] = None,
+    images: Images = None,
+    names: Names = None,
+    as_json: AsJson = False,
+):
+    """Open Images: its masks, a PNG for each object, brought to the size of their images."""
+    from mrcnn_tf.datasets.convert.dataset import read_names
+    from mrcnn_tf.datasets.convert.open_images import read_open_images
+
+    dataset = read_open_images(source, images, read_names(names), split)
     _write_coco(dataset, out, images or _folder_of(source), as_json)
 
 
