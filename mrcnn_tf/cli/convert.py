@@ -16,9 +16,9 @@ convert_app = typer.Typer(
     no_args_is_help=True,
 )
 # Under which `convert --help` lists the commands.
-FROM_TOOLS = "From tools to a COCO json"
-FROM_FORMS = "From forms that many tools write"
-FROM_SETS = "From public datasets"
+FROM_TOOLS = "To a COCO json, from a tool's own format"
+FROM_FORMS = "To a COCO json, from what many tools write"
+FROM_SETS = "To a COCO json, from public datasets"
 FROM_COCO = "From a COCO json"
 
 

@@ -1,15 +1,18 @@
 """Datasets of other tools to COCO's json, and back: a module for each format.
 
-Each has a function that reads the format into a `dataset.Dataset`, whose `write(path)` gives COCO's json, and one that
-writes it from a `coco.CocoJson`, which `coco.read_coco` reads: `labelme.read_labelme` and `write_labelme`, and so on in
-`via`, `yolo`, `voc`, `label_map_folders` and `mask_folders`. To add a format, add such a module, or keep it to
-yourself: `mrcnn-tf convert with my_module:read` calls any function that is a reader. This is what to make one of:
+Each has a function that reads the format into a `dataset.Dataset`, whose `write(path)` gives COCO's json:
+`labelme.read_labelme`, and so on in `cvat`, `label_studio`, `via`, `yolo`, `voc`, `mask_folders`, `label_map_folders`,
+`cityscapes`, `mapillary` and `open_images`. Some write it, too, from a `coco.CocoJson`, which `coco.read_coco` reads:
+`labelme.write_labelme`, and so on in `via`, `yolo`, `voc`, `mask_folders` and `label_map_folders`. To add a format, add
+such a module and say in `inputs.recognise_format` what tells it from others. Or keep it to yourself: `mrcnn-tf convert
+with my_module:read` calls any function that is a reader. This is what to make one of:
 
-- `Dataset` collects images (`add_image`), objects (`add_object`) and what isn't used (`leave_out`), and reads an
-  image's size (`read_frame`).
+- `Dataset` collects images (`add_image`, or `add_image_of_size`, which compares the file with its annotations), objects
+  (`add_object`) and what isn't used (`leave_out`), and reads an image's size (`read_frame`).
 - `ImageFolder` finds the images that annotations name, and says their names relative to the folder.
 - `existing_path` refuses a source that isn't there or is packed; `read_text`, `read_json` and `read_xml` read a file.
-- `BrokenFile` is what these three raise for one that can't be read, a `UserError`.
+- `splits.choose_split` gives the split that was asked for, or refuses to join several.
+- `BrokenFile` is what `read_text`, `read_json` and `read_xml` raise for one that can't be read, a `UserError`.
 
 Masks of pixels go to `add_object` as run lengths, which `mrcnn_tf.datasets.run_lengths.encode` makes, and `encode_crop`
 of a crop. Keypoints go there by name; their order is that of their first appearance, or that of `names`.
