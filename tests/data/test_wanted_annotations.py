@@ -22,7 +22,7 @@ UNUSABLE = [
     {},
     "text",
     [[1.0, 2.0, 3.0, 4.0]],
-    [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+    [1.0, 2.0, 3.0, 4.0, 5.0],
     [[0, 0, 5, float("inf"), 5, 5]],
     {"size": [30, 40]},
     {"size": [3, 3], "counts": [9]},
@@ -57,8 +57,8 @@ def test_without_masks_a_missing_box_still_comes_from_the_segmentation(folder):
         annotation(6, bbox=[1, 2, 3]),
     ]
     index = load_index(folder.config(masks=False))
-    assert index.annotation_ids.tolist() == [1, 3, 4]
-    assert index.boxes.tolist() == [[2, 3, 12, 13], [2, 3, 12, 13], [2, 0, 3, 5]]
+    assert index.annotation_ids.tolist() == [1, 3, 4, 6]
+    assert index.boxes.tolist() == [[2, 3, 12, 13], [2, 3, 12, 13], [2, 0, 3, 5], [2, 3, 12, 13]]
     messages = {(one.record, one.kind): one.message for one in index.problems}
     assert set(messages) == {(1, "missing_box"), (2, "bad_box"), (4, "missing_box"), (5, "rle_size"), (6, "bad_box")}
     assert messages[2, "bad_box"] == (
@@ -167,3 +167,26 @@ def test_others_need_no_labelled_keypoints(faces):
     for config in (faces.config(keypoints=False), faces.config(categories=[Category(7, "face")])):
         assert select_training_images(load_index(config), config).tolist() == [0]
     assert len(coco_dataset(faces.config(keypoints=True), training=False)) == 1
+
+
+@pytest.mark.parametrize("crowd", [1, "1", True])
+def test_crowds_alone_teach_nothing(folder, crowd):
+    folder.add_image(1)
+    folder.annotations = [annotation(number, iscrowd=crowd) for number in (1, 2)]
+    with pytest.raises(UserError, match=r"^All 2 annotations of [^ ]*/a\.json that can be used are crowds.* iscrowd to 0"):
+        coco_dataset(folder.config(), training=True)
+    folder.annotations.append(annotation(3, iscrowd="0"))
+    coco_dataset(folder.config(), training=True)
+
+
+def test_classes_without_an_object_are_named_before_training(folder, capsys):
+    folder.add_image(1)
+    folder.categories += [{"id": 50 + number, "name": f"thing {number}"} for number in range(7)]
+    folder.categories.append({"id": 70, "name": "N/A"})
+    known = len(folder.categories)
+    folder.annotations = [annotation(1), annotation(2, category_id=50), annotation(3, category_id=51, iscrowd=1)]
+    coco_dataset(folder.config(), training=True)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "no object to learn from" in line]
+    unlearnt = known - 3  # of these one has objects, one is no class, and one is that of annotation 1
+    assert f"a.json: {unlearnt} of {known} classes have no object to learn from (" in line
+    assert "thing 1" in line and "thing 0" not in line and "N/A" not in line and line.endswith("leave such classes out.")

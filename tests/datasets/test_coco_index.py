@@ -61,10 +61,9 @@ BAD = {
     "unknown_category": {"category_id": 1},
     "degenerate_box": {"bbox": [5, 5, 0, 10]},
     "outside_box": {"bbox": [41, 5, 10, 10]},
-    "bad_box": {"bbox": [1, 2, 3]},
     "nan_coordinate": {"bbox": [1, 2, float("nan"), 3]},
     "empty_segmentation": {"segmentation": []},
-    "bad_polygon": {"segmentation": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]},
+    "bad_polygon": {"segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0, "six"]]},
     "rle_size": {"segmentation": {"size": [40, 30], "counts": [600, 90, 510]}},
     "bad_rle": {"segmentation": {"size": [30, 40]}},
     "annotation_fields": {"category_id": None},
@@ -78,10 +77,8 @@ MORE_BAD = [
     ("rle_size", {"segmentation": {"size": [30, 40], "counts": [600, -90, 690]}}),
     ("rle_size", {"segmentation": {"size": [30, 40], "counts": "not an RLE"}}),
     ("bad_rle", {"segmentation": {"size": [30], "counts": [1200]}}),
-    ("bad_box", {"bbox": ["a", 1, 2, 3]}),
-    ("bad_box", {"area": "large"}),
     ("degenerate_box", {"bbox": [5, 5, 10, -3]}),
-    ("annotation_fields", {"id": "7"}),
+    ("annotation_fields", {"category_id": "cell"}),
 ]
 
 
@@ -108,12 +105,13 @@ def test_what_is_mended_is_counted_too(folder):
         annotation(4, segmentation=[*SQUARE, [1.0, 1.0, 2.0, 2.0]]),
         annotation(5, bbox=[2.0, 3.0, 38.05, 10.0]),  # rounding, not worth a word
         annotation(6, area=...),
+        annotation(7, bbox=["a", 1, 2, 3], area="large"),
     ]
-    index = load_index(folder.config(max_instances=6))
-    assert kinds(index) == ["bad_polygon", "clipped_box", "missing_box", "missing_box"]
-    expected = [[0, 3, 5, 13], [2, 3, 12, 13], [2, 0, 3, 5], [2, 3, 12, 13], [2, 3, 40, 13], [2, 3, 12, 13]]
+    index = load_index(folder.config(max_instances=7))
+    assert kinds(index) == ["bad_area", "bad_box", "bad_polygon", "clipped_box", "missing_box", "missing_box"]
+    expected = [[0, 3, 5, 13], [2, 3, 12, 13], [2, 0, 3, 5], [2, 3, 12, 13], [2, 3, 40, 13], *[[2, 3, 12, 13]] * 2]
     assert index.boxes.tolist() == expected
-    assert index.areas[5] == 100.0
+    assert index.areas[5:].tolist() == [100.0, 100.0]
 
 
 def test_bad_images_take_their_annotations_with_them(folder):
