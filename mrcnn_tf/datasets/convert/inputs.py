@@ -91,18 +91,12 @@ def recognise_format(path):
     path = pathlib.Path(path)
     if path.is_file():
         return _format_of_file(path)
-    if any((path / name).is_dir() for name in ("gtFine", "gtCoarse")) or any(path.rglob("*_gt*_instanceIds.png")):
-        return "cityscapes"
-    if any(path.glob("config*.json")) and any(path.rglob("instances")):
-        return "mapillary"
-    if any((path / name).is_dir() for name in ("Annotations", "SegmentationObject", "SegmentationClass")):
-        return "voc"
-    for file in path.rglob("*.csv"):
-        if is_open_images_csv(file):
-            return "open-images"
-        if file.name == ROBOFLOW_CLASSES:
-            return "label-maps"
-    if any(path.glob("*.yaml")) or any(path.rglob("labels/**/*.txt")):
+    if name := _format_of_folders(path):
+        return name
+    csv_formats = {_format_of_csv(file) for file in path.rglob("*.csv")}
+    if name := next((name for name in ("open-images", "label-maps") if name in csv_formats), None):
+        return name
+    if any(map(_lists_classes, path.glob("*.y*ml"))) or any(path.rglob("labels/**/*.txt")):
         return "yolo"
     for file in itertools.islice(path.rglob("*.json"), JSONS_TRIED):
         if name := _format_of_file(file):
@@ -111,24 +105,57 @@ def recognise_format(path):
         return _format_of_file(xml)
     if any(path.rglob("masks/*.png")) or any(path.rglob("*mask*.png")):
         return "masks"
-    if any(path.glob("via*.csv")):
+    if "via" in csv_formats:
         return "via"
     return "label-maps" if any(path.rglob("*.png")) else None
 
 
+def _format_of_folders(path):
+    """That of a dataset whose folders and file names no other tool has; None for others."""
+    if any((path / name).is_dir() for name in ("gtFine", "gtCoarse")):
+        return "cityscapes"
+    if any(path.rglob("*_gt*_instanceIds.png")) or any(path.rglob("*_gt*_polygons.json")):
+        return "cityscapes"
+    # A split has its config beside it.
+    if any((*path.glob("config*.json"), *path.absolute().parent.glob("config*.json"))) and any(path.rglob("instances")):
+        return "mapillary"
+    names = [child.name for child in path.iterdir() if child.is_dir()]
+    has_voc = any(
+        name == "Annotations" or name.startswith(("SegmentationObject", "SegmentationClass")) for name in names
+    )
+    return "voc" if has_voc else None
+
+
 def _format_of_file(path):
     suffix = path.suffix.lower()
-    if suffix == ".csv" and is_open_images_csv(path):
-        return "open-images"
+    if suffix == ".csv":
+        return _format_of_csv(path)
     if suffix in FORMAT_OF_SUFFIX:
         return FORMAT_OF_SUFFIX[suffix]
     if suffix == ".xml":
         with open(path, "rb") as file:
-            return "cvat" if b"<annotations" in file.read(XML_HEAD) else "voc"
+            head = file.read(XML_HEAD)
+        return "cvat" if b"<annotations" in head else "voc" if b"<annotation" in head else None
     try:
-        return json_format(read_json(path))
+        return json_format(read_json(path)) if suffix == ".json" else None
     except BrokenFile:
         return None
+
+
+def _format_of_csv(path):
+    if path.name == ROBOFLOW_CLASSES:
+        return "label-maps"
+    if is_open_images_csv(path):
+        return "open-images"
+    return "via" if "region_shape_attributes" in ";".join(csv_header(path)) else None
+
+
+def _lists_classes(path):
+    """Whether a yaml has names, as YOLO's data.yaml, and isn't a config of something else."""
+    try:
+        return any(line.startswith("names") for line in read_text(path).splitlines())
+    except BrokenFile:
+        return False
 
 
 def json_format(content):

@@ -60,25 +60,8 @@ def read_label_maps(
     if images is None and not classes_file:
         raise UserError(f"Say where the images of {source} are: --images FOLDER.")
     folder = ImageFolder(existing_path(images or source, "the folder of the images"))
-    listed = _read_roboflow_classes(classes_file) if classes_file else {}
-    background = listed.pop(0, None)
-    if listed and not class_name:
-        names = names or number_names(listed, classes_file)
-    # A COCO json gives the ids of classes, and their numbers are Roboflow's then.
-    labels_of = names.labels(None if names.numbers else listed) if names else {}
-    if not class_name and not labels_of:
-        raise UserError("Say what the objects are: --class-name NAME, or --names FILE with a class for each number.")
-    dataset = Dataset(source, names)
-    if background and background.lower() not in (*BACKGROUNDS, "unlabeled"):
-        message = f"{classes_file} has {background!r} as 0, which is background here and was left out: renumber it."
-        dataset.leave_out("background_class", classes_file, message, background)
-    maps, photos = find_maps_and_images(source, folder, ending)
-    if not maps and ending:
-        raise UserError(f"{source} has no map whose name ends with {ending}: correct --ending or leave it away.")
-    pairs = match_maps(maps, source, photos, folder, ending, dataset)
-    if not maps or not pairs and recognise_format(source) not in (None, "label-maps"):
-        raise_wrong_format(source, "label-maps")
-    for file, path in show_progress(pairs, "label maps"):
+    dataset, labels_of = _start_dataset(source, names, class_name, classes_file)
+    for file, path in show_progress(_find_pairs(source, folder, ending, dataset), "label maps"):
         mapped = read_mapped_image(file, path, folder, dataset)
         for number, rle in _label_masks(mapped[0], split_parts) if mapped else ():
             if number in ignore:
@@ -91,6 +74,34 @@ def read_label_maps(
             if label is not None:
                 dataset.add_object(mapped[1], label, file, f"Object {number}", parts=[rle])
     return dataset
+
+
+def _start_dataset(source, names, class_name, classes_file):
+    """(Dataset without images, dict number -> what it knows the class by; {} if all are of `class_name`)."""
+    listed = _read_roboflow_classes(classes_file) if classes_file else {}
+    background = listed.pop(0, None)
+    if listed and not class_name:
+        names = names or number_names(listed, classes_file)
+    # A COCO json gives the ids of classes, and their numbers are Roboflow's then.
+    labels_of = names.labels(None if names.numbers else listed) if names else {}
+    if not class_name and not labels_of:
+        raise UserError("Say what the objects are: --class-name NAME, or --names FILE with a class for each number.")
+    dataset = Dataset(source, names)
+    if background and background.lower() not in (*BACKGROUNDS, "unlabeled"):
+        message = f"{classes_file} has {background!r} as 0, which is background here and was left out: renumber it."
+        dataset.leave_out("background_class", classes_file, message, background)
+    return dataset, labels_of
+
+
+def _find_pairs(source, folder, ending, dataset):
+    """list of (map, image); raises UserError if there are no maps."""
+    maps, photos = find_maps_and_images(source, folder, ending)
+    if not maps and ending:
+        raise UserError(f"{source} has no map whose name ends with {ending}: correct --ending or leave it away.")
+    pairs = match_maps(maps, source, photos, folder, ending, dataset)
+    if not maps or not pairs and recognise_format(source) not in (None, "label-maps"):
+        raise_wrong_format(source, "label-maps")
+    return pairs
 
 
 def _find_roboflow_classes(source):

@@ -11,7 +11,7 @@ import numpy as np
 from mrcnn_tf.common.errors import BrokenFile, UserError
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.geometry import connected_parts
-from mrcnn_tf.datasets.convert.inputs import read_xml, recognise_format
+from mrcnn_tf.datasets.convert.inputs import quote_path, read_xml
 from mrcnn_tf.datasets.convert.voc_folders import CLASSES, OBJECTS, is_map
 from mrcnn_tf.datasets.convert.voc_masks import (
     BORDER,
@@ -62,8 +62,8 @@ class VocReader:
         """Adds the image of VocFiles and its objects, or notes why not; raises BrokenFile."""
         root = read_xml(files.xml) if files.xml else None
         if root is not None and root.tag != "annotation":
-            other = recognise_format(files.xml)
-            remedy = f"try `mrcnn-tf convert {other}`" if other not in (None, "voc") else "VOC's is <annotation>"
+            is_cvat = root.tag == "annotations"
+            remedy = f"try `mrcnn-tf convert cvat {quote_path(files.xml)}`" if is_cvat else "VOC's is <annotation>"
             raise BrokenFile(f"{files.xml} is another kind of xml, its top is <{root.tag}>: {remedy}.")
         elements = [] if root is None else list(root.iter("object"))
         if root is None and not (files.classes and (files.objects or self.split_parts)):

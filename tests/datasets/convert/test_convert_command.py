@@ -10,7 +10,9 @@ import pytest
 from convert_samples import labelme_shape, save_coco, save_image, save_labelme
 
 from mrcnn_tf import cli
+from mrcnn_tf.cli.convert import convert_app
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.datasets import convert
 from mrcnn_tf.datasets.convert.dataset import read_names
 from mrcnn_tf.datasets.convert.inputs import recognise_format
 
@@ -107,10 +109,11 @@ def test_numbers_of_the_annotations_own_are_left_out_with_a_word(run, tmp_path, 
     assert told.count(f"{path}: {sentence}\n") == told.count("own") == 1
 
 
-@pytest.mark.parametrize(
-    "form",
-    ["labelme", "via", "yolo", "voc", "masks", "label-maps", "cityscapes", "mapillary", "open-images"],
-)
+FORMS = ["labelme", "cvat", "label-studio", "via", "yolo", "voc", "masks", "label-maps"]
+FORMS += ["cityscapes", "mapillary", "open-images"]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_archives_missing_and_empty_folders(run, tmp_path, form):
     more = ["--images", tmp_path, "--class-name", "x"] if form == "label-maps" else []
     out = ["--out", tmp_path / "out.json", *more]
@@ -151,6 +154,28 @@ def test_formats_are_guessed(tmp_path, labelled):
     assert recognise_format(tmp_path / "images") == "label-maps"
     (images / "a.txt").write_text("hello")
     assert recognise_format(images) == "label-maps"
+
+
+@pytest.mark.parametrize(
+    ("form", "files"),
+    [
+        ("label-maps", {"_classes.csv": "Pixel Value, Class\n0, background\n"}),
+        ("via", {"labels.csv": "filename,file_size,region_shape_attributes,region_attributes\n"}),
+        (None, {"measured.csv": "name,value\n"}),
+        ("labelme", {"a.json": '{"shapes": []}', "settings.yaml": "lr: 0.1\n"}),
+        ("yolo", {"set.yml": "names: [a]\n"}),
+        ("voc", {"SegmentationClassPNG/a.png": ""}),
+        (None, {"drawing.xml": "<svg/>"}),
+        ("cityscapes", {"train/aachen/aachen_0_0_gtFine_polygons.json": "{}"}),
+    ],
+)
+def test_formats_are_guessed_by_what_is_in_files(tmp_path, form, files):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert recognise_format(tmp_path) == form
+    if form in ("label-maps", "via", None):
+        assert recognise_format(tmp_path / next(iter(files))) == form
 
 
 @pytest.mark.parametrize(
@@ -234,3 +259,12 @@ def test_cvat_from_the_command(run, tmp_path):
     status, said, _ = run("cvat", tmp_path / "export", "--out", tmp_path / "out.json")
     assert status == 0 and "1 images, 1 objects, 1 classes (cat 1)" in said
     assert f"Check it: mrcnn-tf validate {tmp_path / 'out.json'} {tmp_path / 'export/images'}" in said
+
+
+def test_a_reader_is_listed_tested_and_described():
+    """A format that is added has a command, is among those tested here, and stands in the package's docstring."""
+    own = convert_app.registered_commands
+    assert {one.name or one.callback.__name__.replace("_", "-") for one in own} == {*FORMS, "with", "tfrecord"}
+    modules = {"masks": "mask_folders", "label-maps": "label_map_folders"}
+    for form in FORMS:
+        assert f"`{modules.get(form, form.replace('-', '_'))}" in convert.__doc__
