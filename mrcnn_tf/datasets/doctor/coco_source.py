@@ -2,7 +2,6 @@
 
 import array
 import dataclasses
-import json
 import os
 import pathlib
 
@@ -12,15 +11,22 @@ from mrcnn_tf.common.json_values import parse_integer
 from mrcnn_tf.common.problems import reading_bar
 from mrcnn_tf.datasets.annotation_columns import AnnotationColumns
 from mrcnn_tf.datasets.coco_records import ImageRecord, stream_records
-from mrcnn_tf.datasets.convert.inputs import FORMAT_OF_SUFFIX, json_format, quote_path
+from mrcnn_tf.datasets.convert.inputs import quote_path, recognise_format
 from mrcnn_tf.datasets.image_files import IMAGE_SUFFIXES
 
 ABSENT = -1  # in place of a number that a record doesn't give
 PARSED_BYTES = 64 << 20  # a json of another program for one image is smaller; larger ones aren't parsed as a whole
 FOLDER_ENTRIES = 50  # looked at to tell what a folder is that is named instead of a json
 
-_FORMAT_OF_SUFFIX = FORMAT_OF_SUFFIX | {".txt": "yolo"}
-_PROGRAMS = {"labelme": "labelme's", "via": "VIA's", "yolo": "YOLO's", "voc": "Pascal VOC's"}
+_PROGRAMS = {  # that write files which are told by themselves
+    "labelme": "labelme's",
+    "via": "VIA's",
+    "yolo": "YOLO's",
+    "voc": "Pascal VOC's",
+    "cvat": "CVAT's",
+    "label-studio": "Label Studio's",
+    "open-images": "Open Images'",
+}
 
 
 class AnnotationRecords(AnnotationColumns):
@@ -61,7 +67,9 @@ class AnnotationRecords(AnnotationColumns):
         if crowd not in (0, 1):
             detail = f"has iscrowd {crowd!r} and counts as {int(record.crowd)}"
             self._report("crowd_value", record.own_id, detail, "give 0 or 1")
-        if record.loose:
+        if record.own_id is None:
+            self._report("loose_annotation", None, "has no id, and it is read all the same", "number it")
+        elif record.loose:
             detail = f"has {' and '.join(record.loose)} in another form than COCO's, and it is read all the same"
             self._report("loose_annotation", record.own_id, detail, "write it as COCO has it")
 
@@ -120,8 +128,8 @@ def check_json_and_folder(path, folder):
     suffix = pathlib.Path(path).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         raise UserError(f"{path} is an image: give the COCO json first and the folder of images after it.")
-    if suffix in _FORMAT_OF_SUFFIX:
-        raise _other_format(path, _FORMAT_OF_SUFFIX[suffix])
+    if suffix != ".json" and (program := _program_of(path)):
+        raise _other_format(path, program)
     if os.path.isfile(folder):
         raise UserError(f"{folder} is a file: give the folder that the json's file names are relative to.")
     if not os.path.isdir(folder):
@@ -132,7 +140,7 @@ def describe_read_error(path, error):
     """The UserError to raise where a json couldn't be read as COCO's because of `error`, a UserError."""
     if os.path.getsize(path) == 0:
         return UserError(f"{path} is empty: export or copy it again.")
-    program = _program_of_json(path)
+    program = _program_of(path)
     if program:
         return _other_format(path, program)
     return UserError(str(error).replace(": set data.*.annotations to a COCO json", ": give a COCO json"))
@@ -142,26 +150,18 @@ def _folder_for_json(folder):
     """The UserError for a folder in the json's place."""
     names = sorted(os.listdir(folder))
     for name in names[:FOLDER_ENTRIES]:
-        suffix = os.path.splitext(name)[1].lower()
-        program = _FORMAT_OF_SUFFIX.get(suffix)
-        if suffix == ".json":
-            program = _program_of_json(os.path.join(folder, name))
-        if program:
+        if program := _program_of(os.path.join(folder, name)):
             return _other_format(folder, program)
     jsons = [name for name in names if name.lower().endswith(".json")]
     hint = f", such as {os.path.join(folder, jsons[0])}" if jsons else ""
     return UserError(f"{folder} is a folder: give a COCO json{hint} first and the folder of images after it.")
 
 
-def _program_of_json(path):
-    """labelme or via if a json is theirs, else None."""
-    try:
-        if os.path.getsize(path) > PARSED_BYTES:
-            return None
-        with open(path, encoding="utf-8-sig") as file:
-            program = json_format(json.load(file))
-    except (OSError, ValueError):
+def _program_of(path):
+    """The subcommand of convert for a file that one of `_PROGRAMS` wrote, else None."""
+    if os.path.isdir(path) or os.path.getsize(path) > PARSED_BYTES:
         return None
+    program = "yolo" if path.lower().endswith(".txt") else recognise_format(path)
     return program if program in _PROGRAMS else None
 
 

@@ -50,10 +50,21 @@ def test_other_programs_jsons(place, content, name):
     assert f'mrcnn-tf convert {name} "{place}" --out' in refused(place, place)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("a.txt", "yolo"), ("data.yaml", "yolo"), ("a.xml", "voc")])
-def test_other_programs_files(place, name, kind):
-    (place / name).write_text("x")
-    assert f"mrcnn-tf convert {kind}" in refused(place / name, place)
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.txt", "0 0.5 0.5 0.1 0.1", "yolo"),
+        ("data.yaml", "names: [a]", "yolo"),
+        ("a.xml", "<annotation><object/></annotation>", "voc"),
+        ("a.xml", "<annotations><version>1.1</version></annotations>", "cvat"),
+        ("a.csv", "MaskPath,ImageID,LabelName", "open-images"),
+        ("a.json", '[{"id": 1, "data": {"image": "a.png"}, "annotations": []}]', "label-studio"),
+    ],
+)
+def test_other_programs_files(place, name, content, kind):
+    (place / name).write_text(content)
+    assert f'mrcnn-tf convert {kind} "{place / name}" --out' in refused(place / name, place)
+    assert f'mrcnn-tf convert {kind} "{place}" --out' in refused(place, place)
 
 
 def test_what_is_missing_or_exchanged(place):
