@@ -68,17 +68,8 @@ class AnnotationColumns:
 
     def add(self, record):
         """Takes an AnnotationRecord; whether it is among the columns now."""
-        fault = self._fatal_fault(record)
-        if fault:
-            self._report(fault.kind, record.own_id, f"{fault.what} and was skipped", fault.remedy)
+        if record.faults and not self._report_faults(record):
             return False
-        for kind, what, remedy in record.faults.get("polygons", ()):
-            self._report(kind, record.own_id, what, remedy)
-        for part in ("bbox", "area"):
-            if part in record.faults:
-                kind, what, remedy = record.faults[part]
-                instead = "mask's" if part == "bbox" or record.box is None else "box's"
-                self._report(kind, record.own_id, f"{what}, its {instead} was taken", remedy)
         self.ids.append(record.id)
         self.image_ids.append(record.image_id)
         if isinstance(record.source["image_id"], str):
@@ -118,6 +109,21 @@ class AnnotationColumns:
     def locate(self, row):
         """How to name a record in a Problem: its `record` and `file`, and the beginning of a sentence."""
         return int(self.ids[row]), self.file, f"Annotation {self.ids[row]} in {self.file}"
+
+    def _report_faults(self, record):
+        """Reports what can't be used of a record; whether the rest can."""
+        fault = self._fatal_fault(record)
+        if fault:
+            self._report(fault.kind, record.own_id, f"{fault.what} and was skipped", fault.remedy)
+            return False
+        for kind, what, remedy in record.faults.get("polygons", ()):
+            self._report(kind, record.own_id, what, remedy)
+        for part in ("bbox", "area"):
+            if part in record.faults:
+                kind, what, remedy = record.faults[part]
+                instead = "mask's" if part == "bbox" or record.box is None else "box's"
+                self._report(kind, record.own_id, f"{what}, its {instead} was taken", remedy)
+        return True
 
     def _fatal_fault(self, record):
         """The Fault that keeps a record from being used; None if nothing does."""
