@@ -58,8 +58,7 @@ def read_cityscapes(source, images=None, names=None, split=None, polygons=False)
         name = "/".join([*file.parts[-3:-1], f"{_NAME.fullmatch(file.name)[1]}_leftImg8bit.png"])
         path = folder.find(f"leftImg8bit/{name}")
         if path is None:
-            message = f"{file} belongs to {name}, which isn't in {folder.root}, and was left out: give --images."
-            dataset.leave_out("missing_image", file, message)
+            dataset.leave_out_missing(name, folder, file)
             continue
         try:
             pixels = _draw_polygons(file, dataset) if polygons else read_any_map(file)
@@ -83,7 +82,7 @@ def _find_annotations(source, split, polygons):
             kinds[match[2] == "polygons.json"].append(path)
     files = kinds[polygons]
     if not files and kinds[not polygons]:
-        other = "leave away --polygons" if polygons else "give --polygons to read the polygons.json that it has"
+        other = "leave --polygons out" if polygons else "give --polygons to read the polygons.json that it has"
         raise UserError(f"{root} has no {'polygons.json' if polygons else 'instanceIds.png'}: {other}.")
     if not files:
         raise_wrong_format(source, "cityscapes")
@@ -127,7 +126,7 @@ def _add_objects(pixels, image, file, labels_of, dataset):
             label, is_group = labels_of[class_number], number < DIVISOR
             dataset.add_object(image, label, file, f"Object {number}", parts=[rle], crowd=is_group)
         elif class_number >= len(LABELS):
-            message = f"{file} has {number}, and Cityscapes has no class {class_number}: it was left out, correct it."
+            message = f"{file} has {number}, whose class Cityscapes lacks, and it was left out: correct it."
             dataset.leave_out("unknown_class", file, message, number)
         elif class_number >= FIRST_WITH_OBJECTS:
             message = f"{file} has {number}, a {LABELS[class_number]}: the benchmark has none, and it was left out."

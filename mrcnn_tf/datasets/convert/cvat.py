@@ -18,12 +18,7 @@ from mrcnn_tf.common.problems import CONSOLE, progress_bars, reading_bar
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.dataset import BACKGROUNDS, Dataset
 from mrcnn_tf.datasets.convert.geometry import ellipse, rectangle
-from mrcnn_tf.datasets.convert.inputs import (
-    BrokenFile,
-    existing_path,
-    raise_wrong_format,
-    recognise_format,
-)
+from mrcnn_tf.datasets.convert.inputs import BrokenFile, existing_path, raise_wrong_format, recognise_format
 from mrcnn_tf.datasets.convert.keypoints import OCCLUDED, UNLABELLED, VISIBLE
 from mrcnn_tf.datasets.convert.splits import choose_split
 from mrcnn_tf.datasets.image_folder import ImageFolder
@@ -135,8 +130,7 @@ def _read_image(element, file, folder, edges, dataset):
     # A project's export has a folder for each subset, which the name lacks.
     path = (subset and folder.find(f"{subset}/{name}")) or folder.find(name)
     if path is None:
-        message = f"Image {name} of {file} isn't in {folder.root} and was left out: give its folder by --images."
-        dataset.leave_out("missing_image", file, message, name)
+        dataset.leave_out_missing(name, folder, file, name)
         return
     try:
         size = int(element.get("width")), int(element.get("height"))
@@ -164,7 +158,7 @@ def _read_objects(element, file, image, dataset):
             leave_out(f"{kind}_shape", where, _WHY_LEFT_OUT.get(kind, _WHY_LEFT_OUT["polyline"]))
             continue
         if label in BACKGROUNDS:
-            leave_out("background_shape", where, f"is {label} and was left out, without a hole where it lies")
+            leave_out("background_shape", where, f"is {label} and was left out; what it lies on keeps its pixels")
             continue
         group = shape.get("group_id") if shape.get("group_id") not in (None, "0", "") else None
         try:

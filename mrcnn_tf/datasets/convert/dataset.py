@@ -185,6 +185,11 @@ class Dataset:
         """Notes something that isn't used, for `report_problems`."""
         self.problems.append(Problem(kind, record, str(file), message))
 
+    def leave_out_missing(self, name, folder, file, record=None):
+        """Notes an image whose file isn't in an ImageFolder; `file` and the `record` in it describe the image."""
+        message = f"{name}, an image of {file}, isn't in {folder.root} and was left out"
+        self.leave_out("missing_image", file, f"{message}: add it, or give its folder by --images.", record)
+
     def read_frame(self, path, record=None):
         """The ImageFile of an image; None and a note if training can't read it.
 

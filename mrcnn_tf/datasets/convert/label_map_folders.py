@@ -97,7 +97,7 @@ def _find_pairs(source, folder, ending, dataset):
     """list of (map, image); raises UserError if there are no maps."""
     maps, photos = find_maps_and_images(source, folder, ending)
     if not maps and ending:
-        raise UserError(f"{source} has no map whose name ends with {ending}: correct --ending or leave it away.")
+        raise UserError(f"{source} has no map whose name ends with {ending}: correct --ending or leave it out.")
     pairs = match_maps(maps, source, photos, folder, ending, dataset)
     if not maps or not pairs and recognise_format(source) not in (None, "label-maps"):
         raise_wrong_format(source, "label-maps")

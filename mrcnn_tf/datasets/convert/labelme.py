@@ -21,12 +21,7 @@ from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.coco import find_image, link_or_copy, new_folder, output_names
 from mrcnn_tf.datasets.convert.dataset import BACKGROUNDS, IGNORED, Dataset
 from mrcnn_tf.datasets.convert.geometry import ellipse, rectangle
-from mrcnn_tf.datasets.convert.inputs import (
-    BrokenFile,
-    existing_path,
-    raise_wrong_format,
-    read_json,
-)
+from mrcnn_tf.datasets.convert.inputs import BrokenFile, existing_path, raise_wrong_format, read_json
 from mrcnn_tf.datasets.convert.keypoints import OCCLUDED, UNLABELLED, VISIBLE
 from mrcnn_tf.datasets.convert.labelme_pictures import PictureFinder
 from mrcnn_tf.datasets.image_folder import ImageFolder, find_image_files
@@ -67,7 +62,8 @@ def read_labelme(source, images=None, names=None, extracted=None):
             dataset.leave_out("broken_file", file, str(error))
             continue
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-            dataset.leave_out("other_json", file, f"{file} has no shapes, as labelme's files do, and was left out.")
+            message = f"{file} has no shapes, as labelme's files have, and was left out: move it out of the folder."
+            dataset.leave_out("other_json", file, message)
             continue
         is_labelme = True
         picture, image_files = finder.find(file, content)

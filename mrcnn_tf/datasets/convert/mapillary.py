@@ -39,8 +39,7 @@ def read_mapillary(source, images=None, names=None, split=None, version=None):
     for file in show_progress(sorted(maps_folder.glob("*.png")), "Mapillary"):
         path = photos.find(f"{home.name}/images/{file.stem}.jpg")
         if path is None:
-            message = f"{file} belongs to no image in {photos.root} and was left out: add {file.stem}.jpg."
-            dataset.leave_out("missing_image", file, message)
+            dataset.leave_out_missing(f"{file.stem}.jpg", photos, file)
             continue
         mapped = read_mapped_image(file, path, folder, dataset)
         if mapped:
@@ -64,7 +63,7 @@ def _find_maps(source, split, version):
         raise UserError(f"{places[0][0]} has the versions {several}: name one, as --version {versions[-1]}.")
     place = next((place for place in places if version in (None, place[1])), None)
     if place is None:
-        raise UserError(f"{places[0][0]} has no {version}: leave away --version or name one of its folders.")
+        raise UserError(f"{places[0][0]} has no {version}: leave --version out or name one of its folders.")
     folder, version, maps_folder = place
     wanted = [f"config_{version}.json", "config.json"] if version else ["config.json", "config_v1.2.json"]
     folder = folder.absolute()  # of ".", the parent isn't known

@@ -51,8 +51,7 @@ def read_open_images(source, images=None, names=None, split=None):
         path = folder.find(f"{image_id}.jpg")
         frame = dataset.read_frame(path, image_id) if path else None
         if path is None:
-            message = f"{image_id} of {file} isn't in {folder.root}, and its {len(rows)} objects were left out: add it."
-            dataset.leave_out("missing_image", file, message, image_id)
+            dataset.leave_out_missing(f"{image_id}.jpg", folder, file, image_id)
         if frame:
             pairs = [(row, _read_mask(row, masks, file, dataset)) for row in rows]
             objects = [(row, mask) for row, mask in pairs if mask is not None]
@@ -123,10 +122,11 @@ def _add_image(path, frame, folder, objects, class_names, file, dataset):
         where = f"Line {line}"
         if not _has_ratio(mask, width, height):
             message = f"{name} is {mask.shape[1]} x {mask.shape[0]} but {path} is {width} x {height}, of another ratio"
-            dataset.leave_out("other_size", file, f"{message}, and it was left out: put back the image.", line)
+            message = f"{message}, and it was left out: put back the image that was labelled."
+            dataset.leave_out("other_size", file, message, line)
         elif label not in class_names:
-            message = f"{where} of {file} has the class {label!r}, which no class-descriptions csv names: add it there."
-            dataset.leave_out("unknown_class", file, message, line)
+            message = f"{where} of {file} has the class {label!r}, which no class-descriptions csv names"
+            dataset.leave_out("unknown_class", file, f"{message}, and was left out: add it there.", line)
         else:
             rle = run_lengths.encode(_resize(mask, width, height))
             dataset.add_object(image, class_names[label], file, where, parts=[rle])

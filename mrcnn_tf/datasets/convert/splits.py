@@ -42,6 +42,6 @@ def choose_split(names, split, source, note=""):
     if split is None and len(names) > 1:
         raise UserError(f"{source} has the splits {listed}: convert one at a time by --split {names[0]}.")
     if split is not None and split not in names:
-        has = f"it has {listed}" if names else f"it has none{note}, so leave --split away"
+        has = f"it has {listed}" if names else f"it has none{note}, so leave --split out"
         raise UserError(f"{source} has no split {split!r}: {has}.")
     return names[0] if split is None and names else split

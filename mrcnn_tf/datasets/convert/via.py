@@ -135,8 +135,7 @@ def _read_entry(entry, folder, classes, dataset):
     name, source = entry["filename"], dataset.source
     path = _find_image(name, folder)
     if path is None:
-        message = f"{name} in {source} isn't in {folder.root} and was left out: give its folder by --images."
-        dataset.leave_out("missing_image", source, message, name)
+        dataset.leave_out_missing(name, folder, source, name)
         return
     frame = dataset.read_frame(path, name)
     if frame is None:
@@ -181,9 +180,9 @@ def _read_polygon(region, where, dataset):
     except (AttributeError, TypeError, ValueError, OverflowError, KeyError, IndexError) as error:
         kind, detail = "broken_shape", f"can't be read ({error!r}) and was left out: draw it again"
     else:
-        kind = "open polyline" if kind == "polyline" else kind
-        detail = f"is a {kind}, which has no area, and was left out: outline the object"
-        kind = f"{kind}_shape".replace(" ", "_")
+        what = "an open polyline" if kind == "polyline" else f"a {kind}"
+        detail = f"is {what}, which has no area, and was left out: outline the object"
+        kind = "open_polyline_shape" if kind == "polyline" else f"{kind}_shape"
     dataset.leave_out(kind, dataset.source, f"{where} in {dataset.source} {detail}.", where)
     return None
 

@@ -10,6 +10,7 @@ import pathlib
 
 from mrcnn_tf.datasets.convert.inputs import read_text
 from mrcnn_tf.datasets.convert.splits import choose_split, split_of, split_of_name
+from mrcnn_tf.datasets.image_files import IMAGE_SUFFIXES
 
 OBJECTS, CLASSES = "SegmentationObject", "SegmentationClass"
 ANNOTATIONS = "Annotations"
@@ -150,7 +151,7 @@ def _listed_name(line, root, by_name):
     name = name.strip() if flag in _FLAGS and (root, line) not in by_name else line
     stem, dot, suffix = name.rpartition(".")
     # Some tools list file names.
-    return stem if dot and f".{suffix.lower()}" in (".jpg", ".jpeg", ".png") and (root, name) not in by_name else name
+    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES and (root, name) not in by_name else name
 
 
 def _note_lists(files, lists, source, dataset):

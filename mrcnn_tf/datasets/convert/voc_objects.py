@@ -105,9 +105,7 @@ class VocReader:
         path = named or own or self._find(files.name, files)
         if path is None:
             name = next(filter(None, texts), files.name)
-            message = f"{files.main_file} belongs to {name}, which isn't in {self.folder.root}, and was left out"
-            message = f"{message}: add it, or give its folder by --images."
-            self.dataset.leave_out("missing_image", files.main_file, message)
+            self.dataset.leave_out_missing(name, self.folder, files.main_file)
         return path
 
     def _own_names(self, files):

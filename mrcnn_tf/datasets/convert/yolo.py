@@ -16,12 +16,7 @@ from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets.convert.coco import copy_image, new_folder, output_names
 from mrcnn_tf.datasets.convert.dataset import DECIMALS, Dataset, number_names, read_names
 from mrcnn_tf.datasets.convert.geometry import as_one_polygon
-from mrcnn_tf.datasets.convert.inputs import (
-    BrokenFile,
-    existing_path,
-    raise_wrong_format,
-    read_text,
-)
+from mrcnn_tf.datasets.convert.inputs import BrokenFile, existing_path, raise_wrong_format, read_text
 from mrcnn_tf.datasets.convert.yolo_folders import (
     BOX_FIELDS,
     OTHER,
@@ -66,7 +61,8 @@ def read_yolo(source, images=None, names=None, split=None):
             dataset.leave_out(kind, file, f"{message}.", name)
     if unlabelled:
         message = f"{len(unlabelled)} images outside of the splits, such as {unlabelled[0]}, have no labels"
-        dataset.leave_out("outside_splits", source, f"{message} and were left out.", str(unlabelled[0]))
+        remedy = "move them into a split if they show that there is nothing"
+        dataset.leave_out("outside_splits", source, f"{message} and were left out: {remedy}.", str(unlabelled[0]))
     pose = PoseFormat.of(settings, settings_file)
     numbers = (names or classes).labels(classes.numbers)
     for path in show_progress(image_files, "YOLO"):
@@ -233,7 +229,7 @@ def _read_line(line, where, file, image, numbers, pose, dataset):
         shape = {"box": [x - width / 2, y - height / 2, width, height]}
     else:
         shape = {"parts": [scaled]}
-    dataset.add_object(image, numbers[number], file, where, **shape, **({"keypoints": keypoints} if keypoints else {}))
+    dataset.add_object(image, numbers[number], file, where, keypoints=keypoints, **shape)
 
 
 def _line_problem(values):

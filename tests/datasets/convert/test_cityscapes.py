@@ -91,7 +91,7 @@ def test_one_of_the_two_forms_is_there(tmp_path):
     save_city(tmp_path)
     folder = tmp_path / "gtFine/train/aachen"
     (folder / "aachen_000001_000019_gtFine_polygons.json").rename(tmp_path / "kept.json")
-    with pytest.raises(UserError, match="has no polygons.json: leave away --polygons"):
+    with pytest.raises(UserError, match="has no polygons.json: leave --polygons out"):
         read_cityscapes(tmp_path, polygons=True)
     (folder / "aachen_000001_000019_gtFine_instanceIds.png").unlink()
     with pytest.raises(UserError, match="holds nothing of the kind"):

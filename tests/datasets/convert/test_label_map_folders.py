@@ -73,7 +73,7 @@ def test_classes_times_a_divisor(folders):
     coco = dataset.to_coco()
     assert [annotation["category_id"] for annotation in coco["annotations"]] == [1, 2, 2]
     assert kinds(dataset) == ["below_divisor", "unknown_class", "unlabelled_image"]
-    with pytest.raises(UserError, match="no map whose name ends with _id: correct --ending or leave it away"):
+    with pytest.raises(UserError, match="no map whose name ends with _id: correct --ending or leave it out"):
         read_label_maps(folders / "maps", folders / "images", names, class_divisor=1000, ending="_id")
 
 

@@ -65,7 +65,7 @@ def test_a_split_and_a_version_are_chosen(tmp_path, monkeypatch):
         read_mapillary(tmp_path)
     with pytest.raises(UserError, match="training has the versions v1.2, v2.0: name one, as --version v2.0"):
         read_mapillary(tmp_path, split="training")
-    with pytest.raises(UserError, match="training has no v3: leave away --version or name one"):
+    with pytest.raises(UserError, match="training has no v3: leave --version out or name one"):
         read_mapillary(tmp_path, split="training", version="v3")
     coco = read_mapillary(tmp_path, split="validation", version="v1.2").to_coco()
     assert [image["file_name"] for image in coco["images"]] == ["validation/images/a_b.jpg"]

@@ -59,11 +59,12 @@ def test_lists_that_are_joined_are_noted(tmp_path):
 
 
 def test_lists_of_file_names(tmp_path):
-    save_image(tmp_path / "JPEGImages/a.1.png", 20, 10)
-    save_xml(tmp_path / "Annotations/a.1.xml")
+    for name in ("a.1.png", "b.tif", "c.png"):
+        save_image(tmp_path / "JPEGImages" / name, 20, 10)
+        save_xml((tmp_path / "Annotations" / name).with_suffix(".xml"))
     (tmp_path / "ImageSets/Main").mkdir(parents=True)
-    (tmp_path / "ImageSets/Main/all.txt").write_text("a.1.png\n")
-    assert file_names(read_voc(tmp_path, split="all")) == ["a.1.png"]
+    (tmp_path / "ImageSets/Main/all.txt").write_text("a.1.png\nb.tif\n")
+    assert file_names(read_voc(tmp_path, split="all")) == ["a.1.png", "b.tif"]
 
 
 def test_several_years_are_one_dataset(tmp_path):
