@@ -8,7 +8,7 @@ such a module and say in `inputs.recognise_format` what tells it from others. Or
 with my_module:read` calls any function that is a reader. This is what to make one of:
 
 - `Dataset` collects images (`add_image`, or `add_image_of_size`, which compares the file with its annotations), objects
-  (`add_object`) and what isn't used (`leave_out`), and reads an image's size (`read_frame`).
+  (`add_object`) and what isn't used (`leave_out`, `leave_out_record`), and reads an image's size (`read_frame`).
 - `ImageFolder` finds the images that annotations name, and says their names relative to the folder.
 - `existing_path` refuses a source that isn't there or is packed; `read_text`, `read_json` and `read_xml` read a file.
 - `splits.choose_split` gives the split that was asked for, or refuses to join several.

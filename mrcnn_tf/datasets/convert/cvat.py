@@ -148,7 +148,7 @@ def _read_objects(element, file, image, dataset):
     objects, skeletons, counts = {}, [], {}
 
     def leave_out(kind, where, detail):
-        dataset.leave_out(kind, file, f"{where} of {file} {detail}.", where)
+        dataset.leave_out_record(kind, file, where, detail)
 
     for number, shape in enumerate(element):
         kind, label = shape.tag, (shape.get("label") or "").strip()

@@ -185,6 +185,10 @@ class Dataset:
         """Notes something that isn't used, for `report_problems`."""
         self.problems.append(Problem(kind, record, str(file), message))
 
+    def leave_out_record(self, kind, file, where, detail):
+        """Notes a record of `file`, such as "Shape 3"; `detail` goes on after its name, without a period."""
+        self.leave_out(kind, file, f"{where} of {file} {detail}.", where)
+
     def leave_out_missing(self, name, folder, file, record=None):
         """Notes an image whose file isn't in an ImageFolder; `file` and the `record` in it describe the image."""
         message = f"{name}, an image of {file}, isn't in {folder.root} and was left out"
@@ -260,7 +264,7 @@ class Dataset:
             annotation, problem = make_annotation(parts, box, image.width, image.height)
         if problem:
             kind, detail = problem
-            self.leave_out(kind, file, f"{where} of {file} {detail}.", where)
+            self.leave_out_record(kind, file, where, detail)
             return
         category = self._category_id(label)
         record = {"category_id": category, "iscrowd": int(crowd)} | annotation | (fields or {})

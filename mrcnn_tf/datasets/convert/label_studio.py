@@ -118,7 +118,7 @@ def _read_task(task, file, folder, dataset):
     """Adds a task's image and objects, or notes why not."""
 
     def leave_out(kind, detail):
-        dataset.leave_out(kind, file, f"{task.where} of {file} {detail}.", task.where)
+        dataset.leave_out_record(kind, file, task.where, detail)
 
     annotation = _choose_annotation(task.annotations, leave_out)
     if annotation is None:
@@ -215,7 +215,7 @@ def _add_objects(results, where, file, image, dataset):
     """Adds the objects of an annotation's result."""
 
     def leave_out(kind, region, detail):
-        dataset.leave_out(kind, file, f"{region.where} of {file} {detail}.", region.where)
+        dataset.leave_out_record(kind, file, region.where, detail)
 
     regions = _join_parts(results, where)
     points = {key: region for key, region in regions.items() if shape_kind(region.value) == "point"}

@@ -94,7 +94,7 @@ def _read_objects(shapes, file, image, dataset):
     objects, points = {}, []
 
     def leave_out(kind, where, detail):
-        dataset.leave_out(kind, file, f"{where} of {file} {detail}.", where)
+        dataset.leave_out_record(kind, file, where, detail)
 
     for number, shape in enumerate(shapes, 1):
         where = f"Shape {number}"

@@ -151,9 +151,8 @@ class VocReader:
         for entry in objects:
             parts = [masks[number_of[entry.place]]] if entry.place in number_of else entry.outline.parts
             if masks and not parts:
-                message = f"{entry.where} of {files.xml} has no mask in {files.objects} and keeps its box only"
-                message = f"{message}: paint it there, unless others hide it."
-                self.dataset.leave_out("no_mask", files.xml, message, entry.where)
+                detail = f"has no mask in {files.objects} and keeps its box only: paint it there, unless others hide it"
+                self.dataset.leave_out_record("no_mask", files.xml, entry.where, detail)
             box = None
             if entry.box:
                 x1, y1, x2, y2 = entry.box
@@ -171,18 +170,16 @@ class VocReader:
         for place, element in enumerate(elements, 1):
             entry = _XmlObject(place, element.findtext("name") or "", None, Outline())
             if (element.findtext("deleted") or "").strip() == "1":
-                message = f"{entry.where} of {files.xml} is <deleted> and was left out: set that to 0 to keep it."
-                self.dataset.leave_out("deleted", files.xml, message, entry.where)
+                detail = "is <deleted> and was left out: set that to 0 to keep it"
+                self.dataset.leave_out_record("deleted", files.xml, entry.where, detail)
                 continue
             entry.outline = read_outline(element, image, mask_folders, self.zero_based)
             if entry.outline.unread:
-                message = f"{entry.where} of {files.xml} {entry.outline.unread}."
-                self.dataset.leave_out("unread_outline", files.xml, message, entry.where)
+                self.dataset.leave_out_record("unread_outline", files.xml, entry.where, entry.outline.unread)
             entry.box, problem = self._read_box(element)
             entry.box = entry.box or entry.outline.box
             if not entry.box and not entry.outline.parts:
-                message = f"{entry.where} of {files.xml} {problem}."
-                self.dataset.leave_out("bad_box", files.xml, message, entry.where)
+                self.dataset.leave_out_record("bad_box", files.xml, entry.where, problem)
                 continue
             objects[_read_id(element) or place] = entry
         return _join_parts(objects, elements)
@@ -192,9 +189,9 @@ class VocReader:
         try:
             box = [_read_number(element, f"bndbox/{corner}") for corner in CORNERS]
         except ValueError as error:
-            return None, f"has a box of {error}: correct it"
+            return None, f"has a box of {error} and was left out: correct it"
         if None in box:
-            return None, "lacks a corner of its box: add it"
+            return None, "lacks a corner of its box and was left out: add it"
         (x1, x2), (y1, y2) = sorted(box[0::2]), sorted(box[1::2])
         first = 0 if self.zero_based else 1
         return [x1 - first, y1 - first, x2, y2], ""

@@ -202,7 +202,7 @@ def _read_line(line, where, file, image, numbers, pose, dataset):
     """Adds the object of a line, or notes why not. `numbers`: dict class number -> what `Dataset` knows it by."""
 
     def leave_out(kind, detail):
-        dataset.leave_out(kind, file, f"{where} of {file} {detail} and was left out: correct it.", where)
+        dataset.leave_out_record(kind, file, where, f"{detail} and was left out: correct it")
 
     try:
         values = [float(word) for word in line.split()]
