@@ -5,14 +5,13 @@ import collections
 import io
 import json
 import math
-import sys
 
 import numpy as np
 import pytest
+from command import call
 from convert_samples import kinds, pixels, save_image
 from PIL import Image
 
-from mrcnn_tf import cli
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.convert.inputs import recognise_format
 from mrcnn_tf.datasets.convert.label_studio import read_label_studio
@@ -265,13 +264,10 @@ def test_its_coco_export_is_found_by_names_with_a_prefix(tmp_path):
     assert ImageFolder(tmp_path / "pictures").find("0badcafe-my a.png") is None, "two may be meant"
 
 
-def test_as_a_user_runs_it(tmp_path, read, monkeypatch, capsys):
+def test_as_a_user_runs_it(tmp_path, read, capsys):
     read(task(annotation(part(POLYGON)), annotation(part(POLYGON), number=2)))
     out = tmp_path / "out.json"
-    monkeypatch.setattr(sys, "argv", ["mrcnn-tf", "convert", "label-studio", str(tmp_path), "--out", str(out)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    said = capsys.readouterr()
-    assert not ended.value.code and f"1 images, 1 objects, 1 classes (car 1): {out}" in said.out
-    assert "1 x other_annotation, e.g. Task 5 of" in said.err
+    said = call("convert", "label-studio", tmp_path, "--out", out)
+    assert f"1 images, 1 objects, 1 classes (car 1): {out}" in said
+    assert "1 x other_annotation, e.g. Task 5 of" in capsys.readouterr().err
     assert len(json.loads(out.read_text())["annotations"]) == 1
