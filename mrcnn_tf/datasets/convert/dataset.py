@@ -224,7 +224,7 @@ class Dataset:
             path: of the image.
             folder: the ImageFolder that it is in.
             file: that describes the image.
-            size: (width, height) that `file` says, pixels; None where it says none.
+            size: (width, height) that `file` says, pixels; None, or sides of 0 or less, where it doesn't know.
             record: what describes the image in `file`, for messages.
 
         Returns:
@@ -233,7 +233,7 @@ class Dataset:
         frame = self.read_frame(path, record)
         if frame is None:
             return None
-        width, height = size or (frame.width, frame.height)
+        width, height = size if size and min(size) > 0 else (frame.width, frame.height)
         if not frame.fits(width, height):
             message = f"{path} is {frame.width} x {frame.height}, but {file} is for {width:g} x {height:g}"
             remedy = "put back the image that was labelled"

@@ -16,7 +16,7 @@ from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets.convert.coco import find_image
 from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.geometry import as_one_polygon, ellipse, rectangle
-from mrcnn_tf.datasets.convert.inputs import existing_path
+from mrcnn_tf.datasets.convert.inputs import existing_path, raise_wrong_format, recognise_format
 from mrcnn_tf.datasets.convert.via_files import (
     ViaFile,
     chosen_options,
@@ -48,11 +48,7 @@ def read_via(source, images=None, names=None, class_attribute=None, class_name=N
         UserError: also if there are several attributes that may be the class, or none.
     """
     source = existing_path(source, "VIA's json or csv file")
-    if source.is_dir():
-        files = sorted([*source.glob("*.json"), *source.glob("via*.csv")])
-        if len(files) != 1:
-            raise UserError(f"{source} is a folder: name the json or csv file that VIA saved.")
-        source = files[0]
+    source = _find_file(source) if source.is_dir() else source
     file = ViaFile(source)
     folder = ImageFolder(images or source.parent)
     classes = RegionClasses(file, class_attribute, class_name)
@@ -67,6 +63,19 @@ def read_via(source, images=None, names=None, class_attribute=None, class_name=N
         else:
             _read_entry(entry, folder, classes, dataset)
     return dataset
+
+
+def _find_file(folder):
+    """VIA's file in a folder, if there is one; raises UserError for none or several."""
+    files = sorted([*folder.glob("*.json"), *folder.glob("*.csv")])
+    if len(files) > 1:  # a single one may be large, and is read anyway
+        files = [file for file in files if recognise_format(file) == "via"]
+    if not files:
+        raise_wrong_format(folder, "via")
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise UserError(f"{folder} has several files of VIA ({names}): give one, and convert each by itself.")
+    return files[0]
 
 
 def _entry_problem(entry):

@@ -178,6 +178,15 @@ def test_images_are_found_or_named(tmp_path):
     assert kinds(dataset) == ["missing_image", "other_size"]
 
 
+@pytest.mark.parametrize("size", ["", 'width="0" height="0"', 'width="-1" height="30"', 'width="x" height="30"'])
+def test_sizes_that_say_nothing(tmp_path, size):
+    save_image(tmp_path / "images/a.png", 40, 30)
+    save(tmp_path, "", f'<image name="a.png" {size}><box label="cat" xtl="1" ytl="1" xbr="5" ybr="5"/></image>')
+    dataset = read_cvat(tmp_path)
+    assert dataset.to_coco()["images"] == [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}]
+    assert kinds(dataset) == []
+
+
 def test_subsets_never_end_in_one_json(tmp_path):
     polygon = '<polygon label="cat" points="1,1;5,1;5,4"/>'
     texts = []

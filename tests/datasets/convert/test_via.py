@@ -11,6 +11,7 @@ from convert_samples import kinds, save_image
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.datasets.convert.coco import read_coco
+from mrcnn_tf.datasets.convert.inputs import recognise_format
 from mrcnn_tf.datasets.convert.via import read_via
 from mrcnn_tf.datasets.doctor import validate
 
@@ -305,6 +306,17 @@ def test_what_via_3_exports_can_be_trained_on(tmp_path, image):
     assert not validate(path, tmp_path).has_errors()
     coco = read_coco(path, tmp_path)
     assert [one.segmentation for one in coco.images[0].annotations] == [[[1, 1, 5, 1, 5, 4]]] * 2
+
+
+def test_a_folder_with_one_file_of_via(tmp_path, image):
+    """Which other commands name when they refuse it; another json may lie there, too."""
+    save_via(tmp_path / "mine.json", [region(POLYGON, kind="cat")])
+    (tmp_path / "settings.json").write_text("{}")
+    assert recognise_format(tmp_path) == "via"
+    assert len(read_via(tmp_path).to_coco()["annotations"]) == 1
+    save_via(tmp_path / "val.json", [region(POLYGON, kind="cat")])
+    with pytest.raises(UserError, match="has several files of VIA .mine.json, val.json.: give one"):
+        read_via(tmp_path)
 
 
 def test_files_that_are_not_via(tmp_path):
