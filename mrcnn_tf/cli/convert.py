@@ -47,7 +47,7 @@ SplitParts = Annotated[bool, typer.Option("--split-parts", help="Make each part 
 
 @convert_app.command(rich_help_panel=FROM_TOOLS)
 def labelme(
-    source: Annotated[pathlib.Path, typer.Argument(help="The folder with labelme's json files.")],
+    source: Annotated[pathlib.Path, typer.Argument(help="The folder with labelme's json files, or one of them.")],
     out: JsonOut,
     images: Images = None,
     names: Names = None,
@@ -109,7 +109,7 @@ def label_studio(
 
 @convert_app.command(rich_help_panel=FROM_TOOLS)
 def via(
-    source: Annotated[pathlib.Path, typer.Argument(help="The json or csv file that VIA saved, version 1 or 2.")],
+    source: Annotated[pathlib.Path, typer.Argument(help="The json or csv that VIA 1 or 2 saved, or its folder.")],
     out: JsonOut,
     images: Images = None,
     names: Names = None,
