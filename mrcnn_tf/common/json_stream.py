@@ -21,7 +21,8 @@ def stream_arrays(path, names, on_progress=None, on_other=None):
         on_other: called with the name and the value of everything else at the top, which it holds as a whole.
 
     Raises:
-        UserError: the file is missing or unreadable, isn't json, isn't an object, or lacks one of the arrays.
+        UserError: the file is missing or unreadable, isn't json, isn't an object, or lacks one of the arrays or has it
+            twice.
     """
     with _reading(path, on_progress, "set data.*.annotations to a COCO json") as window:
         yield from _top_level(window, path, names, on_other)
@@ -73,6 +74,12 @@ def _reading(path, on_progress, remedy):
     except json.JSONDecodeError as error:
         where = f"{error.msg} at character {window.dropped + error.pos}, line {window.line + error.lineno - 1}"
         raise UserError(f"{path} isn't valid json ({where}): export it again, it may have been cut off.") from None
+    except UserError:
+        raise
+    except (RecursionError, ValueError) as error:  # the latter of Python's int
+        is_deep = isinstance(error, RecursionError)
+        what = "lists in lists thousands deep" if is_deep else "a number of thousands of digits"
+        raise UserError(f"{path} has {what} near line {window.line}: export it again.") from None
 
 
 def _top_level(window, path, names, on_other):
@@ -82,6 +89,8 @@ def _top_level(window, path, names, on_other):
         window.value()
         raise UserError(f"{path} holds no json object at its top: a COCO file is one with {_quote(names)}.")
     for name in _names(window):
+        if name in names and name not in missing:
+            raise UserError(f'{path} has "{name}" twice, of which other programs read one: join both lists.')
         if window.peek() == "[" and name in names:
             for element in _elements(window):
                 yield name, element

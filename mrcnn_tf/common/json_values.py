@@ -9,14 +9,15 @@ import re
 MOST = 1 << 63  # what an id's absolute value has to stay under
 
 _WHOLE = re.compile(r"\s*[+-]?\d+(\.0*)?\s*")
-_FALSE_TEXTS = ("", "0", "0.0", "false", "no", "none", "null")
+_MOST_DIGITS = 40  # of a whole number as text; more are no number of 64 bits, and Python refuses thousands
+_FALSE_TEXTS = ("", "0", "0.0", "false", "f", "no", "n", "none", "null", "nan", "[]", "{}")
 
 
 def parse_integer(value):
     """The whole number of 64 bits that a value stands for, such as 12, 12.0, "12" or "0012"; None for anything else."""
     if type(value) is not int:
         if isinstance(value, str):
-            if not _WHOLE.fullmatch(value):
+            if len(value) > _MOST_DIGITS or not _WHOLE.fullmatch(value):
                 return None
             value = int(value.split(".")[0])
         elif isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value).is_integer():
@@ -55,7 +56,7 @@ def parse_numbers(values):
 
 
 def parse_flag(value):
-    """Whether a value means yes: 1, true, "1" or "yes"; None, "", "0", "false", "no" and [0] mean no."""
+    """Whether a value means yes: 1, true, "1" or "yes"; None, "", "0", "false", "no", NaN, [] and [0] mean no."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return str(value).strip().lower() not in _FALSE_TEXTS

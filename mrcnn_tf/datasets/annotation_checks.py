@@ -5,6 +5,7 @@ import numpy as np
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.annotation_columns import BAD_KEYPOINTS, NO_KEYPOINTS
+from mrcnn_tf.datasets.polygons import measure_polygons
 
 MIN_SIDE = 1e-3  # pixels; a box with a shorter side can't be trained on
 OVERHANG = 0.1  # pixels; a box that leaves the image by less was only rounded
@@ -56,9 +57,9 @@ class Checker:
         self.ring_starts = np.cumsum(self.ring_counts) - self.ring_counts
         self.point_starts = np.cumsum(self.ring_sizes) - self.ring_sizes
         self._check_references(skipped_images)
-        self._check_polygons()
         self._check_runs()
         self._check_boxes()
+        self._check_polygons()
         self._check_keypoint_lists()
         self._check_keypoints()
 
@@ -94,11 +95,17 @@ class Checker:
         self._reject(self.category_index < 0, "unknown_category", what, "correct category_id or add the category")
 
     def _check_polygons(self):
-        not_finite = ~np.isfinite(self.points).all(axis=1)
-        ring = np.repeat(np.arange(self.ring_sizes.size), self.ring_sizes)[not_finite]
-        bad = np.zeros(self.ids.size, bool)
-        bad[np.repeat(np.arange(self.ids.size), self.ring_counts)[ring]] = True
-        self._reject(bad, "nan_coordinate", "has a polygon with NaN or infinity", "give finite pixels")
+        """Takes out records whose polygons can't show anything."""
+        boxes, is_flat = measure_polygons(self.points, self.ring_sizes)
+        owner = np.repeat(np.arange(self.ids.size), self.ring_counts)
+        is_outside = (boxes[:, 2:] <= 0).any(axis=1)
+        is_outside |= (boxes[:, 0] >= self.width[owner]) | (boxes[:, 1] >= self.height[owner])
+        for kind, rings, what, remedy in (
+            ("outside_mask", is_outside, "has a mask wholly outside image {image}", "correct it or the image's size"),
+            ("flat_mask", is_flat, "has only polygons whose points lie on one line or in one place", "outline it"),
+        ):
+            count = np.bincount(owner[rings], minlength=self.ids.size)
+            self._reject((count > 0) & (count == self.ring_counts), kind, what, remedy)
 
     def _check_runs(self):
         rows = np.flatnonzero(self.rle_sizes[:, 0] >= 0)

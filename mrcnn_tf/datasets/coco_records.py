@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import hashlib
 import math
+import os
 import urllib.parse
 from typing import Any
 
@@ -110,7 +111,7 @@ def _arrange_keypoints(parsed, order):
         del parsed.faults["keypoints"]
     except ValueError as error:
         remedy = "list the names of its keypoints there"
-        parsed.faults["keypoints"] = Fault("bad_keypoints", f"has keypoints {error} and count as unlabelled", remedy)
+        parsed.faults["keypoints"] = Fault("bad_keypoints", f"has keypoints {error}", remedy)
 
 
 def number_of_text(text):
@@ -149,17 +150,25 @@ def _file_names(record):
         value = record.get(key)
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not _can_be_file(value):
             continue
         if "://" in value:
             parts = urllib.parse.unquote(value.split("?")[0]).split("://", 1)[1].split("/")
-            names += ["/".join(parts[-2:]), parts[-1]]  # with its folder first, such as val2017
+            names += filter(_can_be_file, ["/".join(parts[-2:]), parts[-1]])  # with its folder first, such as val2017
         else:
             names.append(value)
     assets = record.get("assets") or record.get("auxiliary")  # kwcoco's, of which an image by itself has one
     if not names and isinstance(assets, list) and len(assets) == 1 and isinstance(assets[0], dict):
         names += _file_names(assets[0])
     return list(dict.fromkeys(names))
+
+
+def _can_be_file(name):
+    """Whether a file may have a name; none has that of a folder, NUL, or half of a pair of UTF-16."""
+    try:
+        return b"\0" not in os.fsencode(name) and name.strip().replace("\\", "/").split("/")[-1] not in ("", ".", "..")
+    except UnicodeEncodeError:
+        return False
 
 
 def parse_size(height, width):
@@ -236,9 +245,20 @@ def _parse_plain_fields(record, parsed):
     if keypoints:
         parsed.keypoints = parse_numbers(keypoints)
         if parsed.keypoints is None:
-            what = "has keypoints that aren't a list of numbers and count as unlabelled"
             remedy = "give x, y and visibility of each keypoint as numbers"
-            parsed.faults["keypoints"] = Fault("bad_keypoints", what, remedy)
+            parsed.faults["keypoints"] = Fault("bad_keypoints", "has keypoints that aren't a list of numbers", remedy)
+            return
+        if isinstance(keypoints, str) or any(isinstance(number, str) for number in keypoints):
+            parsed.loose.append("keypoints")
+        if not math.isfinite(sum(parsed.keypoints)):
+            _clear_unlabelled(parsed.keypoints)
+
+
+def _clear_unlabelled(keypoints):
+    """Sets x and y of unlabelled keypoints to zero, as COCO has them, where a program left NaN there."""
+    for place in range(2, len(keypoints), 3):
+        if keypoints[place] == 0:
+            keypoints[place - 2] = keypoints[place - 1] = 0.0
 
 
 def _parse_segmentation(value, parsed):

@@ -3,14 +3,19 @@
 import array
 import ast
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
+import numpy as np
 from pycocotools import mask as coco_mask
 
 from mrcnn_tf.common.json_values import parse_integer, parse_numbers, unquote
 from mrcnn_tf.datasets import kwcoco
+from mrcnn_tf.datasets.run_lengths import decode_strings
 
 FEWEST_NUMBERS = 6  # of a polygon: three points
+RLES_AT_ONCE = 4096  # decoded together
+FARTHEST = 1 << 18  # pixels, that a polygon may reach: drawing it takes memory in proportion to its outline
 _REMEDY = "give it polygons as lists [x1, y1, x2, y2, ...] of at least 3 points or an RLE"
 
 
@@ -42,6 +47,24 @@ class Segmentation:
 
 def parse_segmentation(value):
     """The Segmentation that a value of "segmentation" means."""
+    segmentation = _parse_any(value)
+    for ring in segmentation.rings:
+        if not sum(map(abs, ring)) <= FARTHEST and (fault := _find_far_point(ring)):
+            return Segmentation(fault=fault)
+    return segmentation
+
+
+def _find_far_point(ring):
+    """The Fault of a polygon that nobody could draw; None of others."""
+    if not all(map(math.isfinite, ring)):
+        return Fault("nan_coordinate", "has a polygon with NaN or infinity", "give finite pixels")
+    far = max(map(abs, ring))
+    if far <= FARTHEST:
+        return None
+    return Fault("nan_coordinate", f"has a polygon that reaches {far:.3g} pixels", "give pixels of the image")
+
+
+def _parse_any(value):
     if type(value) is list and value and all(map(_is_plain_polygon, value)):
         try:
             return Segmentation([array.array("d", polygon) for polygon in value])
@@ -70,6 +93,23 @@ def as_coco_rle(rle):
     return coco_mask.frPyObjects({"size": size, "counts": rle.counts.tolist()}, *size)
 
 
+def count_rle_pixels(rles):
+    """For each Rle of a list the pixels that it says there are, or -1 where it is broken or None.
+
+    pycocotools mustn't be given one that says another number than its size has, which brings it down.
+    """
+    for start in range(0, len(rles), RLES_AT_ONCE):
+        counts = [rle.counts if rle else b"" for rle in rles[start : start + RLES_AT_ONCE]]
+        runs, sizes = decode_strings([own if isinstance(own, bytes) else b"" for own in counts])
+        last = np.cumsum(sizes)
+        total = np.r_[0, np.cumsum(runs)]
+        negative = np.r_[0, np.cumsum(runs < 0)]
+        broken = (sizes == 0) | (negative[last] > negative[last - sizes])
+        pixels = np.where(broken, -1, total[last] - total[last - sizes]).tolist()
+        for own, number in zip(counts, pixels, strict=True):
+            yield number if isinstance(own, bytes) else sum(own) if min(own, default=-1) >= 0 else -1
+
+
 def _is_plain_polygon(value):
     """Whether a value looks like COCO's [x, y, x, y, ...], as nearly all do."""
     is_list = type(value) is list and len(value) >= FEWEST_NUMBERS and len(value) % 2 == 0
@@ -85,7 +125,7 @@ def _parse_rle(value):
     try:
         counts = value["counts"]
         height, width = (parse_integer(side) for side in value["size"])
-        if None in (height, width) or not 0 <= max(height, width) < 1 << 31:
+        if None in (height, width) or min(height, width) < 0 or max(height, width) >= 1 << 31:
             return None
         if isinstance(counts, str) and counts.startswith(("b'", 'b"')):  # str() was taken of bytes
             counts = ast.literal_eval(counts)
@@ -100,10 +140,13 @@ def _parse_rle(value):
 
 
 def _join_rles(rles):
-    """One Rle of several of one size; None if they aren't."""
+    """One Rle of several of one size; None if they aren't, or one is broken."""
+    for rle, pixels in zip(rles, count_rle_pixels(rles), strict=True):
+        if rle is None or pixels != math.prod(rle.size):
+            return None
     try:
         return Rle(rles[0].size, coco_mask.merge([as_coco_rle(rle) for rle in rles])["counts"])
-    except (AttributeError, TypeError, ValueError):
+    except ValueError:
         return None
 
 
@@ -120,7 +163,7 @@ def _parse_polygons(polygons):
             return Segmentation(fault=Fault("bad_polygon", "has a polygon that isn't a list of numbers", _REMEDY))
         if len(ring) % 2 or len(ring) < FEWEST_NUMBERS:
             what = f"has a polygon of {len(ring)} numbers, which was left out"
-            segmentation.left_out.append(Fault("bad_polygon", what, "give at least 3 points as x1, y1, x2, y2, ..."))
+            segmentation.left_out.append(Fault("bad_polygon", what, "give at least 3 points as [x1, y1, x2, y2, ...]"))
         else:
             segmentation.rings.append(ring)
     if not segmentation.rings:

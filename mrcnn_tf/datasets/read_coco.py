@@ -181,7 +181,7 @@ def check_image_record(record, location, headers, source, seen):
         return Problem(kind, record.own_id, path or source, sentence)
 
     if record.id is None or location is None:
-        return None, [problem("image_fields", "lacks an id or a file_name", "add it")]
+        return None, [problem("image_fields", *_describe_missing_field(record))]
     if record.id in seen:
         return None, [problem("duplicate_image", "has an id that was used before", "give it one of its own")]
     path, notes = location.path, []
@@ -201,6 +201,17 @@ def check_image_record(record, location, headers, source, seen):
         return frame, notes
     what = f"is {described[1]} x {described[0]} there and {header.width} x {header.height} in the file"
     return None, [*notes, problem("image_size", what, "correct width and height, or the file", path)]
+
+
+def _describe_missing_field(record):
+    """(what an ImageRecord lacks that can't be used, what to do about it)."""
+    source = record.source
+    if not isinstance(source, dict):
+        return "isn't a json object", "remove it"
+    name, wrong = ("id", "is no whole number or text") if record.id is None else ("file_name", "names no file")
+    if source.get(name) is None:
+        return f"lacks {'an' if name == 'id' else 'a'} {name}", "add it"
+    return f"has {name} {source[name]!r}, which {wrong},", "correct it"
 
 
 # What a dataset's maps add to its index: a file and a table for each image, and a panoptic json's instances.

@@ -16,12 +16,11 @@ from mrcnn_tf.common.categories import parse_categories
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_values import parse_integer
 from mrcnn_tf.datasets.coco_records import stream_records
-from mrcnn_tf.datasets.coco_segmentations import as_coco_rle
+from mrcnn_tf.datasets.coco_segmentations import RLES_AT_ONCE, as_coco_rle, count_rle_pixels
 from mrcnn_tf.datasets.image_files import inspect_file
 from mrcnn_tf.datasets.image_folder import locate_images
-from mrcnn_tf.datasets.run_lengths import box_of_rle, decode_strings
+from mrcnn_tf.datasets.run_lengths import box_of_rle
 
-MASKS_AT_ONCE = 4096  # run lengths that are decoded together
 # As COCO measured them on 5000 persons that two people labelled, in the order of its keypoints.
 COCO_SIGMAS = {"nose": 0.026} | {
     f"{side}_{part}": sigma
@@ -85,7 +84,8 @@ def read_instance_ground_truth(path, categories=(), images=None):
         raise UserError(f"{path} lists no images: there is nothing to evaluate.")
     listed = listed or read_images(records, path, images)
     annotations.frames = listed.frames
-    kinds = [(record, parse_categories([record], path)[0]) for record in own_categories]
+    by_id = {category.id: category for category in (parse_categories(own_categories, path) if own_categories else [])}
+    kinds = [(record, by_id[parse_integer(record["id"])]) for record in own_categories]
     kinds = [record | {"id": category.id, "name": category.name} for record, category in kinds]
     keypoints = _keypoint_names(kinds, categories, path)
     complete, skipped = annotations.finish({kind["id"] for kind in kinds}, keypoints)
@@ -150,7 +150,7 @@ class _AnnotationReader:
     def add(self, record):
         """Takes an AnnotationRecord."""
         self._waiting.append(record)
-        if self.frames is not None and len(self._waiting) >= MASKS_AT_ONCE:
+        if self.frames is not None and len(self._waiting) >= RLES_AT_ONCE:
             self._encode()
 
     def finish(self, category_ids, keypoints):
@@ -173,7 +173,8 @@ class _AnnotationReader:
         return complete, skipped
 
     def _encode(self):
-        for record, pixels in zip(self._waiting, count_rle_pixels(self._waiting), strict=True):
+        pixel_counts = count_rle_pixels([record.rle for record in self._waiting])
+        for record, pixels in zip(self._waiting, pixel_counts, strict=True):
             sentences = []
             annotation = self._complete(record, pixels, sentences)
             points = "keypoints" not in record.faults and (record.keypoints or ())
@@ -220,20 +221,6 @@ def check_categories(predicted, category_ids, source, kind="category"):
                 f"{source} has no {kind} {category.id} ({category.name}), which the model predicts: "
                 "evaluate on annotations with the model's category ids."
             )
-
-
-def count_rle_pixels(records):
-    """For each AnnotationRecord the pixels that its RLE covers, or -1 if that is broken or there is none."""
-    for start in range(0, len(records), MASKS_AT_ONCE):
-        counts = [record.rle.counts if record.rle else b"" for record in records[start : start + MASKS_AT_ONCE]]
-        runs, sizes = decode_strings([own if isinstance(own, bytes) else b"" for own in counts])
-        last = np.cumsum(sizes)
-        total = np.r_[0, np.cumsum(runs)]
-        negative = np.r_[0, np.cumsum(runs < 0)]
-        broken = (sizes == 0) | (negative[last] > negative[last - sizes])
-        pixels = np.where(broken, -1, total[last] - total[last - sizes]).tolist()
-        for own, number in zip(counts, pixels, strict=True):
-            yield number if isinstance(own, bytes) else sum(own) if min(own, default=-1) >= 0 else -1
 
 
 def keypoint_sigmas(names, keypoints, sigmas_by_name, source):
@@ -318,13 +305,9 @@ def _compressed_rle(record, pixels, height, width):
         if pixels != height * width:
             return None, f"its RLE does not cover {height} x {width} pixels"
         return as_coco_rle(record.rle), ""
-    # pycocotools would draw something for NaN, too.
-    polygons = [ring.tolist() for ring in record.rings if np.isfinite(ring).all()]
-    if polygons:
-        return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)), ""
-    fault = record.faults.get("segmentation")
-    if fault is None:
-        return None, "its polygons have NaN or infinity"
+    if record.rings:
+        return coco_mask.merge(coco_mask.frPyObjects([ring.tolist() for ring in record.rings], height, width)), ""
+    fault = record.faults["segmentation"]
     return None, "" if record.source.get("segmentation") is None else f"it {fault.what}"
 
 

@@ -12,7 +12,7 @@ from mrcnn_tf.config.settings import DataConfig
 from mrcnn_tf.datasets.coco_records import number_of_text, parse_annotation, parse_image
 from mrcnn_tf.datasets.coco_segmentations import as_coco_rle, parse_segmentation
 from mrcnn_tf.datasets.convert.coco import read_coco
-from mrcnn_tf.datasets.doctor import validate
+from mrcnn_tf.datasets.doctor import repair, validate
 from mrcnn_tf.datasets.read_coco import load_index
 from mrcnn_tf.datasets.run_lengths import as_text
 from mrcnn_tf.evaluation.instance_ground_truth import read_instance_ground_truth
@@ -64,7 +64,10 @@ IDS = {
 AREAS = {"number": 184.0, "text": "184", "listed": [184.0], "null": None, "words": "large", "absent": ...}
 BOX = [4, 6.5, 16.25, 11.5]
 BOXES = {"numbers": BOX, "text": [str(side) for side in BOX], "list as text": json.dumps(BOX)}
-CROWDS = {0: (0, False, 0.0, "0", "false", "no", "", None, [0], ...), 1: (1, True, 1.0, "1", "true", "yes", [1])}
+CROWDS = {
+    0: (0, False, 0.0, "0", "false", "no", "", None, [0], [], {}, float("nan"), ...),
+    1: (1, True, 1.0, "1", "true", "yes", [1]),
+}
 UNKNOWN_SIDES = [(None, None), (0, 0), (-1, -1), ("30", "40"), (30.5, 40), (..., ...), (30, None)]
 
 
@@ -183,8 +186,6 @@ def test_sizes_that_say_unknown_are_the_files(write, height, width):
 
 
 def test_what_was_read_from_another_form_is_said_and_can_be_written_anew(write, tmp_path):
-    from mrcnn_tf.datasets.doctor import repair
-
     path, images = write(document(("7", 5.0, "3"), bbox=BOXES["text"], segmentation=RING, area=[184.0]))
     report = validate(path, images)
     notes = {finding.kind: finding.problems[0].message for finding in report.findings}
@@ -202,7 +203,14 @@ def test_text_ids_stand_for_one_number_everywhere():
 
 
 @pytest.mark.parametrize(
-    "value", [{"size": SIZE}, {"size": [1], "counts": [1]}, {"size": SIZE, "counts": [1.5, 3]}, 7, "abc", [["a"] * 6]]
+    "value",
+    [
+        *({"size": SIZE}, {"size": [1], "counts": [1]}, {"size": SIZE, "counts": [1.5, 3]}, 7, "abc", [["a"] * 6]),
+        {"size": [-1, WIDTH], "counts": RUNS},
+        [{"size": SIZE, "counts": RUNS}, {"size": SIZE, "counts": [5]}],  # pycocotools would read on in other memory
+        [RING, [1, 1, float("nan"), 2, 3, 3]],
+        [[4, 6, 1e10, 6, 20, 18]],  # pycocotools would ask for gigabytes
+    ],
 )
 def test_no_segmentation_is_made_of_what_is_none(write, value):
     assert parse_segmentation(value).fault and not parse_segmentation(value).rings
@@ -222,6 +230,10 @@ def test_no_segmentation_is_made_of_what_is_none(write, value):
         ({"coco_url": "http://images/val2017/0001.jpg"}, ["val2017/0001.jpg", "0001.jpg"]),
         ({"file_name": "COCO_1.jpg", "coco_url": "x://a/1%20b.jpg?x=1"}, ["COCO_1.jpg", "a/1 b.jpg", "1 b.jpg"]),
         ({"file_name": ""}, []),
+        ({"file_name": "."}, []),
+        ({"file_name": "a\0.png"}, []),
+        ({"file_name": "\ud800.png"}, []),
+        ({"file_name": "http://"}, []),
     ],
 )
 def test_names_of_files(record, names):
@@ -238,3 +250,117 @@ def test_kwcocos_holes_are_holes():
     expected[5:9, 5:9] = 0
     np.testing.assert_array_equal(drawn, expected)
     assert as_coco_rle(parse_segmentation({"size": SIZE, "counts": RUNS}).rle)["counts"] == RLE["counts"]
+
+
+@pytest.mark.parametrize(
+    ("image", "what"),
+    [
+        ({"id": ...}, "Image None in .* lacks an id and was skipped: add it"),
+        ({"id": 1.5}, "has id 1.5, which is no whole number or text, and was skipped: correct it"),
+        ({"file_name": ...}, "lacks a file_name and"),
+        ({"file_name": ["a.png"]}, "has file_name .'a.png'., which names no file, and"),
+    ],
+)
+def test_images_that_cant_be_used_say_why(write, image, what):
+    path, images = write(document(image=image))
+    with pytest.raises(UserError, match=what):
+        load_index(DataConfig(annotations=path, images=images))
+    assert validate(path, images).findings[0].kind == "image_fields"
+
+
+@pytest.mark.parametrize("record", ["text", None, [1]])
+def test_what_is_no_record_is_left_out_and_removed(write, tmp_path, record):
+    content = document()
+    for section in ("images", "annotations"):
+        content[section].append(record)
+    path, images = write(content)
+    assert load_index(DataConfig(annotations=path, images=images)).annotation_ids.tolist() == [7]
+    assert len(read_instance_ground_truth(path, images=images).annotations) == 1
+    repair(validate(path, images), tmp_path / "mended")
+    assert json.loads((tmp_path / "mended" / "a.json").read_text()) == document()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"images": [], "annotations": [], "images": [], "categories": []}', '"images" twice.*: join both lists'),
+        ('{"images": [' + "[" * 100000, "lists in lists thousands deep near line 1"),
+        ('{"images": [{"id": ' + "7" * 5000 + "}]}", "a number of thousands of digits near line 1"),
+    ],
+)
+def test_jsons_that_cant_be_read_are_refused_alike(write, tmp_path, text, what):
+    _, images = write({})
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    for read in (
+        lambda: load_index(DataConfig(annotations=str(path), images=images)),
+        lambda: read_instance_ground_truth(path, images=images),
+        lambda: read_coco(path, images),
+        lambda: validate(path, images),
+    ):
+        with pytest.raises(UserError, match=what):
+            read()
+
+
+def test_an_id_of_thousands_of_digits_is_a_name(write):
+    check_alike(*answers(*write(document((7, "9" * 5000, 3)))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "ring"),
+    [("outside_mask", [50, 6, 60, 6, 60, 18, 50, 18]), ("flat_mask", [4, 6, 20, 6, 8, 6])],
+)
+def test_masks_that_show_nothing_are_neither_trained_on_nor_passed(write, kind, ring):
+    path, images = write(document(segmentation=[ring]))
+    index = load_index(DataConfig(annotations=path, images=images))
+    assert index.classes.size == 0 and [problem.kind for problem in index.problems] == [kind]
+    report = validate(path, images)
+    assert report.to_json()["datasets"][0]["facts"]["usable_annotations"] == 0
+    assert kind in {finding.kind for finding in report.findings}
+
+
+def test_lobes_that_cancel_out_have_no_area_and_are_no_line(write):
+    path, images = write(document(segmentation=[[4, 6, 20, 18, 20, 6, 4, 18]]))
+    assert load_index(DataConfig(annotations=path, images=images)).classes.size == 1
+
+
+def test_repeated_categories_are_refused_by_all(write):
+    content = document()
+    content["categories"].append({"id": "3", "name": "other"})
+    path, images = write(content)
+    for read in (
+        lambda: load_index(DataConfig(annotations=path, images=images)),
+        lambda: read_instance_ground_truth(path, images=images),
+        lambda: read_coco(path, images),
+    ):
+        with pytest.raises(UserError, match="Category id 3 is used twice"):
+            read()
+
+
+def test_a_malformed_category_takes_no_annotations_with_it(write):
+    content = document()
+    content["categories"] = [{"id": 3, "name": None}]
+    kinds = {finding.kind for finding in validate(*write(content)).findings}
+    assert "bad_category" in kinds and not kinds & {"unknown_category", "no_categories", "empty_class"}
+
+
+@pytest.mark.parametrize("name", ["/nowhere/a.png", "C:\\pictures\\a.png", "../images/a.png", "A.PNG"])
+def test_convert_finds_images_as_training_does(write, name):
+    path, images = write(document(image={"file_name": name}))
+    check_alike(*answers(path, images))
+    assert read_coco(path, images).images[0].file_name == "a.png"
+
+
+def test_keypoints_in_all_forms(write, tmp_path):
+    numbers = [5.0, 7.0, 2.0, 0.0, 0.0, 0.0]
+    for keypoints in (numbers, ["5", "7", "2", "0", "0", "0"], [5, 7, 2, float("nan"), float("nan"), 0], str(numbers)):
+        content = document(keypoints=keypoints, num_keypoints=1)
+        content["categories"][0]["keypoints"] = ["left", "right"]
+        path, images = write(content)
+        index = load_index(DataConfig(annotations=path, images=images))
+        assert index.keypoints.ravel().tolist() == numbers
+        assert read_instance_ground_truth(path, images=images).annotations[0]["keypoints"] == numbers
+        assert read_coco(path, images).images[0].annotations[0].keypoints == [(5, 7, 2), (0, 0, 0)]
+        if isinstance(keypoints[1], str):
+            repair(validate(path, images), tmp_path / "mended")
+            assert json.loads((tmp_path / "mended" / "a.json").read_text())["annotations"][0]["keypoints"] == numbers

@@ -13,7 +13,7 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.problems import Problem
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.coco_records import count_own_numbers, stream_records
-from mrcnn_tf.datasets.coco_segmentations import as_coco_rle
+from mrcnn_tf.datasets.coco_segmentations import as_coco_rle, count_rle_pixels
 from mrcnn_tf.datasets.convert.inputs import existing_path, quote_path
 from mrcnn_tf.datasets.image_files import inspect_file
 from mrcnn_tf.datasets.image_folder import ImageFolder, locate_images
@@ -120,27 +120,30 @@ def read_coco(path, images=None):
     locations = locate_images(sections["images"], images) if images else {}
     by_id = {}
     for index, record in enumerate(sections["images"]):
-        by_id.setdefault(record.id, _make_image(record, locations.get(index), path))
+        by_id.setdefault(record.id, _make_image(record, locations.get(index), images, path))
     own_numbers = count_own_numbers(sections["annotations"])
     coco = CocoJson(str(path), list(by_id.values()), names, own_numbers=own_numbers)
     coco.keypoint_names = {category.id: category.keypoints for category in categories}
-    for record in sections["annotations"]:
-        _add_annotation(record, by_id, coco)
+    pixel_counts = count_rle_pixels([record.rle for record in sections["annotations"]])
+    for record, pixels in zip(sections["annotations"], pixel_counts, strict=True):
+        _add_annotation(record, pixels, by_id, coco)
     return coco
 
 
-def _make_image(record, location, path):
-    """The CocoImage of an ImageRecord, which may be at an ImageLocation."""
+def _make_image(record, location, folder, path):
+    """The CocoImage of an ImageRecord, which may be at an ImageLocation in the `folder` of images."""
     if record.id is None or not record.names:
         raise UserError(f"Image {record.source} in {path} lacks an id or a file_name: add them.")
     file_name, size = record.names[0].replace("\\", "/"), record.size
+    if location and (location.is_named or len(location.rivals) == 1):
+        file_name = pathlib.Path(os.path.relpath(location.path, folder)).as_posix()
     if size is None and location:
         file = inspect_file(location.path)
         size = None if file.problem else (file.height, file.width)
     if size is None:
         raise UserError(
-            f"Image {file_name!r} in {path} has no width and height: `mrcnn-tf validate {quote_path(path)} IMAGES "
-            "--fix --out FOLDER` writes a copy of the json with those of its file."
+            f"Image {file_name!r} in {path} has no width and height: give --images the folder of its file, or let "
+            f"`mrcnn-tf validate {quote_path(path)} IMAGES --fix --out FOLDER` write a json with those of its file."
         )
     name = pathlib.PurePosixPath(file_name)
     if name.is_absolute() or ".." in name.parts or not name.name or ":" in name.parts[0]:
@@ -148,7 +151,8 @@ def _make_image(record, location, path):
     return CocoImage(file_name, size[1], size[0])
 
 
-def _add_annotation(record, images, coco):
+def _add_annotation(record, pixels, images, coco):
+    """Adds an AnnotationRecord to its CocoImage, or notes why not; `pixels` is what `count_rle_pixels` says of it."""
     number, image = record.own_id, images.get(record.image_id)
     if "record" in record.faults or image is None or record.category_id not in coco.names:
         detail = "has an image or category that isn't listed and was left out"
@@ -157,6 +161,11 @@ def _add_annotation(record, images, coco):
     fault = record.faults.get("segmentation")
     if fault and fault.kind != "empty_segmentation":
         coco.leave_out_annotation("broken_annotation", number, f"{fault.what} and was left out")
+        return
+    size = image.height, image.width
+    if record.rle and (record.rle.size != size or pixels != image.height * image.width):
+        detail = "has an RLE whose size or sum isn't that of its image and was left out"
+        coco.leave_out_annotation("broken_annotation", number, detail)
         return
     segmentation = None
     try:
@@ -167,7 +176,7 @@ def _add_annotation(record, images, coco):
         if segmentation and not run_lengths.mask_area(segmentation, image.height, image.width):
             coco.leave_out_annotation("empty_mask", number, "has a mask without a pixel and was left out")
             return
-        box = record.box and record.box.tolist()
+        box = record.box.tolist() if record.box and np.isfinite(record.box).all() else None
         if segmentation and not box:
             box = run_lengths.box_of_rle(run_lengths.as_rle(segmentation, image.height, image.width))
     except Exception as error:  # pycocotools raises whatever its C code makes of a bad record

@@ -18,7 +18,7 @@ PLACEHOLDER_CATEGORY = Category(-(2**62), "")
 
 
 def check_categories(records, path, findings):
-    """The usable ones among the category records of the json at `path`, and what is wrong with the others.
+    """The categories of the json at `path`, malformed ones as they are once mended, and what is wrong with them.
 
     Returns:
         list of `Category` sorted by id, never empty (`PLACEHOLDER_CATEGORY`).
@@ -30,7 +30,10 @@ def check_categories(records, path, findings):
         except UserError as error:
             number = record.get("id") if isinstance(record, dict) else None
             findings.add("bad_category", number, str(error))
-            continue
+            mended = repair_category(record, path)  # its annotations aren't to blame
+            if mended is None:
+                continue
+            (category,) = parse_categories([mended], path)
         where = f"Category {category.id} ({category.name!r}) in {path}"
         if category.id in usable:
             other = usable[category.id].name
@@ -44,6 +47,25 @@ def check_categories(records, path, findings):
         findings.add("no_categories", None, f"{path} has no usable category.")
         return [PLACEHOLDER_CATEGORY]
     return sorted(usable.values(), key=lambda category: category.id)
+
+
+def repair_category(record, path):
+    """A category that can be used, or None where it has no id."""
+    number = parse_integer(record.get("id")) if isinstance(record, dict) else None
+    if number is None:
+        return None
+    repaired = dict(record, id=number)
+    name = record.get("name")
+    if not isinstance(name, str) or not name.strip():
+        repaired["name"] = f"class {number}" if name is None or not str(name).strip() else str(name)
+    for left_out in ((), ("skeleton",), ("skeleton", "keypoints")):
+        attempt = {key: value for key, value in repaired.items() if key not in left_out}
+        try:
+            parse_categories([attempt], path)
+            return attempt
+        except UserError:
+            continue
+    return None
 
 
 def _check_name(category, where, ids_by_name, findings):

@@ -4,16 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from mrcnn_tf.datasets.annotation_checks import MIN_SIDE
 from mrcnn_tf.datasets.doctor.coordinate_layouts import boxes_match
-from mrcnn_tf.datasets.run_lengths import split_into_blocks
+from mrcnn_tf.datasets.polygons import FLAT_AREA, boxes_around, find_self_crossing, owner_ranges, shoelace_areas
 
 OVERHANG = 1.0  # pixels by which a polygon may leave its image
 AREA_ERROR = 0.1  # of the mask's area
-CROSSING_DEPTH = 0.05  # pixels; edges that cross by less were only rounded
-FLAT_AREA = 1e-3  # square pixels; a polygon of less has no area
-BLOCK = 1 << 18  # points or runs worked on together; bounds the memory
-PAIRS = 1 << 18  # pairs of edges or boxes compared together
 
 
 @dataclasses.dataclass
@@ -41,17 +36,16 @@ class MaskGeometry:
 
 
 def check_masks(annotations):
-    """Adds what is wrong with the masks of `CheckedAnnotations`; those that can't be drawn are rejected."""
+    """Adds what is wrong with the masks of `CheckedAnnotations` that can be used."""
     checker, masks = annotations.checker, annotations.masks
     has_mask = np.isfinite(masks.boxes).all(axis=1)
     limit = np.stack([checker.width, checker.height] * 2, axis=1)
     clipped = np.clip(masks.boxes, 0.0, limit)
     with np.errstate(invalid="ignore"):
-        is_empty = ~(clipped[:, 2:] - clipped[:, :2] > MIN_SIDE).all(axis=1)
-        is_outside = ((masks.boxes <= 0)[:, 2:] | (masks.boxes >= limit[:, [2, 3, 0, 1]])[:, :2]).any(axis=1)
         overhangs = (np.abs(clipped - masks.boxes) > OVERHANG).any(axis=1)
-    annotations.reject("outside_mask", has_mask & is_empty & is_outside, "has a mask wholly outside image {image}")
-    _check_flatness(annotations)
+    flat_count = np.bincount(masks.owner[masks.is_flat], minlength=checker.ids.size)
+    sentence = "has a polygon whose points lie on one line or in one place"
+    annotations.note("flat_polygon", checker.kept & (flat_count > 0), sentence)
     usable = checker.kept & has_mask
     annotations.note("overhanging_mask", usable & overhangs, "has a polygon partly outside image {image}")
     crosses = np.bincount(masks.owner[masks.is_crossing], minlength=checker.ids.size) > 0
@@ -60,15 +54,6 @@ def check_masks(annotations):
     _check_areas(annotations, usable & ~crosses & ~overhangs)
     crowd_polygons = checker.kept & checker.crowd & (checker.ring_counts > 0)
     annotations.note("crowd_polygon", crowd_polygons, "is a crowd of polygons")
-
-
-def _check_flatness(annotations):
-    masks, checker = annotations.masks, annotations.checker
-    flat_count = np.bincount(masks.owner[masks.is_flat], minlength=checker.ids.size)
-    all_flat = (flat_count > 0) & (flat_count == checker.ring_counts)
-    annotations.reject("flat_mask", all_flat, "has only polygons whose points lie on one line or in one place")
-    some_flat = checker.kept & (flat_count > 0)
-    annotations.note("flat_polygon", some_flat, "has a polygon whose points lie on one line or in one place")
 
 
 def _check_boxes(annotations, usable, mask_boxes):
@@ -116,101 +101,19 @@ def measure_masks(records):
     polygon_boxes = np.full([point_counts.size, 4], np.nan)
     polygon_areas, is_crossing = np.zeros(point_counts.size), np.zeros(point_counts.size, bool)
     with np.errstate(invalid="ignore", over="ignore"):
-        for first, last, start, end in _ranges(point_counts):
+        for first, last, start, end in owner_ranges(point_counts):
             block, counts = points[start:end].astype(np.float64), point_counts[first:last]
-            polygon_boxes[first:last] = _boxes_around(block, block, np.cumsum(counts) - counts)
-            polygon_areas[first:last] = _shoelace_areas(block, counts)
+            polygon_boxes[first:last] = boxes_around(block, block, np.cumsum(counts) - counts)
+            polygon_areas[first:last] = shoelace_areas(block, counts)
             is_crossing[first:last] = find_self_crossing(block, counts)
     boxes, areas = np.full([polygon_counts.size, 4], np.nan), np.full(polygon_counts.size, np.nan)
     polygon_masks = np.flatnonzero(polygon_counts)
     if polygon_masks.size:
         starts = (np.cumsum(polygon_counts) - polygon_counts)[polygon_masks]
-        boxes[polygon_masks] = _boxes_around(polygon_boxes[:, :2], polygon_boxes[:, 2:], starts)
+        boxes[polygon_masks] = boxes_around(polygon_boxes[:, :2], polygon_boxes[:, 2:], starts)
         areas[polygon_masks] = np.bincount(owner, polygon_areas, minlength=polygon_counts.size)[polygon_masks]
     _add_run_lengths(records, boxes, areas)
     return MaskGeometry(boxes, areas, owner, polygon_areas, is_crossing)
-
-
-def find_self_crossing(points, counts):
-    """Which polygons have two edges that cross.
-
-    Touching, repeated points and edges that run back over one another don't count, nor do crossings of less than
-    CROSSING_DEPTH. Edges are sorted by where they begin along x, so that each is compared only with those that begin
-    before it ends.
-
-    Args:
-        points: [P, 2] float64 pixels, the vertices of all polygons.
-        counts: [Q] int, vertices of each polygon.
-
-    Returns:
-        [Q] bool.
-    """
-    is_crossing = np.zeros(counts.size, bool)
-    points = np.nan_to_num(points, nan=0.0, posinf=0.0, neginf=0.0)
-    polygon = np.repeat(np.arange(counts.size), counts)
-    next_points = points[_next_vertex(counts)]
-    left = np.minimum(points[:, 0], next_points[:, 0])
-    right = np.maximum(points[:, 0], next_points[:, 0])
-    # One ascending line for the edges of all polygons: each has a stretch of its own.
-    low = left.min(initial=0.0)
-    span = 2.0 * (right.max(initial=1.0) - low + 1.0)
-    left, right = polygon * span + (left - low), polygon * span + (right - low)
-    order = np.argsort(left, kind="stable")
-    polygon, start, end = polygon[order], points[order], next_points[order]
-    for first, second in overlapping_intervals(left[order], right[order]):
-        near = np.minimum(start[first, 1], end[first, 1]) <= np.maximum(start[second, 1], end[second, 1])
-        near &= np.minimum(start[second, 1], end[second, 1]) <= np.maximum(start[first, 1], end[first, 1])
-        first, second = first[near], second[near]
-        separated = _separates(start[first], end[first], start[second], end[second])
-        first, second = first[separated], second[separated]
-        separated = _separates(start[second], end[second], start[first], end[first])
-        is_crossing[polygon[first[separated]]] = True
-    return is_crossing
-
-
-def overlapping_intervals(starts, ends):
-    """Yields (first, second), indices of pairs of N intervals that overlap, about PAIRS at a time.
-
-    Args:
-        starts: [N], rising.
-        ends: [N].
-    """
-    partners = np.searchsorted(starts, ends, side="right") - np.arange(starts.size) - 1
-    for begin, stop in split_into_blocks(partners, PAIRS):
-        counts = partners[begin:stop]
-        first = np.repeat(np.arange(begin, stop), counts)
-        yield first, first + 1 + np.arange(first.size) - np.repeat(np.cumsum(counts) - counts, counts)
-
-
-def _separates(start, end, point, other):
-    """[N] bool: `point` and `other` lie on different sides of the line from `start` to `end`, CROSSING_DEPTH away."""
-    edge = end - start
-    least = CROSSING_DEPTH * np.hypot(edge[:, 0], edge[:, 1])
-    sides = [edge[:, 0] * (p[:, 1] - start[:, 1]) - edge[:, 1] * (p[:, 0] - start[:, 0]) for p in (point, other)]
-    return (sides[0] * sides[1] < 0) & (np.abs(sides[0]) > least) & (np.abs(sides[1]) > least)
-
-
-def _next_vertex(counts):
-    """The index of the vertex after each; a polygon's last is followed by its first."""
-    following = np.arange(1, counts.sum() + 1)
-    has_points = counts > 0
-    following[np.cumsum(counts)[has_points] - 1] -= counts[has_points]
-    return following
-
-
-def _boxes_around(low, high, starts):
-    """[n, 4] around the points or boxes of n groups, which begin at `starts`, from their `low` and `high` corners."""
-    corners = np.minimum.reduceat(low, starts, axis=0), np.maximum.reduceat(high, starts, axis=0)
-    return np.concatenate(corners, axis=1)
-
-
-def _shoelace_areas(points, counts):
-    """By the shoelace formula, around each polygon's first vertex to keep numbers small."""
-    starts = np.cumsum(counts) - counts
-    points = points - np.repeat(points[starts], counts, axis=0)
-    following = points[_next_vertex(counts)]
-    doubled = points[:, 0] * following[:, 1] - points[:, 1] * following[:, 0]
-    return np.abs(np.add.reduceat(doubled, starts)) / 2
 
 
 def _add_run_lengths(records, boxes, areas):
@@ -221,7 +124,7 @@ def _add_run_lengths(records, boxes, areas):
     rows = np.flatnonzero(counts)
     # Compressed masks were decoded in blocks, so the runs aren't in the order of the records.
     rows = rows[np.argsort(starts[rows], kind="stable")]
-    for first, last, start, end in _ranges(counts[rows]):
+    for first, last, start, end in owner_ranges(counts[rows]):
         block = rows[first:last]
         boxes[block], areas[block] = _measure_runs(runs[start:end], counts[block], heights[block])
 
@@ -243,12 +146,5 @@ def _measure_runs(runs, counts, heights):
     if mask.size:
         starts = np.flatnonzero(np.r_[True, mask[1:] != mask[:-1]])
         low, high = np.stack([left, top], axis=1), np.stack([right + 1, bottom + 1], axis=1)
-        boxes[mask[starts]] = _boxes_around(low, high, starts)
+        boxes[mask[starts]] = boxes_around(low, high, starts)
     return boxes, np.bincount(mask, length, minlength=counts.size)
-
-
-def _ranges(counts):
-    """(first, last, start, end): consecutive owners and the range of what is theirs, about BLOCK at a time."""
-    offsets = np.r_[0, np.cumsum(counts)]
-    for first, last in split_into_blocks(counts, BLOCK):
-        yield first, last, int(offsets[first]), int(offsets[last])

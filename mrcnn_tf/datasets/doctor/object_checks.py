@@ -8,7 +8,8 @@ import numpy as np
 from mrcnn_tf.datasets.annotation_checks import Checker
 from mrcnn_tf.datasets.doctor.coco_source import ABSENT, AnnotationRecords
 from mrcnn_tf.datasets.doctor.findings import Findings
-from mrcnn_tf.datasets.doctor.mask_checks import MaskGeometry, overlapping_intervals
+from mrcnn_tf.datasets.doctor.mask_checks import MaskGeometry
+from mrcnn_tf.datasets.polygons import overlapping_intervals
 
 SAME_IOU = 0.95  # of the boxes of one object that is marked twice
 SAME_AREA = 0.1  # of the masks: how much larger one may be
@@ -56,12 +57,6 @@ class CheckedAnnotations:
             number, file, name = self.records.locate(row)
             detail = sentence.format(**{key: column[row] for key, column in columns.items()})
             self.findings.add(kind, number, f"{name} {detail}.", file)
-
-    def reject(self, kind, chosen, sentence):
-        """As `note`, for annotations that can't be used."""
-        chosen = chosen & self.checker.kept
-        self.note(kind, chosen, sentence)
-        self.checker.kept &= ~chosen
 
 
 def check_repeats(annotations):

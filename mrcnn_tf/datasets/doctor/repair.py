@@ -16,8 +16,9 @@ from mrcnn_tf.common.json_values import parse_flag
 from mrcnn_tf.common.problems import CONSOLE, progress_bars
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.datasets.coco_records import SECTIONS, parse_id
+from mrcnn_tf.datasets.doctor.category_checks import repair_category
 from mrcnn_tf.datasets.doctor.findings import PROBLEM_KINDS, Report
-from mrcnn_tf.datasets.doctor.repair_plan import in_coco_form, make_plan, polygons_of, repair_category
+from mrcnn_tf.datasets.doctor.repair_plan import in_coco_form, make_plan, polygons_of
 from mrcnn_tf.datasets.doctor.validation import drop_files_of_other_set, examine, find_similar
 
 ROUNDS = 4  # what is brought into form in one may turn out to be wrong in the next

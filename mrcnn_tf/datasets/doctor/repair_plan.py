@@ -6,9 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn_tf.common.categories import parse_categories
-from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.common.json_values import parse_integer
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.annotation_checks import MIN_SIDE, find_indices
 from mrcnn_tf.datasets.coco_records import parse_annotation
@@ -94,9 +91,9 @@ def _plan_images(examination, plan):
         elif kind == "image_fields" and isinstance(record.source, dict) and record.id is None:
             plan.change("images", position, kind, id=next_id)
             next_id += 1
-        elif kind not in _KEPT_IMAGES:
+        elif kind not in _KEPT_IMAGES or not isinstance(record.source, dict):
             plan.removals["images"][position] = kind
-            if kind != "duplicate_image":
+            if kind != "duplicate_image" and record.id is not None:
                 plan.removed_images[record.id] = "skipped_image"
     for position, name in images.names.items():
         plan.change("images", position, "misnamed_image", file_name=name)
@@ -162,16 +159,11 @@ def _plan_layouts(examination, plan):
 
 
 def _plan_annotations(examination, plan):
-    annotations, source = examination.annotations, examination.source
+    annotations = examination.annotations
     checker, masks, positions = annotations.checker, annotations.masks, np.asarray(annotations.records.positions)
     removals = plan.removals["annotations"]
     for kind in _REMOVED_ANNOTATIONS:
         removals.update((int(positions[row]), kind) for row in _rows(annotations, kind))
-    mended = filter(None, (repair_category(record, source.path) for record in source.categories))
-    mended_ids = {category["id"] for category in mended}
-    for row in _rows(annotations, "unknown_category"):
-        if int(checker.category_ids[row]) in mended_ids:
-            del removals[int(positions[row])]
     _plan_boxes(annotations, plan)
     for row in _rows(annotations, "area_mask"):
         plan.change("annotations", positions[row], "area_mask", area=round(float(masks.areas[row]), 2))
@@ -264,27 +256,10 @@ def in_coco_form(record, free_id):
     }
     if parsed.box:
         fields["bbox"] = parsed.box.tolist()
+    if parsed.keypoints:
+        fields["keypoints"] = parsed.keypoints.tolist()
     fields = {key: fields[key] for key in parsed.loose if key in fields}
     if "segmentation" in parsed.loose or "polygons" in parsed.faults:
         rle = parsed.rle and run_lengths.as_text(as_coco_rle(parsed.rle))
         fields["segmentation"] = rle or [ring.tolist() for ring in parsed.rings]
     return fields
-
-
-def repair_category(record, path):
-    """A category that can be used, or None where it has no id."""
-    number = parse_integer(record.get("id")) if isinstance(record, dict) else None
-    if number is None:
-        return None
-    repaired = dict(record, id=number)
-    name = record.get("name")
-    if not isinstance(name, str) or not name.strip():
-        repaired["name"] = f"class {number}" if name is None or not str(name).strip() else str(name)
-    for left_out in ((), ("skeleton",), ("skeleton", "keypoints")):
-        attempt = {key: value for key, value in repaired.items() if key not in left_out}
-        try:
-            parse_categories([attempt], path)
-            return attempt
-        except UserError:
-            continue
-    return None

@@ -15,11 +15,11 @@ from mrcnn_tf.common.categories import UNUSED
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.json_values import parse_number
 from mrcnn_tf.datasets.coco_records import parse_annotation
-from mrcnn_tf.datasets.coco_segmentations import as_coco_rle
+from mrcnn_tf.datasets.coco_segmentations import as_coco_rle, count_rle_pixels
 from mrcnn_tf.datasets.image_files import inspect_files
 from mrcnn_tf.evaluation.average_precision import evaluate_detections
 from mrcnn_tf.evaluation.evaluate_model import evaluate
-from mrcnn_tf.evaluation.instance_ground_truth import count_rle_pixels, read_instance_ground_truth
+from mrcnn_tf.evaluation.instance_ground_truth import read_instance_ground_truth
 from mrcnn_tf.evaluation.panoptic_ground_truth import PanopticGroundTruth, read_panoptic_ground_truth
 from mrcnn_tf.evaluation.results import CocoResults, PanopticResults, SemanticResults
 from mrcnn_tf.explain.inspection.curves import Curves, compute_curves
@@ -295,16 +295,16 @@ def read_detections(path):
         UserError: the file can't be read, isn't json or isn't such a list; the first wrong entry is named.
     """
     try:
-        detections = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        detections = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"Can't read the detections {path} ({error.strerror}): {REMEDY}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} isn't valid json ({error}): {REMEDY}.") from None
     if not isinstance(detections, list):
         raise UserError(f"{path} holds no list of detections: {REMEDY}.")
     records = [parse_annotation(detection, position=index) for index, detection in enumerate(detections)]
-    complete = []
-    for index, (record, pixels) in enumerate(zip(records, count_rle_pixels(records), strict=True)):
+    complete, pixel_counts = [], count_rle_pixels([record.rle for record in records])
+    for index, (record, pixels) in enumerate(zip(records, pixel_counts, strict=True)):
         problem = _find_problem(record)
         if not problem and record.rle and pixels != math.prod(record.rle.size):
             problem = "has a segmentation that doesn't fill its size"  # such a one would bring pycocotools down

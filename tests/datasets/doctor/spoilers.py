@@ -363,7 +363,7 @@ ALONG = {
     "crowd_value": ["crowd_polygon"],
     "deep_image": ["grey_image"],
     "large_image": ["grey_image"],
-    "bad_category": ["no_categories", "unknown_category", "empty_image"],
+    "bad_category": ["empty_class"],
     "all_crowd": ["crowd_polygon", "empty_class"],
     "no_images": ["unknown_image", "unlisted_file", "empty_class"],
     "no_annotations": ["empty_image", "empty_class"],
