@@ -58,10 +58,9 @@ def labelme(
     Shapes of one label and group are one object, and points in its group are its keypoints. Pictures that are in their
     json alone are written to NAME_images beside NAME.json.
     """
-    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.labelme import read_labelme
 
-    dataset = read_labelme(source, images, read_names(names), out.with_name(f"{out.stem}_images"))
+    dataset = read_labelme(source, images, _read_names(names), out.with_name(f"{out.stem}_images"))
     _write_coco(dataset, out, images or _folder_of(source), as_json)
 
 
@@ -81,9 +80,8 @@ def cvat(
     Shapes of one label and group are one object, and a skeleton's points are the keypoints of the shape in its group.
     """
     from mrcnn_tf.datasets.convert.cvat import IMAGES_NAME, read_cvat
-    from mrcnn_tf.datasets.convert.dataset import read_names
 
-    dataset = read_cvat(source, images, read_names(names), split)
+    dataset = read_cvat(source, images, _read_names(names), split)
     photos = _folder_of(source) / IMAGES_NAME
     _write_coco(dataset, out, images or (photos if photos.is_dir() else _folder_of(source)), as_json)
 
@@ -101,10 +99,9 @@ def label_studio(
     Of several annotations of a task, the one marked as ground truth or the latest is used. Images are found with and
     without the eight characters that Label Studio puts before their names.
     """
-    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.label_studio import read_label_studio
 
-    _write_coco(read_label_studio(source, images, read_names(names)), out, images or _folder_of(source), as_json)
+    _write_coco(read_label_studio(source, images, _read_names(names)), out, images or _folder_of(source), as_json)
 
 
 @convert_app.command(rich_help_panel=FROM_TOOLS)
@@ -122,10 +119,9 @@ def via(
     as_json: AsJson = False,
 ):
     """VGG Image Annotator: the json or csv of a project or of exported annotations, with the images beside it."""
-    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.via import read_via
 
-    dataset = read_via(source, images, read_names(names), class_attribute, class_name)
+    dataset = read_via(source, images, _read_names(names), class_attribute, class_name)
     _write_coco(dataset, out, images or _folder_of(source), as_json)
 
 
@@ -147,10 +143,9 @@ def yolo(
 
     Splits are those of data.yaml, or of folders and lists called train, val or test.
     """
-    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.yolo import find_dataset, read_yolo
 
-    dataset = read_yolo(source, images, read_names(names), split)
+    dataset = read_yolo(source, images, _read_names(names), split)
     _write_coco(dataset, out, images or find_dataset(source)[0], as_json)
 
 
@@ -180,10 +175,9 @@ def voc(
     SegmentationClass gives the classes, labelmap.txt or class_names.txt their names. Outlines in an xml are read, too,
     as supervision, Roboflow and LabelMe have them.
     """
-    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.voc import find_photos, read_voc
 
-    dataset = read_voc(source, images, read_names(names, first=1), split, zero_based, split_parts)
+    dataset = read_voc(source, images, _read_names(names, first=1), split, zero_based, split_parts)
     _write_coco(dataset, out, images or find_photos(source), as_json)
 
 
@@ -202,10 +196,9 @@ def masks(
     ID/images/x.png with ID/masks/*.png (2018 Data Science Bowl); images/x.jpg with masks/x_1.png; x.jpg with
     x_mask_1.png beside it. A folder within masks, as in masks/cat/x_1.png, is the class.
     """
-    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.mask_folders import read_mask_folders
 
-    dataset = read_mask_folders(source, images, read_names(names), class_name, split_parts)
+    dataset = read_mask_folders(source, images, _read_names(names), class_name, split_parts)
     _write_coco(dataset, out, images or source, as_json)
 
 
@@ -236,10 +229,9 @@ def label_maps(
     If a number stands for a class and not for one object, use --names and --split-parts. Roboflow's masks need only
     --split-parts: x_mask.png lies beside x.jpg, and _classes.csv has the names.
     """
-    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.label_map_folders import read_label_maps
 
-    numbers = read_names(names, first=1)
+    numbers = _read_names(names, first=1)
     dataset = read_label_maps(source, images, numbers, class_name, class_divisor, ignore or (), split_parts, ending)
     _write_coco(dataset, out, images or source, as_json)
 
@@ -258,9 +250,9 @@ def with_reader(
     It is called as read(source, images, names); mrcnn_tf.datasets.convert says what these are and what it may use.
     """
     from mrcnn_tf.common.named_object import import_named
-    from mrcnn_tf.datasets.convert.dataset import Dataset, read_names
+    from mrcnn_tf.datasets.convert.dataset import Dataset
 
-    dataset = import_named(reader, "Reader")(source, images, read_names(names))
+    dataset = import_named(reader, "Reader")(source, images, _read_names(names))
     if not isinstance(dataset, Dataset):
         raise UserError(
             f"Reader {reader!r} gave an object of type {type(dataset).__name__} for {source}: let it return a "
@@ -288,9 +280,8 @@ def cityscapes(
     Groups become crowds. Its panoptic json needs no conversion.
     """
     from mrcnn_tf.datasets.convert.cityscapes import read_cityscapes
-    from mrcnn_tf.datasets.convert.dataset import read_names
 
-    dataset = read_cityscapes(source, images, read_names(names), split, polygons)
+    dataset = read_cityscapes(source, images, _read_names(names), split, polygons)
     _write_coco(dataset, out, images or source, as_json)
 
 
@@ -312,10 +303,9 @@ def mapillary(
 
     Groups become crowds. Its panoptic json needs no conversion.
     """
-    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.mapillary import read_mapillary
 
-    dataset = read_mapillary(source, images, read_names(names), split, version)
+    dataset = read_mapillary(source, images, _read_names(names), split, version)
     _write_coco(dataset, out, images or source, as_json)
 
 
@@ -334,11 +324,16 @@ def open_images(
     as_json: AsJson = False,
 ):
     """Open Images: its masks, a PNG for each object, brought to the size of their images."""
-    from mrcnn_tf.datasets.convert.dataset import read_names
     from mrcnn_tf.datasets.convert.open_images import read_open_images
 
-    dataset = read_open_images(source, images, read_names(names), split)
+    dataset = read_open_images(source, images, _read_names(names), split)
     _write_coco(dataset, out, images or _folder_of(source), as_json)
+
+
+def _read_names(path, first=0):
+    from mrcnn_tf.datasets.convert.dataset import read_names
+
+    return read_names(path, first)
 
 
 def _folder_of(source):
