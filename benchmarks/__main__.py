@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the comparison with other systems, and the paper's ablations at small scale."""
+"""`python -m benchmarks`: comparison with other systems, the paper's ablations at small scale, masks of datasets."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from benchmarks.ablation import Budget, run_ablation
 from benchmarks.ablation_tables import TABLES, ablation_table
 from benchmarks.cases import MEASUREMENTS, PACKAGE, Settings
 from benchmarks.comparison import run_comparison
+from benchmarks.crops import compare_crops
 from benchmarks.display import comparison_table, draw_chart
 from benchmarks.memory import measure_dropped_models
 from mrcnn_tf.cli.options import AsJson, ConfigName, Overrides, console
@@ -99,6 +100,27 @@ def memory(
         print(json.dumps({"megabytes": sizes, "growth_after_third": growth}))
     else:
         console.print(f"From the third model to the last the process grew by {growth:.0f} MB.")
+
+
+@app.command()
+def crops(
+    annotations: Annotated[pathlib.Path, typer.Argument(help="A COCO json of instances.")],
+    images: Annotated[pathlib.Path, typer.Argument(help="The folder of its images.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images.")] = None,
+    as_json: AsJson = False,
+):
+    """The masks that training sees of a dataset beside pycocotools': IoU of each object's crop."""
+    comparison = compare_crops(annotations, images, limit)
+    if as_json:
+        print(json.dumps(comparison.to_json()))
+        return
+    figures = comparison.to_json()
+    sentence = f"{figures['objects']} objects, {figures['crowds']} crowds aside: "
+    if figures["objects"]:
+        sentence += f"mean IoU {figures['mean']:.4f}, least {figures['min']:.4f} (annotation {figures['worst']})"
+    if figures["unmatched"]:
+        sentence += f"; {figures['unmatched']} objects aren't in the json that pycocotools could read"
+    console.print(f"{sentence}.\npycocotools read {figures['reference']}.", markup=False, soft_wrap=True)
 
 
 def _reporter(as_json):
