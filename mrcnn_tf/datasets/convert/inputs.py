@@ -50,8 +50,10 @@ def read_json(path):
         CONSOLE.print(f"Reading {path}, {size / 2**20:.0f} MiB: {needs}.", markup=False, soft_wrap=True)
     try:
         return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        where = f"{error.msg}, line {error.lineno}"
+    except BrokenFile:
+        raise
+    except (ValueError, RecursionError) as error:  # also for numbers of thousands of digits
+        where = f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise BrokenFile(f"{path} isn't valid json ({where}): save it again, it may have been cut off.") from None
 
 
