@@ -42,9 +42,10 @@ def parse_numbers(values):
 
     A list that was written as text, as a table's cell is, counts as well.
     """
-    values = unquote(values)
     if not isinstance(values, list | tuple):
-        return None
+        values = unquote(values)
+        if not isinstance(values, list):
+            return None
     try:
         return array.array("d", values)
     except (TypeError, OverflowError):

@@ -191,11 +191,11 @@ def parse_annotation(record, masks=True, position=0):
     if not isinstance(record, dict):
         fault = Fault("annotation_fields", "isn't a json object", "remove it")
         return AnnotationRecord(record, None, None, None, faults={"record": fault})
-    own = record.get("id"), record.get("image_id"), record.get("category_id")
-    if all(type(value) is int and abs(value) < MOST for value in own):
-        parsed = AnnotationRecord(record, *own)
+    number, image, category = record.get("id"), record.get("image_id"), record.get("category_id")
+    if type(number) is type(image) is type(category) is int and max(abs(number), abs(image), abs(category)) < MOST:
+        parsed = AnnotationRecord(record, number, image, category)
     else:
-        parsed = AnnotationRecord(record, parse_id(own[0]), parse_id(own[1]), parse_integer(own[2]))
+        parsed = AnnotationRecord(record, parse_id(number), parse_id(image), parse_integer(category))
         _check_ids(parsed, position)
     _parse_plain_fields(record, parsed)
     if masks or parsed.box is None:
@@ -228,7 +228,7 @@ def _parse_plain_fields(record, parsed):
         elif len(parsed.box) != 4:
             parsed.faults["bbox"] = Fault("bad_box", f"has a bbox of {len(parsed.box)} numbers", _BOX_REMEDY)
             parsed.box = None
-        elif isinstance(box, str) or any(isinstance(number, str) for number in box):
+        elif isinstance(box, str) or str in map(type, box):
             parsed.loose.append("bbox")
     area = record.get("area")
     if type(area) in (float, int):
@@ -248,7 +248,7 @@ def _parse_plain_fields(record, parsed):
             remedy = "give x, y and visibility of each keypoint as numbers"
             parsed.faults["keypoints"] = Fault("bad_keypoints", "has keypoints that aren't a list of numbers", remedy)
             return
-        if isinstance(keypoints, str) or any(isinstance(number, str) for number in keypoints):
+        if isinstance(keypoints, str) or str in map(type, keypoints):
             parsed.loose.append("keypoints")
         if not math.isfinite(sum(parsed.keypoints)):
             _clear_unlabelled(parsed.keypoints)
