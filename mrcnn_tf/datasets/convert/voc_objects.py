@@ -182,7 +182,11 @@ class VocReader:
                 self.dataset.leave_out_record("bad_box", files.xml, entry.where, problem)
                 continue
             objects[_read_id(element) or place] = entry
-        return _join_parts(objects, elements)
+        objects, boxes = _join_parts(objects, elements)
+        for entry in boxes:
+            detail = "is a box among the parts of an object and was left out, as that has outlines, too"
+            self.dataset.leave_out_record("box_of_group", files.xml, entry.where, detail)
+        return objects
 
     def _read_box(self, element):
         """([x1, y1, x2, y2], ""), or (None, what is wrong with the box)."""
@@ -253,23 +257,30 @@ def _mask_folders(files):
 
 
 def _join_parts(objects, elements):
-    """The objects, of which LabelMe's parts of the same class are one, with several outlines: so CVAT writes groups.
+    """Makes one object of LabelMe's parts of the same class: so CVAT and Datumaro write groups.
 
     Args:
         objects: dict <id>, or place where there is none -> _XmlObject.
         elements: all <object>.
+
+    Returns:
+        (the objects, the boxes that say less than the outlines of other parts): lists of _XmlObject.
     """
-    joined = dict(objects)
+    joined, owner, boxes = dict(objects), {}, []
     for element in elements:
-        whole = objects.get(_read_id(element))
-        for child in (element.findtext("parts/hasparts") or "").split(","):
-            part = joined.get(child.strip())
+        number = _read_id(element)
+        whole = joined.get(owner.get(number, number))
+        for child in filter(None, map(str.strip, (element.findtext("parts/hasparts") or "").split(","))):
+            part = joined.get(child)
             if not whole or not part or part is whole or part.label != whole.label:
                 continue
-            if part.outline.parts and whole.outline.parts:
-                whole.outline.parts += joined.pop(child.strip()).outline.parts
-                whole.box = None
-    return list(joined.values())
+            if not part.outline.parts and not whole.outline.parts:
+                continue
+            boxes += [entry for entry in (whole, part) if not entry.outline.parts]
+            whole.outline.parts += joined.pop(child).outline.parts
+            whole.box = None
+            owner[child] = owner.get(number, number)
+    return list(joined.values()), boxes
 
 
 def _read_id(element):

@@ -139,3 +139,21 @@ def test_labelme_xml(tmp_path):
     assert [(name, box) for name, _, box in read[1:]] == [("cat", [2, 3, 5, 5]), ("ear", [4, 2, 5, 3])]
     assert np.array_equal(read[2][1], picture[..., 3] > 0)
     assert kinds(dataset) == ["bad_box", "deleted"]  # object 4 has neither box nor outline
+
+
+@pytest.mark.parametrize("box_first", [True, False])
+def test_a_box_among_labelmes_parts_is_no_second_object(tmp_path, box_first):
+    """Datumaro writes a polygon and its box as an object and its part; parts of parts belong to the whole."""
+    outlines = ["<type>bounding_box</type>" + plain([(1, 1), (9, 1), (9, 5), (1, 5)]), plain([(1, 1), (9, 1), (9, 5)])]
+    first, second = outlines if box_first else reversed(outlines)
+    save(
+        tmp_path,
+        f"<id>0</id><parts><hasparts>1</hasparts></parts>{first}",
+        f"<id>1</id><parts><hasparts>2</hasparts><ispartof>0</ispartof></parts>{second}",
+        "<id>2</id><parts><ispartof>1</ispartof></parts>" + plain([(6, 6), (9, 6), (9, 9)]),
+    )
+    dataset = read_voc(tmp_path)
+    (annotation,) = dataset.to_coco()["annotations"]
+    assert annotation["segmentation"] == [[1, 1, 9, 1, 9, 5], [6, 6, 9, 6, 9, 9]]
+    assert kinds(dataset) == ["box_of_group"]
+    assert f"Object {1 if box_first else 2} of {tmp_path / 'a.xml'} is a box among" in dataset.problems[0].message
