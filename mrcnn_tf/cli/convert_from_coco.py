@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from mrcnn_tf.cli.convert import convert_app, refuse_folder, report_left_out
+from mrcnn_tf.cli.convert import FROM_COCO, convert_app, refuse_folder, report_left_out
 from mrcnn_tf.cli.options import AsJson, console
 
 coco_to_app = typer.Typer(help="Convert a COCO json to another tool's format.", no_args_is_help=True)
-convert_app.add_typer(coco_to_app, name="coco-to")
+convert_app.add_typer(coco_to_app, name="coco-to", rich_help_panel=FROM_COCO)
 
 
 def _report_own_numbers(counts, source):
@@ -36,7 +36,7 @@ def _report_keypoints(coco):
     return count
 
 
-@convert_app.command()
+@convert_app.command(rich_help_panel=FROM_COCO)
 def tfrecord(
     annotations: Annotated[pathlib.Path, typer.Option(help="The COCO json.")],
     images: Annotated[pathlib.Path, typer.Option(help="The folder that its file names are relative to.")],
@@ -47,7 +47,7 @@ def tfrecord(
     force: Annotated[bool, typer.Option("--force", help="Replace records of other inputs.")] = False,
     as_json: AsJson = False,
 ):
-    """Write a COCO dataset as TFRecords in the TensorFlow Model Garden's format. Repeat the command to go on."""
+    """TFRecords in the TensorFlow Model Garden's format. Repeat the command to go on where it stopped."""
     from mrcnn_tf.data.tfrecord_writer import write_records
 
     started = time.perf_counter()
@@ -83,13 +83,13 @@ CopyImages = Annotated[
 def coco_to_labelme(
     source: Source, images: ImageFolder, out: OutDir, copy_images: CopyImages = False, as_json: AsJson = False
 ):
-    """A json for each image, for labelme 5.3 or later. Masks without outlines become mask shapes.
+    """labelme 5.3 or later: a json for each image. Masks without outlines become mask shapes.
 
     Keypoints become points in their object's group. Back again, --names SOURCE keeps their order and the skeleton.
     """
     from mrcnn_tf.datasets.convert.labelme import write_labelme
 
-    _convert_coco(source, write_labelme, out, as_json, images, copy_images)
+    _convert_coco(source, write_labelme, out, as_json, images, copy_images, images=images)
 
 
 @coco_to_app.command("via")
@@ -99,17 +99,20 @@ def coco_to_via(
     out: Annotated[pathlib.Path, typer.Option(callback=refuse_folder, help="The json to write.")],
     as_json: AsJson = False,
 ):
-    """One json for VIA 2: add the images to a project, then Annotation > Import Annotations (from json)."""
+    """VGG Image Annotator 2: one json.
+
+    Add the images to a project, then choose Annotation > Import Annotations (from json).
+    """
     from mrcnn_tf.datasets.convert.via import write_via
 
-    _convert_coco(source, write_via, out, as_json, images)
+    _convert_coco(source, write_via, out, as_json, images, images=images)
 
 
 @coco_to_app.command("yolo")
 def coco_to_yolo(
     source: Source, out: OutDir, images: ImagesToCopy = None, copy_images: CopyImages = False, as_json: AsJson = False
 ):
-    """labels/ and data.yaml for Ultralytics. Without --copy-images, put your images into images/.
+    """YOLO, Ultralytics' form: labels/ and data.yaml. Without --copy-images, put your images into images/.
 
     Outlines where there are masks; else boxes, with their keypoints where all classes have as many.
 
@@ -117,7 +120,7 @@ def coco_to_yolo(
     """
     from mrcnn_tf.datasets.convert.yolo import write_yolo
 
-    _convert_coco(source, write_yolo, out, as_json, images, copy_images)
+    _convert_coco(source, write_yolo, out, as_json, images, copy_images, images=images)
 
 
 @coco_to_app.command("voc")
@@ -132,7 +135,7 @@ def coco_to_voc(
     """Pascal VOC: boxes in xml files and masks in PNGs, where of objects that overlap the smaller one is on top."""
     from mrcnn_tf.datasets.convert.voc import write_voc
 
-    _convert_coco(source, write_voc, out, as_json, images, copy_images, split)
+    _convert_coco(source, write_voc, out, as_json, images, copy_images, split, images=images)
 
 
 @coco_to_app.command("label-maps")
@@ -142,7 +145,10 @@ def coco_to_label_maps(
     class_divisor: Annotated[int, typer.Option(min=2, help="Pixels are class id * this + object.")] = 1000,
     as_json: AsJson = False,
 ):
-    """A 16-bit PNG for each image, where of objects that overlap the smaller one is on top, and names.json."""
+    """Label maps: a 16-bit PNG for each image, where of objects that overlap the smaller one is on top.
+
+    names.json lists the classes, for --names when the maps are converted back.
+    """
     from mrcnn_tf.datasets.convert.label_map_folders import write_label_maps
 
     _convert_coco(source, write_label_maps, out, as_json, class_divisor)
@@ -152,17 +158,17 @@ def coco_to_label_maps(
 def coco_to_masks(
     source: Source, out: OutDir, images: ImagesToCopy = None, copy_images: CopyImages = False, as_json: AsJson = False
 ):
-    """NAME/masks/CLASS/1.png, 2.png, ... for each image NAME.jpg: an exact black and white picture of each object."""
+    """Masks: a black and white picture of each object, NAME/masks/CLASS/1.png, 2.png, ... for an image NAME.jpg."""
     from mrcnn_tf.datasets.convert.mask_folders import write_mask_folders
 
-    _convert_coco(source, write_mask_folders, out, as_json, images, copy_images)
+    _convert_coco(source, write_mask_folders, out, as_json, images, copy_images, images=images)
 
 
-def _convert_coco(source, write, out, as_json, *arguments):
+def _convert_coco(source, write, out, as_json, *arguments, images=None):
     """Have `write` put a COCO json into another format, and print how much it is and what was left out."""
     from mrcnn_tf.datasets.convert.coco import read_coco
 
-    coco = read_coco(source)
+    coco = read_coco(source, images)
     write(coco, out, *arguments)
     problems = report_left_out(coco.problems, out, coco.source)
     _report_own_numbers(coco.own_numbers, coco.source)
