@@ -132,7 +132,7 @@ def test_predict_takes_globs_and_goes_on_after_a_bad_file(run, tmp_path, capsys)
     bad.write_bytes(good.read_bytes()[:40])
     out = tmp_path / "out"
     call("predict", tmp_path / "*.png", "--weights", run[0] / "model.keras", "--out", out, status=2)
-    assert "b.png isn't a readable image" in capsys.readouterr().err
+    assert "b.png begins as PNG and can't be read" in capsys.readouterr().err
     assert (out / "a.png").is_file() and not (out / "b.png").exists()
 
 
