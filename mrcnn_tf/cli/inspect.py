@@ -74,6 +74,7 @@ def _settings(source, overrides, images, split):
             raise UserError(f"Say where the images of {source} are: --images FOLDER.")
         if overrides or split:
             raise UserError(f"{source} is no config, so it has no settings to change: leave them away.")
+        _refuse_panoptic(source, images)
         return DataConfig(str(source), str(images), images_per_batch=1, masks=False, keypoints=False), ModelConfig()
     if images is not None:
         raise UserError(f"{source} is a config, which names its images itself: set data.val.images instead.")
@@ -86,6 +87,21 @@ def _settings(source, overrides, images, split):
         raise UserError(f"{source} names no annotations: set data.{split}.annotations and data.{split}.images.")
     data.images_per_batch = 1
     return data, settings.model
+
+
+def _refuse_panoptic(source, images):
+    """UserError for a panoptic json, whose objects are in PNGs that only a config names."""
+    from mrcnn_tf.datasets.convert.inputs import quote_path
+    from mrcnn_tf.datasets.panoptic_json import is_panoptic
+
+    try:
+        found = is_panoptic(source)
+    except UserError:
+        return  # who reads all of it says what is wrong
+    if found:
+        wanted = {"panoptic": source, "images": images, "panoptic_maps": "FOLDER_OF_ITS_PNGS"}
+        settings = " ".join(quote_path(f"data.val.{name}={path}") for name, path in wanted.items())
+        raise UserError(f"{source} is a panoptic json: inspect a config, as panoptic_r50_fpn {settings}.")
 
 
 def _has_annotations(data):

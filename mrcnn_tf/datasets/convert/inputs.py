@@ -13,10 +13,11 @@ from mrcnn_tf.common.problems import CONSOLE
 
 LARGE_JSON = 100 << 20  # bytes, from which on reading is announced
 MEMORY_FACTOR = 7  # memory that a json takes, of its own size
-FORMAT_OF_SUFFIX = {".yaml": "yolo", ".yml": "yolo", ".csv": "via"}
+FORMAT_OF_SUFFIX = {".yaml": "yolo", ".yml": "yolo"}
 XML_HEAD = 1000  # bytes of an xml that tell its first element
 ROBOFLOW_CLASSES = "_classes.csv"  # beside maps whose numbers are classes
 JSONS_TRIED = 20  # of a folder whose format is asked for
+PNGS_TRIED = 20
 
 
 def existing_path(path, wanted):
@@ -109,7 +110,15 @@ def recognise_format(path):
         return "masks"
     if "via" in csv_formats:
         return "via"
-    return "label-maps" if any(path.rglob("*.png")) else None
+    pngs = itertools.islice(path.rglob("*.png"), PNGS_TRIED)
+    return "label-maps" if any(map(_has_one_channel, pngs)) else None
+
+
+def _has_one_channel(path):
+    """Whether a PNG is grey or has a palette, as label maps; colours are rather a photo's. False for another file."""
+    with open(path, "rb") as file:
+        head = file.read(26)
+    return head[:4] == b"\x89PNG" and head[25:] in (b"\0", b"\3")
 
 
 def _format_of_folders(path):

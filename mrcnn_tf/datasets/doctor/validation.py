@@ -93,7 +93,7 @@ def validate(
             if similar or _is_small(train):
                 find_similar(train, bars)
             return Report([train], [])
-        val = _examine_any(*val, val_maps, settings, bars)
+        val = _examine_any(*val, val_maps, settings, bars, "--val-maps")
         drop_files_of_other_set([train, val])
         for dataset in (train, val):
             find_similar(dataset, bars)
@@ -133,7 +133,7 @@ def drop_files_of_other_set(examinations):
         dataset.findings = [finding for finding in dataset.findings if finding.problems]
 
 
-def _examine_any(annotations, images, maps, settings, bars):
+def _examine_any(annotations, images, maps, settings, bars, option="--maps"):
     check_json_and_folder(os.fspath(annotations), os.fspath(images))
     if maps:
         check_map_folder(maps)
@@ -144,7 +144,7 @@ def _examine_any(annotations, images, maps, settings, bars):
     if not is_of_segments:
         return examine(annotations, images, settings, bars, maps=maps)
     if not maps:
-        raise UserError(f"{annotations} is a panoptic json: name the folder of its PNGs with --maps or --val-maps.")
+        raise UserError(f"{annotations} is a panoptic json: name the folder of its PNGs with {option}.")
     return _examine_panoptic(annotations, images, maps, settings, bars)
 
 

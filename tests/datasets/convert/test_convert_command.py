@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 from convert_samples import labelme_shape, save_coco, save_image, save_labelme
+from PIL import Image
 
 from mrcnn_tf import cli
 from mrcnn_tf.cli.convert import convert_app
@@ -140,6 +141,12 @@ def test_the_right_command_is_named(run, labelled, tmp_path):
     assert f'looks like another format: try `mrcnn-tf convert labelme "{labelled}"`' in said
 
 
+def test_a_folder_of_photos_is_no_folder_of_label_maps(run, tmp_path):
+    save_image(tmp_path / "photos" / "a.png", 12, 10)
+    status, _, said = run("labelme", tmp_path / "photos", "--out", tmp_path / "out.json")
+    assert status == 2 and "label-maps" not in said
+
+
 def test_a_folder_is_no_json(run, labelled, tmp_path):
     status, _, said = run("labelme", labelled, "--out", tmp_path)
     assert status == 2
@@ -151,7 +158,9 @@ def test_formats_are_guessed(tmp_path, labelled):
     assert recognise_format(path) == "coco"
     assert recognise_format(labelled) == "labelme"
     assert recognise_format(labelled / "a.json") == "labelme"
-    assert recognise_format(tmp_path / "images") == "label-maps"
+    assert recognise_format(images) is None  # photos
+    Image.new("L", (20, 10)).save(images / "map.png")
+    assert recognise_format(images) == "label-maps"
     (images / "a.txt").write_text("hello")
     assert recognise_format(images) == "label-maps"
 

@@ -276,7 +276,11 @@ def test_the_command(scene, tmp_path):
     (problem,) = json.loads((tmp_path / "out" / "problems.json").read_text())["problems"]
     assert problem["record"] == "2/77" and problem["file"] == str(scene.file())
     for arguments, words in (
-        (paths, f"{scene.json} is a panoptic json: name the folder of its PNGs with --maps"),
+        (paths, f"{scene.json} is a panoptic json: name the folder of its PNGs with --maps."),
+        (
+            (*paths, "--maps", scene.folder, "--val", scene.json, scene.images),
+            f"{scene.json} is a panoptic json: name the folder of its PNGs with --val-maps.",
+        ),
         ((*paths, "--maps", "nowhere"), "There is no folder nowhere"),
         ((*paths, "--maps", scene.folder, "--fix", "--out", tmp_path / "out"), "leave out --fix"),
         ((*paths, "--maps", scene.folder, "--val-maps", scene.folder), "name that json with --val"),

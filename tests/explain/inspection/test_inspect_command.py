@@ -2,11 +2,13 @@
 
 import functools
 import json
+import shlex
 
 import command
 import numpy as np
 import pytest
 from counted_by_hand import DETECTIONS
+from panoptic_folder import PanopticFolder
 from PIL import Image
 from tiny import tiny_config
 
@@ -100,6 +102,22 @@ def test_mistakes_are_one_sentence(arguments, message, tmp_path, monkeypatch, ca
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("mrcnn-tf: ") and message in lines[0]
     assert list(tmp_path.glob("*.html")) == []
+
+
+def test_a_panoptic_json_is_inspected_by_a_config(tmp_path, capsys):
+    """Its objects are in PNGs, so without these a page would show none; what the sentence says to do works."""
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    scene = PanopticFolder(folder)
+    scene.add(1)
+    scene.config()
+    path, images, maps = (folder / name for name in ("p.json", "images", "maps"))
+    call(path, "--images", images, "--out", tmp_path / "r.html", status=2)
+    said = capsys.readouterr().err
+    assert f"{path} is a panoptic json: inspect a config, as panoptic_r50_fpn" in said
+    command = said.partition("inspect a config, as ")[2].strip().removesuffix(".")
+    arguments = shlex.split(command.replace("FOLDER_OF_ITS_PNGS", f'"{maps}"'))
+    assert json.loads(call(*arguments, "--out", tmp_path / "r.html", "--json"))["statistics"]["objects"] == 1
 
 
 def test_detections_of_another_dataset_are_named(dataset, tmp_path, capsys):
