@@ -4,6 +4,7 @@ Unknown keys and values of the wrong type are errors, so a misspelt setting can'
 """
 
 import dataclasses
+import os
 import pathlib
 from operator import attrgetter
 from typing import Any
@@ -77,6 +78,8 @@ def _read_yaml(name: str | pathlib.Path) -> dict[str, Any]:
     candidates = [pathlib.Path(name), *(folder / f"{name}.yaml" for folder in CONFIG_FOLDERS)]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
+        if pathlib.Path(name).suffix or os.sep in str(name):
+            raise UserError(f"There is no file {name}: give the path of a config, or the name of one of the package's.")
         raise UserError(
             f"There is no config '{name}': give the path of a YAML file or one of {', '.join(list_config_names())}."
         )

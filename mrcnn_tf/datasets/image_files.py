@@ -298,6 +298,8 @@ def read_image(path):
     Raises UnreadableImage.
     """
     image = _inspect_header(path)
+    if image.size < 0:
+        raise UnreadableImage(f"There is no image {path}: correct its name or leave it out.")
     try:
         if image.problem is None:
             return read_pixels(path, image.orientation)

@@ -173,7 +173,7 @@ def test_others_need_no_labelled_keypoints(faces):
 def test_crowds_alone_teach_nothing(folder, crowd):
     folder.add_image(1)
     folder.annotations = [annotation(number, iscrowd=crowd) for number in (1, 2)]
-    with pytest.raises(UserError, match=r"^All 2 annotations of [^ ]*/a\.json that can be used are crowds.* iscrowd to 0"):
+    with pytest.raises(UserError, match=r"^All 2 annotations of [^ ]*/a\.json that can be used are crowds.* to 0"):
         coco_dataset(folder.config(), training=True)
     folder.annotations.append(annotation(3, iscrowd="0"))
     coco_dataset(folder.config(), training=True)
@@ -189,4 +189,5 @@ def test_classes_without_an_object_are_named_before_training(folder, capsys):
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "no object to learn from" in line]
     unlearnt = known - 3  # of these one has objects, one is no class, and one is that of annotation 1
     assert f"a.json: {unlearnt} of {known} classes have no object to learn from (" in line
-    assert "thing 1" in line and "thing 0" not in line and "N/A" not in line and line.endswith("leave such classes out.")
+    assert "thing 1" in line and "thing 0" not in line and "N/A" not in line
+    assert line.endswith("leave such classes out.")

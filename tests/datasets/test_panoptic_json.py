@@ -43,7 +43,8 @@ def test_what_is_read(tmp_path):
     found = read_panoptic(write(tmp_path / "a.json", annotations))
     assert [(one.id, one.name) for one in found.things] == [(1, "dog"), (3, "cat")]
     assert [(one.id, one.name) for one in found.stuff] == [(7, "grass"), (90, "sky")]
-    assert [image.source for image in found.images] == [{"id": 1, "file_name": "1.jpg"}] and found.path == str(tmp_path / "a.json")
+    assert [image.source for image in found.images] == [{"id": 1, "file_name": "1.jpg"}]
+    assert found.path == str(tmp_path / "a.json")
     assert found.image_ids.tolist() == [8, 4, 6] and found.map_names == ["8.png", "4.png", "6.png"]
     assert found.segment_offsets.tolist() == [0, 2, 2, 4] and found.segment_ids.tolist() == [70000, 5, 5, 1 << 23]
     assert found.category_ids.tolist() == [90, 3, 1, 3] and found.crowd.tolist() == [False, True, False, False]

@@ -49,7 +49,9 @@ class RepairResult:
 
     def table(self):
         """What was done and what is left, a rich renderable."""
-        table = Table(title="Mended", title_justify="left", box=None, pad_edge=False)
+        has_changes = self.changed or self.removed
+        title = "Mended" if has_changes else "Nothing to mend"
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=bool(has_changes))
         table.add_column("kind")
         for name in ("changed", "removed"):
             table.add_column(name, justify="right")

@@ -93,7 +93,7 @@ def test_a_photo_is_diagnosed_in_sentences_and_a_picture(dataset, model, tmp_pat
         (["nuclei_r18_fpn", "--detections", "d.json"], "Can't read the detections d.json"),
         (["nuclei_r18_fpn", "--weights", "none.keras"], "none.keras"),
         (["--image", "none.png"], "give --weights MODEL.keras"),
-        (["--image", "none.png", "--weights", "m.keras"], "none.png isn't a readable image"),
+        (["--image", "none.png", "--weights", "m.keras"], "There is no image none.png"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):
