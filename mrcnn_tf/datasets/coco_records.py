@@ -282,7 +282,5 @@ def count_own_numbers(records):
         source = record.source
         if isinstance(source, dict):
             own = ((key, source[key]) for key in source.keys() - COCO_FIELDS)
-            counts.update(
-                key for key, value in own if isinstance(value, int | float) and abs(value) <= LARGEST_FLOAT32
-            )
+            counts.update(key for key, value in own if isinstance(value, int | float) and abs(value) <= LARGEST_FLOAT32)
     return dict(sorted(counts.items()))
