@@ -308,7 +308,8 @@ class Dataset:
         if not self.images:
             raise UserError(f"{self.source} gives no image{reason}")
         if not any(image.annotations for image in self.images):
-            raise UserError(f"{self.source} gives {len(self.images)} images and not a single object{reason}")
+            classes = f" of the classes {', '.join(self._names.values())}" if self._names else ""
+            raise UserError(f"{self.source} gives {len(self.images)} images and not a single object{classes}{reason}")
         images, ordered = [], sorted(self.images, key=lambda image: image.file_name)
         for number, image in enumerate(ordered, 1):
             images.append({"id": number, "file_name": image.file_name, "width": image.width, "height": image.height})
