@@ -192,7 +192,7 @@ class BoxColumns:
     """The columns of N objects that have a box and neither polygons, runs, keypoints nor fields of their own, as far as
     all have the same.
 
-    A subclass sets the others and `locate`, see `Annotations`.
+    A subclass sets the others and `locate`, see `AnnotationColumns`.
     """
 
     def __init__(self, count):

@@ -121,7 +121,7 @@ def number_of_text(text):
 
 def parse_id(value):
     """The whole number of an image or annotation: its own, or that of its name; None where it has neither."""
-    number = value if type(value) is int and abs(value) < MOST else parse_integer(value)
+    number = parse_integer(value)
     if number is not None:
         return number
     if isinstance(value, str) and value.strip():

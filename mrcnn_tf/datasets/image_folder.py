@@ -99,7 +99,7 @@ def locate_images(records, folder):
     for index, paths in places.items():
         path = next((path for path in paths if is_there[path] and not os.path.isdir(path)), None)
         locations[index] = ImageLocation(path or paths[0], path is not None, [])
-    missing = [location_index for location_index, location in locations.items() if not location.is_named]
+    missing = [index for index, location in locations.items() if not location.is_named]
     if missing and os.path.isdir(folder):
         taken = {os.path.normpath(location.path) for location in locations.values() if location.is_named}
         images = ImageFolder(folder)

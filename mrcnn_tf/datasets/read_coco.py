@@ -106,7 +106,7 @@ def _compile(config, image_names):
 
 
 def _read(config, image_names, bars):
-    """(image records, Annotations, categories, PanopticJson): None for the second if the last has the instances."""
+    """(ImageRecords, AnnotationColumns, categories, PanopticJson); no columns where the last has the instances."""
     panoptic = None
     if config.panoptic:
         panoptic = read_panoptic(config.panoptic, reading_bar(bars, f"Reading {config.panoptic}", config.panoptic))

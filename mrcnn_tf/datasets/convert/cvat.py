@@ -18,7 +18,13 @@ from mrcnn_tf.common.problems import CONSOLE, progress_bars, reading_bar
 from mrcnn_tf.datasets import run_lengths
 from mrcnn_tf.datasets.convert.dataset import BACKGROUNDS, Dataset
 from mrcnn_tf.datasets.convert.geometry import ellipse, rectangle
-from mrcnn_tf.datasets.convert.inputs import BrokenFile, existing_path, raise_wrong_format, recognise_format
+from mrcnn_tf.datasets.convert.inputs import (
+    BrokenFile,
+    choose_only_file,
+    existing_path,
+    raise_wrong_format,
+    recognise_format,
+)
 from mrcnn_tf.datasets.convert.keypoints import OCCLUDED, UNLABELLED, VISIBLE
 from mrcnn_tf.datasets.convert.splits import choose_split
 from mrcnn_tf.datasets.image_folder import ImageFolder
@@ -79,12 +85,7 @@ def _find_xml(folder):
     if (folder / XML_NAME).is_file():
         return folder / XML_NAME
     files = [file for file in sorted(folder.glob("*.xml")) if recognise_format(file) == "cvat"]
-    if not files:
-        raise_wrong_format(folder, "cvat")
-    if len(files) > 1:
-        names = ", ".join(file.name for file in files)
-        raise UserError(f"{folder} has several xml files of CVAT ({names}): give one, and convert each by itself.")
-    return files[0]
+    return choose_only_file(files, folder, "cvat", "xml files of CVAT")
 
 
 def _stream_elements(file, on_progress):

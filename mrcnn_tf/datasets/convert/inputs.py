@@ -89,6 +89,19 @@ def raise_wrong_format(source, command, problems=(), wanted=None):
     raise UserError(f"{path} holds nothing of the kind that `mrcnn-tf convert {command} --help` describes.")
 
 
+def choose_only_file(files, folder, command, whose):
+    """The only one of the files of a format in a folder; raises UserError for none or several.
+
+    `command` is the format's subcommand, and `whose` what several are called, such as "xml files of CVAT".
+    """
+    if not files:
+        raise_wrong_format(folder, command)
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise UserError(f"{folder} has several {whose} ({names}): give one, and convert each by itself.")
+    return files[0]
+
+
 def recognise_format(path):
     """The subcommand that a file or folder would be for, "coco" for COCO's json, None if it isn't known."""
     path = pathlib.Path(path)

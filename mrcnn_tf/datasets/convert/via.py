@@ -16,7 +16,7 @@ from mrcnn_tf.common.problems import show_progress
 from mrcnn_tf.datasets.convert.coco import find_image
 from mrcnn_tf.datasets.convert.dataset import Dataset
 from mrcnn_tf.datasets.convert.geometry import as_one_polygon, ellipse, rectangle
-from mrcnn_tf.datasets.convert.inputs import existing_path, raise_wrong_format, recognise_format
+from mrcnn_tf.datasets.convert.inputs import choose_only_file, existing_path, recognise_format
 from mrcnn_tf.datasets.convert.via_files import (
     ViaFile,
     chosen_options,
@@ -70,12 +70,7 @@ def _find_file(folder):
     files = sorted([*folder.glob("*.json"), *folder.glob("*.csv")])
     if len(files) > 1:  # a single one may be large, and is read anyway
         files = [file for file in files if recognise_format(file) == "via"]
-    if not files:
-        raise_wrong_format(folder, "via")
-    if len(files) > 1:
-        names = ", ".join(file.name for file in files)
-        raise UserError(f"{folder} has several files of VIA ({names}): give one, and convert each by itself.")
-    return files[0]
+    return choose_only_file(files, folder, "via", "files of VIA")
 
 
 def _entry_problem(entry):
