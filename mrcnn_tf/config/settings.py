@@ -61,8 +61,8 @@ class ResizeConfig:
     min_size: int = positive(800)
     max_size: int = positive(1333)
     # torchvision floors the scaled size and interpolates floats; detectron2 rounds it and uses PIL's antialiased
-    # filter.
-    rule: str = choice("torchvision", ("torchvision", "detectron2"))
+    # filter; opencv rounds it and interpolates bytes in fixed point, as cv2.resize does for mmdetection.
+    rule: str = choice("torchvision", ("torchvision", "detectron2", "opencv"))
 
 
 @dataclasses.dataclass
@@ -81,6 +81,11 @@ class Conventions:
     # A box's width in pixels: x2 - x1, or x2 - x1 + 1 ("inclusive", matterport, where the right and bottom sides lie at
     # their last pixels' centres and RoI features are single samples from corner to corner of the box).
     box_width: str = choice("half_open", ("half_open", "inclusive"))
+    # Images are padded to a multiple of so many pixels, and under a pyramid at least of its coarsest doubled stride.
+    pad_multiple: int = positive(32)
+    # A box may grow by a factor of 1000 / 16 over its anchor or proposal ("above"), or also shrink no further ("both",
+    # mmdetection).
+    delta_limit: str = choice("above", ("above", "both"))
     roi_aligned: bool = True  # the half-pixel shift in RoIAlign
     roi_sampling_ratio: int = 2  # samples per bin side; 0 = ceil(bin size), as detectron2
     batch_norm_epsilon: float = 1e-5  # of every normalisation; torchvision's older weights need 0
@@ -104,6 +109,7 @@ class Conventions:
 _DETECTRON2 = {
     "anchor_rounding": False,
     "anchor_stride": "fixed",
+    "pad_multiple": 1,
     "level_assignment": "detectron2",
     "roi_aligned": True,
     "roi_sampling_ratio": 0,
@@ -126,6 +132,7 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "torchvision": {"roi_aligned": False, "keypoint_offset": 0.0, "keypoint_score": "logit"},
     "detectron2": _DETECTRON2,
+    "mmdetection": _DETECTRON2 | {"pad_multiple": 32, "delta_limit": "both", "rpn_normalizer": "sampled"},
     "paper": _DETECTRON2 | _PAPER,  # the systems of the paper's authors, with what it says itself
 }
 

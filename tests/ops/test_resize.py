@@ -1,11 +1,16 @@
+import pathlib
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.ops.resize import fitted_size, resize_image, resized_size
+from mrcnn_tf.ops.resize import RULES, fitted_size, resize_image, resized_size
+
+OPENCV = np.load(pathlib.Path(__file__).parents[1] / "golden/opencv_resize.npz")
 
 
 def sizes(*arguments):
@@ -24,13 +29,20 @@ def test_detectron2_sets_the_short_side_and_rounds_the_other():
     assert sizes(480, 640, 800, 1333, "detectron2") == (800, 1067)
 
 
-@pytest.mark.parametrize(("rule", "expected"), [("torchvision", (333, 1333)), ("detectron2", (333, 1333))])
-def test_the_longer_side_is_bounded(rule, expected):
-    assert sizes(250, 1000, 800, 1333, rule) == expected  # 250 * 1.333 = 333.25
+def test_opencv_rounds_both_sides_to_the_nearest():
+    # As mmcv.rescale_size of mmcv-lite 2.1.0.
+    assert sizes(161, 200, 800, 1333, "opencv") == (800, 994)
+    assert sizes(480, 640, 800, 1333, "opencv") == (800, 1067)
+    assert sizes(120, 496, 800, 1333, "opencv") == (323, 1333)  # 322.5; detectron2, in two steps, 322
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_longer_side_is_bounded(rule):
+    assert sizes(250, 1000, 800, 1333, rule) == (333, 1333)  # 250 * 1.333 = 333.25
 
 
 def test_a_sliver_keeps_a_pixel():
-    assert sizes(1, 5000, 800, 1333, "torchvision") == (1, 1333)
+    assert {sizes(1, 5000, 800, 1333, rule) for rule in RULES} == {(1, 1333)}
 
 
 def test_many_sizes_at_once():
@@ -40,7 +52,7 @@ def test_many_sizes_at_once():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from(["torchvision", "detectron2"]))
+@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from(RULES))
 def test_sizes_transpose_and_stay_within_bounds(height, width, rule):
     result = sizes(height, width, 800, 1333, rule)
     assert result[::-1] == sizes(width, height, 800, 1333, rule)
@@ -71,6 +83,53 @@ def test_detectron2_gives_pils_pixels(height, width, new_height, new_width, seed
     np.testing.assert_array_equal(resize_image(image, (new_height, new_width), "detectron2").numpy(), expected)
 
 
+@pytest.mark.parametrize("number", range(len(OPENCV.files) // 2))
+def test_opencv_gives_the_recorded_pixels(number):
+    expected = OPENCV[f"resized{number}"]
+    found = resize_image(OPENCV[f"image{number}"], expected.shape[:2], "opencv")
+    assert found.dtype == tf.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+def fixed_point_weights(old, new):
+    """For each of `new` pixels two pixels of `old` and their shares, whole numbers of 1 / 2048."""
+    rows = []
+    for index in range(new):
+        place = np.float32((index + 0.5) * (1 / (new / old)) - 0.5)
+        share = place - np.floor(place)
+        before = int(np.floor(place))
+        ends = (min(max(pixel, 0), old - 1) for pixel in (before, before + 1))
+        rows.append((*ends, round(float(1 - share) * 2048), round(float(share) * 2048)))
+    return np.array(rows).T
+
+
+@settings(max_examples=15, deadline=None)
+@given(*[st.integers(1, 130)] * 4, st.integers(0, 2**32 - 1))
+def test_opencv_computes_in_fixed_point(height, width, new_height, new_width, seed):
+    # 255 * 2048 in the first pass; 4 binary digits are dropped, 16 of each product in the second, then 2 are rounded.
+    random = np.random.default_rng(seed)
+    image = random.choice([0, 1, 254, 255, *random.integers(0, 256, 8)], (height, width, 3))
+    left, right, *shares = fixed_point_weights(width, new_width)
+    rows = (image[:, left] * shares[0][:, None] + image[:, right] * shares[1][:, None]) // 16
+    above, below, *shares = (values[:, None, None] for values in fixed_point_weights(height, new_height))
+    products = [rows[pixels[:, 0, 0]] * share // 65536 for pixels, share in zip((above, below), shares, strict=True)]
+    expected = (sum(products) + 2) // 4
+    np.testing.assert_array_equal(resize_image(image, (new_height, new_width), "opencv"), expected)
+
+
+@pytest.mark.parametrize("rule", ["detectron2", "opencv"])
+def test_rules_on_bytes_drop_fractions(rule):
+    whole = np.random.default_rng(0).integers(0, 255, (9, 7, 3)).astype(np.float32)
+    np.testing.assert_array_equal(resize_image(whole + 0.75, (13, 5), rule), resize_image(whole, (13, 5), rule))
+
+
+def test_opencv_in_a_graph_of_unknown_sizes():
+    signature = [tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)]
+    resize = tf.function(lambda *args: resize_image(*args, "opencv"), input_signature=signature, autograph=False)
+    expected = OPENCV["resized0"]
+    np.testing.assert_array_equal(resize(OPENCV["image0"], expected.shape[:2]), expected)
+
+
 def test_an_unknown_rule_is_the_users_error():
     with pytest.raises(UserError, match="resize.rule"):
         resized_size(10, 10, 800, 1333, "mmdetection")
@@ -96,7 +155,7 @@ def test_an_unknown_rule_is_the_users_error():
     ],
 )
 def test_an_image_is_fitted_into_a_fixed_input(size, down, nearest):
-    for rule, expected in (("torchvision", down), ("detectron2", nearest)):
+    for rule, expected in (("torchvision", down), ("detectron2", nearest), ("opencv", nearest)):
         assert tuple(int(side) for side in fitted_size(*size, 64, 96, rule)) == expected
 
 
@@ -106,7 +165,7 @@ def test_the_side_that_decides_fills_the_fixed_input():
 
 
 @settings(max_examples=50, deadline=None)
-@given(*[st.integers(1, 3000)] * 4, st.sampled_from(["torchvision", "detectron2"]))
+@given(*[st.integers(1, 3000)] * 4, st.sampled_from(RULES))
 def test_fitted_sizes_fill_one_side_and_keep_the_aspect(height, width, tall, wide, rule):
     found = [int(side) for side in fitted_size(height, width, tall, wide, rule)]
     assert 1 <= found[0] <= tall and 1 <= found[1] <= wide and (found[0] == tall or found[1] == wide)
