@@ -36,7 +36,12 @@ def write_json(data, path, indent=None):
 
 def sha256(path):
     """The SHA-256 of a file's content, in hexadecimal digits."""
-    digest = hashlib.sha256()
+    return file_digest(path, "sha256")
+
+
+def file_digest(path, algorithm):
+    """The same by a hash of that name in hashlib, such as "md5"."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
