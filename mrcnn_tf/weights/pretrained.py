@@ -10,6 +10,7 @@ from mrcnn_tf.config.load import load_config
 from mrcnn_tf.config.settings import BackboneConfig, ModelConfig
 from mrcnn_tf.weights import detectron, keras_applications, matterport, torchvision
 from mrcnn_tf.weights.architecture import num_classes, num_heatmaps, num_stuff
+from mrcnn_tf.weights.candidates import examples_of, without_shared_prefix
 from mrcnn_tf.weights.keras_file import load_keras_file
 from mrcnn_tf.weights.presets import find_preset, list_presets, preset_file
 from mrcnn_tf.weights.rules import ConvertedWeights
@@ -113,7 +114,24 @@ def read_pretrained(source, backbone=None):
     if _is_keras_model(path):
         return _from_model(load_keras_file(path), str(path))
     file = read_weight_file(path)
-    return _convert(file.tensors, str(path), file)
+    return _convert(_recognised(file), str(path), file)
+
+
+def _recognised(file):
+    """The first of a file's candidates that a format knows, without the prefix that its names share."""
+    for candidate in file.candidates.values():
+        for prefix in without_shared_prefix(candidate):
+            tensors = candidate.without_prefix(prefix)
+            if any(matches(tensors) for matches, _ in FORMATS.values()):
+                return tensors
+    raise UserError(_unknown_model(file.path, examples_of(file)))
+
+
+def _unknown_model(name, examples):
+    return (
+        f"{name} holds weights of no model that can be imported (its tensors are named {examples}): importable "
+        "are torchvision's, detectron2's, Detectron's FPN, matterport's and keras.applications' ResNet models."
+    )
 
 
 def _convert(tensors, name, file=None):
@@ -123,11 +141,7 @@ def _convert(tensors, name, file=None):
                 return PretrainedWeights(name, format_name, convert(tensors), file)
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
-    examples = ", ".join(list(tensors)[:3])
-    raise UserError(
-        f"{name} holds weights of no model that can be imported (its tensors are named {examples}, ...): importable "
-        "are torchvision's, detectron2's, Detectron's FPN, matterport's and keras.applications' ResNet models."
-    )
+    raise UserError(_unknown_model(name, f"{', '.join(list(tensors)[:3])}, ..."))
 
 
 def _from_imagenet(backbone):

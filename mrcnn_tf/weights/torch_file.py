@@ -1,13 +1,13 @@
 """What `torch.save` and numpy's pickles hold, read without running a line of it.
 
 torch has two containers: a zip file, and before torch 1.6 a sequence of pickles and raw storages. What a pickle asks
-for is looked up in `ALLOWED`, whose stand-ins build nothing but `StoredTensor`s.
+for is looked up in `ALLOWED`, whose stand-ins build nothing but `StoredTensor`s; anything else becomes an `Inert`.
 """
 
 import struct
 
 from mrcnn_tf.weights.stored_tensor import DTYPES, NUMPY_DTYPES, Storage, StoredTensor, WeightFileError, contiguous
-from mrcnn_tf.weights.unpickler import CONTAINERS, Constructor, Unpickler
+from mrcnn_tf.weights.unpickler import CONTAINERS, Constructor, Inert, LongText, Unpickler
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
@@ -18,7 +18,7 @@ def read_torch_zip(data):
 
     Source: torch/serialization.py: `NAME/data.pkl` refers to `NAME/data/KEY`, `NAME/byteorder` says "little".
     """
-    entries = read_zip_entries(data)
+    entries = read_zip_entries(data, _check_zip_names)
     pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise WeightFileError("it's a zip file, but not one of torch.save, which holds one data.pkl")
@@ -33,6 +33,21 @@ def read_torch_zip(data):
         return Storage(dtype, _first_elements(record, dtype, size))
 
     return Unpickler(entries[pickles[0]], ALLOWED, _storage_loader(find_storage)).load()
+
+
+def _check_zip_names(names):
+    """Refuse a program by its kind, before its compressed entries are met."""
+    inner = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
+        kind, load = "TorchScript program, of torch.jit.save,", "torch.jit.load"
+    elif "archive_format" in inner:
+        kind, load = "program of torch.export.save", "torch.export.load"
+    else:
+        return
+    raise WeightFileError(
+        f"it's a {kind} and no file of weights: save these, with torch.save({load}(FILE).state_dict(), "
+        "'weights.pth'), and import that"
+    )
 
 
 def read_pickle(data):
@@ -66,6 +81,8 @@ def _read_torch_legacy(data, start):
     if machine.get("little_endian") is not True:
         raise WeightFileError("it was written on a big-endian machine, so save it again on a common one")
     result, keys = unpickler.load(), unpickler.load()
+    if type(keys) is list and len(keys) > len(storages):
+        raise WeightFileError("it has storages of a type other than plain numbers; save its weights alone, as float32")
     if type(keys) is not list or len(keys) != len(storages):
         raise WeightFileError("its list of storages doesn't fit its tensors")
     position = unpickler.position
@@ -86,13 +103,20 @@ def _storage_loader(find_storage):
     """The function that turns a persistent id, ("storage", type, key, device, size, ...), into a `Storage`."""
 
     def load(identity):
-        if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
+        if type(identity) is not tuple or not identity:
+            raise TypeError
+        # Before torch 1.6 a module's class was stored together with its source.
+        if identity[0] == "module" and len(identity) == 4 and type(identity[1]) is Inert:
+            return identity[1]
+        if len(identity) not in (5, 6) or identity[0] != "storage":
             raise WeightFileError("its pickle refers to something other than a storage")
         if identity[5:] not in ((), (None,)):
             raise WeightFileError(
                 "it has storages inside storages, as before torch 0.4, so save it again with a later torch"
             )
         _, storage_type, key, _, size = identity[:5]
+        if type(storage_type) is Inert:
+            return storage_type  # of complex or quantised numbers, say
         if not isinstance(storage_type, TorchDtype) or type(key) is not str or type(size) is not int or size < 0:
             raise TypeError
         return find_storage(key, storage_type.dtype, size)
@@ -139,6 +163,8 @@ class TorchParameter:
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_):
+    if type(storage) is Inert:
+        return storage
     if not isinstance(storage, Storage) or type(shape) is not tuple or type(strides) is not tuple:
         raise TypeError
     return StoredTensor(storage, storage.dtype, offset, shape, strides)
@@ -146,9 +172,18 @@ def _rebuild_tensor(storage, offset, shape, strides, *_):
 
 def _rebuild_tensor_of_dtype(storage, offset, shape, strides, requires_grad, hooks, dtype, *_):
     """For types without a storage class of their own: the storage is bytes."""
+    if type(dtype) is Inert:
+        return dtype
     tensor = _rebuild_tensor(storage, offset, shape, strides)
     tensor.dtype = dtype.dtype
     return tensor
+
+
+def _rebuild_from_type(rebuild, kind, arguments, state=None):
+    """A tensor with attributes, or one of a class of its own."""
+    if rebuild not in (TORCH["torch._utils", f"_rebuild_{name}"] for name in ("tensor_v2", "tensor_v3", "parameter")):
+        raise TypeError
+    return rebuild.build(*arguments)
 
 
 TORCH = {
@@ -163,6 +198,7 @@ TORCH = {
     ("torch._utils", "_rebuild_parameter"): Constructor(TorchParameter),
     ("torch._utils", "_rebuild_parameter_with_state"): Constructor(TorchParameter),
     ("torch.nn.parameter", "Parameter"): Constructor(TorchParameter),
+    ("torch._tensor", "_rebuild_from_type_v2"): Constructor(_rebuild_from_type),
 }
 
 
@@ -172,38 +208,53 @@ _NUMPY_CODES = {dtype.str[1:]: name for name, dtype in NUMPY_DTYPES.items()} | {
 
 
 class NumpyDtype:
-    """Stands for a dtype; `name` is a key of `DTYPES`."""
+    """Stands for a dtype.
+
+    Attributes:
+        name: a key of `DTYPES`.
+        fault: why an array of this dtype can't be read, a `WeightFileError`'s clause; None if it can.
+    """
 
     def __init__(self, code, *_):
-        if code not in _NUMPY_CODES:
-            raise WeightFileError(f"it holds an array of type {str(code)[:20]!r}, and weights are plain numbers")
-        self.name = _NUMPY_CODES[code]
+        self.name, self.fault = _NUMPY_CODES.get(code), None
+        if self.name is None:
+            self.fault = f"is an array of type {str(code)[:20]!r}, and weights are plain numbers"
 
     def set_state(self, state):
         """Takes dtype's state: (version, byte order, subtype, names, fields, size, alignment, flags, ...)."""
         if state[1] not in ("<", "|", "=") or any(part is not None for part in state[2:5]):
-            raise WeightFileError("it holds an array that is big-endian or a record; save it as little-endian numbers")
+            self.fault = self.fault or "is an array that is big-endian or a record; save it as little-endian numbers"
 
 
 class NumpyArray:
-    """Stands for an array; `tensor` is None until `set_state` has given it its contents."""
+    """Stands for an array; `tensor` is None until `set_state` has given it its contents, or `fault` says why not."""
 
-    def __init__(self, tensor=None):
-        self.tensor = tensor
+    def __init__(self, tensor=None, fault="is an array without contents"):
+        self.tensor, self.fault = tensor, fault if tensor is None else None
 
     def set_state(self, state):
         """Takes ndarray's state: (version, shape, dtype, Fortran order, contents)."""
         _, shape, dtype, fortran, contents = state
-        self.tensor = contiguous(dtype.name, _as_bytes(contents), shape, "F" if fortran else "C")
+        self.fault = dtype.fault
+        if not dtype.fault:
+            self.tensor = contiguous(dtype.name, _as_bytes(contents), shape, "F" if fortran else "C")
+
+
+class NumpyScalar(NumpyArray):
+    """Stands for a single number."""
 
 
 def _as_bytes(contents):
     # Python 2's strings are text here and bytes there; the unpickler gives the short ones as text.
+    if isinstance(contents, LongText):
+        contents = contents.latin1
     return memoryview(contents.encode("latin-1") if isinstance(contents, str) else contents)
 
 
 def _from_buffer(contents, dtype, shape, order, axes=None):
     """Protocol 5; with order "K" the contents are in C order for `shape`, whose axes are permuted afterwards."""
+    if dtype.fault:
+        return NumpyArray(fault=dtype.fault)
     tensor = contiguous(dtype.name, _as_bytes(contents), shape, "F" if order == "F" else "C")
     if order == "K" and axes is not None:
         if sorted(axes) != list(range(len(shape))):
@@ -214,7 +265,9 @@ def _from_buffer(contents, dtype, shape, order, axes=None):
 
 
 def _scalar(dtype, contents):
-    return NumpyArray(contiguous(dtype.name, _as_bytes(contents), ()))
+    if dtype.fault:
+        return NumpyScalar(fault=dtype.fault)
+    return NumpyScalar(contiguous(dtype.name, _as_bytes(contents), ()))
 
 
 def _numpy_1_and_2(module, name, value):
@@ -245,25 +298,17 @@ _IN_EXTRA = 0xFFFFFFFF
 _LONGEST_COMMENT = 0xFFFF
 
 
-def read_zip_entries(data):
+def read_zip_entries(data, check_names=lambda names: None):
     """Read name -> memoryview of every entry of the zip file in `data` (memoryview).
 
     WeightFileError if it is truncated or damaged, or an entry compressed, encrypted, a duplicate or outside the file.
+    `check_names` is called with the names of all entries before that.
     """
-    count, position = _directory(data)
-    if count > MAX_ENTRIES:
-        raise WeightFileError(f"it claims to hold {count} entries")
+    directory = list(_read_directory(data))
+    check_names([name for name, *_ in directory])
     entries = {}
-    for _ in range(count):
-        fields = _read(_ENTRY, data, position, b"PK\x01\x02")
-        _, _, _, flags, method, _, _, _, packed, size, name_size, extra_size, comment_size, _, _, _, start = fields
-        position += _ENTRY.size
-        raw_name = bytes(data[position : position + name_size])
-        extra = bytes(data[position + name_size : position + name_size + extra_size])
-        position += name_size + extra_size + comment_size
-        name = raw_name.decode("utf-8", "backslashreplace")
-        size, packed, start = _zip64_values(extra, size, packed, start)
-        if method != 0 or flags & 1 or size != packed:
+    for name, raw_name, plain, start, size in directory:
+        if not plain:
             raise WeightFileError(
                 f"its entry {name[:80]!r} is compressed or encrypted, so write it anew with torch.save"
             )
@@ -271,6 +316,23 @@ def read_zip_entries(data):
             raise WeightFileError(f"it has two entries named {name[:80]!r}")
         entries[name] = _contents(data, start, size, raw_name)
     return entries
+
+
+def _read_directory(data):
+    """(name, its bytes, whether it is stored as it is, where it begins, its size in bytes) of each entry."""
+    count, position = _directory(data)
+    if count > MAX_ENTRIES:
+        raise WeightFileError(f"it claims to hold {count} entries")
+    for _ in range(count):
+        fields = _read(_ENTRY, data, position, b"PK\x01\x02")
+        _, _, _, flags, method, _, _, _, packed, size, name_size, extra_size, comment_size, _, _, _, start = fields
+        position += _ENTRY.size
+        raw_name = bytes(data[position : position + name_size])
+        extra = bytes(data[position + name_size : position + name_size + extra_size])
+        position += name_size + extra_size + comment_size
+        size, packed, start = _zip64_values(extra, size, packed, start)
+        plain = method == 0 and not flags & 1 and size == packed
+        yield raw_name.decode("utf-8", "backslashreplace"), raw_name, plain, start, size
 
 
 def _directory(data):

@@ -1,6 +1,7 @@
 """A pickle reader that can build nothing but plain containers and the stand-ins it is given.
 
-It never looks up a global, so no code of a file is run; steps, lines and texts are bounded.
+It never looks up a global, so no code of a file is run; steps and lines are bounded. What a pickle names beside that
+becomes an `Inert`.
 """
 
 import dataclasses
@@ -8,6 +9,7 @@ import functools
 import pickle
 import struct
 from collections.abc import Callable
+from typing import Any
 
 from mrcnn_tf.weights.stored_tensor import WeightFileError
 
@@ -26,16 +28,51 @@ class Constructor:
     build: Callable
 
 
-class LongText:
-    """Text beyond `MAX_TEXT_BYTES`, undecoded: in checkpoints it's the contents of an array, or a log, never a name."""
+@dataclasses.dataclass(eq=False, slots=True, repr=False)
+class Inert:
+    """Stands for what a pickle names that isn't in `allowed`: a class or function, or what a call of it would give.
 
-    def __init__(self, raw):
-        self._raw = raw
+    Nothing is looked up, called or built: it only keeps what the pickle says, and is equal to nothing but itself.
+
+    Attributes:
+        name: of the class or function, such as "argparse.Namespace", printable and short.
+        arguments: the tuple that it would be called with; None for the class or function itself.
+        state: what would be set, mostly a dictionary of attributes; None where nothing would be.
+        elements, entries: what would be appended, as a list, and set by key, as a dictionary; None likewise.
+    """
+
+    name: str
+    arguments: tuple | None = None
+    state: Any = None
+    elements: list | None = None
+    entries: dict | None = None
+
+    def __repr__(self):
+        return f"Inert({self.name!r})"
+
+    def set_state(self, state):
+        """Takes what BUILD gives."""
+        self.state = state
+
+
+class LongText:
+    """Text beyond `MAX_TEXT_BYTES`, undecoded: in checkpoints it's mostly the contents of an array.
+
+    `encoding` is "utf-8", or "latin-1" for Python 2's strings, which are bytes.
+    """
+
+    def __init__(self, raw, encoding):
+        self._raw, self._encoding = raw, encoding
 
     @functools.cached_property
     def latin1(self):
-        """The text in Latin-1, made once however often a pickle asks."""
-        return str(self._raw, "utf-8").encode("latin-1")
+        """The text in Latin-1, made once however often a pickle asks; Python 2's own bytes."""
+        return self._raw if self._encoding == "latin-1" else str(self._raw, "utf-8").encode("latin-1")
+
+    @functools.cached_property
+    def text(self):
+        """The text itself, likewise."""
+        return str(self._raw, self._encoding, "replace")
 
 
 def _ordered_dict(pairs=()):
@@ -50,9 +87,12 @@ def _encode(text, encoding):
     return text.latin1 if isinstance(text, LongText) else text.encode("latin-1")
 
 
+_SET = Constructor(lambda items=(): list(items))
 CONTAINERS = {
     ("collections", "OrderedDict"): Constructor(_ordered_dict),
     ("collections", "Counter"): Constructor(lambda counts=None: {} if counts is None else counts),
+    ("collections", "defaultdict"): Constructor(lambda default=None: {}),
+    **{(module, kind): _SET for module in ("__builtin__", "builtins") for kind in ("set", "frozenset")},
     ("_codecs", "encode"): Constructor(_encode),
     # Empty bytes in pickles of protocol 2; with an argument it could ask for any amount.
     ("__builtin__", "bytes"): Constructor(lambda: b""),
@@ -60,18 +100,25 @@ CONTAINERS = {
 
 
 def _key(value):
-    # Other keys could be made to hash slowly or alike.
-    if type(value) is str or type(value) is bool or (type(value) is int and value in _KEYS):
+    if type(value) is LongText:
+        return value.text
+    if value is None or type(value) in (str, bool, float, Inert) or (type(value) is int and value in _KEYS):
         return value
-    raise WeightFileError("its pickle has a dictionary whose keys are neither names nor whole numbers")
+    # Other keys could be made to hash slowly or alike; an Inert is told apart by its identity alone.
+    return Inert(type(value).__name__, (value,))
+
+
+def printable(text):
+    """The text, shortened, with an escape for whatever would upset a terminal."""
+    return ascii(text[:100])[1:-1][:100]
 
 
 class Unpickler:
     """Reads pickles of protocol 2 to 5, one after another, from `data`.
 
     No global is ever looked up: `allowed` maps (module, name) to the `Constructor` or inert value that stands for it,
-    and any other name is refused, as is every opcode that a writer of checkpoints has no use for. Bytes come as
-    memoryviews of `data`.
+    and any other name becomes an `Inert`. Every opcode that a writer of checkpoints has no use for is refused. Bytes
+    come as memoryviews of `data`, sets as lists.
 
     Args:
         data: memoryview of the file or record.
@@ -132,11 +179,11 @@ class Unpickler:
 
     def _push_text(self, size):
         raw = self._take(size)
-        self._push(str(raw, "utf-8", "surrogatepass") if size <= MAX_TEXT_BYTES else LongText(raw))
+        self._push(str(raw, "utf-8", "surrogatepass") if size <= MAX_TEXT_BYTES else LongText(raw, "utf-8"))
 
     def _push_python2_text(self, size):
         raw = self._take(size)
-        self._push(str(raw, "latin-1") if size <= MAX_TEXT_BYTES else raw)
+        self._push(str(raw, "latin-1") if size <= MAX_TEXT_BYTES else LongText(raw, "latin-1"))
 
     def _push_integer_line(self):
         line = self._take_line()
@@ -152,10 +199,19 @@ class Unpickler:
         return items
 
     def _append(self, items):
-        self._top(list).extend(items)
+        target = self._stack[-1]
+        if type(target) is Inert:
+            target.elements = target = target.elements or []
+        if type(target) is not list:
+            raise TypeError
+        target.extend(items)
 
     def _set_items(self, items):
-        target = self._top(dict)
+        target = self._stack[-1]
+        if type(target) is Inert:
+            target.entries = target = target.entries or {}
+        if type(target) is not dict:
+            raise TypeError
         for name, value in zip(items[::2], items[1::2], strict=True):
             target[_key(name)] = value
 
@@ -164,23 +220,12 @@ class Unpickler:
         self._push({})
         self._set_items(items)
 
-    def _top(self, kind):
-        if type(self._stack[-1]) is not kind:
-            raise TypeError
-        return self._stack[-1]
-
     def _put(self, index):
         self._memo[index] = self._stack[-1]
 
     def _push_global(self, module, name):
         stand_in = self._allowed.get((module, name))
-        if stand_in is None:
-            wanted = f"{module}.{name}".encode("ascii", "backslashreplace").decode()[:100]
-            raise WeightFileError(
-                f"its pickle asks for {wanted!r}, which is neither a tensor nor a plain container and could run code; "
-                "save the weights alone, with torch.save(model.state_dict(), FILE) or as safetensors, and import that"
-            )
-        self._push(stand_in)
+        self._push(Inert(printable(f"{module}.{name}")) if stand_in is None else stand_in)
 
     def _stack_global(self):
         name, module = self._stack.pop(), self._stack.pop()
@@ -190,11 +235,20 @@ class Unpickler:
 
     def _reduce(self):
         arguments, function = self._stack.pop(), self._stack.pop()
+        if type(function) is Inert and type(arguments) is tuple:
+            self._push(Inert(function.name, arguments))
+            return
         if not isinstance(function, Constructor) or type(arguments) is not tuple or len(arguments) > _MAX_ARGUMENTS:
             raise TypeError
         # The same long list may be handed over again and again.
         self._spend(sum(len(argument) for argument in arguments if type(argument) in (list, tuple, dict)))
         self._push(function.build(*arguments))
+
+    def _new_with_names(self):
+        names, arguments, kind = self._stack.pop(), self._stack.pop(), self._stack.pop()
+        if type(kind) is not Inert or type(arguments) is not tuple or type(names) is not dict:
+            raise TypeError
+        self._push(Inert(kind.name, (arguments, names)))
 
     def _build(self):
         state, target = self._stack.pop(), self._stack[-1]
@@ -241,6 +295,9 @@ _STEPS = {
     pickle.LIST[0]: lambda self: self._push(self._pop_mark()),
     pickle.APPEND[0]: lambda self: self._append([self._stack.pop()]),
     pickle.APPENDS[0]: lambda self: self._append(self._pop_mark()),
+    pickle.EMPTY_SET[0]: lambda self: self._push([]),
+    pickle.ADDITEMS[0]: lambda self: self._append(self._pop_mark()),
+    pickle.FROZENSET[0]: lambda self: self._push(self._pop_mark()),
     pickle.EMPTY_DICT[0]: lambda self: self._push({}),
     pickle.DICT[0]: Unpickler._new_dict,
     pickle.SETITEM[0]: lambda self: self._set_items([self._stack.pop(), self._stack.pop()][::-1]),
@@ -254,6 +311,7 @@ _STEPS = {
     pickle.STACK_GLOBAL[0]: Unpickler._stack_global,
     pickle.REDUCE[0]: Unpickler._reduce,
     pickle.NEWOBJ[0]: Unpickler._reduce,
+    pickle.NEWOBJ_EX[0]: Unpickler._new_with_names,
     pickle.BUILD[0]: Unpickler._build,
     pickle.BINPERSID[0]: Unpickler._load_persistent,
 }

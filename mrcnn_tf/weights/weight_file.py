@@ -1,21 +1,17 @@
-"""Any file of weights as a flat dictionary of named arrays, without running a line of what it holds."""
+"""Any file of weights as dictionaries of named arrays, without running a line of what it holds."""
 
 import dataclasses
 import json
 import mmap
 import pathlib
+from typing import Any
 
 import h5py
-import numpy as np
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.weights.stored_tensor import NUMPY_DTYPES, StoredTensor, WeightFileError, contiguous
-from mrcnn_tf.weights.torch_file import NumpyArray, TorchParameter, read_pickle, read_torch_zip
-
-# Where training loops put the weights beside optimizer and step; "blobs" is Caffe2's.
-_WRAPPER_KEYS = ("model", "state_dict", "model_state_dict", "state_dict_ema", "blobs")
-# Half precision doubles in memory, and tensors may share a storage; more than this is a bomb.
-_MAX_GROWTH = 8
+from mrcnn_tf.weights.candidates import NamedTensors, find_candidates, no_tensors, plain_values
+from mrcnn_tf.weights.stored_tensor import NUMPY_DTYPES, WeightFileError, contiguous
+from mrcnn_tf.weights.torch_file import read_pickle, read_torch_zip
 
 
 @dataclasses.dataclass
@@ -25,13 +21,18 @@ class WeightFile:
     Attributes:
         path, mapping: the file, and its map in memory.
         container: "torch", "pickle", "safetensors" or "hdf5".
-        tensors: name -> array in the file's own layout. Floating types come as float32, integers and booleans as they
-            are. Most arrays are read-only views of the file, so it must stay unchanged while they're in use.
+        candidates: place in the file -> `NamedTensors`, name -> array: every dictionary that holds tensors by name, at
+            the top level (""), under "model", or deeper down ("a.b"), in the order in which they should be tried.
+            Averages of the weights come after the weights, optimizers' states last. The arrays are mostly views of the
+            file, so it must stay unchanged while they're in use.
+        metadata: the plain values beside the tensors, by name: text, numbers, lists, tuples and dictionaries; what a
+            pickle would build of a class is an `Inert` with that class's name.
     """
 
     path: str
     container: str
-    tensors: dict[str, np.ndarray]
+    candidates: dict[str, NamedTensors]
+    metadata: dict[str, Any]
     mapping: mmap.mmap = dataclasses.field(repr=False)
 
     def release(self):
@@ -43,18 +44,18 @@ class WeightFile:
 def read_weight_file(path):
     """Read the `WeightFile` of torch (zip or legacy), pickled numpy arrays, safetensors or HDF5, told by its content.
 
-    The weights may be the file's top level or stand under "model", "state_dict", "model_state_dict",
-    "state_dict_ema" or "blobs"; what else is beside them is ignored. A "module." in front of every name is dropped,
-    and so are Caffe2's "_momentum" blobs.
+    Caffe2's "_momentum" blobs are dropped, and so is what wrappers such as torch.compile put into names.
 
-    UserError if the file can't be read, holds no tensors, or asks for anything but tensors and plain containers.
+    UserError if the file can't be read or holds no tensors by name, as a whole module or a program doesn't.
     """
     try:
         data = _map_file(path)
         container, contents = _read_container(path, data)
-        tensors = _find_tensors(contents, container)
-        _check_tensors(tensors, len(data))
-        return WeightFile(str(path), container, {name: tensor.array() for name, tensor in tensors.items()}, data.obj)
+        metadata = contents.pop("__metadata__", {}) if container == "safetensors" else plain_values(contents)
+        candidates = find_candidates(contents, container, str(path), len(data))
+        if not candidates:
+            raise WeightFileError(no_tensors(contents))
+        return WeightFile(str(path), container, candidates, metadata, data.obj)
     except WeightFileError as error:
         raise UserError(f"{path} can't be imported: {error}.") from error
 
@@ -85,44 +86,6 @@ def _read_container(path, data):
         f"its first bytes, {start!r}, are not those of a torch, pickle, safetensors or HDF5 file; perhaps a web page "
         "or a pointer was downloaded in its place"
     )
-
-
-def _find_tensors(contents, container):
-    """The dictionary of name to `StoredTensor` inside a file's object."""
-    if type(contents) is not dict:
-        raise WeightFileError("it holds no dictionary of tensors; save model.state_dict()")
-    for candidate in [*(contents.get(key) for key in _WRAPPER_KEYS), contents]:
-        tensors = _named_tensors(candidate) if type(candidate) is dict else {}
-        if tensors:
-            break
-    else:
-        keys = ", ".join(_WRAPPER_KEYS)
-        raise WeightFileError(f"it holds no tensors at its top level or under {keys}; save model.state_dict()")
-    if container == "pickle":
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("_momentum")}
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return tensors
-
-
-def _named_tensors(entries):
-    stand_ins = NumpyArray | TorchParameter
-    tensors = {name: value.tensor if isinstance(value, stand_ins) else value for name, value in entries.items()}
-    return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, StoredTensor) and type(name) is str}
-
-
-def _check_tensors(tensors, file_size):
-    for name, tensor in tensors.items():
-        # Names end up in tables on a terminal.
-        if not name.isprintable():
-            raise WeightFileError(f"its tensor {name[:100]!r} has control characters in its name")
-        try:
-            tensor.check()
-        except WeightFileError as error:
-            raise WeightFileError(f"its tensor {name[:100]!r} {error}") from None
-    growth = sum(tensor.copied_bytes for tensor in tensors.values())
-    if growth > _MAX_GROWTH * file_size:
-        raise WeightFileError(f"its tensors share their contents so widely that they would take {growth / 1e9:.1f} GB")
 
 
 # HDF5, as Keras 2 writes it: a group per layer, a dataset per variable.
@@ -203,6 +166,8 @@ _SAFETENSORS_DTYPES |= {"BF16": "bfloat16", "BOOL": "bool"}
 def read_safetensors(data):
     """Read a safetensors file as name -> `StoredTensor`, views of `data` (memoryview of the file).
 
+    "__metadata__" is the dictionary of texts that the writer added, if any.
+
     Source: the format's specification, which asks that the tensors cover the bytes without hole or overlap.
     """
     size = int.from_bytes(data[:8], "little")
@@ -214,6 +179,7 @@ def read_safetensors(data):
     tensors, spans = {}, []
     for name, entry in header.items():
         if name == "__metadata__":
+            tensors[name] = entry if type(entry) is dict else {}
             continue
         dtype, shape, (begin, end) = _safetensors_entry(name, entry, len(contents))
         spans.append((begin, end))

@@ -67,12 +67,13 @@ def damaged(whole, chance):
 def test_damaged_files_give_a_checkpoint_or_one_sentence(tmp_path, name):
     whole, chance, path = valid_files()[name], random.Random(name), tmp_path / "x"
     outcomes = {"read": 0, "refused": 0}
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(MUTATIONS):
         data = damaged(whole, chance)
         path.write_bytes(data)
         try:
             checkpoint = read_weight_file(path)
+            tensors = [array for candidate in checkpoint.candidates.values() for array in candidate.values()]
         except UserError as error:
             message = str(error)
             assert message.startswith(f"{path} can't be imported: ") and message.endswith(".")
@@ -80,9 +81,10 @@ def test_damaged_files_give_a_checkpoint_or_one_sentence(tmp_path, name):
             outcomes["refused"] += 1
         else:
             assert isinstance(checkpoint, WeightFile)
-            for array in checkpoint.tensors.values():
+            json.dumps(checkpoint.metadata, skipkeys=True, default=repr)
+            for array in tensors:
                 np.save(io.BytesIO(), array)
                 assert array.nbytes <= 8 * len(data)
             outcomes["read"] += 1
     assert outcomes["refused"] > MUTATIONS // 4
-    assert time.perf_counter() - started < 60
+    assert time.process_time() - started < 60

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from torch_writer import integers, name_of, pickled, text
+from torch_writer import first, integers, name_of, pickled, read_first, text
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.weight_file import read_weight_file
@@ -30,7 +30,7 @@ def test_reads_arrays_of_every_protocol_type_and_order(tmp_path_factory, value, 
     path = save(tmp_path_factory.mktemp("pickle") / "x.pkl", {"model": {"a": value}, "__author__": "x"}, protocol)
     checkpoint = read_weight_file(path)
     assert checkpoint.container == "pickle"
-    found = checkpoint.tensors["a"]
+    found = first(checkpoint)["a"]
     with np.errstate(over="ignore", invalid="ignore"):
         value = value.astype(np.float32) if value.dtype.kind == "f" else value
     assert found.dtype == value.dtype
@@ -52,7 +52,7 @@ def test_module_names_of_numpy_1_and_2(tmp_path, protocol):
     assert b"numpy.core" in old and b"numpy._core" in new
     for stream in (old, new):
         (tmp_path / "x.pkl").write_bytes(stream)
-        tensors = read_weight_file(tmp_path / "x.pkl").tensors
+        tensors = read_first(tmp_path / "x.pkl")
         np.testing.assert_array_equal(tensors["a"], value)
         assert tensors["b"].shape == () and tensors["b"] == 1
 
@@ -94,7 +94,7 @@ def test_caffe2_blobs_of_python_2(tmp_path, wrapped):
     whole = b"}(" + python_2_text(b"cfg") + python_2_text(b"\xe9" * 999) + python_2_text(b"blobs") + blobs + b"u"
     (tmp_path / "x.pkl").write_bytes(pickled(whole if wrapped else blobs))
     assert not wrapped or "cfg" in pickle.loads(pickled(whole), encoding="latin1")
-    tensors = read_weight_file(tmp_path / "x.pkl").tensors
+    tensors = read_first(tmp_path / "x.pkl")
     assert list(tensors) == ["conv1_w", "conv1_b", "fortran"]
     for name, value in (("conv1_w", large), ("conv1_b", small), ("fortran", large)):
         np.testing.assert_array_equal(tensors[name], value)
@@ -118,30 +118,30 @@ def test_arrays_that_cannot_be_are_refused(tmp_path, options, sentence):
     array = python_2_array(np.arange(6, dtype=np.float32), **options)
     (tmp_path / "x.pkl").write_bytes(pickled(b"}", text("a"), array, b"s"))
     with pytest.raises(UserError, match=sentence):
-        read_weight_file(tmp_path / "x.pkl")
+        read_first(tmp_path / "x.pkl")
 
 
 @pytest.mark.parametrize("value", [np.array([{}], object), np.zeros(2, "f4,i4"), np.array(["a"]), np.zeros(2, ">f4")])
 def test_arrays_of_objects_records_text_and_other_byte_orders_are_refused(tmp_path, value):
     for protocol in (2, 4, 5):
         with pytest.raises(UserError, match="can't be imported"):
-            read_weight_file(save(tmp_path / "x.pkl", {"a": value}, protocol))
+            read_first(save(tmp_path / "x.pkl", {"a": value}, protocol))
 
 
 def test_an_array_without_contents_is_no_tensor(tmp_path):
     call = name_of("numpy.core.multiarray", "_reconstruct") + b"(NNNtR"
     (tmp_path / "x.pkl").write_bytes(pickled(b"}", text("a"), call, b"s"))
     with pytest.raises(UserError, match="holds no tensors"):
-        read_weight_file(tmp_path / "x.pkl")
+        read_first(tmp_path / "x.pkl")
 
 
 def test_contents_outside_the_pickle_are_refused(tmp_path):
     stream = pickle.dumps({"a": np.ones(3)}, 5, buffer_callback=lambda buffer: None)
     (tmp_path / "x.pkl").write_bytes(stream)
     with pytest.raises(UserError, match="no checkpoint needs"):
-        read_weight_file(tmp_path / "x.pkl")
+        read_first(tmp_path / "x.pkl")
 
 
 def test_arrays_are_views_of_the_file(tmp_path):
-    tensors = read_weight_file(save(tmp_path / "x.pkl", {"a": np.ones(1000, np.float32)})).tensors
+    tensors = read_first(save(tmp_path / "x.pkl", {"a": np.ones(1000, np.float32)}))
     assert not tensors["a"].flags.writeable and not tensors["a"].flags.owndata

@@ -6,12 +6,13 @@ import numpy as np
 import parity
 import pytest
 from golden import made_up
+from torch_writer import read_first
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.config.load import load_config
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
+from mrcnn_tf.weights.facts import Facts
 from mrcnn_tf.weights.torchvision import convert
-from mrcnn_tf.weights.weight_file import read_weight_file
 
 SEED, IMAGE = 31, (96, 128, 32)
 SETTINGS = {"resnet18": (18, 1, 64), "resnext50_32x4d": (50, 32, 4), "wide_resnet50_2": (50, 1, 128)}
@@ -24,9 +25,9 @@ def test_feature_maps_are_torchvisions(name, tmp_path):
     recorded = np.load(parity.GOLDEN / "classifiers.npz")
     path = tmp_path / "classifier.pth"
     parity.torch_writer.save_torch(path, made_up.weights(shapes, SEED, 0.0))
-    found = convert(read_weight_file(path).tensors).settings["backbone"]
+    found = convert(read_first(path), Facts(), {}).facts
     keys = ("depth", "groups", "width_per_group")
-    assert tuple(found.get(key, default) for key, default in zip(keys, (0, 1, 64), strict=True)) == SETTINGS[name]
+    assert tuple(found.value(f"model.backbone.{key}", default) for key, default in zip(keys, (0, 1, 64), strict=True)) == SETTINGS[name]
     changes = [f"model.backbone.{key}={value}" for key, value in zip(keys, SETTINGS[name], strict=True)]
     config = load_config("mask_rcnn_r50_fpn", [*changes, *SMALL_HEADS]).model
     config.categories = [Category(1, "thing")]

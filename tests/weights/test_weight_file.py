@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from torch_writer import name_of, pickled, save_torch, text, write_zip
+from torch_writer import first, name_of, pickled, read_first, save_torch, text, write_zip
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.torch_file import LEGACY_MAGIC
+from mrcnn_tf.weights.unpickler import Inert
 from mrcnn_tf.weights.weight_file import read_weight_file
 
 A = np.arange(3, dtype=np.float32)
@@ -35,38 +36,32 @@ def test_the_content_and_not_the_suffix_decides(tmp_path):
     for name in ("torch.h5", "pickle.safetensors", "hdf5.pth"):
         checkpoint = read_weight_file(str(tmp_path / name))
         assert (checkpoint.path, checkpoint.container) == (str(tmp_path / name), name.split(".")[0])
-        np.testing.assert_array_equal(checkpoint.tensors["a"], A)
+        np.testing.assert_array_equal(first(checkpoint)["a"], A)
 
 
 @pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_state_dict", "state_dict_ema", "blobs"])
 def test_weights_beside_other_things(tmp_path, wrapper):
     value = {wrapper: {"a": A, "note": "x"}, "optimizer": {"momentum": A}, "best": np.float64(1), "epoch": 3}
-    assert list(read_weight_file(save(tmp_path / "x", value)).tensors) == ["a"]
+    assert list(read_first(save(tmp_path / "x", value))) == ["a"]
 
 
 def test_a_wrapper_without_tensors_is_passed_over(tmp_path):
     value = {"model": {"name": "R50"}, "state_dict": {"a": A}}
-    assert list(read_weight_file(save(tmp_path / "x", value)).tensors) == ["a"]
-    assert list(read_weight_file(save(tmp_path / "x", {"model": "R50", "a": A})).tensors) == ["a"]
-
-
-def test_the_prefix_of_data_parallel_training_is_dropped_only_where_all_names_have_it(tmp_path):
-    every, some = {"module.a": A, "module.b": A}, {"module.a": A, "b": A}
-    assert list(read_weight_file(save(tmp_path / "x", every)).tensors) == ["a", "b"]
-    assert list(read_weight_file(save(tmp_path / "x", some)).tensors) == ["module.a", "b"]
+    assert list(read_first(save(tmp_path / "x", value))) == ["a"]
+    assert list(read_first(save(tmp_path / "x", {"model": "R50", "a": A}))) == ["a"]
 
 
 @pytest.mark.parametrize("name", ["a\n", "\x1b[2J", "\ud800"])
 def test_names_that_would_upset_a_terminal_are_refused(tmp_path, name):
     with pytest.raises(UserError, match=r"control characters in its name\.$") as caught:
-        read_weight_file(save(tmp_path / "x", {name: A}))
+        read_first(save(tmp_path / "x", {name: A}))
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("value", [{}, [A], A, 3, {"deep": {"deeper": {"a": A}}}, {3: A}, {"a": {"b": 1}}])
+@pytest.mark.parametrize("value", [{}, [{"a": A}], A, 3, "x", {3: A}, {"a": {"b": 1}}, {"best": np.float64(1)}])
 def test_a_file_without_tensors_is_refused(tmp_path, value):
-    with pytest.raises(UserError, match=r"x can't be imported: it holds no .*save model.state_dict\(\)\.$"):
-        read_weight_file(save(tmp_path / "x", value))
+    with pytest.raises(UserError, match=r"x can't be imported: it holds .*save model.state_dict\(\)\.$"):
+        read_first(save(tmp_path / "x", value))
 
 
 @pytest.mark.parametrize(
@@ -84,13 +79,16 @@ def test_a_file_without_tensors_is_refused(tmp_path, value):
 def test_other_files_are_refused(tmp_path, contents):
     (tmp_path / "x").write_bytes(contents)
     with pytest.raises(UserError, match="x can't be imported: .*\\.$"):
-        read_weight_file(tmp_path / "x")
+        read_first(tmp_path / "x")
 
 
 def test_missing_files_and_folders_are_refused(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UserError, match="there is no such file"):
-            read_weight_file(path)
+            read_first(path)
+
+
+NO_STORAGES = pickle.dumps([], 2)
 
 
 def zip_container(path, stream):
@@ -99,7 +97,7 @@ def zip_container(path, stream):
 
 def legacy_container(path, stream):
     machine = {"protocol_version": 1001, "little_endian": True}
-    path.write_bytes(b"".join(pickle.dumps(part, 2) for part in (LEGACY_MAGIC, 1001, machine)) + stream)
+    path.write_bytes(b"".join(pickle.dumps(part, 2) for part in (LEGACY_MAGIC, 1001, machine)) + stream + NO_STORAGES)
 
 
 def plain_container(path, stream):
@@ -116,6 +114,7 @@ class Call:
 
 @pytest.mark.parametrize("container", [zip_container, legacy_container, plain_container])
 def test_no_container_runs_code(tmp_path, container):
+    """No name is looked up, whichever it is: the reader keeps the name and what stands beside it, and calls nothing."""
     target = tmp_path / "ran"
     payloads = [
         Call(os.system, f"touch {target}"),
@@ -127,10 +126,16 @@ def test_no_container_runs_code(tmp_path, container):
     ]
     for payload in payloads:
         for protocol in (2, 3, 4, 5):
-            stream = pickle.dumps({"model": {"a": A, "b": payload}}, protocol)
+            # Among the tensors there must be nothing else.
+            container(tmp_path / "x", pickle.dumps({"model": {"a": A, "b": payload}}, protocol))
+            with pytest.raises(UserError, match=r"its 'b', among the tensors of its 'model', is a .* isn't looked up"):
+                read_first(tmp_path / "x")
+            # Elsewhere it is a name with arguments.
+            stream = pickle.dumps({"model": {"a": A}, "b": payload}, protocol)
             container(tmp_path / "x", stream)
-            with pytest.raises(UserError, match=r"which is neither a tensor nor a plain container"):
-                read_weight_file(tmp_path / "x")
+            file = read_weight_file(tmp_path / "x")
+            np.testing.assert_array_equal(first(file)["a"], A)
+            assert type(file.metadata["b"]) is Inert and type(file.metadata["b"].arguments) is tuple
             assert not target.exists()
     # The payload does run where a pickle is trusted.
     pickle.loads(stream)
@@ -142,7 +147,7 @@ def test_a_chain_of_allowed_names_leads_nowhere(tmp_path, container):
     chain = name_of("collections", "OrderedDict") + text("__init__") + pickle.TUPLE2 + pickle.REDUCE
     container(tmp_path / "x", pickled(chain, b"}(" + text("__class__") + name_of("torch", "Size") + b"ub"))
     with pytest.raises(UserError, match="damaged near byte"):
-        read_weight_file(tmp_path / "x")
+        read_first(tmp_path / "x")
 
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoints"
@@ -154,17 +159,17 @@ def test_keras_2_files_give_each_variables_full_path():
     checkpoint = read_weight_file(GOLDEN / "keras_2.h5")
     assert checkpoint.container == "hdf5"
     names = ["conv1/conv1/kernel:0", "conv1/conv1/bias:0", "bn_conv1/bn_conv1/gamma:0"]
-    assert sorted(checkpoint.tensors) == sorted(names)
+    assert sorted(first(checkpoint)) == sorted(names)
     for name in names:
-        np.testing.assert_array_equal(checkpoint.tensors[name], expected[f"keras_2/{name}"])
-        assert not checkpoint.tensors[name].flags.writeable
+        np.testing.assert_array_equal(first(checkpoint)[name], expected[f"keras_2/{name}"])
+        assert not first(checkpoint)[name].flags.writeable
 
 
 def test_a_whole_saved_model_gives_its_weights_alone(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["model_weights/conv/conv/kernel:0"] = VALUE
         file["optimizer_weights/step"] = 3
-    tensors = read_weight_file(tmp_path / "x.h5").tensors
+    tensors = read_first(tmp_path / "x.h5")
     assert list(tensors) == ["conv/conv/kernel:0"]
 
 
@@ -173,7 +178,7 @@ def test_element_types(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w", libver="latest") as file:
         for name, value in values.items():
             file[name] = value
-    tensors = read_weight_file(tmp_path / "x.h5").tensors
+    tensors = read_first(tmp_path / "x.h5")
     assert {name: tensor.dtype.name for name, tensor in tensors.items()} == {
         "half": "float32",
         "double": "float32",
@@ -241,7 +246,7 @@ def test_anything_but_plain_weights_is_refused(tmp_path, make, sentence):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         make(file)
     with pytest.raises(UserError, match=f"x.h5 can't be imported: .*{sentence}"):
-        read_weight_file(tmp_path / "x.h5")
+        read_first(tmp_path / "x.h5")
 
 
 def test_a_file_cut_short_is_refused(tmp_path):
@@ -249,7 +254,7 @@ def test_a_file_cut_short_is_refused(tmp_path):
     for end in range(8, len(whole), 97):
         (tmp_path / "x.h5").write_bytes(whole[:end])
         with pytest.raises(UserError):
-            read_weight_file(tmp_path / "x.h5")
+            read_first(tmp_path / "x.h5")
 
 
 DTYPES = {"f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i1": "I8", "u1": "U8", "?": "BOOL"}
@@ -289,23 +294,23 @@ def test_reads_back_what_was_written(tmp_path_factory, tensors):
         header[name] = entry(code, list(value.shape), len(contents), end)
         contents += value.tobytes()
     checkpoint = read_weight_file(write(tmp_path_factory.mktemp("safe") / "x", header, contents))
-    assert checkpoint.container == "safetensors" and set(checkpoint.tensors) == set(tensors)
+    assert checkpoint.container == "safetensors" and set(first(checkpoint)) == set(tensors)
     for name, value in tensors.items():
         with np.errstate(over="ignore", invalid="ignore"):
             value = value.astype(np.float32) if value.dtype.kind == "f" else value
-        assert checkpoint.tensors[name].dtype == value.dtype
-        np.testing.assert_array_equal(checkpoint.tensors[name], value)
+        assert first(checkpoint)[name].dtype == value.dtype
+        np.testing.assert_array_equal(first(checkpoint)[name], value)
 
 
 def test_bfloat16_is_widened_exactly(tmp_path):
     value = np.array([[1.5, -2.25], [np.inf, 1e-40]], ml_dtypes.bfloat16)
     path = write(tmp_path / "x", {"a": entry("BF16", [2, 2], 0, 8)}, value.tobytes())
-    np.testing.assert_array_equal(read_weight_file(path).tensors["a"], value.astype(np.float32))
+    np.testing.assert_array_equal(read_first(path)["a"], value.astype(np.float32))
 
 
 def test_arrays_are_views_of_the_file(tmp_path):
     path = write(tmp_path / "x", {"a": entry("F32", [4], 0, 16)}, bytes(16))
-    found = read_weight_file(path).tensors["a"]
+    found = read_first(path)["a"]
     assert not found.flags.writeable and not found.flags.owndata
 
 
@@ -341,14 +346,14 @@ F32 = entry("F32", [2], 0, 8)
 )
 def test_headers_that_cannot_be_are_refused(tmp_path, header, size, sentence):
     with pytest.raises(UserError, match=sentence):
-        read_weight_file(write(tmp_path / "x", header, bytes(size)))
+        read_first(write(tmp_path / "x", header, bytes(size)))
 
 
 @pytest.mark.parametrize("size", [2**63, 10**7, 3])
 def test_a_header_longer_than_the_file_is_refused(tmp_path, size):
     (tmp_path / "x").write_bytes(struct.pack("<Q", size) + b"{}")
     with pytest.raises(UserError, match="longer than the file"):
-        read_weight_file(tmp_path / "x")
+        read_first(tmp_path / "x")
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path):
@@ -356,4 +361,4 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
     for end in range(len(whole)):
         (tmp_path / "x").write_bytes(whole[:end])
         with pytest.raises(UserError):
-            read_weight_file(tmp_path / "x")
+            read_first(tmp_path / "x")

@@ -1,10 +1,12 @@
-"""Writes checkpoints as `torch.save` does, without torch."""
+"""Writes checkpoints as `torch.save` does, without torch, and reads back what is first in them."""
 
 import pickle
 import struct
 import zipfile
 
 import numpy as np
+
+from mrcnn_tf.weights.weight_file import read_weight_file
 
 STORAGES = {
     "float32": "FloatStorage",
@@ -41,6 +43,16 @@ def write_zip(path, stream, storages, compression=zipfile.ZIP_STORED, byteorder=
         for key, buffer in storages.items():
             archive.writestr(f"archive/data/{key}", memoryview(buffer))
         archive.writestr("archive/version", b"3\n")
+
+
+def first(file):
+    """The tensors of the place in a `WeightFile` that is tried first: name to array."""
+    return dict(next(iter(file.candidates.values())))
+
+
+def read_first(path):
+    """Those of the file at `path`."""
+    return first(read_weight_file(path))
 
 
 def pickled(*parts):
