@@ -1,6 +1,7 @@
 """Published weights: where they are, what they reach, what is known of them, and where they are kept here."""
 
 import dataclasses
+import difflib
 import functools
 import pathlib
 import re
@@ -11,7 +12,7 @@ from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.common.files import file_digest
 from mrcnn_tf.weights.architecture import COCO_80, COCO_90, PERSON
-from mrcnn_tf.weights.download import download, weights_folder
+from mrcnn_tf.weights.download import download, fetch_address, is_address, weights_folder
 
 FOLDER = pathlib.Path(__file__).parent
 # What a file's name says of its content: the beginning of a hash before the ending.
@@ -62,15 +63,16 @@ class Preset:
 
     def categories(self):
         """The K classes that it detects as a list of `Category`; None for a backbone."""
-        if self.classes is None:
-            return None
-        known = {"coco80": COCO_80, "coco90": COCO_90, "person": [PERSON]}
-        return known[self.classes] if self.classes in known else _other_categories(self.classes)
+        return None if self.classes is None else categories_of(self.classes)
 
 
 @functools.cache
-def _other_categories(name):
-    names = _read_yaml("other_classes.yaml")[name]
+def categories_of(data):
+    """The classes of published data, by a name that `Preset.classes` may have, as a list of `Category`."""
+    known = {"coco80": COCO_80, "coco90": COCO_90, "person": [PERSON]}
+    if data in known:
+        return known[data]
+    names = _read_yaml("other_classes.yaml")[data]
     by_id = names if isinstance(names, dict) else dict(enumerate(names, 1))
     return [Category(id, name) for id, name in by_id.items()]
 
@@ -125,16 +127,16 @@ def published_as(path):
     """The `Preset` that a file on disk is; None where it is none that can be imported, or can't be told.
 
     It is told by its name, with the folders that it is in where several have that name, and by its hash, whatever its
-    name. A name with another SHA-256 isn't enough: people keep the names of what they trained on. detectron2 knows the
-    files of its zoo by their names alone, and so does this.
+    name but for the ending. A name with another SHA-256 isn't enough: people keep the names of what they trained on.
+    The files of detectron2's zoo are known by their names alone, as detectron2 knows them.
     """
     presets, path = list_presets(), pathlib.Path(path)
     named = _longest_match(path.absolute().parts, [each for each in presets if each.file == path.name])
     if named and named.algorithm != "sha256":
         return named
-    digests = {algorithm: file_digest(path, algorithm) for algorithm in {each.algorithm for each in presets} - {None}}
-    known = (each for each in presets if each.digest and digests[each.algorithm].startswith(each.digest))
-    return next(known, None)
+    alike = [each for each in presets if each.digest and pathlib.PurePath(each.file).suffix == path.suffix]
+    digests = {algorithm: file_digest(path, algorithm) for algorithm in {each.algorithm for each in alike}}
+    return next((each for each in alike if digests[each.algorithm].startswith(each.digest)), None)
 
 
 def _longest_match(parts, presets):
@@ -156,6 +158,27 @@ def _place(preset):
     """Where a preset's file is kept: those that share a name with others in folders of their own."""
     is_alone = sum(each.file == preset.file for each in _read_presets().values()) < 2
     return weights_folder() / preset.file if is_alone else weights_folder() / preset.name / preset.file
+
+
+def locate(source):
+    """(path, its `Preset` or None) of the file that a user names by path, preset or address; the last two download it.
+
+    UserError if there is none.
+    """
+    path = pathlib.Path(source)
+    if not path.is_file():
+        preset = find_preset(str(source))
+        if preset:
+            return preset_file(preset), preset
+        if not is_address(source):
+            names = [preset.name for preset in list_presets()]
+            examples = ", ".join(difflib.get_close_matches(str(source), names) or names[:3])
+            raise UserError(
+                f"There is no file {path}: give a checkpoint's path, imagenet, a preset such as {examples}, or an "
+                "address, https://host/path/file or hf://owner/name."
+            )
+        path = fetch_address(str(source))
+    return path, published_as(path)
 
 
 def preset_file(preset):

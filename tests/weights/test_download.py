@@ -314,3 +314,17 @@ def test_a_preset_is_downloaded_once_and_checked(server, cache):
     path.unlink()
     server.files["/m.pth"] = CONTENT
     assert presets.preset_file(preset).read_bytes() == CONTENT
+
+
+def test_a_preset_and_an_address_are_located(server, monkeypatch):
+    digest = hashlib.sha256(CONTENT).hexdigest()[:8]
+    name = f"m-{digest}.pth"
+    preset = presets.Preset("x", "y", "https://page", "MIT", f"{server.address}/{name}", name, "sha256", digest)
+    monkeypatch.setattr(presets, "_read_presets", lambda: {"x": preset})
+    server.files |= {f"/{name}": CONTENT, "/other/mine.pth": CONTENT, "/other/mine.pkl": b"mine"}
+    for source in ("x", name, "m", preset.address):
+        assert presets.locate(source) == (presets.preset_file(preset), preset)
+    assert len(server.requests) == 1
+    path, known = presets.locate(f"{server.address}/other/mine.pth")
+    assert path.name == "mine.pth" and known == preset
+    assert presets.locate(f"{server.address}/other/mine.pkl")[1] is None

@@ -1,6 +1,7 @@
 """Published models: what is said of them, how they are found, and which of them a file is."""
 
 import hashlib
+import pathlib
 import urllib.request
 
 import pytest
@@ -145,6 +146,26 @@ def test_a_file_is_known_by_its_hash_under_any_name(tmp_path, monkeypatch, algor
     assert presets.published_as(_write(tmp_path / "mine.pth", b"weights")) == preset
     assert presets.published_as(_write(tmp_path / name, b"weights")) == preset
     assert presets.published_as(_write(tmp_path / "mine.pth", b"others")) is None
+    assert presets.published_as(_write(tmp_path / "mine.keras", b"weights")) is None  # isn't even read
+
+
+def test_a_file_that_is_there_is_no_preset(tmp_path, monkeypatch):
+    monkeypatch.setenv("MRCNN_TF_CACHE", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *arguments, **options: pytest.fail("a download"))
+    monkeypatch.chdir(tmp_path)
+    mine = _write(tmp_path / "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", b"trained on")
+    assert presets.locate(mine.name) == (pathlib.Path(mine.name), None)
+    assert presets.locate(mine) == (mine, None)
+    kept = _write(tmp_path / "weights" / "model_final_14d201.pkl", b"weights")
+    found, preset = presets.locate(kept)
+    assert (found, preset.name) == (kept, "detectron2_mask_rcnn_R_50_FPN_400ep_LSJ")
+
+
+def test_a_misspelt_name_is_told_the_next_ones():
+    with pytest.raises(
+        mrcnn_tf.UserError, match="There is no file torchvision_maskrcn.*a preset such as torchvision_mask"
+    ):
+        presets.locate("torchvision_maskrcn_resnet50_fpn")
 
 
 def test_what_cannot_be_imported_is_told_before_it_is_downloaded(monkeypatch):
