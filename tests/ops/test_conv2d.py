@@ -64,7 +64,7 @@ def test_any_shape(images, height, width, channels, filters, relu, seed):
 
 
 def summed_in_order(inputs, kernel):
-    """3x3 convolution of one image, float32, product after product: how a loop without tricks rounds on any processor."""
+    """3x3 convolution of one image, float32, product after product: how a loop rounds on any processor."""
     height, width, channels = inputs.shape
     padded = np.pad(inputs, [(1, 1), (1, 1), (0, 0)])
     total = np.zeros([height, width, kernel.shape[-1]], np.float32)
