@@ -2,8 +2,8 @@
 
 import re
 
-from mrcnn_tf.weights.architecture import COCO_80, PERSON
 from mrcnn_tf.weights.foreign_yaml import NotPlain
+from mrcnn_tf.weights.presets import categories_of
 
 # The settings' values where detectron2 has a name for them.
 BACKBONE_NORMS = {
@@ -16,8 +16,16 @@ HEAD_NORMS = {"": None, None: None} | {
 }
 POOLERS = {"ROIAlignV2": ("align", True), "ROIAlign": ("align", False), "ROIPool": ("pool", None)}
 STAGES, PYRAMID = ["res2", "res3", "res4", "res5"], ["p2", "p3", "p4", "p5", "p6"]
-COCO_SETS = r"coco_20(14|17)_(train|val|minival|valminusminival|val_100)(_panoptic(_separated)?)?"
-COCO_PERSON_SETS = r"keypoints_coco_20(14|17)_(train|val|minival|valminusminival|val_100)"
+_COCO = r"coco_20(14|17)_(train|val|minival|valminusminival|val_100)"
+# The names that detectron2 gives to data -> what `presets.categories_of` calls its classes.
+DATA = {
+    rf"{_COCO}(_panoptic(_separated)?)?|lvis_v0\.5_(train|val)_cocofied": "coco80",
+    rf"keypoints_{_COCO}": "person",
+    r"lvis_v0\.5_(train|val|val_rand_100)": "lvis05",
+    r"lvis_v1_(train|val)": "lvis1",
+    r"cityscapes_fine_instance_seg_(train|val)": "cityscapes",
+    r"voc_20(07|12)_(trainval|train|val|test)": "voc",
+}
 # Remedies.
 _STANDARD = "give weights of a model with StandardROIHeads on a pyramid or res5, or with Res5ROIHeads on res4"
 _RESNET = "give weights of a model with detectron2's ResNet, such as build_resnet_fpn_backbone"
@@ -42,10 +50,9 @@ def classes_of(keys):
     names = [names] if isinstance(names, str) else names
     if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
         return None
-    for pattern, categories in ((COCO_SETS, COCO_80), (COCO_PERSON_SETS, [PERSON])):
-        if all(re.fullmatch(pattern, name) for name in names) and count == len(categories):
-            return [category.name for category in categories]
-    return None
+    data = next((data for pattern, data in DATA.items() if all(re.fullmatch(pattern, name) for name in names)), None)
+    categories = categories_of(data) if data else []
+    return [category.name for category in categories] if len(categories) == count else None
 
 
 def _features(keys):

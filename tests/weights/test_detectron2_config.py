@@ -152,6 +152,22 @@ def test_keypoints_and_panoptic_heads(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "names, count, first, last",
+    [
+        (["coco_2014_train", "coco_2014_valminusminival"], 80, "person", "toothbrush"),
+        (["voc_2007_trainval", "voc_2012_trainval"], 20, "aeroplane", "tvmonitor"),
+        ("('cityscapes_fine_instance_seg_train',)", 8, "person", "bicycle"),
+        (["lvis_v1_train"], 1203, "aerosol_can", "zucchini"),
+        (["lvis_v0.5_train"], 1230, "acorn", "zucchini"),
+    ],
+)
+def test_classes_of_detectron2s_own_sets(tmp_path, names, count, first, last):
+    path = with_keys(tmp_path, DATASETS__TRAIN=names, MODEL__ROI_HEADS__NUM_CLASSES=count)
+    classes = read_detectron2_config(path).classes
+    assert (len(classes), classes[0], classes[-1]) == (count, first, last)
+
+
 @pytest.mark.parametrize("names", [[], ["my_train"], ["coco_2017_train", "my_train"], "lvis_v1_train", None])
 def test_classes_of_other_sets_are_not_known(tmp_path, names):
     assert read_detectron2_config(with_keys(tmp_path, DATASETS__TRAIN=names)).classes is None

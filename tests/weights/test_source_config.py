@@ -1,0 +1,66 @@
+"""Which library's a training config is, and where it lies beside a file of weights."""
+
+import pytest
+
+from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.weights.source_config import find_companion, read_source_config
+
+DETECTRON2 = "INPUT:\n  FORMAT: RGB\nMODEL:\n  MASK_ON: true\nVERSION: 2\n"
+MMDETECTION = "model = dict(\n    type='MaskRCNN')\n"
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_content_tells_the_library(tmp_path):
+    path = write(tmp_path / "anything.txt", DETECTRON2)
+    config = read_source_config(path)
+    assert (config.library, config.name, config.settings["file.pixel_order"]) == ("detectron2", str(path), "RGB")
+
+
+@pytest.mark.parametrize(
+    "name, text, reason",
+    [
+        ("lazy.py", "from detectron2.config import LazyCall as L\nmodel = L(FCOS)()\n", "programs aren't run"),
+        ("config.yaml", "model: {backbone: {depth: 50}}\n", "no config of detectron2"),
+        ("notes.txt", "some words", "no config of detectron2"),
+        ("list.yaml", "[1, 2]", "no config of detectron2"),
+    ],
+)
+def test_what_is_neither_is_refused(tmp_path, name, text, reason):
+    with pytest.raises(UserError, match=reason) as error:
+        read_source_config(write(tmp_path / name, text))
+    assert name in str(error.value)
+
+
+def test_the_config_that_detectron2_writes(tmp_path):
+    weights = tmp_path / "model_final.pth"
+    assert find_companion(weights, "detectron2") is None
+    path = write(tmp_path / "config.yaml", DETECTRON2)
+    assert find_companion(weights, "detectron2") == path
+    assert find_companion(weights, "torchvision") is None
+    assert find_companion(tmp_path / "model_final_f10217.pkl", "detectron2") is None  # a published file
+    write(path, "model:\n  _target_: detectron2.modeling.GeneralizedRCNN\n")
+    assert find_companion(weights, "detectron2") == path
+    write(path, "model:\n  backbone:\n    depth: 50\n")  # of this package, or anybody else's
+    assert find_companion(weights, "detectron2") is None
+    path.write_bytes(b"\xff\xfe")
+    assert find_companion(weights, "detectron2") is None
+
+
+def test_the_config_that_mmdetection_writes(tmp_path):
+    weights = tmp_path / "epoch_12.pth"
+    inner = write(tmp_path / "20240101_101010/vis_data/config.py", MMDETECTION)
+    assert find_companion(weights, "mmdetection") == inner
+    outer = write(tmp_path / "mask-rcnn_r50_fpn_1x_coco.py", MMDETECTION)
+    write(tmp_path / "train.py", "import mmdet\n\nmodel = build()\n")
+    for name in ("epoch_12.pth", "latest.pth", "best_coco_bbox_mAP_epoch_3.pth", "iter_90000.pth"):
+        assert find_companion(tmp_path / name, "mmdetection") == outer
+    assert find_companion(tmp_path / "mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth", "mmdetection") is None
+    write(tmp_path / "other.py", "_base_ = 'mask-rcnn_r50_fpn_1x_coco.py'\n")
+    with pytest.raises(UserError, match="--source-config") as error:
+        find_companion(weights, "mmdetection")
+    assert "other.py" in str(error.value) and outer.name in str(error.value)
