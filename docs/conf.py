@@ -19,6 +19,7 @@ extensions = [
     "docstrings",
     "settings_pages",
     "problem_pages",
+    "preset_pages",
 ]
 exclude_patterns = ["_build", "_ext"]
 suppress_warnings = ["misc.highlighting_failure"]  # commands with "..." in them are no Python, json or shell

@@ -30,7 +30,7 @@ every_document = pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOC
 KEYS = settings_reader.known_keys()
 ROOTS = {"model": mrcnn_tf.MaskRCNN, "dets": mrcnn_tf.Detections, "MaskRCNN": mrcnn_tf.MaskRCNN}
 ROOTS |= {"Detections": mrcnn_tf.Detections, "cfg": None, "config": None}
-FILE = re.compile(r".*\.(py|md|json|jsonl|keras|tflite|yaml|ipynb|npz|config|jpg|png|cu|cc|h5|pth|pkl)")
+FILE = re.compile(r".*\.(py|md|json|jsonl|keras|tflite|yaml|ipynb|npz|config|jpg|png|cu|cc|h5|pth|pkl|safetensors)")
 CONFIG = re.compile(
     r"(mask_rcnn_(r|mobile|eff)|panoptic_r|paper_|nuclei_|edge_|torchvision_|detectron2_|matterport_mask)\w+"
 )

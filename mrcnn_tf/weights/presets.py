@@ -102,9 +102,14 @@ def _preset(name, fields, settings):
     return Preset(name, algorithm=match and algorithm, digest=match and match["digest"], **fields)
 
 
+def all_presets():
+    """The published models, with those that can't be imported: a list of `Preset`."""
+    return list(_read_presets().values())
+
+
 def list_presets():
     """The published models that can be imported: a list of `Preset`."""
-    return [preset for preset in _read_presets().values() if not preset.refused]
+    return [preset for preset in all_presets() if not preset.refused]
 
 
 def find_preset(name):
@@ -156,7 +161,7 @@ def _shared(first, second):
 
 def _place(preset):
     """Where a preset's file is kept: those that share a name with others in folders of their own."""
-    is_alone = sum(each.file == preset.file for each in _read_presets().values()) < 2
+    is_alone = sum(each.file == preset.file for each in all_presets()) < 2
     return weights_folder() / preset.file if is_alone else weights_folder() / preset.name / preset.file
 
 

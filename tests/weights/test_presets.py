@@ -10,7 +10,7 @@ import mrcnn_tf
 from mrcnn_tf.config.load import list_config_names, load_config
 from mrcnn_tf.weights import presets
 
-ALL = list(presets._read_presets().values())
+ALL = presets.all_presets()
 
 
 def test_every_preset_has_what_a_user_needs():
