@@ -15,19 +15,21 @@ HEAD_SAMPLES = 800
 
 # Standard deviation of a linear map's output for inputs of order 1; the first pattern found in the name decides.
 _GAINS = (
-    (r"stem\.conv1\.weight", 1 / 34),  # detectron2 does not divide a ResNet's pixels by their deviation
-    (r"(cls_logits|objectness_logits)\.weight", 0.8),
-    (r"(rpn\.head\.bbox_pred|anchor_deltas)\.weight", 0.1),
-    (r"box_predictor\.cls_score\.weight", 2.6),
-    (r"box_predictor\.bbox_pred\.weight", 0.7),
+    # Pixels that aren't divided by their deviation: detectron2's of a ResNet, and mmdetection's of the same.
+    (r"(stem\.conv1|^backbone\.conv1)\.weight", 1 / 34),
+    (r"(cls_logits|objectness_logits|rpn_cls)\.weight", 0.8),
+    (r"(rpn\.head\.bbox_pred|anchor_deltas|rpn_reg)\.weight", 0.1),
+    (r"(box_predictor\.cls_score|bbox_head\.fc_cls)\.weight", 2.6),
+    (r"(box_predictor\.bbox_pred|bbox_head\.fc_reg)\.weight", 0.7),
     (r"score_lowres\.weight", 0.6),
-    (r"(mask_fcn_logits|mask_head\.predictor)\.weight", 1.7),
-    (r"(bottom_up|backbone\.body|backbone\.res\d|roi_heads\.res5|keypoint_head|keypoint_predictor)\.", 1.7),
+    (r"(mask_fcn_logits|mask_head\.predictor|mask_head\.conv_logits)\.weight", 1.7),
+    (r"(bottom_up|backbone\.body|backbone\.(res|layer)\d|roi_heads\.res5|keypoint_head|keypoint_predictor)\.", 1.7),
     (r"(inner|lateral)", 0.7),
-    (r"(fpn|rpn|fc6|fc1|box_head\.0|mask_fcn1|mask_head\.0)", 1.0),
+    (r"(fpn|rpn|fc6|fc1|box_head\.0|shared_fcs\.0|mask_fcn1|mask_head\.0|mask_head\.convs\.0)", 1.0),
     (r"", 1.5),
 )
 _LAST_OF_BLOCK = re.compile(r"(layer\d\.\d+\.bn3|res\d\.\d+\.conv3\.norm)\.")
+_LAST_OF_BASIC_BLOCK = re.compile(r"(layer\d\.\d+\.bn2|res\d\.\d+\.conv2\.norm)\.")
 
 
 def bits(count, seed):
@@ -126,6 +128,7 @@ def weights(shapes, seed, background, normalized=False):
     """
     first = any(name.startswith("backbone.body.") for name in shapes)  # torchvision's classes begin with the background
     norms = {name.removesuffix("running_var") for name in shapes if name.endswith("running_var")}
+    last = _LAST_OF_BLOCK if any(map(_LAST_OF_BLOCK.search, shapes)) else _LAST_OF_BASIC_BLOCK
     made = {}
     for name, (shape, dtype) in shapes.items():
         stem, _, part = name.rpartition(".")
@@ -133,26 +136,26 @@ def weights(shapes, seed, background, normalized=False):
         if part == "num_batches_tracked":
             made[name] = np.zeros(shape, np.dtype(dtype))
         elif stem + "." in norms:
-            made[name] = _norm(name, shape, [seed, zlib.crc32(stem.encode())], source)
+            made[name] = _norm(name, shape, [seed, zlib.crc32(stem.encode())], source, last)
         elif part == "weight" and len(shape) == 1:  # a group norm's scale
             made[name] = uniform(shape, source, 0.5, 1.5)
         elif part == "bias":
             made[name] = _bias(name, shape, source)
-            if "box_predictor.cls_score" in name:
+            if re.search(r"box_predictor\.cls_score|bbox_head\.fc_cls", name):
                 made[name][0 if first else -1] += np.float32(background)
         else:
             made[name] = _linear(name, shape, source)
-            if normalized and "stem.conv1" in name:
+            if normalized and re.search(r"stem\.conv1|^backbone\.conv1", name):
                 made[name] *= np.float32(58)
     return made
 
 
-def _norm(name, shape, shared, source):
+def _norm(name, shape, shared, source, last):
     """Returns one parameter of a batch norm.
 
     Scale over deviation lies in 0.5..1.5, at a residual block's end in 0.1..0.3, or sixteen blocks would add up.
     Variances reach down to 0.002, where an epsilon of 1e-5 instead of 0 moves the output by 0.25 %: the two must be
-    told apart. `shared` seeds the variance, which the scale needs too.
+    told apart. `shared` seeds the variance, which the scale needs too; `last` finds the last norm of a block by its name.
     """
     variance = np.float32(0.002) + uniform(shape, [*shared, 1]) ** 2 * uniform(shape, [*shared, 2]) ** 2
     part = name.rpartition(".")[2]
@@ -163,12 +166,12 @@ def _norm(name, shape, shared, source):
     if part == "bias":
         return uniform(shape, source, -0.3, 0.3)
     scale = uniform(shape, source, 0.5, 1.5) * np.sqrt(variance)
-    return scale * np.float32(0.2) if _LAST_OF_BLOCK.search(name) else scale
+    return scale * np.float32(0.2) if last.search(name) else scale
 
 
 def _bias(name, shape, source):
     values = uniform(shape, source, -0.1, 0.1)
-    if re.search(r"cls_logits|objectness_logits", name):
+    if re.search(r"cls_logits|objectness_logits|rpn_cls", name):
         values -= np.float32(3.0)
     return values
 
