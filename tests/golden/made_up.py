@@ -155,7 +155,7 @@ def _norm(name, shape, shared, source, last):
 
     Scale over deviation lies in 0.5..1.5, at a residual block's end in 0.1..0.3, or sixteen blocks would add up.
     Variances reach down to 0.002, where an epsilon of 1e-5 instead of 0 moves the output by 0.25 %: the two must be
-    told apart. `shared` seeds the variance, which the scale needs too; `last` finds the last norm of a block by its name.
+    told apart. `shared` seeds the variance, which the scale needs too; `last` finds a block's last norm by its name.
     """
     variance = np.float32(0.002) + uniform(shape, [*shared, 1]) ** 2 * uniform(shape, [*shared, 2]) ** 2
     part = name.rpartition(".")[2]
