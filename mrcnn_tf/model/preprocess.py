@@ -1,5 +1,7 @@
 """From an image to the network's input: resize, normalise, pad."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -71,7 +73,7 @@ class Preprocess(ConfiguredLayer):
 def make_preprocess(model, features, dtype=None):
     """The `Preprocess` of a `ModelConfig` whose neck is `features`."""
     # torchvision pads every image to a multiple of 32, detectron2 where a pyramid doubles back from stride 32.
-    divisor = max(32 if model.conventions.anchor_stride == "padded" else 1, getattr(features, "divisor", 1))
+    divisor = math.lcm(model.conventions.pad_multiple, getattr(features, "divisor", 1))
     return Preprocess(model.pixel_mean, model.pixel_std, model.resize, divisor, dtype=dtype)
 
 

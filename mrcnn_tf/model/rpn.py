@@ -202,7 +202,8 @@ class RPN(ConfiguredLayer):
         logits = tf.where(usable, logits, DROPPED)
         scores, indices = tf.math.top_k(logits, _at_most(count, logits))
         deltas = tf.gather(deltas, indices, batch_dims=1)
-        return scores, box_ops.decode(deltas, _take(anchors, indices), self.settings.delta_weights)
+        anchors, limit = _take(anchors, indices), self.conventions.delta_limit
+        return scores, box_ops.decode(deltas, anchors, self.settings.delta_weights, limit)
 
     def compute_losses(self, features, truth, seeds):
         """The two losses by name, from `FeatureMaps`, a `GroundTruth` and the seeds uint32 [B] of the draw."""

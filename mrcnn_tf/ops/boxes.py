@@ -83,12 +83,18 @@ def encode(boxes, references, weights):
     return tf.concat([shifts, scales], axis=-1) * tf.constant(weights, tf.float32)
 
 
-def decode(deltas, references, weights):
-    """Boxes [..., 4] that `deltas` [..., 4] make of `references` [..., 4]: the inverse of `encode`."""
+def decode(deltas, references, weights, limit="above"):
+    """Boxes [..., 4] that `deltas` [..., 4] make of `references` [..., 4]: the inverse of `encode`.
+
+    `limit` says whether dw and dh have `MAX_LOG_SCALE` as a limit "above", or on "both" sides.
+    """
     deltas = tf.cast(deltas, tf.float32) / tf.constant(weights, tf.float32)
     centers, sides = _centers_and_sides(references)
     centers = centers + deltas[..., :2] * sides
-    half = 0.5 * sides * tf.exp(tf.minimum(deltas[..., 2:], MAX_LOG_SCALE))
+    scales = tf.minimum(deltas[..., 2:], MAX_LOG_SCALE)
+    if limit == "both":
+        scales = tf.maximum(scales, -MAX_LOG_SCALE)
+    half = 0.5 * sides * tf.exp(scales)
     return tf.concat([centers - half, centers + half], axis=-1)
 
 

@@ -172,7 +172,8 @@ class BoxHead(Head):
             image_size: [B, 2] = (height, width) pixels.
         """
         scores = tf.nn.softmax(logits)[..., 1:]
-        boxes = box_ops.decode(deltas, proposals.boxes[:, :, None, :], self.settings.delta_weights)
+        references, rules = proposals.boxes[:, :, None, :], self.conventions
+        boxes = box_ops.decode(deltas, references, self.settings.delta_weights, rules.delta_limit)
         if self.box_count < self.num_classes:
             boxes = tf.repeat(boxes, self.num_classes, axis=2)
         batch, count = tf.shape(boxes)[0], boxes.shape[1] * self.num_classes
