@@ -32,7 +32,7 @@ class NamedTensors(Mapping):
     """The tensors of one place in a file: name -> array, made when it's asked for.
 
     Floating types come as float32, integers and booleans as they are. Most arrays are read-only views of the file.
-    Asking for the first one checks them all: UserError if one is damaged, or something in their place is no tensor.
+    Asking for the first one checks them all, see `check`.
 
     Args:
         tensors: name -> `StoredTensor`, checked or not.
@@ -47,11 +47,7 @@ class NamedTensors(Mapping):
 
     def __getitem__(self, name):
         tensor = self._tensors[name]
-        if not self._checked:
-            try:
-                self._check()
-            except WeightFileError as error:
-                raise UserError(f"{self._path} can't be imported: {error}.") from error
+        self.check()
         return tensor.array()
 
     def __contains__(self, name):
@@ -70,6 +66,16 @@ class NamedTensors(Mapping):
             for values in (self._tensors, self._misfits)
         )
         return NamedTensors(stripped, misfits, self.place, self._path, self._file_size)
+
+    def check(self):
+        """Raise UserError if a tensor is damaged, or something in the place of one is none."""
+        if self._checked:
+            return
+        try:
+            self._check()
+        except WeightFileError as error:
+            raise UserError(f"{self._path} can't be imported: {error}.") from error
+        self._checked = True
 
     def _check(self):
         for name, fault in self._misfits.items():
@@ -92,7 +98,6 @@ class NamedTensors(Mapping):
             raise WeightFileError(
                 f"its tensors share their contents so widely that they would take {growth / 1e9:.1f} GB"
             )
-        self._checked = True
 
 
 def place_name(place):
@@ -107,7 +112,8 @@ def examples_of(file):
         for place, tensors in file.candidates.items()
     ]
     more = [f"and so on in {len(places) - 4} more places"] if len(places) > 4 else []
-    return "; ".join([*places[:4], *more])
+    module = _whole_module(file.metadata.items())
+    return "; ".join([*places[:4], *more, *([f"and it holds {module}"] if module else [])])
 
 
 def without_shared_prefix(names):
@@ -190,14 +196,9 @@ def no_tensors(contents):
     if isinstance(contents, StoredTensor | NumpyArray | TorchParameter):
         return "it holds a single tensor without a name; save model.state_dict()"
     entries = _entries(contents)
-    for where, value in [("", contents), *(entries or {}).items()]:
-        if type(value) is Inert and type(value.state) is dict and "_modules" in value.state:
-            part = f"[{printable(where)!r}]" if where and type(where) is str else ""
-            return (
-                f"it holds a whole pickled module, a {value.name}, and no weights by name: where that class can be "
-                f"imported, save them, with torch.save(torch.load(FILE, weights_only=False){part}.state_dict(), "
-                "'weights.pth'), and import that"
-            )
+    module = _whole_module([("", contents), *(entries or {}).items()])
+    if module:
+        return f"it holds {module}"
     if type(contents) is Inert:
         return f"it holds no dictionary of tensors but a {contents.name}; save model.state_dict()"
     if entries is None:
@@ -205,6 +206,19 @@ def no_tensors(contents):
     for name, fault in _split(entries, "")[1].items():
         return f"it holds no tensors, and its {printable(name)!r} {fault}; save model.state_dict()"
     return "it holds no tensors by name, at its top level or below; save model.state_dict()"
+
+
+def _whole_module(values):
+    """What to do with the first whole module among (key, value) pairs, for a sentence; None without one."""
+    for key, value in values:
+        if type(value) is Inert and type(value.state) is dict and "_modules" in value.state:
+            part = f"[{printable(key)!r}]" if key and type(key) is str else ""
+            return (
+                f"a whole pickled module, a {value.name}, and no weights by name: where that class can be imported, "
+                f"save them, with torch.save(torch.load(FILE, weights_only=False){part}.state_dict(), 'weights.pth'), "
+                "and import that"
+            )
+    return None
 
 
 def plain_values(contents):

@@ -39,14 +39,13 @@ def _check_zip_names(names):
     """Refuse a program by its kind, before its compressed entries are met."""
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
-        kind, load = "TorchScript program, of torch.jit.save,", "torch.jit.load"
+        kind, weights = "TorchScript program, of torch.jit.save,", "torch.jit.load(FILE).state_dict()"
     elif "archive_format" in inner:
-        kind, load = "program of torch.export.save", "torch.export.load"
+        kind, weights = "program of torch.export.save", "torch.export.load(FILE).state_dict"
     else:
         return
     raise WeightFileError(
-        f"it's a {kind} and no file of weights: save these, with torch.save({load}(FILE).state_dict(), "
-        "'weights.pth'), and import that"
+        f"it's a {kind} and no file of weights: save these, with torch.save({weights}, 'weights.pth'), and import that"
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from torch_writer import first, name_of, pickled, read_first, text, write_zip
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.weights.candidates import MAX_DEPTH, without_shared_prefix
+from mrcnn_tf.weights.candidates import MAX_DEPTH, examples_of, without_shared_prefix
 from mrcnn_tf.weights.unpickler import Inert
 from mrcnn_tf.weights.weight_file import read_weight_file
 
@@ -160,9 +160,7 @@ def test_programs_are_refused_by_their_kind_with_the_remedy(tmp_path, compressio
         read_weight_file(tmp_path / "x")
     with zipfile.ZipFile(tmp_path / "x", "w", compression) as archive:
         archive.writestr("x/archive_format", "pt2" * 100)
-    with pytest.raises(
-        UserError, match=r"torch\.export\.save.*torch\.save\(torch\.export\.load\(FILE\)\.state_dict\(\)"
-    ):
+    with pytest.raises(UserError, match=r"torch\.export\.save.*torch\.save\(torch\.export\.load\(FILE\)\.state_dict, "):
         read_weight_file(tmp_path / "x")
 
 
@@ -183,3 +181,11 @@ def test_whole_modules_are_refused_by_their_class_with_the_remedy(tmp_path, stre
     (tmp_path / "x").write_bytes(pickled(stream))
     with pytest.raises(UserError, match=rf"a whole pickled module, a my\.models\.Net, .*{call}"):
         read_weight_file(tmp_path / "x")
+
+
+def test_a_whole_module_beside_tensors_of_something_else_is_named_too(tmp_path):
+    tensors = text("rng") + b"}" + text("a") + pickle.dumps(A, 2)[2:-1] + b"s"
+    (tmp_path / "x").write_bytes(pickled(b"}(", tensors, text("model") + module("Net") + b"u"))
+    named = examples_of(read_weight_file(tmp_path / "x"))
+    assert named.startswith("a, ... at its 'rng'; and it holds a whole pickled module, a my.models.Net, ")
+    assert "['model'].state_dict()" in named
