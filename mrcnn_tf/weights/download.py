@@ -28,6 +28,7 @@ HUB = "https://huggingface.co"
 HUB_ADDRESS = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<file>[^@]+))?")
 # Of a hub's model the first of these there, or else its only file with such an ending.
 USUAL_FILES = ("model.safetensors", "pytorch_model.bin")
+COMPANION = "config.yaml"  # the training config that detectron2 leaves beside its weights, see source_config.py
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".pkl", ".ckpt", ".h5", ".keras")
 
 
@@ -78,7 +79,7 @@ def download(address, path, token=None, algorithm=None, digest=None, page=None):
         algorithm, digest: how the file's hash begins, such as "sha256" and "bf2d0c1e"; None where nobody says.
         page: where else people find the file.
     """
-    by_hand = f"download it by hand{f' from {page}' if page else ''} to {path}"
+    by_hand = f"download it by hand{f' (see {page})' if page else ''} to {path}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         print_line(f"Downloading {address} to {path.parent}")
@@ -170,32 +171,35 @@ def _fetch_from_hub(address):
     revision = quote(unquote(match["revision"] or "main"), safe="")
     files = f"{hub}/{repository}/resolve/{revision}/"
     folder = _folder_of(f"{hub} {address}", repository.replace("/", "-"))
-    if not file:
-        kept = _choose([path.name for path in folder.glob("*")])
-        if kept:
-            return folder / kept
-        file = _find_on_hub(address, f"{hub}/api/models/{repository}/revision/{revision}", files, folder, token)
-    path = folder / pathlib.PurePosixPath(file).name
-    if not path.is_file():
-        download(files + quote(file), path, token)
-    return path
-
-
-def _find_on_hub(address, listing, files, folder, token):
-    """The name of a model's file of weights: of those that the hub lists, or of the usual ones where it lists none."""
+    kept = pathlib.PurePosixPath(file).name if file else _choose([path.name for path in folder.glob("*")])
+    if kept and (folder / kept).is_file():
+        return folder / kept
     try:
-        try:
-            with _open(listing, token) as response:
-                names = [file["rfilename"] for file in json.load(response)["siblings"]]
-        except urllib.error.HTTPError as error:
-            if error.code != http.client.NOT_FOUND:
-                raise
-            names = [name for name in USUAL_FILES if _exists(files + name, token)]
+        file = file or _find_on_hub(address, f"{hub}/api/models/{repository}/revision/{revision}", files, token)
+        config = str(pathlib.PurePosixPath(file).with_name(COMPANION))
+        if not (folder / COMPANION).is_file() and _exists(files + quote(config), token):
+            download(files + quote(config), folder / COMPANION, token)
+        path = folder / pathlib.PurePosixPath(file).name
+        download(files + quote(file), path, token)
+    except UserError:
+        raise
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"What {address} holds couldn't be read ({_reason(error)}): try again, or download its file of weights by "
             f"hand into {folder}."
         ) from error
+    return path
+
+
+def _find_on_hub(address, listing, files, token):
+    """The name of a model's file of weights: of those that the hub lists, or of the usual ones where it lists none."""
+    try:
+        with _open(listing, token) as response:
+            names = [file["rfilename"] for file in json.load(response)["siblings"]]
+    except urllib.error.HTTPError as error:
+        if error.code != http.client.NOT_FOUND:
+            raise
+        names = [name for name in USUAL_FILES if _exists(files + name, token)]
     name = _choose(names)
     if name is None:
         weights = [name for name in names if name.endswith(ENDINGS)]

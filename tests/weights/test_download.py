@@ -238,7 +238,7 @@ def test_a_hub_model_has_one_file_of_weights(hub, server, names, chosen):
     assert path.read_text() == f"main {chosen}" and chosen.endswith(path.name)
     server.files.clear()
     assert download.fetch_address("hf://owner/name") == path
-    assert len(server.requests) == 2
+    assert len(server.requests) == 3  # the list, a config that isn't there, the file
 
 
 def test_a_hub_without_listings_is_asked_for_the_usual_names(hub):
@@ -255,6 +255,13 @@ def test_a_file_and_a_revision_on_the_hub(hub):
     assert download.fetch_address("hf://owner/name/a.pth").read_text() == "main a.pth"
     with refused("owner/name/resolve/main/c.pth", "404", "by hand to"):
         download.fetch_address("hf://owner/name/c.pth")
+
+
+def test_the_training_config_beside_the_weights_comes_with_them(hub):
+    hub("sub/model_final.pth", "sub/config.yaml", "config.yaml")
+    for address in ("hf://owner/name", "hf://owner/name/sub/model_final.pth"):
+        path = download.fetch_address(address)
+        assert path.name == "model_final.pth" and path.with_name("config.yaml").read_text() == "main sub/config.yaml"
 
 
 def test_the_token_goes_to_the_hub_and_no_further(hub, server, monkeypatch):
