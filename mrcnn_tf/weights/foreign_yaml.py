@@ -7,8 +7,9 @@ import yaml
 
 from mrcnn_tf.common.errors import UserError
 
-MOST_BYTES = 200_000  # of a file; detectron2's whole tree of settings takes 15,000
-MOST_VALUES = 50_000  # of a file, where an alias counts as often as it stands for its values
+MOST_BYTES = 4_000_000  # of any config; some name thousands of classes
+MOST_CHARACTERS = 200_000  # of YAML, which is read slowly; detectron2's whole tree of settings takes 15,000
+MOST_VALUES = 50_000  # of YAML, where an alias counts as often as it stands for its values
 PYTHON_TAG = "tag:yaml.org,2002:python/"
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str")}
 _LISTS = {"tag:yaml.org,2002:seq", f"{PYTHON_TAG}tuple"}
@@ -45,8 +46,10 @@ def parse_yaml(text, name):
 
     UserError if it isn't valid, is nested too deeply, or its aliases stand for too much; `name` is the file's.
     """
-    loader = yaml.SafeLoader(text)
+    if len(text) > MOST_CHARACTERS:
+        raise UserError(f"{name} has {len(text):,} characters, too many for a config: give the config of the model.")
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         return None if node is None else _Values(loader, name).of(node)
     except yaml.MarkedYAMLError as error:
@@ -56,8 +59,6 @@ def parse_yaml(text, name):
         if isinstance(error, UserError):
             raise
         raise UserError(f"{name} isn't valid YAML, or nested too deeply: give the file as it was written.") from error
-    finally:
-        loader.dispose()
 
 
 class _Values:

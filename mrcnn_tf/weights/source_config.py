@@ -27,8 +27,7 @@ def read_source_config(path):
             f"{name} is a program that makes a config of detectron2, and programs aren't run: give the config.yaml "
             "that training wrote into its output folder, or what LazyConfig.save writes."
         )
-    suffix = pathlib.Path(path).suffix
-    if suffix in (".py", ".json"):
+    if pathlib.Path(path).suffix in (".py", ".json") or MMDETECTION.search(text):
         return read_mmdetection_file(path)
     tree = parse_yaml(text, name)
     if is_detectron2(tree):

@@ -290,6 +290,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ),
         ("MODEL: {WEIGHT: a.pkl}", "of version 1"),
         ("x" * 300_000, "too many for a config"),
+        ("MODEL: \x01", "isn't valid YAML"),
         (b"MODEL: \xff\xfe", "isn't text in UTF-8"),
     ],
 )

@@ -21,6 +21,12 @@ def test_the_content_tells_the_library(tmp_path):
     assert (config.library, config.name, config.settings["file.pixel_order"]) == ("detectron2", str(path), "RGB")
 
 
+@pytest.mark.parametrize("name", ["any.py", "any.txt"])
+def test_mmdetections_config_is_told_by_its_content_too(tmp_path, name):
+    text = "data_preprocessor = dict(bgr_to_rgb=True)\n" + MMDETECTION.replace(")", ", backbone=dict(type='ResNet'))")
+    assert read_source_config(write(tmp_path / name, text)).library == "mmdetection"
+
+
 @pytest.mark.parametrize(
     "name, text, reason",
     [
