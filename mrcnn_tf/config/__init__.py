@@ -3,6 +3,5 @@
 - `settings`: the tree of dataclasses (`Config`, `ModelConfig`, `DataConfig`, ...), each setting with its default, its
   valid values and its meaning; `CONVENTIONS`, the presets of the reference systems.
 - `load`: `load_config` reads a YAML file with overrides; `list_config_names` lists the files that the package ships;
-  `parse_model_config` checks the settings that a file of weights implies.
 - `checks` is for `load` alone.
 """

@@ -36,12 +36,14 @@ IN_PACKAGE = "package:"
 PATH_SETTINGS = ("annotations", "images", "panoptic", "panoptic_maps", "semantic_maps")
 
 
-def load_config(name: str | pathlib.Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+def load_config(
+    name: str | pathlib.Path | dict[str, Any], overrides: list[str] | tuple[str, ...] = (), source: str = ""
+) -> Config:
     """Read a config by the name of a file in `configs/` or by path, then apply overrides.
 
     Args:
-        name: such as "mask_rcnn_r50_fpn", or the path of a YAML file. A file may start from another one with `base:
-            NAME`.
+        name: such as "mask_rcnn_r50_fpn", the path of a YAML file, or what such a file holds, as dictionaries. It may
+            start from another one with `base: NAME`.
         overrides: "key.path=value" strings, such as "train.images_per_batch=2"; the value is read as YAML.
 
     Returns:
@@ -51,7 +53,13 @@ def load_config(name: str | pathlib.Path, overrides: list[str] | tuple[str, ...]
     Raises:
         UserError: for an unknown config, key or preset, a value of the wrong type or an unreadable annotation file.
     """
-    tree, source = _read_yaml(name), str(name)
+    tree = _merge(_read_yaml(name), parse_overrides(overrides))
+    return _resolve(_parse(tree, source or str(name)))
+
+
+def parse_overrides(overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    """Nested dictionaries of "key.path=value" strings; UserError for one of another form."""
+    tree: dict[str, Any] = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
@@ -61,12 +69,7 @@ def load_config(name: str | pathlib.Path, overrides: list[str] | tuple[str, ...]
         except yaml.YAMLError as error:
             raise UserError(f"The value of override '{override}' isn't valid YAML: quote it.") from error
         tree = _merge(tree, _nest(key, parsed))
-    return _resolve(_parse(tree, source))
-
-
-def parse_model_config(tree: dict[str, Any]) -> ModelConfig:
-    """The `ModelConfig` of a plain dictionary, such as what a file of weights implies."""
-    return _parse({"model": tree}, "the weights").model
+    return tree
 
 
 def list_config_names() -> list[str]:
@@ -74,7 +77,11 @@ def list_config_names() -> list[str]:
     return sorted(file.stem for folder in CONFIG_FOLDERS if folder.is_dir() for file in folder.glob("*.yaml"))
 
 
-def _read_yaml(name: str | pathlib.Path) -> dict[str, Any]:
+def _read_yaml(name: str | pathlib.Path | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(name, dict):
+        base = name.get("base")
+        own = {key: value for key, value in name.items() if key != "base"}
+        return _merge(_read_yaml(base), own) if base else own
     candidates = [pathlib.Path(name), *(folder / f"{name}.yaml" for folder in CONFIG_FOLDERS)]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:

@@ -72,6 +72,7 @@ class MaskRCNN(Trainable):
         stuff=(),
         panoptic=None,
         seed=0,
+        provenance=None,
         **kwargs,
     ):
         # Images and boxes must stay float32; the layers choose for themselves.
@@ -81,6 +82,7 @@ class MaskRCNN(Trainable):
         self.roi_sampler = roi_sampler or RoISampler()
         self.categories, self.stuff = as_categories(categories), as_categories(stuff)
         self.panoptic, self.seed = panoptic or PanopticConfig(), seed
+        self.provenance = provenance or {}
         self.spec = FeatureSpec.of(features)
         check_divisor(self.preprocess, features)
         self._build_parts()
@@ -261,7 +263,16 @@ class MaskRCNN(Trainable):
             arguments |= head.results(rows, self)
         return Detections(image_size=image_size, categories=self.categories, **arguments)
 
-    def load_pretrained(self, source, allow_missing=False, map_classes=False, verbose=True):
+    def load_pretrained(
+        self,
+        source,
+        allow_missing=False,
+        map_classes=False,
+        verbose=True,
+        statements=(),
+        source_config=None,
+        class_names=None,
+    ):
         """Loads published weights, or those of another model, whatever its classes.
 
         The format is recognised from the content: torchvision `.pth`, detectron2 and Caffe2 `.pkl`, `.safetensors`,
@@ -270,33 +281,52 @@ class MaskRCNN(Trainable):
 
         Args:
             source: a path, a preset's name (see `list_presets`), "imagenet" or a keras.Model.
-            allow_missing: leave weights that the file lacks as they are, and skip tensors that the model has no place
-                for, instead of refusing the file.
+            allow_missing: leave weights that the file lacks as they are, skip tensors that the model has no place for,
+                and set anew the layers that another setting of the model makes unlike the file's, instead of refusing
+                the file.
             map_classes: keep the class-dependent weights of the classes that both know by the same name.
-            verbose: print what was loaded, converted, skipped and not loaded.
+            verbose: print what was loaded, converted, skipped, not loaded, and assumed.
+            statements: what you know of the file, and the file doesn't say: overrides such as
+                "model.backbone.stride_in_1x1=false" or "file.pixel_order=RGB".
+            source_config: the path of the training config that belongs to the file, detectron2's config.yaml or
+                mmdetection's; None: one beside the file is used; False: none is.
+            class_names: the names of the file's classes.
 
         Returns:
-            A `LoadReport` of the same.
+            A `LoadReport` of the same. `provenance` has what is known of the file, and from where.
 
         Raises:
-            UserError: an unreadable file, another architecture, or weights that don't fit; the model keeps its weights.
+            UserError: an unreadable file, another architecture, contradicting facts, or weights that don't fit; the
+                model keeps its weights.
         """
-        report = load_into(self, source, allow_missing, map_classes)
+        said = {"statements": statements, "source_config": source_config, "class_names": class_names}
+        report = load_into(self, source, allow_missing, map_classes, **said)
         if verbose:
             Console().print(report.table())
         return report
 
     @classmethod
-    def from_pretrained(cls, source, overrides=(), allow_missing=False, verbose=True, **kwargs):
-        """A model with the architecture, conventions and classes that published weights were made for.
+    def from_pretrained(
+        cls,
+        source,
+        overrides=(),
+        allow_missing=False,
+        verbose=True,
+        source_config=None,
+        class_names=None,
+        **kwargs,
+    ):
+        """A model with the architecture, conventions and classes that weights were made for.
 
         Args:
-            source, allow_missing, verbose: as in `load_pretrained`; `source` holds a whole detector.
-            overrides: settings as in `load_config`, such as "model.detections.score_threshold=0.5".
+            source, allow_missing, verbose, source_config, class_names: as in `load_pretrained`; `source` holds a whole
+                detector.
+            overrides: settings as in `load_config`, such as "model.detections.score_threshold=0.5". They are facts
+                about the file, too: "model.pixel_std=[1, 1, 1]" says what it was trained with.
             **kwargs: as in `from_settings`.
         """
-        weights = read_pretrained(source)
-        model = cls.from_settings(weights.config(overrides).model, **kwargs)
+        weights = read_pretrained(source, None, overrides, source_config, class_names)
+        model = cls.from_settings(weights.config().model, **kwargs)
         model.load_pretrained(weights, allow_missing, verbose=verbose)
         return model
 
@@ -312,7 +342,7 @@ class MaskRCNN(Trainable):
         config |= {
             name: [dataclasses.asdict(category) for category in getattr(self, name)] for name in ("categories", "stuff")
         }
-        own = {"panoptic": dataclasses.asdict(self.panoptic), "seed": self.seed}
+        own = {"panoptic": dataclasses.asdict(self.panoptic), "seed": self.seed, "provenance": self.provenance}
         poolings = [id(head.pooling or head) for head in self.heads]
         own["poolings"] = [poolings.index(each) for each in poolings]  # whose pooling layer each has
         return config | own | {"name": self.name, "dtype": keras.saving.serialize_keras_object(self.dtype_policy)}
@@ -327,7 +357,8 @@ class MaskRCNN(Trainable):
         heads = load_heads(config["heads"], config["poolings"])
         categories = {name: [Category(**category) for category in config[name]] for name in ("categories", "stuff")}
         panoptic = PanopticConfig(**config["panoptic"])
-        return cls(**parts, heads=heads, **categories, panoptic=panoptic, seed=config["seed"], name=config["name"])
+        own = {name: config[name] for name in ("seed", "provenance", "name")}
+        return cls(**parts, heads=heads, **categories, panoptic=panoptic, **own)
 
 
 def load_model(path):

@@ -1,5 +1,6 @@
 """The model that a set of weights belongs to, read off the weights' names and shapes: its architecture and classes."""
 
+import math
 import pathlib
 import re
 
@@ -8,6 +9,9 @@ import yaml
 from mrcnn_tf.common.categories import UNUSED, Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import RESNET_BLOCKS
+from mrcnn_tf.weights.facts import Origin
+
+SHAPES = "its tensors"  # what says so, of facts that shapes and names tell
 
 # (bottleneck, blocks of each stage) -> depth
 DEPTHS = {(depth >= 50, blocks): depth for depth, blocks in RESNET_BLOCKS.items()}
@@ -36,6 +40,42 @@ def backbone_settings(arrays):
     if "backbone/stem/gamma" in arrays and "backbone/stem/moving_mean" not in arrays:
         settings["norm"] = "gn"
     return settings
+
+
+def add_shapes(weights):
+    """Add the facts that the shapes of `ConvertedWeights` tell; return whether they are a detector's.
+
+    The first fully connected layer's inputs are brought from PyTorch's order, channels first, into ours.
+    """
+    arrays = weights.arrays
+    is_detector = "fpn/output2/kernel" in arrays or "box_head/class_logits/kernel" in arrays
+    settings = detector_settings(arrays) if is_detector else {"backbone": backbone_settings(arrays)}
+    weights.facts.add_all(settings, Origin.SHAPE, SHAPES)
+    kernel = arrays.get("box_head/fc1/kernel")
+    if kernel is not None and kernel.ndim == 4:  # a convolution as large as its input, channels last
+        weights.facts.add("model.box_head.pool_size", kernel.shape[0], Origin.SHAPE, SHAPES)
+    elif kernel is not None:
+        channels = _box_feature_channels(arrays)
+        side = math.isqrt(kernel.shape[0] // channels) if channels else 0
+        if not side or side * side * channels != kernel.shape[0]:
+            raise UserError(
+                f"The box head's first layer has {kernel.shape[0]} inputs, and {channels} channels of no square make that."
+            )
+        # A view: flattened, the largest weight of all would be copied before its turn.
+        arrays["box_head/fc1/kernel"] = kernel.T.reshape(-1, channels, side, side).transpose(2, 3, 1, 0)
+        weights.conversions["box_head/fc1/kernel"] = "inputs channels last"
+        weights.facts.add("model.box_head.pool_size", side, Origin.SHAPE, SHAPES)
+    return is_detector
+
+
+def _box_feature_channels(arrays):
+    """Channels of what the box head's first fully connected layer reads; None where the layer before it is missing."""
+    convs = _count_layers(arrays, "box_head/conv")
+    if convs:
+        return _channels(arrays, f"box_head/conv{convs}")
+    outputs = [f"res5_0/{conv}" for conv in ("conv3", "conv2")]  # of C5
+    before = ["fpn/output2", *(f"{part}/{output}" for output in outputs for part in ("backbone", "res5"))]
+    return next((_channels(arrays, layer) for layer in before if _channels(arrays, layer)), None)
 
 
 def detector_settings(arrays):

@@ -14,7 +14,8 @@ import numpy as np
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import RESNET_BLOCKS
-from mrcnn_tf.weights.architecture import backbone_settings
+from mrcnn_tf.weights.architecture import SHAPES, backbone_settings
+from mrcnn_tf.weights.facts import Facts, Origin
 from mrcnn_tf.weights.rules import BRANCHES, ConvertedWeights
 
 # The networks.
@@ -158,8 +159,11 @@ def convert_network(network, application, taps):
         first = next(path for path, array in arrays.items() if array.ndim == 4)
         arrays[first], conversions[first] = np.ascontiguousarray(arrays[first][:, :, ::-1]), "BGR to RGB"
     backbone = {"norm": "frozen_bn", "application": application, "taps": list(taps)}
-    settings = {"backbone": backbone, "pixel_mean": mean, "pixel_std": std}
-    return ConvertedWeights(arrays, conversions, skipped, [], settings)
+    facts = Facts()
+    facts.add_all({"backbone": backbone}, Origin.SHAPE, "the network")
+    facts.add_all({"pixel_mean": mean, "pixel_std": std}, Origin.LIBRARY, f"keras.applications' {application}")
+    facts.add("file.pixel_order", "BGR" if bgr else "RGB", Origin.LIBRARY, f"keras.applications' {application}")
+    return ConvertedWeights(arrays, conversions, skipped, [], facts)
 
 
 def pixel_scale(application):
@@ -252,10 +256,14 @@ def model_tensors(model):
     return tensors
 
 
-def convert(tensors):
+# What keras.applications' ResNets always do.
+LIBRARY = ("model.backbone.stem_pool",)
+
+
+def convert(tensors, facts, metadata):
     """The `ConvertedWeights`, without config, of a ResNet; UserError if it isn't 50, 101 or 152 layers deep.
 
-    They imply mean-only pixels, stride in the 1x1, and keras.applications' epsilon.
+    Added to the `facts` are mean-only pixels, stride in the 1x1, and keras.applications' epsilon.
 
     Args:
         tensors: name in the file -> array, as HDF5 paths: of a Keras 1 or 2 `.h5` (weights or whole model), a Keras 3
@@ -279,12 +287,15 @@ def convert(tensors):
         conversions["backbone/stem/kernel"] = "BGR to RGB"
     new = any("conv1_bn" in path.split("/") for path in paths.values())
     settings = {
-        "backbone": {"norm": "frozen_bn", "stride_in_1x1": True} | backbone_settings(arrays),
-        "pixel_mean": PIXEL_MEAN,
+        "backbone": {"stride_in_1x1": True},
+        "pixel_mean": list(PIXEL_MEAN),
         "pixel_std": [1.0, 1.0, 1.0],
         "conventions": {"batch_norm_epsilon": EPSILON if new else OLD_EPSILON},
     }
-    return ConvertedWeights(arrays, conversions, skipped, unknown, settings)
+    facts.add_all({"backbone": {"norm": "frozen_bn"} | backbone_settings(arrays)}, Origin.SHAPE, SHAPES)
+    facts.add_all(settings, Origin.LIBRARY, "keras.applications")
+    facts.add("file.pixel_order", "BGR", Origin.LIBRARY, "keras.applications")
+    return ConvertedWeights(arrays, conversions, skipped, unknown, facts)
 
 
 def resnet_path(layer):

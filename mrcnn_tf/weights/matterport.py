@@ -8,11 +8,22 @@ levels compete in one NMS, and an RoI keeps its best class only, which a score t
 import numpy as np
 
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.weights.architecture import COCO_80, detector_settings, num_classes
+from mrcnn_tf.weights.architecture import COCO_80, add_shapes, num_classes
+from mrcnn_tf.weights.facts import Origin
 from mrcnn_tf.weights.keras_applications import fold_biases, parse_path, resnet_path
 from mrcnn_tf.weights.rules import ConvertedWeights, check_rank
 
 EPSILON = 1e-3  # Keras's default, in backbone and heads
+# What its code always does; all else is a matter of its Config.
+LIBRARY = (
+    "model.conventions.pad_multiple", "model.conventions.delta_limit",
+    "file.pixel_order", "model.pixel_std", "model.resize.rule", "model.backbone.stride_in_1x1",
+    "model.backbone.stem_pool", "model.conventions.batch_norm_epsilon", "file.fpn_fuse", "file.anchor_offset",
+    "model.conventions.box_width", "model.conventions.anchor_rounding", "model.conventions.anchor_stride",
+    "model.conventions.min_proposal_size", "model.conventions.level_assignment", "model.conventions.roi_aligned",
+    "model.conventions.roi_sampling_ratio", "model.roi_layer.kind", "model.roi_layer.aggregate",
+    "model.conventions.min_detection_size", "model.mask_head.activation", "model.conventions.mask_paste",
+)  # fmt: skip
 # Deltas are (dy, dx, dh, dw) in units of their standard deviation, in the RPN as in the box head.
 DELTA_ORDER = [1, 0, 3, 2]
 RPN_DELTA_STD = np.array([0.1, 0.1, 0.2, 0.2], np.float32)  # of (dx, dy, dw, dh); 1 / (10, 10, 5, 5)
@@ -42,26 +53,28 @@ def matches(tensors):
     return {"rpn_class_raw", "mrcnn_class_conv1"} <= layers
 
 
-def convert(tensors):
-    """The `ConvertedWeights` of a detector, whose class 0 is the background too.
+def convert(tensors, facts, metadata):
+    """The `ConvertedWeights` of a detector, whose class 0 is the background too; `facts` are added to.
 
     `tensors` are by HDF5 path, such as "rpn_model/rpn_class_raw/kernel:0". The heads' batch norms are folded into the
     layers before them. UserError for a tensor of the wrong rank, half a batch norm, or an unknown backbone.
     """
-    weights = _read(tensors)
+    weights = _read(tensors, facts)
     weights.conversions |= fold_biases(weights.arrays)
     _fold_norms(weights.arrays, weights.conversions)
     _reorder_rpn(weights.arrays, weights.conversions)
     _reorder_box_head(weights.arrays, weights.conversions)
     _reorder_mask_head(weights.arrays, weights.conversions)
-    weights.settings, weights.config = detector_settings(weights.arrays), "matterport_mask_rcnn_coco"
+    add_shapes(weights)
+    facts.add("file.pixel_order", "RGB", Origin.LIBRARY, "matterport")
+    weights.config = "matterport_mask_rcnn_coco"
     weights.categories = COCO_80 if num_classes(weights.arrays) == len(COCO_80) else None
     return weights
 
 
-def _read(tensors):
+def _read(tensors, facts):
     """`ConvertedWeights` whose arrays are as they stand in the file."""
-    weights = ConvertedWeights({})
+    weights = ConvertedWeights({}, facts=facts)
     for name, array in tensors.items():
         layer, parameter = parse_path(name, lambda part: part in _LAYERS or part == "anchors" or resnet_path(part))
         if layer == "anchors":
@@ -104,9 +117,9 @@ def _reorder_rpn(arrays, conversions):
 
 
 def _reorder_box_head(arrays, conversions):
-    for path in ("box_head/fc1/kernel", "box_head/fc2/kernel"):
-        if path in arrays:  # a convolution as large as its input
-            arrays[path] = arrays[path].reshape(-1, arrays[path].shape[-1])
+    path = "box_head/fc2/kernel"
+    if path in arrays:  # a convolution of single cells, as fc1 is one as large as its input
+        arrays[path] = arrays[path].reshape(-1, arrays[path].shape[-1])
     for path in ("box_head/box_deltas/kernel", "box_head/box_deltas/bias"):
         if path in arrays:
             reordered = _split_last_axis(arrays, path, 4)[..., 1:, DELTA_ORDER]

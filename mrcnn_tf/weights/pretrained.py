@@ -1,29 +1,69 @@
 """Pretrained weights of any origin: recognised by their tensors' names, and converted to this package's terms."""
 
 import dataclasses
-import pathlib
+import re
 import zipfile
+from collections.abc import Callable
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.load import load_config
+from mrcnn_tf.config.load import load_config, parse_overrides
 from mrcnn_tf.config.settings import BackboneConfig, ModelConfig
-from mrcnn_tf.weights import detectron, keras_applications, matterport, torchvision
+from mrcnn_tf.weights import detectron, hugging_face, keras_applications, matterport, mmdetection, torchvision
 from mrcnn_tf.weights.architecture import num_classes, num_heatmaps, num_stuff
 from mrcnn_tf.weights.candidates import examples_of, without_shared_prefix
+from mrcnn_tf.weights.facts import (
+    FILE_SETTINGS,
+    REPRESENTED,
+    Fact,
+    Facts,
+    Origin,
+    check_represented,
+    deciding_settings,
+    flatten,
+    nest,
+    setting_of,
+)
 from mrcnn_tf.weights.keras_file import load_keras_file
-from mrcnn_tf.weights.presets import find_preset, list_presets, preset_file
+from mrcnn_tf.weights.presets import Preset, locate
 from mrcnn_tf.weights.rules import ConvertedWeights
+from mrcnn_tf.weights.source_config import find_companion, read_source_config
 from mrcnn_tf.weights.weight_file import WeightFile, read_weight_file
 
 IMAGENET = "imagenet"
-# name -> (whether tensors by name are of that format, what converts them), tried in this order.
+MODEL = "mrcnn_tf"  # the format of a model of this package
+YOU = "you"  # who states what the user states
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How the files of a library are read.
+
+    Attributes:
+        matches: whether tensors by name are of that library.
+        convert: what makes `ConvertedWeights` of them; takes the tensors, the `Facts` known before, to which it adds,
+            and the plain values that stand in the file beside the tensors.
+        library: the settings that the library's code fixes.
+        refused: pattern of names in a file -> what it is a part of, which no model of this package has.
+    """
+
+    matches: Callable
+    convert: Callable
+    library: tuple[str, ...] = ()
+    refused: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+# By name, in the order in which they are tried.
 FORMATS = {
-    "torchvision": (torchvision.matches, torchvision.convert),
-    "detectron2": (detectron.matches_detectron2, detectron.convert_detectron2),
-    "caffe2": (detectron.matches_caffe2, detectron.convert_caffe2),
-    "matterport": (matterport.matches, matterport.convert),
-    "keras.applications": (keras_applications.matches, keras_applications.convert),
+    "torchvision": Format(torchvision.matches, torchvision.convert, torchvision.LIBRARY, torchvision.REFUSED),
+    "detectron2": Format(
+        detectron.matches_detectron2, detectron.convert_detectron2, detectron.LIBRARY, detectron.REFUSED
+    ),
+    "caffe2": Format(detectron.matches_caffe2, detectron.convert_caffe2, detectron.LIBRARY),
+    "mmdetection": Format(mmdetection.matches, mmdetection.convert, mmdetection.LIBRARY, mmdetection.REFUSED),
+    "transformers": Format(hugging_face.matches, hugging_face.convert, hugging_face.LIBRARY),
+    "matterport": Format(matterport.matches, matterport.convert, matterport.LIBRARY),
+    "keras.applications": Format(keras_applications.matches, keras_applications.convert, keras_applications.LIBRARY),
 }
 # The settings of a model that its weights depend on, or were trained with.
 MODEL_SECTIONS = (
@@ -38,15 +78,23 @@ class PretrainedWeights:
 
     Attributes:
         name: of the file, preset or model, for messages.
-        format: a key of FORMATS, or "mrcnn_tf".
+        format: a key of FORMATS, or MODEL.
         converted: the `ConvertedWeights`.
         file: the `WeightFile` that they are views of; None for a model in memory.
+        statements: the overrides by which the user says what the file doesn't; see `load_config`.
+        published: the `Preset` that the file is; None for other files.
+        notes: sentences on the file for the report.
+        origin: the provenance of a model of this package, see `MaskRCNN`; else empty.
     """
 
     name: str
     format: str
     converted: ConvertedWeights
     file: WeightFile | None = None
+    statements: tuple[str, ...] = ()
+    published: Preset | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
+    origin: dict = dataclasses.field(default_factory=dict)
 
     def release(self):
         """Free the memory of what was read from the file so far."""
@@ -66,85 +114,226 @@ class PretrainedWeights:
         count = num_stuff(self.converted.arrays) or 0
         return self.converted.stuff or [Category(id, f"stuff {id}") for id in range(1, count + 1)]
 
-    def config(self, overrides=()):
-        """The `Config` that the weights were made for, `overrides` as in `load_config`; UserError for a backbone."""
+    def config(self):
+        """The `Config` that the weights were made for; UserError for a backbone."""
         if self.converted.config is None:
             raise UserError(
                 f"{self.name} holds a backbone and no detector: name the config of the model to put it into, such as "
                 "mask_rcnn_r50_fpn."
             )
-        settings = _flatten(self.converted.settings)
-        implied = [f"model.{key}={'null' if value is None else value}" for key, value in settings]
-        config = load_config(self.converted.config, [*implied, *overrides])
+        config = self._load(self.converted.config)
         config.model.categories = config.model.categories or self.categories()
         config.model.stuff = config.model.stuff or self.stuff()
         return config
 
+    def model_config(self):
+        """The `ModelConfig` that the weights were made for; of a backbone, defaults for what doesn't concern it."""
+        return self._load(None).model if self.converted.config is None else self.config().model
 
-def _flatten(settings, prefix=""):
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    def _load(self, base):
+        facts = {
+            name: fact.value
+            for name, fact in self.converted.facts.items()
+            if name.startswith("model.") and name != "model.categories"
+        }
+        tree = base if isinstance(base, dict) else {"base": base} | nest(facts)
+        return load_config(tree, self.statements, self.name)
+
+    def is_assumed(self, name):
+        """Whether nothing says a setting of the file."""
+        fact = self.converted.facts.get(name)
+        return not self.converted.facts.is_stated(name) and (fact is None or fact.origin is Origin.ASSUMPTION)
+
+    def provenance_json(self):
+        """`provenance` as plain dictionaries; of a model of this package what it was imported with."""
+        if self.format == MODEL:
+            return self.origin.get("settings", {})
+        return {name: fact.to_json() for name, fact in self.provenance().items()}
+
+    def provenance(self):
+        """Name of a setting -> `Fact`: of all that decide what the weights detect, and of those that the tensors tell.
+
+        What nobody says has the origin LIBRARY where the library has but one way, else ASSUMPTION.
+        """
+        is_detector, facts, model = self.converted.config is not None, self.converted.facts, self.model_config()
+        fixed, result = FORMATS[self.format].library, {}
+        for name in dict.fromkeys([*deciding_settings(model if is_detector else None), *facts]):
+            if name.startswith("model.") and facts.is_stated(name):
+                result[name] = Fact(setting_of(model, name), Origin.STATEMENT, YOU)
+            elif name in facts:
+                result[name] = facts[name]
+            else:
+                origin = Origin.LIBRARY if name in fixed else Origin.ASSUMPTION
+                result[name] = Fact(setting_of(model, name), origin, self.format)
+        return result
 
 
-def read_pretrained(source, backbone=None):
+def read_pretrained(source, backbone=None, statements=(), source_config=None, class_names=None):
     """The `PretrainedWeights` of what `MaskRCNN.load_pretrained` takes.
 
-    UserError if there is nothing of that name, the file can't be read, or the weights are of an unknown model.
+    UserError if there is nothing of that name, the file can't be read, the weights are of an unknown model, or what is
+    said of them contradicts itself.
 
     Args:
-        source: a path, a preset's name, "imagenet" (keras.applications downloads the network) or a keras.Model.
+        source: a path; what is downloaded unless it was before: a preset's name, https://host/path/file, hf://owner/name
+            or "imagenet" (by keras.applications); or a keras.Model.
         backbone: the `BackboneConfig` that "imagenet" is for; None for a ResNet-50.
+        statements: overrides as in `load_config`, and of `FILE_SETTINGS`: what the user knows of the file.
+        source_config: the path of the training config that belongs to the file; None: looked for beside the file;
+            False: none.
+        class_names: the names of the K foreground classes, which the file may not know.
     """
     import keras
 
     if isinstance(source, PretrainedWeights):
         return source
     if isinstance(source, keras.Model):
-        return _from_model(source, source.name)
+        return _from_model(source, source.name, statements)
     if str(source) == IMAGENET:
-        return _from_imagenet(backbone or BackboneConfig())
-    preset = find_preset(str(source))
-    path = preset_file(preset) if preset else pathlib.Path(source)
-    if not path.is_file():
-        examples = ", ".join(preset.name for preset in list_presets()[:3])
-        raise UserError(f"There is no file {path}: give a checkpoint's path, imagenet, or a preset such as {examples}.")
+        return _from_imagenet(backbone or BackboneConfig(), statements)
+    path, published = locate(source)
     if _is_keras_model(path):
-        return _from_model(load_keras_file(path), str(path))
+        return _from_model(load_keras_file(path), str(path), statements)
+    weights = _read_file(path, published, statements, source_config)
+    if class_names is not None:
+        _name_classes(weights, class_names, Origin.STATEMENT, YOU)
+    return weights
+
+
+def _read_file(path, published, statements, source_config):
+    """The `PretrainedWeights` of a file of another library; `published` is the `Preset` that it seems to be."""
+    facts = _stated_facts(statements)
     file = read_weight_file(path)
-    return _convert(_recognised(file), str(path), file)
+    tensors, format_name, notes = _recognise(file, facts)
+    companion = _read_companion(path, format_name, source_config, notes)
+    for setting, value in (companion.settings if companion else {}).items():
+        facts.add(setting, value, Origin.COMPANION, companion.name)
+    if published:
+        _add_published(facts, published)
+    try:
+        converted = FORMATS[format_name].convert(tensors, facts, file.metadata)
+        check_represented(facts)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if published and published.config and num_classes(converted.arrays) not in (None, len(published.categories())):
+        facts.unlike_published.append("its number of classes")
+    if published and facts.unlike_published:
+        notes.append(f"has the name of {published.name}, and isn't it by {', '.join(facts.unlike_published)}")
+        again = _read_file(path, None, statements, source_config)
+        return dataclasses.replace(again, notes=notes + [note for note in again.notes if note not in notes])
+    if published and published.config:
+        converted.config, converted.categories = published.config, published.categories()
+    model_statements = tuple(each for each in statements if not each.startswith("file."))
+    weights = PretrainedWeights(str(path), format_name, converted, file, model_statements, published, notes)
+    if companion and companion.classes:
+        _name_classes(weights, companion.classes, Origin.COMPANION, companion.name)
+    return weights
 
 
-def _recognised(file):
-    """The first of a file's candidates that a format knows, without the prefix that its names share."""
-    for candidate in file.candidates.values():
-        for prefix in without_shared_prefix(candidate):
-            tensors = candidate.without_prefix(prefix)
-            if any(matches(tensors) for matches, _ in FORMATS.values()):
-                return tensors
-    raise UserError(_unknown_model(file.path, examples_of(file)))
+def _stated_facts(statements):
+    """`Facts` with the user's statements on the file; those on the model have their names in it alone."""
+    stated = dict(flatten(parse_overrides(statements)))
+    facts = Facts(stated)
+    for name, value in stated.items():
+        if name.startswith("file."):
+            if name not in FILE_SETTINGS:
+                raise UserError(f"There is no setting '{name}' of a file: known are {', '.join(FILE_SETTINGS)}.")
+            value = value.upper() if name == "file.pixel_order" and isinstance(value, str) else value
+            facts.add(name, value, Origin.STATEMENT, YOU)
+    return facts
 
 
-def _unknown_model(name, examples):
-    return (
-        f"{name} holds weights of no model that can be imported (its tensors are named {examples}): importable "
-        "are torchvision's, detectron2's, Detectron's FPN, matterport's and keras.applications' ResNet models."
-    )
+def _read_companion(path, format_name, source_config, notes):
+    """The `SourceConfig` that belongs to a file of a format; None without."""
+    if source_config is False:
+        return None
+    if source_config is not None:
+        return read_source_config(source_config)
+    beside = find_companion(path, format_name)
+    if beside is None:
+        return None
+    notes.append(f"read with {beside}, the training config beside it")
+    return read_source_config(beside)
 
 
-def _convert(tensors, name, file=None):
-    for format_name, (matches, convert) in FORMATS.items():
-        if matches(tensors):
-            try:
-                return PretrainedWeights(name, format_name, convert(tensors), file)
-            except UserError as error:
-                raise UserError(f"{name}: {error}") from error
-    raise UserError(_unknown_model(name, f"{', '.join(list(tensors)[:3])}, ..."))
+def _add_published(facts, preset):
+    """Add what is known of a published model: its settings, of which some decide what it detects."""
+    settings = dict(flatten(parse_overrides(preset.settings)))
+    for name in [name for name in settings if name.startswith("file.")]:
+        facts.add(name, settings.pop(name), Origin.PUBLISHED, preset.name)
+    for name, value in settings.items():
+        facts.add(name, value, Origin.PUBLISHED, preset.name)
+    if preset.config:
+        model = load_config({"base": preset.config} | nest(settings)).model
+        for name in deciding_settings(model):
+            if name.startswith("model.") or name in REPRESENTED:
+                facts.add(name, setting_of(model, name), Origin.PUBLISHED, preset.name)
 
 
-def _from_imagenet(backbone):
+def _name_classes(weights, names, origin, source):
+    """Give the classes names; UserError unless there are as many as the weights have."""
+    categories = weights.categories()
+    if categories is None:
+        return
+    if len(names) != len(categories):
+        raise UserError(
+            f"{source} name{'' if source == YOU else 's'} {len(names)} classes, and {weights.name} has "
+            f"{len(categories)}: give a name for each."
+        )
+    known = weights.converted.categories
+    same = known is not None and [each.name for each in known] == list(names)
+    if not same:
+        weights.converted.categories = [
+            dataclasses.replace(category, id=id, name=name)
+            for id, (category, name) in enumerate(zip(categories, names, strict=True), 1)
+        ]
+    weights.converted.facts.add("model.categories", list(names), origin, source)
+
+
+def _recognise(file, facts):
+    """(tensors, format's name, notes) of the first set of tensors in a `WeightFile` that is of a known format."""
+    entry = facts.value("file.entry")
+    if entry is not None and entry not in file.candidates:
+        known = ", ".join(place or "''" for place in file.candidates)
+        raise UserError(f"{file.path} holds no tensors under '{entry}': set file.entry to one of {known}.")
+    places = file.candidates if entry is None else {entry: file.candidates[entry]}
+    known = {place: found for place, tensors in places.items() if (found := _format_of(tensors, file.path))}
+    if not known:
+        raise UserError(
+            f"{file.path} holds weights of no model that can be imported (its tensors are named {examples_of(file)}): "
+            "importable are torchvision's, detectron2's, Detectron's, mmdetection's, matterport's and "
+            "keras.applications' models."
+        )
+    (place, found), *others = known.items()
+    found[0].check()
+    notes = [
+        f"these are the weights under {place or 'its top level'}; there are others: file.entry={other} takes them"
+        for other, _ in others
+    ]
+    return *found, notes
+
+
+def _format_of(tensors, path):
+    """(tensors without a prefix that all names share, format's name); None for tensors of an unknown model.
+
+    UserError for those of a model that is known and can't be represented.
+    """
+    for prefix in without_shared_prefix(tensors):
+        plain = tensors.without_prefix(prefix)
+        for format_name, format in FORMATS.items():
+            if format.matches(plain):
+                for pattern, part in format.refused.items():
+                    name = next((name for name in plain if re.fullmatch(pattern, name)), None)
+                    if name:
+                        raise UserError(
+                            f"{path} holds {part} (its tensor {name}), which no model of this package has: import "
+                            "other weights."
+                        )
+                return plain, format_name
+    return None
+
+
+def _from_imagenet(backbone, statements):
     if backbone.application:
         network = keras_applications.download_network(backbone.application)
         converted = keras_applications.convert_network(network, backbone.application, backbone.taps)
@@ -154,21 +343,33 @@ def _from_imagenet(backbone):
             f"keras.applications has no ResNet-{backbone.depth}: set model.backbone.depth to 50, 101 or 152."
         )
     network = keras_applications.download_network(f"ResNet{backbone.depth}")
-    return _from_model(network, f"imagenet ResNet-{backbone.depth}")
+    return _from_model(network, f"imagenet ResNet-{backbone.depth}", statements)
 
 
-def _from_model(model, name):
+def _from_model(model, name, statements):
+    statements = tuple(statements)
     if isinstance(getattr(model, "settings", None), ModelConfig):
-        return PretrainedWeights(name, "mrcnn_tf", convert_model(model))
-    return _convert(keras_applications.model_tensors(model), name)
+        converted = convert_model(model, statements)
+        return PretrainedWeights(name, MODEL, converted, statements=statements, origin=model.provenance)
+    tensors, facts = keras_applications.model_tensors(model), _stated_facts(statements)
+    if not keras_applications.matches(tensors):
+        examples = ", ".join(list(tensors)[:3])
+        raise UserError(
+            f"{name} is no ResNet of keras.applications (its weights are named {examples}, ...): give another model."
+        )
+    converted = keras_applications.convert(tensors, facts, {})
+    return PretrainedWeights(name, "keras.applications", converted, statements=statements)
 
 
-def convert_model(model):
-    """The `ConvertedWeights` of a `MaskRCNN`."""
+def convert_model(model, statements=()):
+    """The `ConvertedWeights` of a `MaskRCNN`, whose config is the model's own."""
     settings = dataclasses.asdict(model.settings)
+    facts = _stated_facts(statements)
+    facts.add_all({section: settings[section] for section in MODEL_SECTIONS}, Origin.LIBRARY, "the model")
     return ConvertedWeights(
         arrays={weight_path(variable): variable.numpy() for variable in model.weights},
-        settings={section: settings[section] for section in MODEL_SECTIONS},
+        facts=facts,
+        config={"model": {name: value for name, value in settings.items() if name not in ("categories", "stuff")}},
         categories=model.categories,
         stuff=model.stuff or None,
     )

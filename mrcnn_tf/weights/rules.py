@@ -3,15 +3,13 @@
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.weights.facts import Facts
 
-POOL_SIZE = 7  # cells a side of the RoI features that the first fully connected layer of every published box head reads
-IMAGENET_STD = [58.395, 57.12, 57.375]  # RGB, of pixels 0..255
 # Caffe's names of the convolutions in a residual block, which Detectron and the older Keras networks took over.
 BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 
@@ -27,8 +25,8 @@ class ConvertedWeights:
         conversions: weight path -> what was done beside a plain transpose, such as "background first".
         skipped: name in the file -> why the model has no use for it.
         unknown: names in the file that no rule accounts for.
-        settings: `ModelConfig` values that the weights imply, nested, such as {"backbone": {"depth": 101}}.
-        config: the name of the matching config; None for a bare backbone.
+        facts: what the file says of the settings, and what is assumed where its tensors make that likely.
+        config: the name of the config that comes closest, or its tree; None for a bare backbone.
         categories: the K foreground classes; None where the file can't tell.
         stuff: the S stuff classes of a semantic head; None where there is none, or the file can't tell.
     """
@@ -37,8 +35,8 @@ class ConvertedWeights:
     conversions: dict[str, str] = dataclasses.field(default_factory=dict)
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
     unknown: list[str] = dataclasses.field(default_factory=list)
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    config: str | None = None
+    facts: Facts = dataclasses.field(default_factory=Facts)
+    config: str | dict | None = None
     categories: list[Category] | None = None
     stuff: list[Category] | None = None
 
@@ -51,17 +49,6 @@ class Parameter:
     rank: int = 1
     layout: Callable[[np.ndarray], np.ndarray] = np.asarray
     conversion: str = ""
-
-
-def _pooled(weight):
-    """[units, C * 7 * 7] -> [7, 7, C, units]: PyTorch flattens channels first.
-
-    A view: flattened, the largest weight of all would be copied before its turn.
-    """
-    units, inputs = weight.shape
-    if inputs % POOL_SIZE**2:
-        raise ValueError(f"{inputs} inputs aren't C x {POOL_SIZE} x {POOL_SIZE}")
-    return weight.reshape(units, -1, POOL_SIZE, POOL_SIZE).transpose(2, 3, 1, 0)
 
 
 def _pointwise(weight):
@@ -77,7 +64,6 @@ NORM = {
     "running_var": Parameter("moving_variance"),
 }
 LINEAR = {"weight": Parameter("kernel", 2, lambda w: w.T), "bias": Parameter("bias")}
-POOLED = {"weight": Parameter("kernel", 2, _pooled, "inputs channels last"), "bias": Parameter("bias")}
 # [in, out, 2, 2] -> [2, 2, out, in]
 DECONV = {"weight": Parameter("deconv_kernel", 4, lambda w: w.transpose(2, 3, 1, 0)), "bias": Parameter("deconv_bias")}
 # The keypoints' deconvolution: [in, out, 4, 4] -> [4, 4, out, in]
@@ -94,8 +80,8 @@ class Rule:
     parameters: dict[str, Parameter]
 
 
-def translate(tensors, rules, skip):
-    """The `ConvertedWeights`, which imply nothing for the config yet, by the first rule that matches each module.
+def translate(tensors, rules, skip, facts=None):
+    """The `ConvertedWeights` with `facts` so far, by the first rule that matches each module.
 
     UserError for a tensor of the wrong rank, or two that mean the same weight.
 
@@ -103,8 +89,9 @@ def translate(tensors, rules, skip):
         tensors: name in the file -> array; the last part of a name is the parameter ("rpn.head.conv.weight").
         rules: list of `Rule`.
         skip: pattern of full names -> why they aren't needed.
+        facts: the `Facts` that are known before.
     """
-    weights = ConvertedWeights({})
+    weights = ConvertedWeights({}, facts=Facts() if facts is None else facts)
     for name, array in tensors.items():
         reason = next((reason for pattern, reason in skip.items() if re.fullmatch(pattern, name)), None)
         if reason:
@@ -131,6 +118,36 @@ def drop_background(weights):
             if path in weights.arrays:
                 weights.arrays[path] = weights.arrays[path][..., values_per_class:]
                 weights.conversions[path] = "background dropped"
+
+
+def read_bgr(weights):
+    """Turn the stem of `ConvertedWeights` to RGB, as all models of this package read it, if the file's reads BGR."""
+    path = "backbone/stem/kernel"
+    if path in weights.arrays and weights.facts.value("file.pixel_order") == "BGR":
+        weights.arrays[path] = weights.arrays[path][:, :, ::-1]
+        weights.conversions[path] = "BGR to RGB"
+
+
+def order_anchors_by_size(weights):
+    """Bring the RPN's outputs for a single map, all sizes of a ratio in a row, into our order: all ratios of a size.
+
+    How many sizes there are, says the fact of the aspect ratios; three of them without.
+    """
+    ratios = len(weights.facts.value("model.rpn.aspect_ratios", [0.5, 1.0, 2.0]))
+    for layer, values in (("objectness_logits", 1), ("anchor_deltas", 4)):
+        for name in ("kernel", "bias"):
+            path = f"rpn/head/{layer}/{name}"
+            array = weights.arrays.get(path)
+            if array is None:
+                continue
+            if array.shape[-1] % (ratios * values):
+                raise UserError(
+                    f"The RPN's {array.shape[-1] // values} anchors a cell are no multiple of {ratios} aspect ratios: "
+                    "state them by model.rpn.aspect_ratios."
+                )
+            grid = array.reshape(*array.shape[:-1], ratios, -1, values)
+            weights.arrays[path] = np.swapaxes(grid, -3, -2).reshape(array.shape)
+            weights.conversions[path] = "anchors by size, then ratio"
 
 
 def _match_rule(rules, module, parameter_name):

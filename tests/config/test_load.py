@@ -6,7 +6,7 @@ import pytest
 
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
-from mrcnn_tf.config.load import CONFIG_FOLDERS, list_config_names, load_config, parse_model_config
+from mrcnn_tf.config.load import CONFIG_FOLDERS, list_config_names, load_config
 from mrcnn_tf.config.settings import Conventions, ModelConfig
 
 
@@ -69,7 +69,7 @@ def test_presets_replace_and_single_keys_adjust(write):
 def test_a_model_config_survives_as_a_plain_dictionary():
     config = ModelConfig(categories=[Category(4, "a"), Category(9, "b")])
     config.backbone.depth = 101
-    assert parse_model_config(dataclasses.asdict(config)) == config
+    assert load_config({"model": dataclasses.asdict(config)}).model == config
 
 
 @pytest.mark.parametrize(

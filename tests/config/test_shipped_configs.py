@@ -17,7 +17,7 @@ import tensorflow as tf
 from tiny import tiny_batch
 
 from mrcnn_tf.common.categories import Category
-from mrcnn_tf.config.load import list_config_names, load_config, parse_model_config
+from mrcnn_tf.config.load import list_config_names, load_config
 from mrcnn_tf.config.settings import RESNET_BLOCKS, FPNConfig
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
@@ -64,7 +64,7 @@ def test_a_config_builds_learns_detects_saves_and_loads(name, monkeypatch):
 def _trial(tree):
     """The `Trial` of a model config as json. All of it runs eagerly: tracing would take several times as long."""
     keras.utils.set_random_seed(0)
-    config = parse_model_config(json.loads(tree))
+    config = load_config({"model": json.loads(tree)}).model
     model = MaskRCNN.from_settings(config)
     for weight in model.weights:
         if weight.path.endswith("conv3/gamma"):

@@ -6,6 +6,7 @@ import pytest
 
 from mrcnn_tf.weights import detectron, torchvision
 from mrcnn_tf.weights.architecture import COCO_80, COCO_90, PERSON
+from mrcnn_tf.weights.facts import Facts
 from mrcnn_tf.weights.pretrained import PretrainedWeights
 
 CONFIGS = {
@@ -40,9 +41,9 @@ def tensors(architecture, deeper=False, without=()):
 
 def convert(named):
     if torchvision.matches(named):
-        return torchvision.convert(named)
+        return torchvision.convert(named, Facts(), {})
     assert detectron.matches_detectron2(named)
-    return detectron.convert_detectron2(named)
+    return detectron.convert_detectron2(named, Facts(), {})
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -54,7 +55,7 @@ def test_the_config_of_an_architecture_says_what_its_tensors_say(architecture):
     assert found.categories == ([PERSON] if "keypoint" in architecture else everything)
     # What the tensors imply is laid over the config: without, it says the same.
     implied = PretrainedWeights("file", library, found).config()
-    found.settings = {}
+    found.facts = Facts()
     written = PretrainedWeights("file", library, found).config()
     written.model.rpn.channels = implied.model.rpn.channels  # null there, as many as its input has
     assert written == implied
@@ -63,13 +64,13 @@ def test_the_config_of_an_architecture_says_what_its_tensors_say(architecture):
 @pytest.mark.parametrize("architecture", DEEPER)
 def test_depth_is_told_by_the_blocks(architecture):
     found = convert(tensors(architecture, deeper=True))
-    assert found.config == DEEPER[architecture] and found.settings["backbone"]["depth"] == 101
+    assert found.config == DEEPER[architecture] and found.facts.value("model.backbone.depth") == 101
 
 
 @pytest.mark.parametrize("body", ["R_50_C4", "R_50_DC5", "X_101_32x8d_FPN"])
 def test_without_masks_it_is_a_faster_rcnn(body):
     found = convert(tensors(f"mask_rcnn_{body}_3x", without=["mask_head"]))
-    assert found.config == f"detectron2_faster_rcnn_{body}" and found.settings["mask_head"] is None
+    assert found.config == f"detectron2_faster_rcnn_{body}" and found.facts.value("model.mask_head", "there") is None
 
 
 def test_other_numbers_of_keypoints_are_numbered():

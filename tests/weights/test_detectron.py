@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mrcnn_tf.weights import detectron
+from mrcnn_tf.weights.facts import Facts
 
 BLOCKS = {2: 3, 3: 4, 4: 6, 5: 3}
 CONVS = {"2a": "conv1", "2b": "conv2", "2c": "conv3", "1": "shortcut"}
@@ -61,11 +62,15 @@ def blobs_and_tensors():
     return blobs, tensors
 
 
+def convert(converter, tensors):
+    return converter(tensors, Facts(), {})
+
+
 def test_blobs_become_the_same_weights_as_detectron2s_tensors():
     blobs, tensors = blobs_and_tensors()
     blobs |= {"pred_w": np.zeros((5, 2), np.float32), "pred_b": np.zeros(5, np.float32)}
     assert detectron.matches_caffe2(blobs) and not detectron.matches_detectron2(blobs)
-    ours, theirs = detectron.convert_caffe2(blobs), detectron.convert_detectron2(tensors)
+    ours, theirs = convert(detectron.convert_caffe2, blobs), convert(detectron.convert_detectron2, tensors)
     assert not ours.unknown and set(ours.skipped) == {"pred_w", "pred_b"}
     norms = {path for path in ours.arrays if path.endswith(("moving_mean", "moving_variance"))}
     assert set(ours.arrays) - norms == set(theirs.arrays) and norms
@@ -74,20 +79,20 @@ def test_blobs_become_the_same_weights_as_detectron2s_tensors():
     for path in norms:
         effect = ours.arrays[path] + np.float32(1e-5) if path.endswith("variance") else ours.arrays[path] + 1
         np.testing.assert_allclose(effect, 1.0, rtol=1e-7)
-    assert ours.config == "detectron2_mask_rcnn_R_50_FPN" and ours.settings["backbone"]["stride_in_1x1"]
+    assert ours.config == "detectron2_mask_rcnn_R_50_FPN" and ours.facts.value("model.backbone.stride_in_1x1")
 
 
 def test_the_stem_reads_rgb_afterwards():
     blobs, _ = blobs_and_tensors()
-    stem = detectron.convert_caffe2(blobs).arrays["backbone/stem/kernel"]
+    stem = convert(detectron.convert_caffe2, blobs).arrays["backbone/stem/kernel"]
     np.testing.assert_array_equal(stem[:, :, 0], blobs["conv1_w"][:, 2].transpose(1, 2, 0))
 
 
-@pytest.mark.parametrize("convert", [detectron.convert_caffe2, detectron.convert_detectron2])
-def test_a_backbone_alone_has_no_config(convert):
+@pytest.mark.parametrize("converter", [detectron.convert_caffe2, detectron.convert_detectron2])
+def test_a_backbone_alone_has_no_config(converter):
     blobs, tensors = blobs_and_tensors()
-    named = blobs if convert is detectron.convert_caffe2 else tensors
+    named = blobs if converter is detectron.convert_caffe2 else tensors
     backbone = {name: a for name, a in named.items() if name.startswith(("conv1", "res", "backbone.bottom_up"))}
-    found = convert(backbone)
-    assert found.config is None and found.settings["backbone"]["depth"] == 50
+    found = convert(converter, backbone)
+    assert found.config is None and found.facts.value("model.backbone.depth") == 50
     assert all(path.startswith("backbone/") for path in found.arrays)

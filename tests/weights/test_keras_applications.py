@@ -19,6 +19,7 @@ from mrcnn_tf.weights.keras_applications import (
     pixel_scale,
     stable_layer_names,
 )
+from mrcnn_tf.weights.facts import Facts, nest
 from mrcnn_tf.weights.pretrained import PretrainedWeights
 
 STAGES = ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
@@ -44,7 +45,7 @@ def tensors(classifier):
 
 @pytest.fixture(scope="module")
 def converted(tensors):
-    return keras_applications.convert(tensors)
+    return keras_applications.convert(tensors, Facts(), {})
 
 
 def test_equal_feature_maps(classifier, converted):
@@ -53,7 +54,7 @@ def test_equal_feature_maps(classifier, converted):
     theirs.set_weights(classifier.get_weights()[:-2])
     taps = keras.Model(theirs.input, [theirs.get_layer(name).output for name in STAGES])
     expected = taps(keras.applications.resnet50.preprocess_input(pixels.copy()))
-    settings = converted.settings
+    settings = nest({name: fact.value for name, fact in converted.facts.items()})["model"]
     ours = ResNet(
         settings["backbone"]["depth"],
         stride_in_1x1=settings["backbone"]["stride_in_1x1"],
@@ -91,7 +92,7 @@ def test_files_of_keras_3(classifier, converted, tmp_path, name):
     save(tmp_path / name)
     found = _datasets(tmp_path / name)
     assert keras_applications.matches(found)
-    _assert_same(keras_applications.convert(found), converted)
+    _assert_same(keras_applications.convert(found, Facts(), {}), converted)
 
 
 def test_file_of_keras_2(tensors, converted):
@@ -100,7 +101,7 @@ def test_file_of_keras_2(tensors, converted):
         layer, weight = name.split("/")
         found[f"{layer}/{layer}/{weight}:0"] = array
     assert keras_applications.matches(found)
-    _assert_same(keras_applications.convert(found), converted)
+    _assert_same(keras_applications.convert(found, Facts(), {}), converted)
 
 
 def _old_layer(layer):
@@ -125,8 +126,8 @@ def test_old_names(tensors, converted, first_keras):
         last = f"{layer}_{KERAS_1.get(weight, weight)}_1:0" if first_keras else f"{layer}/{weight}:0"
         found[f"{layer}/{last}"] = array
     assert keras_applications.matches(found)
-    old = keras_applications.convert(found)
-    assert old.settings["conventions"]["batch_norm_epsilon"] == 1e-3
+    old = keras_applications.convert(found, Facts(), {})
+    assert old.facts.value("model.conventions.batch_norm_epsilon") == 1e-3
     _assert_same(old, converted, settings=False)
 
 
@@ -136,20 +137,20 @@ def _assert_same(found, wanted, settings=True):
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, wanted.arrays[path], err_msg=path)
     assert found.unknown == [] and len(found.skipped) == 2
-    assert not settings or found.settings == wanted.settings
+    assert not settings or found.facts == wanted.facts
 
 
 @pytest.mark.parametrize("depth, blocks", [(101, (3, 4, 23, 3)), (152, (3, 8, 36, 3))])
 def test_depths(depth, blocks):
     layers = [(stage, block + 1) for stage, count in enumerate(blocks, start=2) for block in range(count)]
     tensors = {f"conv{stage}_block{block}_3_conv/kernel:0": np.zeros((1, 1, 1, 1)) for stage, block in layers}
-    assert keras_applications.convert(tensors).settings["backbone"]["depth"] == depth
+    assert keras_applications.convert(tensors, Facts(), {}).facts.value("model.backbone.depth") == depth
 
 
 def test_half_a_network_is_refused(tensors):
     half = {name: array for name, array in tensors.items() if not name.startswith("conv4")}
     with pytest.raises(UserError, match="3, 4, 0, 3 blocks"):
-        keras_applications.convert(half)
+        keras_applications.convert(half, Facts(), {})
 
 
 def test_nested_model(classifier, tensors):
@@ -159,7 +160,7 @@ def test_nested_model(classifier, tensors):
 
 def test_what_is_unknown(tensors):
     extra = {"my_head/my_head/kernel:0": np.zeros(3), "optimizer/vars/3": np.zeros(3)}
-    found = keras_applications.convert(tensors | extra)
+    found = keras_applications.convert(tensors | extra, Facts(), {})
     assert found.unknown == ["my_head/my_head/kernel:0"]
     assert found.skipped["optimizer/vars/3"] == "the optimizer's state"
 
@@ -249,7 +250,7 @@ def test_what_lies_beyond_c5_is_skipped(offline):
     found = convert_network(download_network("MobileNetV3Small"), "MobileNetV3Small", TAPS["MobileNetV3Small"])
     assert set(found.skipped.values()) == {"beyond C5"}
     assert {name.split("/")[0] for name in found.skipped} == {"conv_1", "conv_1_bn"}
-    assert found.settings["pixel_mean"] == [127.5] * 3
+    assert found.facts.value("model.pixel_mean") == [127.5] * 3
 
 
 def test_a_failed_download_is_a_sentence(monkeypatch):

@@ -12,6 +12,7 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.weights import keras_applications, matterport
 from mrcnn_tf.weights.architecture import COCO_80
+from mrcnn_tf.weights.facts import Facts
 from mrcnn_tf.weights.pretrained import PretrainedWeights
 
 FOLDER = pathlib.Path(__file__).parent.parent / "golden"
@@ -28,14 +29,14 @@ class Recorded:
         with np.load(FOLDER / f"matterport_{backbone}.npz") as stages:
             self.recorded = dict(stages)
         self.shapes = json.loads((FOLDER / f"matterport_{backbone}.json").read_text())
-        self.converted = matterport.convert(made_up_matterport.weights(self.shapes, SEED))
+        self.converted = matterport.convert(made_up_matterport.weights(self.shapes, SEED), Facts(), {})
         self.images = [made_up.image(*image) for image in IMAGES[backbone]]
         resize = [f"model.resize.min_size={SIDE}", f"model.resize.max_size={SIDE}"]
-        config = PretrainedWeights(backbone, "matterport", self.converted).config(resize)
+        config = PretrainedWeights(backbone, "matterport", self.converted, statements=tuple(resize)).config()
         self.model = MaskRCNN.from_settings(config.model)
         self.paths = {weight.path for weight in self.model.weights}
         for weight in self.model.weights:
-            weight.assign(self.converted.arrays[weight.path])
+            weight.assign(self.converted.arrays[weight.path].reshape(weight.shape))
         self.stages = [self.look_at(image) for image in self.images]
 
     def head(self, name):
@@ -185,8 +186,8 @@ def test_report(recorded):
     assert converted.unknown == [] and converted.skipped == {} and converted.categories == COCO_80
     assert converted.conversions["rpn/head/objectness_logits/kernel"] == "foreground less background"
     assert converted.conversions["mask_head/conv1/bias"] == "batch norm folded in"
-    assert converted.settings["backbone"]["depth"] in (50, 101)
-    assert converted.settings["rpn"]["channels"] == 512
+    assert converted.facts.value("model.backbone.depth") in (50, 101)
+    assert converted.facts.value("model.rpn.channels") == 512
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +203,7 @@ def small():
 
 
 def test_one_class(small):
-    converted = matterport.convert(small)
+    converted = matterport.convert(small, Facts(), {})
     assert converted.categories is None
     assert converted.arrays["mask_head/predictor_kernel"].shape == (2, 1)
     assert converted.arrays["box_head/box_deltas/kernel"].shape == (2, 4)
@@ -214,7 +215,7 @@ def test_without_the_classes_layers(small):
     heads = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask/")
     rest = {name: array for name, array in small.items() if not name.startswith(heads)}
     assert matterport.matches(rest)
-    lost = set(matterport.convert(small).arrays) - set(matterport.convert(rest).arrays)
+    lost = set(matterport.convert(small, Facts(), {}).arrays) - set(matterport.convert(rest, Facts(), {}).arrays)
     assert {path.split("/")[1] for path in lost} == {
         "class_logits", "box_deltas", "predictor_kernel", "predictor_bias"
     }  # fmt: skip
@@ -243,7 +244,7 @@ def test_what_does_not_fit_is_refused(small, name, shape, message):
     if shape:
         changed[name] = np.ones(shape)
     with pytest.raises(UserError, match=message):
-        matterport.convert(changed)
+        matterport.convert(changed, Facts(), {})
 
 
 @pytest.mark.parametrize(
