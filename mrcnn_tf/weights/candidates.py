@@ -16,7 +16,7 @@ from mrcnn_tf.weights.unpickler import Inert, LongText, printable
 # Where training loops put the weights beside optimizer and step; "blobs" is Caffe2's.
 _USUAL_PLACES = ("", "model", "state_dict", "model_state_dict", "blobs")
 # Averages of the weights over the last steps, and what an optimizer keeps for each weight.
-_AVERAGE = re.compile(r"(^|[._])(ema|swa|avg|averaged?|shadow)", re.IGNORECASE)
+_AVERAGE = re.compile(r"(^|[._])(ema|swa|avg|averaged?|shadow)(?![a-z])", re.IGNORECASE)
 _OPTIMIZER = re.compile(r"(^|[._])(optim|momentum|grad|exp_avg)", re.IGNORECASE)
 # What torch.compile, FSDP and activation checkpointing put into the names of the modules that they wrap.
 _WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")

@@ -1,5 +1,8 @@
 """Damaged files of every container: a checkpoint or one sentence, nothing else, at once."""
 
+import argparse
+import collections
+import datetime
 import io
 import json
 import pathlib
@@ -15,7 +18,7 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.weights.weight_file import WeightFile, read_weight_file
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoints"
-OPCODES = b"(NRbioc\x81\x93\x94tu}]QP2\x97\x92h\x8a\x8bTXB."
+OPCODES = b"(NRbioceas\x81\x93\x94tu}]QP2\x8f\x90\x91\x97\x92h\x8a\x8bTXB."
 MUTATIONS = 300
 
 
@@ -33,12 +36,25 @@ def numpy_pickle(protocol):
     return pickle.dumps({"model": {"a": value, "b": np.asfortranarray(value, "f4"), "c": np.float32(3)}}, protocol)
 
 
+def beside():
+    """Weights with what training loops keep beside them."""
+    value = {
+        "model": {"a": np.ones((2, 3), np.float32)},
+        "args": argparse.Namespace(lr=0.1, names={"cat", "dog"}),
+        "history": collections.deque([1.5, None], maxlen=9),
+        "when": datetime.datetime(2026, 1, 1),
+        "path": pathlib.PurePosixPath("a"),
+        "best": np.float64(0.5),
+    }
+    return pickle.dumps(value, 4)
+
+
 def valid_files():
     files = {
         file.name: file.read_bytes() for file in sorted(GOLDEN.iterdir()) if file.suffix in (".pth", ".pkl", ".h5")
     }
     files |= {f"protocol_{protocol}": numpy_pickle(protocol) for protocol in (2, 3, 4, 5)}
-    return files | {"safetensors": safetensors()}
+    return files | {"beside": beside(), "safetensors": safetensors()}
 
 
 def damaged(whole, chance):

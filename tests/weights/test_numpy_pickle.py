@@ -94,7 +94,10 @@ def test_caffe2_blobs_of_python_2(tmp_path, wrapped):
     whole = b"}(" + python_2_text(b"cfg") + python_2_text(b"\xe9" * 999) + python_2_text(b"blobs") + blobs + b"u"
     (tmp_path / "x.pkl").write_bytes(pickled(whole if wrapped else blobs))
     assert not wrapped or "cfg" in pickle.loads(pickled(whole), encoding="latin1")
-    tensors = read_first(tmp_path / "x.pkl")
+    file = read_weight_file(tmp_path / "x.pkl")
+    # Bytes there, text here.
+    assert file.metadata == ({"cfg": "é" * 999} if wrapped else {})
+    tensors = first(file)
     assert list(tensors) == ["conv1_w", "conv1_b", "fortran"]
     for name, value in (("conv1_w", large), ("conv1_b", small), ("fortran", large)):
         np.testing.assert_array_equal(tensors[name], value)
