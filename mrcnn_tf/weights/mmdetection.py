@@ -98,7 +98,7 @@ RULES = [
 def matches(tensors):
     """Whether the names are those of an mmdetection detector, or of a ResNet in one or in mmpretrain's classifiers."""
     return "backbone.layer1.0.conv1.weight" in tensors or any(
-        name.startswith(("rpn_head.rpn_", "roi_head.bbox_head.", "bbox_head.fc_cls.")) for name in tensors
+        name.startswith(("rpn_head.", "roi_head.", "bbox_head.")) for name in tensors
     )
 
 
