@@ -5,6 +5,7 @@ of this package can be.
 """
 
 import ast
+import os
 import pathlib
 
 from mrcnn_tf.common.errors import UserError
@@ -15,7 +16,7 @@ from mrcnn_tf.weights.facts import SourceConfig
 from mrcnn_tf.weights.foreign_yaml import parse_yaml, read_text
 
 BASE = "_BASE_"
-MOST_BASES = 10  # of a file on a file
+MOST_BASES = 10  # files that one stands on in all
 DECIDING = ("MODEL.", "INPUT.", "TEST.")  # the sections whose unknown keys may change what is detected
 # SOLVER, DATALOADER, OUTPUT_DIR, SEED, VIS_PERIOD and what a project adds beside them concern training.
 
@@ -46,7 +47,7 @@ def _read_keys(tree, path):
         raise UserError(
             f"{path} is no config of detectron2 (no section MODEL): give the config.yaml that its training wrote."
         )
-    values = _on_base(tree, path)
+    values = _on_base(tree, path, [])
     version = values.get("VERSION", 1 if {"MODEL.WEIGHT", "TEST.AUG_ON"} & set(values) else 2)
     if version != 2:
         raise UserError(
@@ -57,35 +58,36 @@ def _read_keys(tree, path):
     for key in values:
         if key.startswith(DECIDING) and key not in DEFAULTS and not key.startswith(HARMLESS):
             raise UserError(
-                f"{path}: {key} is no key of detectron2's own, and what it changes isn't known: if the model detects "
-                "the same without it, delete it from a copy of the file and give that."
+                f"{path}: {_one_line(key)} is no key of detectron2's own, and what it changes isn't known: if the "
+                "model detects the same without it, delete it from a copy of the file and give that."
             )
     return keys
 
 
-def _on_base(tree, path, depth=0):
-    """Key -> value of the tree, over those of the files that it names as its bases."""
+def _on_base(tree, path, bases_read):
+    """Key -> value of the tree, over those of the files that it names as its bases, which are added to `bases_read`."""
     bases = tree.pop(BASE, [])
     values = {}
     for base in [bases] if isinstance(bases, str) else bases if isinstance(bases, list) else [None]:
         if not isinstance(base, str) or "://" in base:
             raise UserError(
-                f"{path} stands on {base!r} ({BASE}), which is no path: give the complete config.yaml of training."
+                f"{path} stands on {base!r} ({BASE}), which is no path: give training's complete config.yaml."
             )
-        file = path.parent / pathlib.Path(base).expanduser()
-        if depth == MOST_BASES:
+        file = path.parent / os.path.expanduser(base)
+        bases_read.append(file)
+        if len(bases_read) > MOST_BASES:
             raise UserError(
                 f"{path} stands on more than {MOST_BASES} files ({BASE}), or on itself: give a file without."
             )
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise UserError(
-                f"{path} stands on {base} ({BASE}), and there is no file {file}: copy it there, or give the complete "
-                "config.yaml that training wrote."
+                f"{path} stands on {base!r} ({BASE}), and there is no such file beside it: copy it there, or give the "
+                "complete config.yaml that training wrote."
             )
         below = parse_yaml(read_text(file), str(file))
         if not isinstance(below, dict):
             raise UserError(f"{file}, on which {path} stands, holds no settings: give the file that belongs there.")
-        values |= _on_base(below, file, depth + 1)
+        values |= _on_base(below, file, bases_read)
     return values | dict(_flatten(tree))
 
 
@@ -95,6 +97,10 @@ def _flatten(tree, prefix=""):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, _decode(value)
+
+
+def _one_line(key):
+    return " ".join(key.split())
 
 
 def _decode(value):

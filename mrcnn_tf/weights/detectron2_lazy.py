@@ -333,8 +333,8 @@ class _Translation:
         for place in self._places(self.tree["model"], "model"):
             if place not in self.read and not HARMLESS.fullmatch(place):
                 raise UserError(
-                    f"{self.name}: {place} is no argument that is known, and what it changes isn't either: if the "
-                    "model detects the same without it, delete it from a copy of the file and give that."
+                    f"{self.name}: {' '.join(place.split())} is no argument that is known, and what it changes isn't "
+                    "either: if the model detects the same without it, delete it from a copy of the file and give that."
                 )
 
     def _places(self, node, place):

@@ -1,6 +1,7 @@
 """YAML files of other programs as plain values: no objects are constructed, and what aliases expand to is bounded."""
 
 import dataclasses
+import os
 import pathlib
 
 import yaml
@@ -26,7 +27,7 @@ class NotPlain:
 def read_text(path):
     """The text of a config file; UserError if it isn't there, is too large for one, or isn't text."""
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(
             f"There is no config {path}: give the path of the file that training wrote or was started with."
         )

@@ -222,11 +222,12 @@ def test_roi_pool_and_plain_depths(tmp_path):
         ("MODEL.TRIDENT.NUM_BRANCH", 3, "delete it from a copy of the file and give that"),
         ("INPUT.GAMMA", 2.2, "delete it from a copy of the file and give that"),
         ("MODEL.RESNETS", None, "delete it from a copy"),
+        ("MODEL.a\nb", 1, "delete it from a copy"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(tmp_path, key, value, remedy):
     message = refusal(with_keys(tmp_path, **{key.replace(".", "__"): value}))
-    assert key in message and remedy in message
+    assert key.replace("\n", " ") in message and remedy in message
     assert repr(value) in message or "isn't known" in message
 
 
@@ -254,9 +255,10 @@ def test_bases(tmp_path):
     assert "copy it there" in message and "../no/base.yaml" in message
     (tmp_path / "no").mkdir()
     read_detectron2_config(write(tmp_path / "no", "_BASE_: ../base.yaml\nMODEL: {}\n"))
-    for base in ("https://server/base.yaml", "{a: b}", "[1]"):
+    for base in ("https://server/base.yaml", "{a: b}", "[1]", "~nobody/base.yaml", "x" * 5000, '"a\\0b"'):
         assert "config.yaml" in refusal(write(tmp_path, f"_BASE_: {base}\nMODEL: {{}}\n"))
-    assert "on itself" in refusal(write(tmp_path, "_BASE_: config.yaml\nMODEL: {}\n"))
+    for itself in ("config.yaml", "[base.yaml, config.yaml, config.yaml]"):
+        assert "on itself" in refusal(write(tmp_path, f"_BASE_: {itself}\nMODEL: {{}}\n"))
     assert "base.yaml" in refusal(_with_base(tmp_path, "just text"))
 
 
