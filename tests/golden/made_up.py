@@ -28,7 +28,7 @@ _GAINS = (
     (r"(fpn|rpn|fc6|fc1|box_head\.0|shared_fcs\.0|mask_fcn1|mask_head\.0|mask_head\.convs\.0)", 1.0),
     (r"", 1.5),
 )
-_LAST_OF_BLOCK = re.compile(r"(layer\d\.\d+\.bn3|res\d\.\d+\.conv3\.norm)\.")
+_LAST_OF_BLOCK = re.compile(r"(layer\d\.\d+\.bn3|res\d\.\d+\.conv3\.norm|layers\.\d+\.layer\.2\.normalization)\.")
 _LAST_OF_BASIC_BLOCK = re.compile(r"(layer\d\.\d+\.bn2|res\d\.\d+\.conv2\.norm)\.")
 
 
