@@ -108,7 +108,7 @@ def convert(tensors, facts, metadata):
     UserError for a checkpoint of 1.x, an RPN with a softmax, and a config that no model of this package can follow.
     """
     meta = metadata.get("meta") if isinstance(metadata.get("meta"), dict) else {}
-    _check_version(tensors, meta, facts)
+    is_old = _check_version(tensors, meta, facts)
     weights = translate(tensors, RULES, SKIP, facts)
     arrays = weights.arrays
     _check_objectness(arrays)
@@ -118,7 +118,8 @@ def convert(tensors, facts, metadata):
             arrays[path] = np.roll(arrays[path], 1, axis=-1)
             weights.conversions[path] = "background first"
     is_detector = architecture.add_shapes(weights)
-    classes = _add_config(meta, facts) if is_detector else None
+    # What 2.x published first was trained while 2.0 was made, and its text may be of neither.
+    classes = _add_config(meta, facts) if is_detector and not is_old else None
     _add_assumptions(facts)
     read_bgr(weights)
     if is_detector:
@@ -129,12 +130,16 @@ def convert(tensors, facts, metadata):
 
 
 def _check_version(tensors, meta, facts):
-    """Raise UserError for 1.x, told by names without roi_head, or by what meta says of a file that was upgraded."""
+    """Whether meta says that a published file is of 1.x; UserError for others, told by names without roi_head, too."""
     version = meta.get("mmdet_version")
-    is_old = isinstance(version, str) and re.match(r"[01]\.", version)
-    is_published = any(fact.origin == Origin.PUBLISHED for fact in facts.values())
-    if "bbox_head.fc_cls.weight" in tensors or (is_old and not is_published):
+    is_old = isinstance(version, str) and re.match(r"[01]\.", version) is not None
+    if "bbox_head.fc_cls.weight" in tensors or (is_old and not _has(facts, Origin.PUBLISHED)):
         raise UserError(UPGRADE)
+    return is_old
+
+
+def _has(facts, origin):
+    return any(fact.origin == origin for fact in facts.values())
 
 
 def _check_objectness(arrays):
@@ -155,7 +160,7 @@ def _add_config(meta, facts):
         config = read_mmdetection_text(meta[key], f"its meta['{key}']")
     except UserError:
         # A config that the user gives, such as a copy without what can't be represented, counts instead.
-        if any(fact.origin == Origin.COMPANION for fact in facts.values()):
+        if _has(facts, Origin.COMPANION):
             return None
         raise
     for name, value in config.settings.items():

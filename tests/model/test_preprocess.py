@@ -1,11 +1,13 @@
 """From an image to the network's input, by hand."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn_tf.config.settings import ResizeConfig
-from mrcnn_tf.model.preprocess import Preprocess
+from mrcnn_tf.config.settings import CONVENTIONS, Conventions, ModelConfig, ResizeConfig
+from mrcnn_tf.model.preprocess import Preprocess, make_preprocess
 from mrcnn_tf.ops.resize import resize_image
 
 MEAN, STD = [10.0, 20.0, 30.0], [2.0, 4.0, 5.0]
@@ -42,6 +44,16 @@ def test_pixels_are_resized_then_padded_right_and_below(rule):
     outputs = layer(rule)(pixels)["image"].numpy()[0]
     np.testing.assert_array_equal(outputs[:40, :50], resize_image(pixels, (40, 50), rule))
     assert not outputs[40:].any() and not outputs[:, 50:].any()
+
+
+@pytest.mark.parametrize(("preset", "divisor"), [("torchvision", 32), ("detectron2", 1), ("mmdetection", 32)])
+def test_without_a_pyramid_the_conventions_say_what_is_padded(preset, divisor):
+    config = ModelConfig(conventions=Conventions(**CONVENTIONS[preset]))
+    assert make_preprocess(config, None).divisor == divisor
+    pyramid = types.SimpleNamespace(divisor=32)  # whose maps are doubled from stride 32
+    assert make_preprocess(config, pyramid).divisor == 32
+    config.conventions.pad_multiple = 48
+    assert make_preprocess(config, pyramid).divisor == 96
 
 
 def test_a_graph_takes_images_of_any_size():

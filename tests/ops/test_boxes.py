@@ -77,9 +77,10 @@ def test_decoded_sides_grow_at_most_a_thousand_sixteenths(weights):
     np.testing.assert_allclose(below[2] - below[0], 1000 * math.exp(-0.5 / weights[2]), rtol=1e-5)
 
 
-def test_shrinking_is_not_cut():
-    box = box_ops.decode(tf.constant([0.0, 0, -6, -6]), tf.constant([0.0, 0, 100, 100]), ONE).numpy()
-    np.testing.assert_allclose(box[2:] - box[:2], 100 * math.exp(-6), rtol=1e-4)
+@pytest.mark.parametrize(("limit", "side"), [("above", 100 * math.exp(-6)), ("both", 100 * 16 / 1000)])
+def test_shrinking_is_cut_where_mmdetection_does(limit, side):
+    box = box_ops.decode(tf.constant([0.0, 0, -6, -6]), tf.constant([0.0, 0, 100, 100]), ONE, limit).numpy()
+    np.testing.assert_allclose(box[2:] - box[:2], side, rtol=1e-4)
 
 
 sides = st.tuples(st.floats(8, 400), st.floats(8, 400))

@@ -197,6 +197,14 @@ def test_1_is_refused_by_its_names_and_by_its_version(tiny):
             convert(changed, mmdet_version=version)
 
 
+def test_the_text_in_a_published_file_of_before_2_0_is_left_aside(tiny):
+    """It may be of neither: such files were trained while 2.0 was made."""
+    facts = Facts()
+    facts.add("model.pixel_std", [1.0, 1.0, 1.0], Origin.PUBLISHED, "a preset")
+    mmdetection.convert(as_mmdetection(tiny), facts, {"meta": META | {"mmdet_version": "1.0.0+1a2b3c4"}})
+    assert facts["model.pixel_std"].value == [1, 1, 1] and "model.detections.nms_iou" not in facts
+
+
 def test_an_rpn_with_two_scores_for_an_anchor_is_refused(tiny):
     tensors = as_mmdetection(tiny)
     for part in ("weight", "bias"):
