@@ -28,7 +28,10 @@ def read_detectron2_config(path):
     """
     tree = parse_yaml(read_text(path), str(path))
     keys = lazy_keys(tree, str(path)) if is_lazy(tree) else _read_keys(tree, pathlib.Path(path))
-    return SourceConfig(str(path), "detectron2", settings_of(keys), classes_of(keys))
+    settings = settings_of(keys)
+    return SourceConfig(
+        str(path), "detectron2", settings, classes_of(keys), num_classes=keys.whole("MODEL.ROI_HEADS.NUM_CLASSES", 1)
+    )
 
 
 def is_detectron2(tree):

@@ -102,12 +102,14 @@ class SourceConfig:
         library: "detectron2" or "mmdetection".
         settings: name of a setting -> value, such as {"model.pixel_std": [1.0, 1.0, 1.0], "file.pixel_order": "BGR"}.
         classes: the names of the K foreground classes; None where it doesn't say them.
+        num_classes: K; None where it doesn't say it.
     """
 
     name: str
     library: str
     settings: dict[str, Any]
     classes: list[str] | None = None
+    num_classes: int | None = None
 
 
 def flatten(settings, prefix=""):

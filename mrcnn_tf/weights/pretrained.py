@@ -215,6 +215,7 @@ def _read_file(path, published, statements, source_config):
         check_represented(facts)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    _check_count(companion, num_classes(converted.arrays), path)
     if published and published.config and num_classes(converted.arrays) not in (None, len(published.categories())):
         facts.unlike_published.append("its number of classes")
     if published and facts.unlike_published:
@@ -254,6 +255,15 @@ def _read_companion(path, format_name, source_config, notes):
         return None
     notes.append(f"read with {beside}, the training config beside it")
     return read_source_config(beside)
+
+
+def _check_count(companion, count, path):
+    """Raise UserError for a `SourceConfig` of another number of classes than the weights'."""
+    if companion and count is not None and companion.num_classes not in (None, count):
+        raise UserError(
+            f"{companion.name} is of a model of {companion.num_classes} classes, and {path} has {count}: give the config "
+            "that belongs to the file, or --source-config none."
+        )
 
 
 def _add_published(facts, preset):

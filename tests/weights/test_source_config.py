@@ -1,8 +1,12 @@
 """Which library's a training config is, and where it lies beside a file of weights."""
 
 import pytest
+from test_detectron import blobs_and_tensors
+from test_detectron2_config import BASE_FPN
+from torch_writer import save_torch
 
 from mrcnn_tf.common.errors import UserError
+from mrcnn_tf.weights.pretrained import read_pretrained
 from mrcnn_tf.weights.source_config import find_companion, read_source_config
 
 DETECTRON2 = "INPUT:\n  FORMAT: RGB\nMODEL:\n  MASK_ON: true\nVERSION: 2\n"
@@ -70,3 +74,38 @@ def test_the_config_that_mmdetection_writes(tmp_path):
     with pytest.raises(UserError, match="--source-config") as error:
         find_companion(weights, "mmdetection")
     assert "other.py" in str(error.value) and outer.name in str(error.value)
+
+
+OF_TINY = """
+_BASE_: base.yaml
+MODEL:
+  MASK_ON: true
+  PIXEL_STD: [57.0, 58.0, 59.0]
+  RESNETS: {NORM: GN, WIDTH_PER_GROUP: 2, STRIDE_IN_1X1: false}
+  FPN: {OUT_CHANNELS: 2}
+  ROI_HEADS: {NUM_CLASSES: 3}
+  ROI_BOX_HEAD: {FC_DIM: 4}
+  ROI_MASK_HEAD: {CONV_DIM: 2}
+"""
+
+
+def test_a_companion_that_contradicts_the_file_is_refused_with_both_named(tmp_path):
+    _, tensors = blobs_and_tensors()
+    weights = tmp_path / "model_final.pth"
+    save_torch(weights, tensors)
+    write(tmp_path / "base.yaml", BASE_FPN)
+    config = write(tmp_path / "config.yaml", OF_TINY)
+    model = read_pretrained(weights)
+    assert any(str(config) in note for note in model.notes)
+    assert model.config().model.pixel_std == [59.0, 58.0, 57.0]
+    assert not any(fact.origin == "assumption" for fact in model.provenance().values())
+
+    for right, wrong, said in (
+        ("NUM_CLASSES: 3", "NUM_CLASSES: 80", ("80 classes", "has 3")),
+        ("FC_DIM: 4", "FC_DIM: 1024", ("model.box_head.channels=4", "model.box_head.channels=1024")),
+    ):
+        write(config, OF_TINY.replace(right, wrong))
+        with pytest.raises(UserError, match="give the config") as error:
+            read_pretrained(weights)
+        assert all(part in str(error.value) for part in (str(config), *said))
+    assert not any(str(config) in note for note in read_pretrained(weights, source_config=False).notes)
