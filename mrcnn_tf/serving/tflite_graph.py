@@ -41,8 +41,9 @@ class Graph:
 
     def run_on(self, samples):
         """The outputs for each of the samples; both are dictionaries of numpy arrays."""
-        run = tf.function(self.function, autograph=False)
-        outputs_of_samples = [run(**{name: tf.constant(sample[name]) for name in self.inputs}) for sample in samples]
+        outputs_of_samples = [
+            self.traced(**{name: tf.constant(sample[name]) for name in self.inputs}) for sample in samples
+        ]
         return [{name: np.asarray(value) for name, value in outputs.items()} for outputs in outputs_of_samples]
 
 
