@@ -48,7 +48,7 @@ def read_config_file(path):
     return _read_file(pathlib.Path(path), [])
 
 
-def read_config_text(text, name, folder=None, open_files=()):
+def read_config_text(text, name, folder=None, files=()):
     """The values by name of a config's Python text.
 
     UserError, beginning with `name`, if it is no Python, too large, does more than bind names, or is based on files
@@ -57,7 +57,7 @@ def read_config_text(text, name, folder=None, open_files=()):
     Args:
         name: of the text, for messages.
         folder: which the files of `_base_` are relative to; None: there are none.
-        open_files: the files that are being read, and based on this one.
+        files: those that have been read so far, of a config that is based on this one; a list that is added to.
     """
     values, sizes = {}, _Sizes()
     for statement in _parse(text, name):
@@ -76,7 +76,7 @@ def read_config_text(text, name, folder=None, open_files=()):
         return values
     merged = {}
     for base in bases if isinstance(bases, (list, tuple)) else [bases]:
-        merged |= _read_base(base, name, folder, open_files)
+        merged |= _read_base(base, name, folder, files)
     return _merge(merged, values)
 
 
@@ -97,16 +97,17 @@ class _Sizes:
         return self._known[id(value)][0]
 
 
-def _read_base(base, name, folder, open_files):
+def _read_base(base, name, folder, files):
     path = folder / base if isinstance(base, str) and folder else None
     if path is None or not path.is_file():
         raise UserError(f"{name} is based on {base!r}, which isn't there: {PRINTED}.")
-    return _read_file(path, open_files)
+    return _read_file(path, files)
 
 
-def _read_file(path, open_files):
-    if path.resolve() in open_files or len(open_files) >= MAX_FILES:
-        raise UserError(f"{path} is based on itself: {PRINTED}.")
+def _read_file(path, files):
+    files.append(path)
+    if len(files) > MAX_FILES:
+        raise UserError(f"{files[0]} is based on itself, or on more than {MAX_FILES} files: {PRINTED}.")
     text, name = read_text(path), str(path)
     if path.suffix in (".yaml", ".yml"):
         values = parse_yaml(text, name)
@@ -116,7 +117,7 @@ def _read_file(path, open_files):
         except (ValueError, RecursionError) as error:
             raise UserError(f"{name} is no valid JSON: {PRINTED}.") from error
     else:
-        return read_config_text(text, name, path.parent, [*open_files, path.resolve()])
+        return read_config_text(text, name, path.parent, files)
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no settings by name: {PRINTED}.")
     return values

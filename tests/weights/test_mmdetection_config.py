@@ -48,6 +48,7 @@ def test_a_file_is_merged_into_what_it_is_based_on(tmp_path):
     [
         ("_base_ = '../nowhere.py'\n", "is based on '../nowhere.py', which isn't there.*print_config.py"),
         ("_base_ = 'own.py'\n", "based on itself"),
+        ("_base_ = ['own.py', 'own.py']\n", "based on itself, or on more than"),
         ("model = dict(a=1)\nmodel['b'] = 2\n", "line 2 does more"),
         ("for i in range(3):\n    pass\n", "line 1 does more"),
         ("model = (", "no Python text"),
