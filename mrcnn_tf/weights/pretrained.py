@@ -249,20 +249,20 @@ def _read_companion(path, format_name, source_config, notes):
     if source_config is False:
         return None
     if source_config is not None:
-        return read_source_config(source_config)
+        return read_source_config(source_config, format_name)
     beside = find_companion(path, format_name)
     if beside is None:
         return None
     notes.append(f"read with {beside}, the training config beside it")
-    return read_source_config(beside)
+    return read_source_config(beside, format_name)
 
 
 def _check_count(companion, count, path):
     """Raise UserError for a `SourceConfig` of another number of classes than the weights'."""
     if companion and count is not None and companion.num_classes not in (None, count):
         raise UserError(
-            f"{companion.name} is of a model of {companion.num_classes} classes, and {path} has {count}: give the config "
-            "that belongs to the file, or --source-config none."
+            f"{companion.name} is of a model of {companion.num_classes} classes, and {path} has {count}: give the "
+            "config that belongs to the file, or --source-config none."
         )
 
 

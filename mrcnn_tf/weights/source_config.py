@@ -12,15 +12,28 @@ from mrcnn_tf.weights.mmdetection_config import read_mmdetection_file
 DETECTRON2 = re.compile(r"^((MODEL|INPUT|SOLVER|DATALOADER|_BASE_):|model:\n\s+_target_:)", re.MULTILINE)
 MMDETECTION = re.compile(r"^(model\s*=\s*dict\(|_base_\s*=)", re.MULTILINE)
 LAZY_SOURCE = re.compile(r"^\s*(from|import) detectron2\b", re.MULTILINE)
+# A config's library -> the formats of weights that it trains, or reads.
+TENSORS = {"detectron2": ("detectron2", "caffe2"), "mmdetection": ("mmdetection",)}
 # mmdetection's names for what it saves in its folder of training, which has the config too.
 MMDETECTION_FILES = re.compile(r"(epoch_\d+|iter_\d+|latest|best_.*)\.pth")
 
 
-def read_source_config(path):
+def read_source_config(path, library=None):
     """The `SourceConfig` of a file, told by its content: detectron2's YAML or mmdetection's text.
 
-    Nothing of it is executed. UserError if it can't be read, is neither, or is of a model that this package can't be.
+    Nothing of it is executed. UserError if it can't be read, is neither, is of a model that this package can't be, or
+    isn't of `library`, whose tensors the weights are (detectron2, caffe2, mmdetection, ...); None: of any.
     """
+    config = _read(path)
+    if library is not None and library not in TENSORS[config.library]:
+        raise UserError(
+            f"{path} is a config of {config.library}, and the weights have {library}'s names: give the config that "
+            "belongs to them, or --source-config none."
+        )
+    return config
+
+
+def _read(path):
     text, name = read_text(path), str(path)
     if LAZY_SOURCE.search(text) and not DETECTRON2.search(text):
         raise UserError(

@@ -25,6 +25,15 @@ def test_the_content_tells_the_library(tmp_path):
     assert (config.library, config.name, config.settings["file.pixel_order"]) == ("detectron2", str(path), "RGB")
 
 
+def test_a_config_of_another_library_is_refused(tmp_path):
+    path = write(tmp_path / "config.yaml", DETECTRON2)
+    for library in (None, "detectron2", "caffe2"):
+        assert read_source_config(path, library).library == "detectron2"
+    for library in ("torchvision", "mmdetection", "matterport"):
+        with pytest.raises(UserError, match=f"{library}'s names"):
+            read_source_config(path, library)
+
+
 @pytest.mark.parametrize("name", ["any.py", "any.txt"])
 def test_mmdetections_config_is_told_by_its_content_too(tmp_path, name):
     text = "data_preprocessor = dict(bgr_to_rgb=True)\n" + MMDETECTION.replace(")", ", backbone=dict(type='ResNet'))")
