@@ -209,7 +209,7 @@ def _name_classes(weights, meta, classes):
     dataset = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), dict) else {}
     weights.categories = architecture.published_categories(weights.arrays, architecture.COCO_80)
     sources = {
-        "meta.dataset_meta.classes": dataset.get("classes"),
+        "meta.dataset_meta.classes": dataset.get("classes", dataset.get("CLASSES")),
         "meta.CLASSES": meta.get("CLASSES"),
         "config": classes,
     }
