@@ -71,7 +71,10 @@ def convert(tensors, facts, metadata):
     weights.unknown = [prefix + name for name in weights.unknown]
     add_shapes(weights)
     facts.add("model.conventions.batch_norm_epsilon", 1e-5, Origin.LIBRARY, "transformers")
-    facts.add("model.backbone.stride_in_1x1", False, Origin.ASSUMPTION, "transformers' default")
+    if f"{prefix}conv1.weight" in tensors:
+        facts.add("model.backbone.stride_in_1x1", False, Origin.LIBRARY, "timm")
+    else:
+        facts.add("model.backbone.stride_in_1x1", False, Origin.ASSUMPTION, "transformers' default")
     facts.add("file.pixel_order", "RGB", Origin.ASSUMPTION, "transformers' image processors")
     facts.add("model.pixel_mean", list(IMAGENET_MEAN), Origin.ASSUMPTION, "transformers' default")
     facts.add("model.pixel_std", list(IMAGENET_STD), Origin.ASSUMPTION, "transformers' default")

@@ -65,7 +65,8 @@ def test_every_wrapper_of_timm_gives_the_same_weights(prefix):
     for path, array in expected.arrays.items():
         np.testing.assert_array_equal(found.arrays[path], array)
     assert found.skipped == {"other.weight": BEYOND} and found.config is None
-    assert facts["model.backbone.stride_in_1x1"].value is False
+    stride = facts["model.backbone.stride_in_1x1"]
+    assert (stride.value, stride.origin) == (False, Origin.LIBRARY)
     assert facts["model.pixel_std"].origin is Origin.ASSUMPTION
 
 
