@@ -32,7 +32,6 @@ def test_every_part_is_there_and_explained():
     for name in mrcnn_tf.parts.__all__:
         assert getattr(mrcnn_tf.parts, name).__name__ == name
         assert f"`{name}`" in mrcnn_tf.parts.__doc__, name
-    assert run("from mrcnn_tf.parts import FPN, ResNet; print(FPN(ResNet(10)).strides)").startswith("{'P2': 4")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +41,7 @@ def test_every_part_is_there_and_explained():
         "import keras, mrcnn_tf",
         "import mrcnn_tf, tensorflow",
         "import mrcnn_tf.ops.boxes",
-        "import mrcnn_tf.parts",
+        "from mrcnn_tf.parts import FPN, ResNet; assert FPN(ResNet(10)).strides['P2'] == 4",
         "import mrcnn_tf.results.detections",
     ],
 )
