@@ -7,7 +7,7 @@ for is looked up in `ALLOWED`, whose stand-ins build nothing but `StoredTensor`s
 import struct
 
 from mrcnn_tf.weights.stored_tensor import DTYPES, NUMPY_DTYPES, Storage, StoredTensor, WeightFileError, contiguous
-from mrcnn_tf.weights.unpickler import CONTAINERS, Constructor, Inert, LongText, Unpickler
+from mrcnn_tf.weights.unpickler import CONTAINERS, Constructor, Inert, LongText, Unpickler, listed
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
@@ -189,7 +189,7 @@ TORCH = {
     **{("torch", f"{name}Storage"): TorchDtype(dtype) for name, dtype in _STORAGE_DTYPES.items()},
     **{("torch", name): TorchDtype(name) for name in DTYPES},
     ("torch.storage", "UntypedStorage"): TorchDtype("uint8"),
-    ("torch", "Size"): Constructor(lambda lengths=(): tuple(lengths)),
+    ("torch", "Size"): Constructor(lambda lengths=(): tuple(listed(lengths))),
     ("torch", "device"): Constructor(lambda *_: None),
     ("torch._utils", "_rebuild_tensor"): Constructor(_rebuild_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): Constructor(_rebuild_tensor),

@@ -87,7 +87,14 @@ def _encode(text, encoding):
     return text.latin1 if isinstance(text, LongText) else text.encode("latin-1")
 
 
-_SET = Constructor(lambda items=(): list(items))
+def listed(items=()):
+    """A list of what is in a list or tuple, whose lengths count as steps; those of text and bytes don't."""
+    if type(items) not in (list, tuple):
+        raise TypeError
+    return list(items)
+
+
+_SET = Constructor(listed)
 CONTAINERS = {
     ("collections", "OrderedDict"): Constructor(_ordered_dict),
     ("collections", "Counter"): Constructor(lambda counts=None: {} if counts is None else counts),

@@ -192,6 +192,8 @@ def test_instructions_that_no_checkpoint_needs_are_refused(code):
         ("arguments that are no tuple", name_of("collections", "OrderedDict") + pickle.EMPTY_LIST + pickle.REDUCE),
         ("too many arguments", name_of("collections", "OrderedDict") + b"(" + b"N" * 100 + b"tR"),
         ("a state for a list", pickle.EMPTY_LIST + pickle.EMPTY_DICT + pickle.BUILD),
+        ("a set of text", name_of("builtins", "set") + text("a" * 200) + pickle.TUPLE1 + pickle.REDUCE),
+        ("a set of bytes", name_of("builtins", "set") + b"B\4\0\0\0abcd" + pickle.TUPLE1 + pickle.REDUCE),
         ("names for a constructor", name_of("collections", "OrderedDict") + b")}" + pickle.NEWOBJ_EX),
         ("arguments of a class that are no tuple", name_of("a", "B") + pickle.EMPTY_LIST + pickle.REDUCE),
         ("a state for a constructor", name_of("_codecs", "encode") + pickle.EMPTY_DICT + pickle.BUILD),
@@ -257,7 +259,7 @@ def test_doubling_tuples_are_built_without_being_walked():
 
 
 def test_endless_work_ends():
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(WeightFileError, match="steps"):
         load(pickled(pickle.EMPTY_LIST * (MAX_STEPS + 1)))
     # One list of pairs, handed to a constructor time and again.
@@ -265,7 +267,7 @@ def test_endless_work_ends():
     call = name_of("collections", "OrderedDict") + b"q\x010" + pairs + b"0" + (b"h\x01h\0R0" * 100_000)
     with pytest.raises(WeightFileError, match="steps"):
         load(pickled(call))
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_inert_values_hold_what_they_are_given_without_walking_or_copying_it():
