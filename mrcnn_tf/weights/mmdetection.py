@@ -181,6 +181,10 @@ def _add_assumptions(facts):
         "model.backbone.stride_in_1x1": is_caffe,
         "model.conventions.batch_norm_epsilon": 1e-5,
     }
+    if facts.value("model.features") == "C5":
+        assumed["model.backbone.dilated"] = True
+        if "model.mask_head.convs" in facts:
+            assumed["model.mask_head.pool_size"] = 14
     for name, value in assumed.items():
         facts.add(name, value, Origin.ASSUMPTION, "mmdetection's models of this kind")
 
@@ -194,14 +198,10 @@ def _order_anchors(weights):
 
 def _config(facts):
     """The config that comes closest; the facts correct it where the weights differ."""
-    features = facts.value("model.features", "FPN")
+    if facts.value("model.features") != "FPN":
+        return "mmdetection_mask_rcnn_r50_caffe_c4"
     has_masks = facts.value("model.mask_head", "there") is not None
-    if features == "FPN":
-        return f"mmdetection_{'mask' if has_masks else 'faster'}_rcnn_r50_fpn"
-    tree = {"base": "mmdetection_mask_rcnn_r50_caffe_c4"}
-    if features == "C5":  # the zoo's is dilated, which no shape shows
-        tree["model"] = {"backbone": {"dilated": True}, "box_head": {"pool_size": 7}, "mask_head": {"pool_size": 14}}
-    return tree
+    return f"mmdetection_{'mask' if has_masks else 'faster'}_rcnn_r50_fpn"
 
 
 def _name_classes(weights, meta, classes):
