@@ -101,6 +101,7 @@ class FeatureMaps:
         self.image_size, self.padded_size = image_size, padded_size
         self.roi_maps = [name for name in roi_maps or self.maps if name in self.maps]
         self._pooled = {}
+        self.anchors = {}  # on these maps, by the RPN that reads them: see `RPN.make_anchors`
 
     def __getitem__(self, name):
         return self.maps[name]

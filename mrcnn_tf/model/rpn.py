@@ -171,6 +171,16 @@ class RPN(ConfiguredLayer):
         maps, cells = _as_lists(features.stop_gradient())
         return self.head(maps, cells)
 
+    def make_anchors(self, features):
+        """(anchors, which of them may be used), lists over the maps: see `AnchorGenerator.make` and `usable_anchors`.
+
+        Proposals and losses read the same: they are made once for `features`.
+        """
+        if self not in features.anchors:
+            usable = usable_anchors(features, self.head.anchors_per_cell)
+            features.anchors[self] = self.anchors.make(features), usable
+        return features.anchors[self]
+
     def propose(self, features, scores, training=False):
         """The `Regions` that are worth a look: of each map the best, less those that a better one covers."""
         boxes, logits, level = self.decode_best(features, scores, training)
@@ -186,8 +196,7 @@ class RPN(ConfiguredLayer):
 
     def decode_best(self, features, scores, training=False):
         """`ScoredBoxes`, the best of each level, which `propose` suppresses; arguments as there."""
-        anchors = self.anchors.make(features)
-        usable = usable_anchors(features, self.head.anchors_per_cell)
+        anchors, usable = self.make_anchors(features)
         most = self.settings.pre_nms_train if training else self.settings.pre_nms_test
         levels = [self._best_of_level(*level, most) for level in zip(*scores, anchors, usable, strict=True)]
         logits, boxes = (tf.concat(values, axis=1) for values in zip(*levels, strict=True))
@@ -229,8 +238,8 @@ class RPN(ConfiguredLayer):
     def matched_anchors(self, features, truth):
         """All levels' anchors [A, 4] or [B, A, 4], which may be drawn [B or 1, A], and their matches [B, A], see
         `match`, with the objects of a `GroundTruth`."""
-        anchors = tf.concat(self.anchors.make(features), axis=-2)
-        usable = tf.concat(usable_anchors(features, self.head.anchors_per_cell), axis=1)
+        anchors, usable = self.make_anchors(features)
+        anchors, usable = tf.concat(anchors, axis=-2), tf.concat(usable, axis=1)
         thresholds = self.settings.foreground_iou, self.settings.background_iou
         candidates = anchors[None] if anchors.shape.rank == 2 else anchors
         objects = truth.boxes, truth.valid, truth.crowd
