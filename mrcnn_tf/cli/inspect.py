@@ -53,13 +53,24 @@ def inspect(
         data.stuff, data.semantic = model.stuff or data.stuff, model.gives("semantic_logits")
         model_settings.resize = model.resize
         model_settings = model.settings if weights else model_settings
-        origin = [("Model", str(weights or saved_model or tflite))]
+        origin = [("Model", str(weights or saved_model or tflite)), *_list_provenance(model if weights else None)]
     out = out or pathlib.Path("report.html")
     inspection = inspect_data(data, out, model_settings, model, results, origin, images_limit, progress=not as_json)
     if as_json:
         print(json.dumps(inspection.to_json()))
     else:
         _print_inspection(inspection)
+
+
+def _list_provenance(model):
+    """Rows for the report's head on the weights that a model was imported from, if it was: what is known from where."""
+    if model is None or not model.provenance:
+        return []
+    from mrcnn_tf.weights.facts import overrides_by_origin
+
+    groups = overrides_by_origin(model.provenance["settings"])
+    rows = [(f"By {origin}", ", ".join(overrides)) for origin, overrides in groups.items()]
+    return [("Imported from", f"{model.provenance['file']} ({model.provenance['format']})"), *rows]
 
 
 def _settings(source, overrides, images, split):

@@ -56,6 +56,8 @@ class MaskRCNN(Trainable):
         panoptic: the `PanopticConfig` by which instances and stuff are fused.
         seed: of the anchors and RoIs that training samples. The sample of an image follows from it, the step and the
             image's id, so it is the same on any number of devices, and after a restart.
+        provenance: of imported weights {"file", "format", "settings"}, where settings has by name each that decides
+            what the weights detect: {"value", "origin", "source"}, see `weights.facts`. `load_pretrained` sets it.
 
     Raises:
         UserError: parts that don't fit together.

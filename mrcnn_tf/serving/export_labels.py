@@ -39,8 +39,9 @@ def labels_document(model, export_options, outputs=None):
         `stuff`, each with its `class` 1..S, `id` and `name`, [] where pixels get no classes; `panoptic`, the rules by
         which it is fused with the instances, None where it isn't; `outputs`, each with what an `OutputSpec` says;
         `mask_rule` and `keypoint_offset` as in `Detections`; `resize`, `pixel_mean` and `pixel_std`, what the model
-        does to an image by itself; `max_detections`, 0 of a model without boxes; `score_threshold`; the versions
-        `mrcnn_tf` and `tensorflow`; and `export_options`.
+        does to an image by itself; `max_detections`, 0 of a model without boxes; `score_threshold`; `provenance`, what
+        is known of the weights that were imported, see `MaskRCNN`; the versions `mrcnn_tf` and `tensorflow`; and
+        `export_options`.
     """
     import tensorflow as tf
 
@@ -62,6 +63,7 @@ def labels_document(model, export_options, outputs=None):
         "pixel_std": list(model.preprocess.std),
         "max_detections": limits.max_per_image if model.gives("boxes") else 0,
         "score_threshold": limits.score_threshold,
+        "provenance": model.provenance,
         "mrcnn_tf": __version__,
         "tensorflow": tf.__version__,
         **export_options,

@@ -5,6 +5,7 @@ This room knows arrays, paths and settings, and lies below the model. Others use
 - `fit.load_into` puts weights into a model; `fit.LoadReport` says what became of each of them.
 - `pretrained.read_pretrained` reads weights of any origin; its `PretrainedWeights.config` is the config they were made
   for. `pretrained.weight_path` names a model's weight.
+- `facts.overrides_by_origin` groups what is known of imported weights by where it is known from.
 - `presets.list_presets` lists the published models, and `presets.Preset` describes one. `presets.locate` gives the file
   that a user names; `download`, below it, is the only module that fetches weights, and does so when one is named.
 - `architecture` has COCO's classes, as detectors were trained on them: `COCO_80`, `COCO_90`, `COCO_STUFF`, `PERSON`.

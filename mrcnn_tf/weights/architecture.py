@@ -11,7 +11,7 @@ from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import RESNET_BLOCKS
 from mrcnn_tf.weights.facts import Origin
 
-SHAPES = "its tensors"  # what says so, of facts that shapes and names tell
+SHAPES = "the shape of its tensors"  # what says so, of facts that shapes and names tell
 
 # (bottleneck, blocks of each stage) -> depth
 DEPTHS = {(depth >= 50, blocks): depth for depth, blocks in RESNET_BLOCKS.items()}
@@ -59,7 +59,7 @@ def add_shapes(weights):
         side = math.isqrt(kernel.shape[0] // channels) if channels else 0
         if not side or side * side * channels != kernel.shape[0]:
             raise UserError(
-                f"The box head's first layer has {kernel.shape[0]} inputs, and {channels} channels of no square make that."
+                f"The box head's first layer has {kernel.shape[0]} inputs: no square of {channels} channels is that."
             )
         # A view: flattened, the largest weight of all would be copied before its turn.
         arrays["box_head/fc1/kernel"] = kernel.T.reshape(-1, channels, side, side).transpose(2, 3, 1, 0)

@@ -142,11 +142,11 @@ def _add_anchor_buffers(tensors, facts):
     ratios = grids[0] and grids[0][1]
     if any(grid is None or not same_value(grid[1], ratios) for grid in grids):
         raise UserError(
-            "Its cell_anchors aren't sizes times aspect ratios, the same ratios on each map, and no model of this package "
-            "has such anchors: import other weights."
+            "Its cell_anchors aren't sizes times aspect ratios, the same ratios on each map, and no model of this "
+            "package has such anchors: import other weights."
         )
     sizes = [sizes if len(sizes) > 1 else sizes[0] for sizes, _ in grids]
-    source = "its tensors cell_anchors"
+    source = "its tensor cell_anchors"
     facts.add("model.rpn.anchor_sizes", sizes[0] if len(sizes) == 1 else sizes, Origin.BUFFER, source)
     facts.add("model.rpn.aspect_ratios", ratios, Origin.BUFFER, source)
 

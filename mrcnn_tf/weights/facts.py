@@ -138,6 +138,14 @@ def override(name, value):
     return f"{name}={value if isinstance(value, str) else json.dumps(_rounded(value))}"
 
 
+def overrides_by_origin(provenance):
+    """Origin -> the overrides that say the same, of what `Fact.to_json` gave by name; assumptions first."""
+    groups = {}
+    for name, fact in provenance.items():
+        groups.setdefault(fact["origin"], []).append(override(name, fact["value"]))
+    return {origin.value: groups[origin.value] for origin in Origin if origin.value in groups}
+
+
 def _rounded(value):
     if isinstance(value, (list, tuple)):
         return [_rounded(each) for each in value]

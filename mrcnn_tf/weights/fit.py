@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import settings_in_weights
-from mrcnn_tf.weights.facts import BATCH_NORMS, Origin, override, same_value
+from mrcnn_tf.weights.facts import BATCH_NORMS, Origin, override, overrides_by_origin, same_value
 from mrcnn_tf.weights.fit_classes import fit_classes
 from mrcnn_tf.weights.pretrained import read_pretrained, weight_path
 
@@ -50,11 +50,7 @@ class LoadReport:
 
     def assumptions(self):
         """The overrides that stand for what nobody says of the file; others change it."""
-        return [
-            override(name, fact["value"])
-            for name, fact in self.provenance.items()
-            if fact["origin"] == Origin.ASSUMPTION.value
-        ]
+        return overrides_by_origin(self.provenance).get(Origin.ASSUMPTION.value, [])
 
     def to_json(self):
         """The report as plain dictionaries."""

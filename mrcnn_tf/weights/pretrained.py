@@ -22,6 +22,7 @@ from mrcnn_tf.weights.facts import (
     deciding_settings,
     flatten,
     nest,
+    same_value,
     setting_of,
 )
 from mrcnn_tf.weights.keras_file import load_keras_file
@@ -32,7 +33,7 @@ from mrcnn_tf.weights.weight_file import WeightFile, read_weight_file
 
 IMAGENET = "imagenet"
 MODEL = "mrcnn_tf"  # the format of a model of this package
-YOU = "you"  # who states what the user states
+YOU = "your statement"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,8 +219,9 @@ def _read_file(path, published, statements, source_config):
     _check_count(companion, num_classes(converted.arrays), path)
     if published and published.config and num_classes(converted.arrays) not in (None, len(published.categories())):
         facts.unlike_published.append("its number of classes")
-    if published and facts.unlike_published:
-        notes.append(f"has the name of {published.name}, and isn't it by {', '.join(facts.unlike_published)}")
+    unlike = published and _unlike(converted, published)
+    if unlike:
+        notes.append(f"has the name of {published.name}, and isn't it by {', '.join(unlike)}")
         again = _read_file(path, None, statements, source_config)
         return dataclasses.replace(again, notes=notes + [note for note in again.notes if note not in notes])
     if published and published.config:
@@ -280,6 +282,23 @@ def _add_published(facts, preset):
                 facts.add(name, setting_of(model, name), Origin.PUBLISHED, preset.name)
 
 
+def _unlike(weights, preset):
+    """The settings in which `ConvertedWeights` aren't those of a published model, whose name their file has."""
+    unlike = list(weights.facts.unlike_published)
+    if preset.config:
+        model = load_config(
+            {"base": preset.config}, [each for each in preset.settings if each.startswith("model.")]
+        ).model
+        ours, theirs = num_classes(weights.arrays), len(preset.categories())
+        unlike += ["the number of classes"] if model.box_head and ours != theirs else []
+        unlike += [
+            f"model.{name}"
+            for name in ("backbone.depth", "backbone.groups", "fpn.channels", "features")
+            if not same_value(weights.facts.value(f"model.{name}", setting_of(model, name)), setting_of(model, name))
+        ]
+    return unlike
+
+
 def _name_classes(weights, names, origin, source):
     """Give the classes names; UserError unless there are as many as the weights have."""
     categories = weights.categories()
@@ -287,7 +306,7 @@ def _name_classes(weights, names, origin, source):
         return
     if len(names) != len(categories):
         raise UserError(
-            f"{source} name{'' if source == YOU else 's'} {len(names)} classes, and {weights.name} has "
+            f"{source} names {len(names)} classes, and {weights.name} has "
             f"{len(categories)}: give a name for each."
         )
     known = weights.converted.categories

@@ -11,6 +11,7 @@ from mrcnn_tf.config.settings import BackboneConfig
 from mrcnn_tf.model.backbones.resnet import ResNet
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 from mrcnn_tf.weights import keras_applications
+from mrcnn_tf.weights.facts import Facts, nest
 from mrcnn_tf.weights.keras_applications import (
     convert_network,
     download_network,
@@ -19,7 +20,6 @@ from mrcnn_tf.weights.keras_applications import (
     pixel_scale,
     stable_layer_names,
 )
-from mrcnn_tf.weights.facts import Facts, nest
 from mrcnn_tf.weights.pretrained import PretrainedWeights
 
 STAGES = ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
