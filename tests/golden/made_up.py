@@ -22,9 +22,6 @@ _GAINS = (
     (r"(box_predictor\.cls_score|bbox_head\.fc_cls)\.weight", 2.6),
     (r"(box_predictor\.bbox_pred|bbox_head\.fc_reg)\.weight", 0.7),
     (r"score_lowres\.weight", 0.6),
-    # A MobileNet's convolutions before a nonlinearity and those without, which would grow without bounds otherwise.
-    (r"backbone\.body\.\d+\.block\.[123]\.0\.weight$", 1.2),
-    (r"backbone\.body\.\d+\.", 2.0),
     (r"(mask_fcn_logits|mask_head\.predictor|mask_head\.conv_logits)\.weight", 1.7),
     (r"(bottom_up|backbone\.body|backbone\.(res|layer)\d|roi_heads\.res5|keypoint_head|keypoint_predictor)\.", 1.7),
     (r"(inner|lateral)", 0.7),

@@ -113,11 +113,11 @@ ENTRIES = {
     "detectron2_own_anchors": {"seed": 45, "background": 10, "images": TWO[:1]},
     "detectron2_own_pixels": {"seed": 46, "background": 8.5, "normalized": True, "images": ONE},
     "detectron2_lvis": {"seed": 47, "background": 20, "images": TWO[:1]},
-    "detectron2_cityscapes": {"seed": 48, "background": 9, "images": TWO[1:]},
-    "detectron2_voc": {"seed": 49, "background": 9, "images": ONE},
+    "detectron2_cityscapes": {"seed": 48, "background": 10, "images": TWO[1:]},
+    "detectron2_voc": {"seed": 49, "background": 10, "images": ONE},
     "detectron2_own_keypoints": {"seed": 50, "background": 7, "images": ONE},
     "detectron2_class_agnostic": {"seed": 51, "background": 9, "images": TWO[:1]},
-    "detectron2_own_limits": {"seed": 52, "background": 9, "images": ONE},
+    "detectron2_own_limits": {"seed": 52, "background": 10, "images": ONE},
 }
 
 

@@ -1,4 +1,4 @@
-"""Records torchvision's models that people put together themselves, and its MobileNets.
+"""Records torchvision's models that people put together themselves.
 
 A file of theirs holds the tensors alone, so that what is set here must be stated by whoever imports it. recording.py
 says what the files hold, of which only the sizes, a ResNet's maps and the detections are kept. Channels are few and
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torchvision
 from golden import record_torchvision, recording
-from torchvision.models import detection
 from torchvision.models.detection import faster_rcnn, keypoint_rcnn, mask_rcnn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
@@ -74,21 +73,6 @@ def pools(ratio):
     return {name: MultiScaleRoIAlign(LEVELS, side, sampling_ratio=ratio) for name, side in sides.items()}
 
 
-def mobilenet(name, **settings):
-    """The published detector of that name: its batch norms are frozen, and the default epsilon is theirs."""
-    model = getattr(detection, name)(weights=None, weights_backbone=None, **settings)
-    freeze(model.backbone.body)
-    return model
-
-
-def freeze(module):
-    for name, child in module.named_children():
-        if isinstance(child, torch.nn.BatchNorm2d):
-            setattr(module, name, FrozenBatchNorm2d(child.num_features))
-        else:
-            freeze(child)
-
-
 frozen18 = functools.partial(resnet18, FrozenBatchNorm2d)
 # What each is built by; the epsilon of FrozenBatchNorm2d is 1e-5, where the published COCO_V1 models have 0.
 MODELS = {
@@ -113,8 +97,6 @@ MODELS = {
     "torchvision_trained_norm": lambda: masks(resnet18(torch.nn.BatchNorm2d)),
     "torchvision_resnet101": lambda: masks(resnet_fpn_backbone(backbone_name="resnet101", weights=None)),
     "torchvision_own_keypoints": lambda: keypoints(frozen18(), 24, box_detections_per_img=40),
-    "torchvision_mobilenet": lambda: mobilenet("fasterrcnn_mobilenet_v3_large_fpn", **SMALL),
-    "torchvision_mobilenet_320": lambda: mobilenet("fasterrcnn_mobilenet_v3_large_320_fpn"),
 }
 ENTRIES = {
     "torchvision_own_anchors": {"seed": 61, "background": 8.5, "images": FOUR[1:2]},
@@ -123,10 +105,8 @@ ENTRIES = {
     "torchvision_own_pooling": {"seed": 64, "background": 8.5, "images": FOUR[1:2]},
     "torchvision_own_limits": {"seed": 65, "background": 7, "images": FOUR[:1]},
     "torchvision_trained_norm": {"seed": 66, "background": 10, "images": FOUR[1:2]},
-    "torchvision_resnet101": {"seed": 67, "background": 9, "images": FOUR[:1]},
+    "torchvision_resnet101": {"seed": 67, "background": 10.5, "images": FOUR[:1]},
     "torchvision_own_keypoints": {"seed": 68, "background": 1.5, "images": FOUR[:1]},
-    "torchvision_mobilenet": {"seed": 69, "background": 12, "images": FOUR[:2]},
-    "torchvision_mobilenet_320": {"seed": 70, "background": 12, "images": FOUR[:2]},
 }
 
 
@@ -137,10 +117,9 @@ def build(architecture, entry):
 
 
 def run(model, entry, image):
-    """Returns the `KEPT` stages for a uint8 RGB image; of a MobileNet no maps."""
+    """Returns the `KEPT` stages for a uint8 RGB image."""
     stages = record_torchvision.run(model, entry, image)
-    kept = [stage for stage in KEPT if stage[0] != "C" or "C5" in stages]
-    return {stage: stages[stage] for stage in kept if stage in stages}
+    return {stage: array for stage, array in stages.items() if stage in KEPT}
 
 
 if __name__ == "__main__":

@@ -22,17 +22,22 @@ STORAGES = {
 }
 
 
-def save_torch(path, tensors):
+def save_torch(path, tensors, meta=None):
     """Writes `tensors`, a dictionary of name to array (bfloat16 by ml_dtypes), as a state dict that `torch.load` reads.
 
-    Every array gets a storage of its own; its entry is stored, not compressed.
+    Every array gets a storage of its own; its entry is stored, not compressed. With `meta`, plain values, it is what
+    mmdetection saves: {"meta": meta, "state_dict": tensors}.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     stream = [ordered_dict(), b"("]
     for number, (name, array) in enumerate(arrays.items()):
         stream += [text(name), tensor(array, str(number))]
     storages = {str(number): array.reshape(-1).view(np.uint8) for number, array in enumerate(arrays.values())}
-    write_zip(path, pickled(*stream, b"u"), storages)
+    stream.append(b"u")
+    if meta is not None:
+        values = pickle.dumps(meta, protocol=2)[2:-1]  # without its own header and stop
+        stream = [b"}(", text("meta"), values, text("state_dict"), *stream, b"u"]
+    write_zip(path, pickled(*stream), storages)
 
 
 def write_zip(path, stream, storages, compression=zipfile.ZIP_STORED, byteorder=b"little"):
