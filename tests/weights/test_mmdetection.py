@@ -1,12 +1,9 @@
 """mmdetection's checkpoints: names, layouts and orders of tensors, and the training config that is in them as text."""
 
-import pickle
-
 import numpy as np
 import pytest
 import tiny_weights
 import torch_writer
-from torch_writer import text
 
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import CONVENTIONS, Conventions
@@ -99,15 +96,7 @@ def _name(layer, kind, rpn_convs, norm):
 
 
 def write(path, tensors, meta):
-    """Writes {"meta", "state_dict"} as mmengine's checkpoints are."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    named = [
-        part for i, (name, a) in enumerate(arrays.items()) for part in (text(name), torch_writer.tensor(a, str(i)))
-    ]
-    plain = pickle.dumps(meta, 2)[2:-1]  # without its first and last opcode
-    stream = [b"}(", text("meta"), plain, text("state_dict"), b"}(", *named, b"uu"]
-    storages = {str(i): array.reshape(-1).view(np.uint8) for i, array in enumerate(arrays.values())}
-    torch_writer.write_zip(path, torch_writer.pickled(*stream), storages)
+    torch_writer.save_torch(path, tensors, meta)
     return path
 
 
@@ -168,7 +157,16 @@ def test_on_c4_all_sizes_of_a_ratio_follow_each_other_there():
     for name, value in tiny_weights.values(model).items():
         if name.startswith(("rpn", "res5")):
             np.testing.assert_array_equal(weights.arrays[name].reshape(value.shape), value, err_msg=name)
-    assert facts.value("model.features") == "C4" and weights.config["base"] == "mmdetection_mask_rcnn_r50_caffe_c4"
+    assert facts.value("model.features") == "C4" and weights.config == "mmdetection_mask_rcnn_r50_caffe_c4"
+
+
+def test_features_c5_are_dilated_as_in_its_own_models(tmp_path):
+    model = tiny_weights.make(features="C5", mask_head=False)
+    path = write(tmp_path / "latest.pth", as_mmdetection(model), META | {"cfg": None})
+    weights = read_pretrained(path, source_config=False)
+    settings = weights.config().model
+    assert settings.backbone.dilated and settings.box_head.pool_size == 7 and settings.mask_head is None
+    assert weights.provenance()["model.backbone.dilated"].origin == Origin.ASSUMPTION
 
 
 def test_classes_of_another_number_are_reported_and_not_used(tiny):
