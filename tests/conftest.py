@@ -1,6 +1,7 @@
 """Settings that every test may start from, and the plain Python loop that suppression is held against."""
 
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # TensorFlow's own choice on processors with AVX512 VNNI; on others it has no gradient of grouped convolutions without.
@@ -28,6 +29,35 @@ def pytest_collection_modifyitems(items):
     """Slow files first, in their order; xdist hands files out in the order of the tests (--no-loadscope-reorder)."""
     order = {name: position for position, name in enumerate(SLOW_FILES)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+# Of these Grappler works on the graphs, as a user's: parity with other libraries, the model as a whole, and what is
+# compared to the last bit.
+OPTIMIZED = ("test_parity_", "test_model.py", "test_overfit.py", "test_diagnosis_stages.py")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphs_as_traced(request):
+    """Without Grappler, whose work on a graph takes a fifth of a model's first step. The processes that tests start,
+    such as the notebooks', have it too."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or request.path.name.startswith(OPTIMIZED):
+        yield
+        return
+    options = tensorflow.config.optimizer
+    options.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    options.set_experimental_options({"disable_meta_optimizer": False})
+
+
+@pytest.fixture
+def eagerly():
+    """A step and a few images are done before their functions would be traced."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

@@ -127,6 +127,7 @@ def test_the_configs_of_the_page_are_those_of_the_test(config):
     assert blocks[1]["data"]["train"]["fields"] == config.data.train.fields
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_model_by_hand_of_the_page_detects():
     (code,) = (block for block in page_code("python") if "MaskRCNN" in block)
     scope = {}
@@ -149,6 +150,7 @@ def test_padding_has_no_influence(trained, recwarn):
     assert padding_leaks(trained[0].features) == {}
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_saved_model_is_the_same(trained, folder):
     model, photo = trained[0], read_photo(folder, 0)
     model.save(folder / "bars.keras")
@@ -240,6 +242,7 @@ def test_a_cascade_learns_and_is_saved_with_one_pooling_layer(folder, tiny_confi
     history = model.fit(tf.data.Dataset.from_tensors(batch).repeat(), steps_per_epoch=15, epochs=2, verbose=0).history
     assert {f"loss_{name}{number}" for name in ("class", "box") for number in (1, 2, 3)} <= history.keys()
     assert all(history[f"loss_class{number}"][1] < history[f"loss_class{number}"][0] for number in (1, 2, 3))
+
     model.save(folder / "cascade.keras")
     loaded = keras.saving.load_model(folder / "cascade.keras")
     assert all(stage.pooling is loaded.heads[0].pooling for stage in loaded.heads[0].stages)

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import yaml
 from made_up import annotation
 from PIL import Image
@@ -32,6 +31,7 @@ SMALL = {
     "mask_head": None,
     "detections": {"max_per_image": 5, "score_threshold": 0.01},
 }
+pytestmark = pytest.mark.usefixtures("eagerly")
 HEADS = {"boxes": None, "keypoints": {"convs": 1, "channels": 8}}
 LOSSES = {"loss", "loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box"}
 
@@ -40,14 +40,6 @@ LOSSES = {"loss", "loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box
 def own_cache(tmp_path, monkeypatch):
     """Of indices alone: in an empty cache our own operations would be compiled anew."""
     monkeypatch.setattr("mrcnn_tf.datasets.coco_index.cache_folder", lambda: str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
-def eagerly():
-    """A step and a few images are done before their functions would be traced."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

@@ -205,6 +205,7 @@ def test_detect_refuses_what_is_no_picture(model, image):
         model.detect(image)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_saving_round_trips_bit_for_bit(model, tmp_path):
     path = tmp_path / "model.keras"
     model.save(path)
@@ -219,6 +220,7 @@ def test_saving_round_trips_bit_for_bit(model, tmp_path):
     np.testing.assert_array_equal(mine.mask_probabilities, theirs.mask_probabilities)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_saved_model_goes_on_training(trained, tmp_path):
     model = trained[0]
     model.save(tmp_path / "model.keras")

@@ -54,6 +54,7 @@ def test_the_logits_are_given_up_for_the_map(model, images, alone):
     assert found.panoptic is first
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_boxes_without_masks_are_never_fused(images):
     config = panoptic_config()
     config.mask_head = None

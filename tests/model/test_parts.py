@@ -119,6 +119,7 @@ def test_defaults_are_the_papers():
     assert (model.seed, model.panoptic, model.stuff, model.spec.roi_maps) == (0, PanopticConfig(), [], POOLED)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_head_of_maps_alone_needs_no_rpn(tmp_path):
     keras.utils.set_random_seed(0)
     head = SemanticHead(3, {"P2": 4, "P3": 8, "P4": 16, "P5": 32}, SemanticHeadConfig(channels=32), name="pixels")
@@ -147,6 +148,7 @@ def res5():
     return Res5(BackboneConfig(depth=10), RoILayer(14), name="res5")
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_heads_that_share_a_res5_share_it_after_loading(tmp_path):
     keras.utils.set_random_seed(0)
     shared = res5()
@@ -165,6 +167,7 @@ def test_heads_that_share_a_res5_share_it_after_loading(tmp_path):
     np.testing.assert_array_equal(theirs.mask_probabilities, ours.mask_probabilities)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_heads_with_layers_of_their_own_keep_them_even_under_one_name(tmp_path):
     model = on_c4(res5(), res5())
     loaded = saved_and_loaded(model, tmp_path)
@@ -247,6 +250,7 @@ def test_a_strangers_parts_survive_saving_and_loading(tmp_path):
     assert loaded.settings == model.settings and model.settings.backbone == BackboneConfig()
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float32"])
 def test_a_functional_backbone_under_a_pyramid(tmp_path, dtype):
     images = keras.Input((None, None, 3))

@@ -14,6 +14,8 @@ from tiny import tiny_config
 
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

@@ -13,6 +13,8 @@ from mrcnn_tf.config.settings import PanopticConfig, SemanticHeadConfig
 from mrcnn_tf.datasets.panoptic_shapes import make_panoptic_shapes
 from mrcnn_tf.model.mask_rcnn import MaskRCNN
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
