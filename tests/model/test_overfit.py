@@ -54,16 +54,16 @@ def test_two_images_are_learnt_by_heart(tmp_path):
             "data.train.augment={horizontal_flip: 0.0, quarter_turns: false}",
             "model.resize={min_size: 128, max_size: 128}",
             "model.conventions.mask_paste=detectron2",
+            "model.backbone.depth=10",
             "model.fpn.channels=32",
             "model.box_head.channels=64",
             "model.mask_head={channels: 32, convs: 2}",
             # So short a training ends differently with the last bits of its arithmetic: half of the RoIs are of objects
-            # and the steps are twice as many as it often takes.
+            # and the steps are twice as many as it often takes. Of proposals that are worse than those it has seen, the
+            # box head knows nothing, so there are no more of them (300 cost 0.36 of mask AP, and box AP more).
             "model.rois={batch_per_image: 64, positive_fraction: 0.5}",
-            "model.rpn.pre_nms_train=200",
-            "model.rpn.post_nms_train=100",
-            "train={steps: 250, epoch_steps: 250, warmup_steps: 20, decay_steps: [200], precision: float32}",
-            "train.learning_rate=0.01",
+            "model.rpn={pre_nms_train: 200, post_nms_train: 100, pre_nms_test: 200, post_nms_test: 100}",
+            "train={steps: 240, epoch_steps: 240, warmup_steps: 20, decay_steps: [200], precision: float32}",
         ],
     )  # fmt: skip
     history = mrcnn_tf.train(config, tmp_path / "run", verbose=0).history
