@@ -216,7 +216,8 @@ def test_the_backbone_gives_kerass_features(offline, application):
     config.backbone = BackboneConfig(application=application, taps=TAPS[application])
     network, model = download_network(application), MaskRCNN.from_settings(config)
     report = model.load_pretrained(
-        PretrainedWeights("imagenet", "", convert_network(network, application, TAPS[application])), verbose=False
+        PretrainedWeights("imagenet", "keras.applications", convert_network(network, application, TAPS[application])),
+        verbose=False,
     )
     in_backbone = {path for path in report.loaded if path.startswith("backbone/")}
     assert len(in_backbone) == len(model.features.backbone.weights)
