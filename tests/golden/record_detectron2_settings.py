@@ -106,7 +106,7 @@ CONFIGS = {
 }
 # The seed, the background's bias and the images of each.
 ENTRIES = {
-    "detectron2_lsj": {"seed": 41, "background": 15, "images": ONE},
+    "detectron2_lsj": {"seed": 41, "background": 11.5, "images": ONE},
     "detectron2_scratch_gn": {"seed": 42, "background": 5.5, "normalized": True, "images": ONE},
     "detectron2_scratch_syncbn": {"seed": 43, "background": 7, "normalized": True, "images": ONE},
     "detectron2_detectron1": {"seed": 44, "background": 8.5, "images": ONE},
@@ -115,8 +115,8 @@ ENTRIES = {
     "detectron2_lvis": {"seed": 47, "background": 20, "images": TWO[:1]},
     "detectron2_cityscapes": {"seed": 48, "background": 10, "images": TWO[1:]},
     "detectron2_voc": {"seed": 49, "background": 10, "images": ONE},
-    "detectron2_own_keypoints": {"seed": 50, "background": 7, "images": ONE},
-    "detectron2_class_agnostic": {"seed": 51, "background": 9, "images": TWO[:1]},
+    "detectron2_own_keypoints": {"seed": 50, "background": 2, "images": ONE},
+    "detectron2_class_agnostic": {"seed": 51, "background": 10, "images": TWO[:1]},
     "detectron2_own_limits": {"seed": 52, "background": 10, "images": ONE},
 }
 

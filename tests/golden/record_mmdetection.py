@@ -101,7 +101,7 @@ ENTRIES = {
     "mmdetection_r50": {"seed": 81, "background": 12.5, "normalized": True, "images": FOUR[:1]},
     "mmdetection_r50_caffe": {"seed": 82, "background": 13, "images": FOUR[:1]},
     "mmdetection_x50": {"seed": 83, "background": 9.5, "normalized": True, "images": FOUR[1:2]},
-    "mmdetection_c4": {"seed": 84, "background": 8, "images": FOUR[:1]},
+    "mmdetection_c4": {"seed": 84, "background": 3, "images": FOUR[:1]},
     "mmdetection_own": {"seed": 85, "background": 8.5, "normalized": True, "images": FOUR[1:2]},
 }
 
