@@ -53,12 +53,12 @@ class Facts(dict):
     """Name of a setting -> `Fact`.
 
     Args:
-        stated: the names of settings, or of their sections, that the user states: nothing else counts of them.
+        stated: name -> value of the settings that the user states: nothing else counts of them.
     """
 
     def __init__(self, stated=()):
         super().__init__()
-        self.stated = tuple(stated)
+        self.stated = dict(stated)
         self.unlike_published = []  # settings in which the file isn't the published one whose name it has
 
     def is_stated(self, name):
@@ -90,6 +90,8 @@ class Facts(dict):
 
     def value(self, name, default=None):
         """A setting's value, or `default` where nothing says it."""
+        if name in self.stated and not name.startswith("file."):  # those are facts themselves
+            return self.stated[name]
         return self[name].value if name in self else default
 
 

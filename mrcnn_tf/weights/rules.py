@@ -129,7 +129,7 @@ def read_bgr(weights):
 
 
 def order_anchors_by_size(weights):
-    """Bring the RPN's outputs for a single map, all sizes of a ratio in a row, into our order: all ratios of a size.
+    """Bring the RPN's outputs for a cell, all sizes of a ratio in a row, into our order: all ratios of a size.
 
     How many sizes there are, says the fact of the aspect ratios; three of them without.
     """
@@ -138,7 +138,7 @@ def order_anchors_by_size(weights):
         for name in ("kernel", "bias"):
             path = f"rpn/head/{layer}/{name}"
             array = weights.arrays.get(path)
-            if array is None:
+            if array is None or array.shape[-1] == ratios * values:  # one size
                 continue
             if array.shape[-1] % (ratios * values):
                 raise UserError(

@@ -97,6 +97,7 @@ def convert(tensors, facts, metadata):
     if not is_detector:
         facts.add("model.conventions.batch_norm_epsilon", 1e-5, Origin.LIBRARY, "torchvision's classifiers")
         return weights
+    rules.order_anchors_by_size(weights)
     _add_epsilon(tensors, facts)
     is_second_version = facts.value("model.fpn.norm") is not None
     if facts.value("model.keypoint_head.convs"):
