@@ -217,8 +217,6 @@ def _read_file(path, published, statements, source_config):
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     _check_count(companion, num_classes(converted.arrays), path)
-    if published and published.config and num_classes(converted.arrays) not in (None, len(published.categories())):
-        facts.unlike_published.append("its number of classes")
     unlike = published and _unlike(converted, published)
     if unlike:
         notes.append(f"has the name of {published.name}, and isn't it by {', '.join(unlike)}")
@@ -230,6 +228,8 @@ def _read_file(path, published, statements, source_config):
     weights = PretrainedWeights(str(path), format_name, converted, file, model_statements, published, notes)
     if companion and companion.classes:
         _name_classes(weights, companion.classes, Origin.COMPANION, companion.name)
+    elif converted.categories and not published and "model.categories" not in facts:
+        notes.append(f"the names of its {len(converted.categories)} classes are assumed, by their number: COCO's")
     return weights
 
 
