@@ -178,7 +178,10 @@ def test_a_published_name_counts_for_the_published_model_alone(tensors, tmp_path
 def test_anchors_of_another_number_ask_for_a_statement(tmp_path):
     ratios = [0.2, 0.5, 1.0, 2.0, 5.0]
     path = write(tmp_path, as_torchvision(make(rpn__aspect_ratios=ratios)))
-    with pytest.raises(UserError, match=r"weights.pth has 5 anchors a cell, .* makes 3: state"):
+    with pytest.raises(
+        UserError,
+        match=r"weights.pth: The RPN's 5 anchors a cell are no multiple of 3 .*: state them by model.rpn.aspect_ratios",
+    ):
         MaskRCNN.from_pretrained(path, verbose=False)
     model = MaskRCNN.from_pretrained(path, [override("model.rpn.aspect_ratios", ratios)], verbose=False)
     assert model.settings.rpn.aspect_ratios == ratios

@@ -27,7 +27,10 @@ def test_feature_maps_are_torchvisions(name, tmp_path):
     parity.torch_writer.save_torch(path, made_up.weights(shapes, SEED, 0.0))
     found = convert(read_first(path), Facts(), {}).facts
     keys = ("depth", "groups", "width_per_group")
-    assert tuple(found.value(f"model.backbone.{key}", default) for key, default in zip(keys, (0, 1, 64), strict=True)) == SETTINGS[name]
+    assert (
+        tuple(found.value(f"model.backbone.{key}", default) for key, default in zip(keys, (0, 1, 64), strict=True))
+        == SETTINGS[name]
+    )
     changes = [f"model.backbone.{key}={value}" for key, value in zip(keys, SETTINGS[name], strict=True)]
     config = load_config("mask_rcnn_r50_fpn", [*changes, *SMALL_HEADS]).model
     config.categories = [Category(1, "thing")]
