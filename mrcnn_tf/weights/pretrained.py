@@ -306,8 +306,7 @@ def _name_classes(weights, names, origin, source):
         return
     if len(names) != len(categories):
         raise UserError(
-            f"{source} names {len(names)} classes, and {weights.name} has "
-            f"{len(categories)}: give a name for each."
+            f"{source} names {len(names)} classes, and {weights.name} has {len(categories)}: give a name for each."
         )
     known = weights.converted.categories
     same = known is not None and [each.name for each in known] == list(names)
