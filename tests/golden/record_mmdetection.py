@@ -73,6 +73,7 @@ C4 = {
     "model.roi_head.mask_head.conv_out_channels": 16,
     "model.roi_head.mask_head.num_classes": len(CLASSES),
     "model.test_cfg.rpn.max_per_img": 60,
+    "model.test_cfg.rcnn.max_per_img": 30,
 }
 OWN = {
     "model.backbone.depth": 18,

@@ -28,7 +28,7 @@ OWN_SIZES = "model.rpn.anchor_sizes=[20, 44, 90, 170, 330]"
 SCRATCH = ["model.pixel_std=[58.395, 57.12, 57.375]", "model.backbone.stride_in_1x1=false"]
 # What a user states of each record's file, where its tensors don't tell it.
 STATEMENTS = {
-    "detectron2_lsj": SMALL,
+    "detectron2_lsj": [*SMALL, "model.rpn.post_nms_test=100", "model.detections.max_per_image=30"],
     "detectron2_scratch_gn": [*FEWER, *SCRATCH],
     "detectron2_scratch_syncbn": [*FEWER, *SCRATCH],
     "detectron2_detectron1": [
