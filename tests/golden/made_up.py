@@ -29,7 +29,7 @@ _GAINS = (
     (r"", 1.5),
 )
 _LAST_OF_BLOCK = re.compile(r"(layer\d\.\d+\.bn3|res\d\.\d+\.conv3\.norm|layers\.\d+\.layer\.2\.normalization)\.")
-_LAST_OF_BASIC_BLOCK = re.compile(r"(layer\d\.\d+\.bn2|res\d\.\d+\.conv2\.norm)\.")
+_LAST_OF_BASIC_BLOCK = re.compile(r"backbone\..*(layer\d\.\d+\.bn2|res\d\.\d+\.conv2\.norm)\.")  # of a detector
 
 
 def bits(count, seed):
