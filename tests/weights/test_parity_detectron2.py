@@ -29,7 +29,11 @@ def loaded(request, tmp_path_factory):
     architecture, record = request.param
     path = tmp_path_factory.mktemp("weights") / "model_final.pkl"
     tensors = parity.state_dict(architecture, record)
-    tensors["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((3, 4), np.float32)
+    sizes = [[32], [64], [128], [256], [512]] if "fpn" in architecture.lower() else [[32, 64, 128, 256, 512]]
+    for level, those in enumerate(sizes):  # as files of the zoo have them
+        sides = np.array([[size / ratio**0.5, size * ratio**0.5] for size in those for ratio in (0.5, 1.0, 2.0)])
+        anchors = np.concatenate([-sides, sides], axis=1) / 2
+        tensors[f"proposal_generator.anchor_generator.cell_anchors.{level}"] = anchors.astype(np.float32)
     path.write_bytes(pickle.dumps({"model": tensors, "__author__": "test"}, protocol=4))
     model = MaskRCNN.from_pretrained(path, parity.sizes(architecture, record), verbose=False)
     path.unlink()
