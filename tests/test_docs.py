@@ -17,6 +17,7 @@ import mrcnn_tf
 from mrcnn_tf.cli import app
 from mrcnn_tf.config.load import list_config_names
 from mrcnn_tf.explain.diagnosis.lost_objects import DETECTED, STATUSES
+from mrcnn_tf.weights.facts import FILE_SETTINGS
 from mrcnn_tf.weights.presets import find_preset, list_presets
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -71,7 +72,7 @@ def check_settings(words):
     for word in words:
         key, equals, _ = word.partition("=")
         if equals and re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)+", key):
-            assert key in KEYS, f"there is no setting {key}"
+            assert key in KEYS or key in FILE_SETTINGS, f"there is no setting {key}"
 
 
 @every_document
