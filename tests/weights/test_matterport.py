@@ -223,7 +223,9 @@ def test_without_the_classes_layers(small):
 
 def test_what_is_skipped_and_unknown(small):
     converted = matterport.convert(
-        small | {"anchors/Variable:0": np.ones((1, 9, 4)), "mrcnn_extra/mrcnn_extra/kernel:0": np.ones(2)}
+        small | {"anchors/Variable:0": np.ones((1, 9, 4)), "mrcnn_extra/mrcnn_extra/kernel:0": np.ones(2)},
+        Facts(),
+        {},
     )
     assert list(converted.skipped) == ["anchors/Variable:0"]
     assert converted.unknown == ["mrcnn_extra/mrcnn_extra/kernel:0"]
