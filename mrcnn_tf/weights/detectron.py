@@ -91,10 +91,7 @@ REFUSED = {
 def convert_detectron2(tensors, facts, metadata):
     """`ConvertedWeights` of tensors that `matches_detectron2` accepts; `facts` are known before, and added to."""
     weights = translate(tensors, DETECTOR_RULES, SKIP, facts)
-    for path in ("box_head/class_logits/kernel", "box_head/class_logits/bias"):
-        if path in weights.arrays:
-            weights.arrays[path] = np.roll(weights.arrays[path], 1, axis=-1)
-            weights.conversions[path] = "background first"
+    rules.move_background_first(weights)
     if metadata.get("__author__") == "torchvision":  # as tools/convert-torchvision-to-d2.py marks its files
         source = "__author__ torchvision"
         for name, value in _TORCHVISION.items():

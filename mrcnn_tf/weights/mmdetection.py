@@ -2,8 +2,6 @@
 
 import re
 
-import numpy as np
-
 from mrcnn_tf.common.categories import Category
 from mrcnn_tf.common.errors import UserError
 from mrcnn_tf.config.settings import IMAGENET_MEAN, IMAGENET_STD
@@ -36,7 +34,6 @@ REFUSED = {
     r"backbone\.stem\.\d+\..*": "a ResNet with three convolutions in its stem (backbone.deep_stem)",
     r"backbone\.(patch_embed|stages|norm\d|conv2)\..*": "a backbone that is no ResNet, such as Swin or HRNet",
 }
-RATIOS = [0.5, 1.0, 2.0]  # of the anchors in its configs
 UPGRADE = (
     "It's of mmdetection 1.x, whose anchors, boxes and RoIAlign no model of this package has: upgrade it by "
     "tools/model_converters/upgrade_model_version.py of mmdetection 2.x, train it on with a config of 2.x or 3.x, and "
@@ -110,13 +107,8 @@ def convert(tensors, facts, metadata):
     meta = metadata.get("meta") if isinstance(metadata.get("meta"), dict) else {}
     is_old = _check_version(tensors, meta, facts)
     weights = translate(tensors, RULES, SKIP, facts)
-    arrays = weights.arrays
-    _check_objectness(arrays)
-    for name in ("kernel", "bias"):
-        path = f"box_head/class_logits/{name}"
-        if path in arrays:
-            arrays[path] = np.roll(arrays[path], 1, axis=-1)
-            weights.conversions[path] = "background first"
+    _check_objectness(weights.arrays)
+    rules.move_background_first(weights)
     is_detector = architecture.add_shapes(weights)
     # What 2.x published first was trained while 2.0 was made, and its text may be of neither.
     classes = _add_config(meta, facts) if is_detector and not is_old else None
@@ -125,7 +117,7 @@ def convert(tensors, facts, metadata):
     if is_detector:
         weights.config = _config(facts)
         _name_classes(weights, meta, classes)
-        _order_anchors(weights)
+        rules.order_anchors_by_size(weights)
     return weights
 
 
@@ -187,13 +179,6 @@ def _add_assumptions(facts):
             assumed["model.mask_head.pool_size"] = 14
     for name, value in assumed.items():
         facts.add(name, value, Origin.ASSUMPTION, "mmdetection's models of this kind")
-
-
-def _order_anchors(weights):
-    """Where a map has anchors of several sizes, all those of a ratio follow each other there."""
-    logits = weights.arrays.get("rpn/head/objectness_logits/bias")
-    if logits is not None and len(logits) != len(weights.facts.value("model.rpn.aspect_ratios", RATIOS)):
-        rules.order_anchors_by_size(weights)
 
 
 def _config(facts):

@@ -1,6 +1,7 @@
 """Pretrained weights of any origin: recognised by their tensors' names, and converted to this package's terms."""
 
 import dataclasses
+import functools
 import re
 import zipfile
 from collections.abc import Callable
@@ -271,24 +272,26 @@ def _check_count(companion, count, path):
 def _add_published(facts, preset):
     """Add what is known of a published model: its settings, of which some decide what it detects."""
     settings = dict(flatten(parse_overrides(preset.settings)))
-    for name in [name for name in settings if name.startswith("file.")]:
-        facts.add(name, settings.pop(name), Origin.PUBLISHED, preset.name)
     for name, value in settings.items():
         facts.add(name, value, Origin.PUBLISHED, preset.name)
     if preset.config:
-        model = load_config({"base": preset.config} | nest(settings)).model
+        model = _published_model(preset)
         for name in deciding_settings(model):
             if name.startswith("model.") or name in REPRESENTED:
                 facts.add(name, setting_of(model, name), Origin.PUBLISHED, preset.name)
+
+
+@functools.cache
+def _published_model(preset):
+    """The `ModelConfig` of a published detector, without its classes. Not to be changed."""
+    return load_config(preset.config, [each for each in preset.settings if each.startswith("model.")]).model
 
 
 def _unlike(weights, preset):
     """The settings in which `ConvertedWeights` aren't those of a published model, whose name their file has."""
     unlike = list(weights.facts.unlike_published)
     if preset.config:
-        model = load_config(
-            {"base": preset.config}, [each for each in preset.settings if each.startswith("model.")]
-        ).model
+        model = _published_model(preset)
         ours, theirs = num_classes(weights.arrays), len(preset.categories())
         unlike += ["the number of classes"] if model.box_head and ours != theirs else []
         unlike += [

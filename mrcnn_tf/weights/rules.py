@@ -48,7 +48,6 @@ class Parameter:
     name: str
     rank: int = 1
     layout: Callable[[np.ndarray], np.ndarray] = np.asarray
-    conversion: str = ""
 
 
 def _pointwise(weight):
@@ -106,8 +105,6 @@ def translate(tensors, rules, skip, facts=None):
         if path in weights.arrays:
             raise UserError(f"Tensor '{name}' stands for {path}, which another tensor holds already: keep one of them.")
         weights.arrays[path] = _rearrange(name, array, parameter)
-        if parameter.conversion:
-            weights.conversions[path] = parameter.conversion
     return weights
 
 
@@ -118,6 +115,15 @@ def drop_background(weights):
             if path in weights.arrays:
                 weights.arrays[path] = weights.arrays[path][..., values_per_class:]
                 weights.conversions[path] = "background dropped"
+
+
+def move_background_first(weights):
+    """Bring the background, the last class of `ConvertedWeights`' classifier, to the front."""
+    for name in ("kernel", "bias"):
+        path = f"box_head/class_logits/{name}"
+        if path in weights.arrays:
+            weights.arrays[path] = np.roll(weights.arrays[path], 1, axis=-1)
+            weights.conversions[path] = "background first"
 
 
 def read_bgr(weights):
